@@ -1,0 +1,57 @@
+# Two commands: `make build` draws sample sources and builds a dataset from them; `make test` runs all checks.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+SAMPLE ?= build/sample
+OUTPUT ?= build/llamapointinpart
+IMAGES ?= 60
+
+.PHONY: build test lint types lock clean help
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
+
+build: $(VENV)/.base $(SAMPLE)/.drawn ## draw the sample sources and build a dataset from them (no model, no download)
+	$(BIN)/talking-points build --config configs/build/rules.yaml --set output=$(OUTPUT) \
+	  --set sources.pascal_part116.root=$(SAMPLE)/PascalPart116 \
+	  --set sources.ade20k_part234.root=$(SAMPLE)/ADE20KPart234 \
+	  --set sources.partimagenet.root=$(SAMPLE)/PartImageNet
+	@$(BIN)/python -m flows.show_row $(OUTPUT)
+
+$(SAMPLE)/.drawn: | $(VENV)/.base
+	$(BIN)/talking-points draw-sample $(SAMPLE) --images $(IMAGES)
+	@touch $@
+
+test: $(VENV)/.dev lint types ## lint, type check, then every test that this machine can run
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## ruff and codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell README.md CONTRIBUTING.md docs talking_points tasks flows tests prompts data_cards
+
+types: $(VENV)/.dev ## mypy over the whole tree
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. On Debian/Ubuntu: apt-get install python3.11 python3.11-venv, then make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	@$(BIN)/python -c 'import cv2' || { echo "OpenCV cannot load a system library. On Debian/Ubuntu: apt-get install -y libgl1 libglib2.0-0"; exit 1; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
+
+lock: ## resolve all dependencies anew and pin them
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet 'torch==2.13.0'
+	build/lock/bin/pip install --quiet -e '.[dev,dask]'
+	{ echo "# Pins of every dependency and extra but vllm and llama-cpp; made by 'make lock'."; \
+	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+
+clean: ## remove what the two commands made, but not the environment
+	rm -rf build

@@ -1,0 +1,130 @@
+"""What orchestration costs: a whole ``rules`` build against the same functions in a plain loop.
+
+    python benchmarks/overhead.py --images 7000        # the paper's size: 21,000 points
+
+Both run in processes of their own with the same number of threads, on the same drawn images. The plain loop reads,
+finds keypoints, writes and verifies every description, and keeps nothing: what the build does more is Prefect, shards,
+hashing, Parquet, figures and the card. Wall clock, processor time (the orchestrator's server included) and peak memory
+of the build's process are printed; the last line is the overhead in wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+
+from talking_points.candidates.build import build_candidates
+from talking_points.candidates.sampling import balance
+from talking_points.config import BuildConfig, load_config
+from talking_points.descriptions.backends import open_backend
+from talking_points.descriptions.backends.protocol import Completion
+from talking_points.descriptions.steps import (
+    generate_request,
+    local_caption_request,
+    object_caption_request,
+    refine_request,
+)
+from talking_points.descriptions.verification import verify
+from talking_points.records import CANDIDATE_SCHEMA, Candidate
+from talking_points.sources import open_source
+from talking_points.sources.drawn import draw_sample
+from talking_points.sources.protocol import SkippedImage, SourceEntry
+from tasks.photographs import photograph_pixels
+from tasks.text_shards import read_texts  # noqa: F401  (the build's code, imported by both so that both pay for it)
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "build" / "rules.yaml"
+
+
+def settings(roots: dict[str, str], output: str, workers: int) -> list[str]:
+    given = [f"sources.{name}.root={root}" for name, root in roots.items() if name != "ap10k"]
+    return [f"output={output}", f"workers={workers}", *given]
+
+
+def plain_loop(roots: dict[str, str], workers: int) -> None:
+    """The same work with nothing around it."""
+    config = load_config(BuildConfig, CONFIG, settings(roots, "unused", workers))
+    with ThreadPoolExecutor(workers) as pool:
+        rows: list[Candidate] = []
+        for name in config.open_sources:
+            source = open_source(name, roots[name])
+
+            def candidates(entry: SourceEntry, source: object = source) -> list[Candidate]:
+                try:
+                    return build_candidates(source.read(entry), "", config.keypoints)[0]  # type: ignore[attr-defined]
+                except SkippedImage:
+                    return []
+
+            for found in pool.map(candidates, source.entries()):
+                rows += found
+        table = pa.Table.from_pylist([row.__dict__ for row in rows], schema=CANDIDATE_SCHEMA)
+        chosen = set(balance(table, dict.fromkeys(config.open_sources), seed=config.seed))
+        backend = open_backend(config.refine)
+
+        def ask(request: object) -> str:
+            answer = backend.complete([request])[0]  # type: ignore[list-item]
+            assert isinstance(answer, Completion)
+            return answer.text
+
+        def describe(row: Candidate) -> str:
+            pixels = photograph_pixels(row, roots)
+            about_object = ask(object_caption_request(row, pixels, config.object_caption, config.seed))
+            around = ask(local_caption_request(row, pixels, config.local_caption, config.crop, config.seed))
+            draft = ask(generate_request(row, about_object, around, config.generate, config.seed))
+            text = ask(refine_request(row, about_object, around, draft, (), 0, config.refine, config.seed))
+            # The build judges every text twice: while refining, and at the end.
+            assert verify(text, row, config.verification) == verify(text, row, config.verification)
+            return text
+
+        texts = list(pool.map(describe, (row for row in rows if row.id in chosen)))
+    print(json.dumps({"rows": len(texts)}))
+
+
+def measured(command: Callable[[], subprocess.CompletedProcess[str]]) -> tuple[dict[str, float], dict[str, float]]:
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = command()
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(done.stderr)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall_s": wall, "cpu_s": cpu, "peak_mib": after.ru_maxrss / 1024}, json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--images", type=int, default=300, help="per source")
+    arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--sample", type=Path, help="a drawn sample to use or to make; default: a temporary one")
+    arguments.add_argument("--plain", type=json.loads, help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.plain:
+        plain_loop(given.plain, given.workers)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.sample or Path(temporary) / "sample"
+        found = {name: str(root) for name, root in draw_sample(folder, given.images, 0, workers=given.workers).items()}
+        loop = [sys.executable, __file__, "--plain", json.dumps(found), "--workers", str(given.workers)]
+        talking_points = Path(sys.executable).with_name("talking-points")
+        build = [str(talking_points), "build", "--config", str(CONFIG)]
+        for setting in settings(found, str(Path(temporary) / "out"), given.workers):
+            build += ["--set", setting]
+        results = {}
+        for name, command in (("plain loop", loop), ("build", build), ("second build", build)):
+            results[name], counts = measured(lambda c=command: subprocess.run(c, capture_output=True, text=True))  # type: ignore[misc]
+            print(f"{name:<13}", " ".join(f"{key} {value:.1f}" for key, value in results[name].items()), counts)
+        plain, built, again = (results[name]["wall_s"] for name in ("plain loop", "build", "second build"))
+        print(f"second build: {again / built:.1%} of the first")
+        print(f"overhead: {built / plain - 1:.1%} of the plain loop's wall time")
+
+
+if __name__ == "__main__":
+    main()

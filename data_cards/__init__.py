@@ -1,0 +1,1 @@
+"""Templates of the dataset card and the model cards, with the citations they carry."""

@@ -1,0 +1,162 @@
+"""The ``talking-points`` command line: the same flows as the deployments, run here and now.
+
+Exit codes: 0 done; 1 shards failed or too many rows were rejected; 2 wrong input or configuration;
+130 stopped by Ctrl-C. Prefect is imported only by the commands that run a flow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from talking_points.config import BuildConfig, ConfigError, load_config
+from talking_points.descriptions.prompts import PromptError
+from talking_points.sources.protocol import SourceError
+
+app = typer.Typer(
+    name="talking-points",
+    help="Describe and localize single pixels in natural language.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[str, typer.Option("--config", "-c", help="YAML configuration; the shipped ones are in configs/")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value, applied on top; may be repeated")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show the orchestrator's own log")]
+
+
+@app.command()
+def build(
+    config: Config = "configs/build/rules.yaml",
+    overrides: Overrides = None,
+    limit: Annotated[int | None, typer.Option(help="preview: at most so many points")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="validate everything and print the plan")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Build the dataset: sources, keypoints, captions, descriptions, verification, Parquet, card."""
+    given = [*(overrides or []), *([f"limit={limit}"] if limit is not None else [])]
+    with exit_codes():
+        settings = load_config(BuildConfig, config, given)
+        if dry_run:
+            from flows.plan import print_plan
+
+            print_plan(settings)
+            return
+        local_orchestration(settings.output, verbose)
+        from flows.build_llamapointinpart import build_llamapointinpart, check_build
+        from flows.outcome import print_outcome
+        from tasks.build_folder import check_folder
+        from tasks.storage import Storage
+
+        # Wrong input is found before the orchestrator, which takes seconds to start.
+        check_build(settings)
+        check_folder(Storage(settings.output), settings)
+        result = build_llamapointinpart(config, given)
+        print_outcome(Storage(settings.output))
+    print(json.dumps(result))
+
+
+@app.command("draw-sample")
+def draw_sample_command(
+    folder: Annotated[Path, typer.Argument(help="where the drawn datasets go")],
+    images: Annotated[int, typer.Option(help="images per source", min=1)] = 60,
+    seed: int = 0,
+    variant: Annotated[str, typer.Option(help="standard, or hard: several like objects per image")] = "standard",
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Draw part-annotated sample sources in the layouts of the real datasets."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from talking_points.sources.drawn import draw_sample
+
+    with exit_codes():
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal) as bars:
+            bar = bars.add_task("drawing", total=None)
+            try:
+                roots = draw_sample(
+                    folder,
+                    images,
+                    seed,
+                    variant=variant,
+                    workers=workers,
+                    progress=lambda done, total: bars.update(bar, completed=done, total=total),
+                )
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+    for name, root in roots.items():
+        print(f"{name}: {root}")
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(help="output folder of a build")],
+    rejected: Annotated[bool, typer.Option("--rejected", help="list the rejected rows")] = False,
+) -> None:
+    """Show what a build has done so far, stage by stage."""
+    with exit_codes():
+        from flows.status import print_rejected, print_status
+        from tasks.storage import Storage
+
+        (print_rejected if rejected else print_status)(Storage(output))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, libraries, optional extras, disk."""
+    from flows.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)
+
+
+def local_orchestration(output: str, verbose: bool) -> None:
+    """Settings of a flow run from the command line; variables that are set already win. Call before importing Prefect.
+
+    Result records are kept with the dataset they belong to, and nothing is reported to anybody.
+    """
+    if "://" not in output:
+        records = Path(output).absolute() / ".work" / "results"
+        os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(records))
+    # A busy machine takes longer to start the orchestrator than its own 20 seconds.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn errors into one clear message on stderr and the exit code that belongs to them."""
+    try:
+        yield
+    except (ConfigError, SourceError, PromptError) as error:
+        _fail(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _fail("stopped; finished shards are kept, run the same command again to go on", 130)
+    except Exception as error:
+        if type(error).__name__ in {"BuildFailed", "WholesaleFailure", "ShardFailed"}:
+            _fail(f"failed: {error}", 1)
+        raise
+
+
+def _fail(message: str, code: int) -> Any:
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the ``talking-points`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

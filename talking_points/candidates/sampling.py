@@ -1,0 +1,221 @@
+"""Which candidates become the dataset, and on which side of the split: balance, near-duplicates, composition.
+
+Every function gives the same result whatever the order of its input: rows are ordered by hashes of (seed, id), never
+by position.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from talking_points.records import derive_seed
+from talking_points.sources.labels import vocabulary
+
+ASPECT_TOLERANCE = 0.03
+"""Relative difference of width / height up to which two images can be copies of one another."""
+
+MIN_HASH_BITS = 8
+"""A hash with fewer bits set, or fewer left unset, is that of a nearly blank image and says nothing."""
+
+_BLOCK = 256
+
+
+def balance(
+    table: pa.Table,
+    points: Mapping[str, int | None],
+    *,
+    equal_shares: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """Ids of the candidates to use, sorted by (source, id).
+
+    ``table`` has the columns id, source, object, part, image_id; ``points`` names every source of the build and how
+    many points are wanted of it. Without a number a source gives as many as the smallest source does (all it has if
+    ``equal_shares`` is False); with one it gives that many, or all it has. ``limit`` caps the sum, spread evenly.
+
+    Each (image, object, part) is used at most once. Inside a source the least-represented (object, part) is served
+    first, so that rare pairs are used up before frequent ones repeat. Raises ``ValueError`` for a source without rows.
+    """
+    rows: dict[str, list[tuple[str, str, str, str]]] = {source: [] for source in points}
+    columns = (table[name].to_pylist() for name in ("source", "id", "object", "part", "image_id"))
+    for source, *row in zip(*columns, strict=True):
+        if source not in rows:
+            raise ValueError(f"found rows of source '{source}', expected only {', '.join(points)}")
+        rows[source].append((row[0], row[1], row[2], row[3]))
+    ranked = {source: _least_represented_first(rows[source], seed) for source in points}
+    for source, ids in ranked.items():
+        if not ids:
+            raise ValueError(
+                f"source '{source}' gave no candidate: check its root and its skipped counts, lower"
+                " keypoints.min_part_area, or leave the source out"
+            )
+    shares = _shares({source: len(ids) for source, ids in ranked.items()}, points, equal_shares)
+    if limit is not None:
+        shares = _spread(shares, limit)
+    return [id_ for source in sorted(points) for id_ in sorted(ranked[source][: shares[source]])]
+
+
+def _least_represented_first(rows: Sequence[tuple[str, str, str, str]], seed: int) -> list[str]:
+    """All usable ids of one source, in the order in which points are taken from it."""
+    lots = {row[0]: (derive_seed(seed, row[0], "balance"), row[0]) for row in rows}
+    taken: set[tuple[str, str, str]] = set()
+    represented: Counter[tuple[str, str]] = Counter()
+    turns = []
+    for id_, name, part, image_id in sorted(rows, key=lambda row: lots[row[0]]):
+        if (name, part, image_id) in taken:
+            continue
+        taken.add((name, part, image_id))
+        represented[name, part] += 1
+        turns.append((represented[name, part], lots[id_]))
+    return [id_ for _, (_, id_) in sorted(turns)]
+
+
+def _shares(available: Mapping[str, int], points: Mapping[str, int | None], equal: bool) -> dict[str, int]:
+    wanted = {source: min(available[source], points[source] or available[source]) for source in available}
+    if not equal:
+        return wanted
+    smallest = min(wanted.values())
+    return {source: count if points[source] else smallest for source, count in wanted.items()}
+
+
+def _spread(shares: Mapping[str, int], limit: int) -> dict[str, int]:
+    """At most ``limit`` in all: the shares are cut down to a common level, what does not divide goes to the last."""
+    left, result = limit, {}
+    for index, source in enumerate(sorted(shares, key=lambda source: (shares[source], source))):
+        open_sources = len(shares) - index
+        result[source] = min(shares[source], left // open_sources)
+        left -= result[source]
+    return result
+
+
+def near_duplicate_groups(
+    hashes: NDArray[np.uint64], bits: int, *, aspects: NDArray[np.float64], contents: Sequence[str]
+) -> NDArray[np.int64]:
+    """Group number of each of N images (int64 (N,), numbered by first occurrence): near-duplicates share a group.
+
+    Two images are near-duplicates if their 64-bit perceptual ``hashes`` differ in at most ``bits`` bits, their
+    ``aspects`` (width / height) agree within ``ASPECT_TOLERANCE``, and neither hash is that of a nearly blank image
+    (``MIN_HASH_BITS``), whose remaining bits are noise; or if their ``contents`` (sha256 of the file) are equal. Groups
+    are the connected components of that relation. All pairs are compared in blocks, so memory grows with N only.
+    """
+    count = len(hashes)
+    identical = _first_occurrences(contents)
+    telling = np.bitwise_count(hashes)
+    usable = np.flatnonzero((telling >= MIN_HASH_BITS) & (telling <= 64 - MIN_HASH_BITS))
+    usable = usable[identical[usable] == usable]
+    chosen, shapes = hashes[usable], np.log(aspects[usable])
+    lefts, rights = [np.arange(count)], [identical]
+    for start in range(0, len(usable), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        close = np.bitwise_count(chosen[block, None] ^ chosen[None, start:]) <= bits
+        first, second = np.nonzero(close)
+        first, second = first + start, second + start
+        similar = np.abs(shapes[first] - shapes[second]) <= np.log1p(ASPECT_TOLERANCE)
+        lefts.append(usable[first[similar]])
+        rights.append(usable[second[similar]])
+    left, right = np.concatenate(lefts), np.concatenate(rights)
+    graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    return _first_occurrences(labels.tolist(), number=True)
+
+
+def _first_occurrences(values: Sequence[Any], number: bool = False) -> NDArray[np.int64]:
+    """For each value the index of its first occurrence, or that occurrence's number among the different values."""
+    seen: dict[Any, int] = {}
+    return np.array([seen.setdefault(value, len(seen) if number else i) for i, value in enumerate(values)], np.int64)
+
+
+def split(
+    ids: Sequence[str],
+    sources: Sequence[str],
+    groups: Sequence[int] | NDArray[np.int64],
+    *,
+    train_parts: int = 17,
+    test_parts: int = 4,
+    seed: int = 0,
+) -> list[str]:
+    """The side of each row, "train" or "test", by image group: no group has rows on both sides.
+
+    Each source gives the test side ``test_parts`` of ``train_parts + test_parts`` of its rows (rounded), short of it by
+    less than one group at most. Groups are tried in an order drawn from the seed and the ids of their rows; one goes to
+    the test side if no source it holds rows of would exceed its share there.
+    """
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(int(group), []).append(row)
+    room = {
+        source: round(count * test_parts / (train_parts + test_parts)) for source, count in Counter(sources).items()
+    }
+    sides = ["train"] * len(ids)
+    keys = {group: min(ids[row] for row in rows) for group, rows in members.items()}
+    for group in sorted(members, key=lambda group: (derive_seed(seed, keys[group], "split"), keys[group])):
+        needed = Counter(sources[row] for row in members[group])
+        if all(count <= room[source] for source, count in needed.items()):
+            for row in members[group]:
+                sides[row] = "test"
+            for source, count in needed.items():
+                room[source] -= count
+    return sides
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What a dataset is made of: points by source, object and part, and how much of the label lists they reach.
+
+    Objects and (object, part) pairs are counted over all sources under one normalization: lower case, exact string, no
+    merging of synonyms ("aeroplane" and "airplane" are two).
+    """
+
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]]
+    objects_available: int
+    objects_sampled: int
+    pairs_available: int
+    pairs_sampled: int
+
+    @property
+    def points(self) -> int:
+        return sum(sum(parts.values()) for objects in self.counts.values() for parts in objects.values())
+
+
+def composition(
+    sources: Sequence[str], objects: Sequence[str], parts: Sequence[str], *, configured: Collection[str] = ()
+) -> Composition:
+    """Count rows given by three equally long columns. ``configured``: sources of the build, for what was available."""
+    counted = Counter(zip(sources, objects, parts, strict=True))
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for (source, name, part), count in sorted(counted.items()):
+        counts.setdefault(source, {}).setdefault(name, {})[part] = count
+    objects_available, pairs_available = label_availability(configured or counts)
+    pairs = {(name.lower(), part.lower()) for _, name, part in counted}
+    return Composition(
+        counts=counts,
+        objects_available=len(objects_available),
+        objects_sampled=len({name for name, _ in pairs}),
+        pairs_available=len(pairs_available),
+        pairs_sampled=len(pairs),
+    )
+
+
+def label_availability(sources: Collection[str]) -> tuple[set[str], set[tuple[str, str]]]:
+    """The objects and the (object, part) pairs that the label lists of ``sources`` offer, normalized.
+
+    All three sources together give 64 objects, as the paper counts them, and 363 pairs. An object without parts
+    ("dining table") counts as available, though no point can lie in a part of it.
+    """
+    objects: set[str] = set()
+    pairs: set[tuple[str, str]] = set()
+    for source in sources:
+        listed = vocabulary(source)
+        objects |= {label.name.lower() for label in listed.objects}
+        pairs |= {(label.object.lower(), label.part.lower()) for label in listed.parts}
+    return objects, pairs

@@ -1,0 +1,97 @@
+"""The backends by name: what each can do, what it needs installed, and how it is opened.
+
+Adding a backend is one file beside this one and one line in ``BACKENDS``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module, util
+from typing import Any
+
+from talking_points.config import BackendName, StepConfig
+from talking_points.descriptions.backends.protocol import Backend, BackendUnavailable, Capabilities, Step
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """Where a backend lives and what it offers at most; a loaded model may offer less (no vision)."""
+
+    module: str
+    constructor: str
+    capabilities: Capabilities
+    package: str = ""
+    extra: str = ""
+    """The package it imports and the extra of this distribution that installs it; empty: the base has all."""
+
+    def missing(self) -> str | None:
+        """What to install before this backend can be opened, or None."""
+        if not self.package or util.find_spec(self.package) is not None:
+            return None
+        return f"the package '{self.package}' is not installed: pip install 'talking-points[{self.extra}]'"
+
+
+_HERE = "talking_points.descriptions.backends"
+
+BACKENDS: dict[BackendName, BackendEntry] = {
+    "rules": BackendEntry(f"{_HERE}.rules", "RulesBackend", Capabilities(vision=True)),
+    "transformers": BackendEntry(
+        f"{_HERE}.transformers", "TransformersBackend", Capabilities(vision=True), "transformers", "train"
+    ),
+    "vllm": BackendEntry(
+        f"{_HERE}.vllm", "VllmBackend", Capabilities(vision=True, guided_decoding=True), "vllm", "vllm"
+    ),
+    "openai": BackendEntry(
+        f"{_HERE}.openai", "OpenAIBackend", Capabilities(vision=True, guided_decoding=True), "httpx", ""
+    ),
+    "llama_cpp": BackendEntry(
+        f"{_HERE}.llama_cpp",
+        "LlamaCppBackend",
+        Capabilities(vision=False, guided_decoding=True, batch=False, steps=("generate", "refine")),
+        "llama_cpp",
+        "llama-cpp",
+    ),
+    "omg_llava": BackendEntry(
+        f"{_HERE}.omg_llava", "OmgLlavaBackend", Capabilities(vision=True, steps=("object_caption",)), "torch", "train"
+    ),
+}
+
+VISION_STEPS: tuple[Step, ...] = ("object_caption", "local_caption")
+"""Steps whose requests carry an image."""
+
+
+def check_capabilities(step: Step, config: StepConfig, capabilities: Capabilities | None = None) -> list[str]:
+    """What the configured backend cannot do for a step, as sentences to show; empty when all is well.
+
+    Without ``capabilities`` the backend's declared ones are checked, before anything is loaded or downloaded;
+    with those of an opened backend, what its model really offers.
+    """
+    entry = BACKENDS[config.backend]
+    offered = capabilities or entry.capabilities
+    problems = []
+    if step not in offered.steps:
+        problems.append(f"{step}.backend: '{config.backend}' serves {', '.join(offered.steps)} only")
+    if step in VISION_STEPS and not offered.vision:
+        problems.append(f"{step}.backend: this step shows an image and '{config.backend}' ({config.model}) takes none")
+    if config.structured and not offered.guided_decoding:
+        problems.append(f"{step}.structured: '{config.backend}' has no guided decoding; set it to false")
+    if config.temperature > 0 and not offered.seeds:
+        problems.append(f"{step}.temperature: '{config.backend}' takes no seeds; set it to 0 for reproducible text")
+    missing = entry.missing()
+    if missing:
+        problems.append(f"{step}.backend: '{config.backend}' cannot be opened, {missing}")
+    return problems
+
+
+def open_backend(step: StepConfig) -> Backend:
+    """Open the configured backend: loads its model or connects to its server.
+
+    Raises ``BackendUnavailable`` when its package, model or server is not there, naming what to install or start.
+    """
+    entry = BACKENDS[step.backend]
+    missing = entry.missing()
+    if missing:
+        raise BackendUnavailable(f"backend '{step.backend}' cannot be opened: {missing}")
+    constructor: Any = getattr(import_module(entry.module), entry.constructor)
+    backend: Backend = constructor(step)
+    return backend

@@ -1,0 +1,62 @@
+"""What every model backend does with a request before its engine sees it: messages, images, refusals."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from talking_points.descriptions.backends import VISION_STEPS
+from talking_points.descriptions.backends.protocol import ChatRequest, RequestError
+
+
+def refusal(request: ChatRequest, vision: bool) -> RequestError | None:
+    """Why a request must not be sent: a step that shows an image without one, or an image for a text model."""
+    if request.step in VISION_STEPS and not request.images:
+        return RequestError("image_missing", f"step '{request.step}' shows an image, but the request carries none")
+    if request.images and not vision:
+        return RequestError("image_not_accepted", "the request carries an image, but the model takes text only")
+    return None
+
+
+def too_long(prompt_tokens: int, max_tokens: int, limit: int) -> RequestError:
+    """The error of a request whose prompt and answer do not fit the model's context, all in tokens."""
+    detail = f"{prompt_tokens} prompt tokens and up to {max_tokens} answer tokens exceed the model's {limit}"
+    return RequestError("too_long", detail)
+
+
+def _as_data_url(image: NDArray[np.uint8]) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": png_data_url(image)}}
+
+
+def messages(
+    request: ChatRequest, image_part: Callable[[NDArray[np.uint8]], dict[str, Any]] = _as_data_url
+) -> list[dict[str, Any]]:
+    """The request as chat messages.
+
+    Without images the content is plain text, which every chat template takes. With images it is a list of parts: each
+    image as ``image_part`` gives it (by default a PNG ``data:`` URL, the form of the OpenAI API), then the text.
+    """
+    content: str | list[dict[str, Any]] = request.prompt
+    if request.images:
+        content = [*map(image_part, request.images), {"type": "text", "text": request.prompt}]
+    user = {"role": "user", "content": content}
+    if not request.system:
+        return [user]
+    system: str | list[dict[str, Any]] = request.system
+    # Templates of vision models expect every content in the same form.
+    if request.images:
+        system = [{"type": "text", "text": request.system}]
+    return [{"role": "system", "content": system}, user]
+
+
+def png_data_url(image: NDArray[np.uint8]) -> str:
+    """An RGB image, uint8 (height, width, 3), as a lossless ``data:`` URL."""
+    encoded, buffer = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not encoded:
+        raise ValueError(f"cannot encode an image of shape {image.shape} as PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.tobytes()).decode()}"

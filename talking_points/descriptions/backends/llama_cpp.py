@@ -1,0 +1,114 @@
+"""GGUF models in process through llama-cpp-python, for quantized models on one machine. Text only, one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+from huggingface_hub import hf_hub_download
+from llama_cpp import Llama
+
+from talking_points.config import StepConfig
+from talking_points.descriptions.backends.chat import messages, refusal, too_long
+from talking_points.descriptions.backends.protocol import (
+    BackendUnavailable,
+    Capabilities,
+    ChatRequest,
+    Completion,
+    FinishReason,
+    OnAnswer,
+    RequestError,
+)
+
+CONTEXT = 4096
+"""Tokens of prompt and answer together; ``options.n_ctx`` changes it."""
+
+_EXCEEDS = re.compile(r"Requested tokens \((\d+)\) exceed context window")
+
+
+class LlamaCppBackend:
+    """Answers chat requests with one GGUF file.
+
+    ``config.model`` is the path of the file, or a Hub id together with ``options.filename``, the file in it. The other
+    options go to ``llama_cpp.Llama``, for example ``n_ctx``, ``n_gpu_layers`` (default: all) and ``n_threads``.
+    """
+
+    capabilities = Capabilities(vision=False, guided_decoding=True, batch=False, steps=("generate", "refine"))
+
+    def __init__(self, config: StepConfig) -> None:
+        self._config = config
+        options: dict[str, Any] = {"n_ctx": CONTEXT, "n_gpu_layers": -1, "verbose": False, **config.options}
+        filename = options.pop("filename", None)
+        try:
+            path = (
+                hf_hub_download(str(config.model), filename, revision=config.revision)
+                if filename
+                else str(config.model)
+            )
+            self._llama: Any = Llama(model_path=path, seed=0, **options)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise BackendUnavailable(
+                f"llama.cpp cannot load '{config.model}': {error}. Expected the path of a GGUF file, or a Hub id with "
+                "options.filename, the name of a GGUF file in it"
+            ) from error
+        self._limit = int(self._llama.n_ctx())
+        self._size = Path(path).stat().st_size
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The file, its size, and the library's version."""
+        return {
+            "backend": "llama_cpp",
+            "model": str(self._config.model),
+            "file": str(self._config.options.get("filename", "")),
+            "revision": self._config.revision or "",
+            "bytes": str(self._size),
+            "llama_cpp": llama_cpp.__version__,
+        }
+
+    def complete(
+        self, requests: Sequence[ChatRequest], on_answer: OnAnswer | None = None
+    ) -> list[Completion | RequestError]:
+        """Answer the requests one after another."""
+        answers = []
+        for request in requests:
+            answer = refusal(request, vision=False) or self._answer(request)
+            answers.append(answer)
+            if on_answer:
+                on_answer(request, answer)
+        return answers
+
+    def close(self) -> None:
+        """Release the model and its memory."""
+        if self._llama is not None:
+            self._llama.close()
+            self._llama = None
+
+    def _answer(self, request: ChatRequest) -> Completion | RequestError:
+        schema = {"type": "json_object", "schema": dict(request.schema)} if request.schema is not None else None
+        # A text may depend on what the cache holds: every request starts from an empty one.
+        self._llama.reset()
+        try:
+            response = self._llama.create_chat_completion(
+                messages(request),
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                seed=request.seed,
+                response_format=schema,
+            )
+        except ValueError as error:
+            exceeds = _EXCEEDS.search(str(error))
+            if exceeds:
+                return too_long(int(exceeds[1]), request.max_tokens, self._limit)
+            return RequestError("bad_request", " ".join(str(error).split())[:300])
+        choice, prompt_tokens = response["choices"][0], int(response["usage"]["prompt_tokens"])
+        text = choice["message"]["content"] or ""
+        finish: FinishReason = "length" if choice["finish_reason"] == "length" else "stop"
+        if finish == "length" and prompt_tokens + request.max_tokens > self._limit:
+            return too_long(prompt_tokens, request.max_tokens, self._limit)
+        # The library's own count of answer tokens is unreliable.
+        tokens = len(self._llama.tokenize(text.encode(), add_bos=False, special=False))
+        return Completion(text, finish, prompt_tokens, tokens)

@@ -1,0 +1,288 @@
+"""COCO annotation files of any size, regrouped by image on disk.
+
+A COCO file lists all images and then all annotations in any order; its largest instances here exceed a
+hundred megabytes. It is streamed once per list into a temporary SQLite database that is read image by image, so
+memory does not grow with the file. The database has no name and vanishes with its connection.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import ijson
+
+from talking_points.sources.layout import ImageFinder, all_inside
+from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
+
+_KEPT = (
+    "id",
+    "category_id",
+    "bbox",
+    "area",
+    "iscrowd",
+    "segmentation",
+    "part_category_id",
+    "keypoints",
+    "num_keypoints",
+)
+_BLOCK = 1 << 16
+
+_TABLES = """
+PRAGMA journal_mode = OFF;
+CREATE TABLE images (key TEXT PRIMARY KEY, image_id TEXT UNIQUE, split TEXT, file TEXT, payload TEXT) WITHOUT ROWID;
+CREATE TABLE annotations (key TEXT, id TEXT, number REAL, payload TEXT);
+"""
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One listed image with its raw annotations in the order of their ids, each with an int ``category_id``."""
+
+    image_id: str
+    split: str
+    file: str
+    file_name: str
+    width: int | None
+    height: int | None
+    annotations: list[dict[str, Any]]
+
+
+class _Reader:
+    """A file that counts the bytes it hands out, one at a time from ``fine_from`` on."""
+
+    def __init__(self, file: BinaryIO, fine_from: float = float("inf")) -> None:
+        self.file = file
+        self.fine_from = fine_from
+        self.start = 0
+        self.end = 0
+
+    def read(self, size: int) -> bytes:
+        self.start = self.end
+        block = self.file.read(1 if size > 0 and self.end >= self.fine_from else size)
+        self.end += len(block)
+        return block
+
+
+class CocoIndex:
+    """Images and annotations of one or more COCO files. Use as a context manager.
+
+    ``source`` counts what is left out. With ``joint`` all files share one id space: an image listed in several
+    files is one image of the first of them, and an annotation id met again is left out.
+    """
+
+    def __init__(self, source: Source, joint: bool = False) -> None:
+        self.source = source
+        self.joint = joint
+        self._files = 0
+        self._database = sqlite3.connect("", check_same_thread=False)  # "": a private file deleted on closing
+        self._database.executescript(_TABLES)
+        if joint:
+            self._database.execute("CREATE INDEX by_id ON annotations (id)")
+
+    def __enter__(self) -> CocoIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    def add(self, path: Path, split: str, image_id: Callable[[str], str]) -> list[dict[str, Any]]:
+        """Read one file of ``split``; returns its categories. ``image_id`` turns a file name into the image id.
+
+        Raises ``SourceError`` for broken JSON (with the byte and what was read before it), a file without
+        images, or a full disk.
+        """
+        self._files += 1
+        file = path.relative_to(self.source.root).as_posix() if path.is_relative_to(self.source.root) else path.name
+        namespace = "" if self.joint else f"{self._files}:"
+        lists = _Lists(path)
+        seen = "WHERE NOT EXISTS (SELECT 1 FROM annotations WHERE id = ?2)" if self.joint else ""
+        try:
+            images = (self._image_row(item, namespace, split, file, image_id) for item in lists.items("images"))
+            repeated = self._insert("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?)", images)
+            annotations = (self._annotation_row(item, namespace) for item in lists.items("annotations"))
+            known = self._insert(f"INSERT INTO annotations SELECT ?1, ?2, ?3, ?4 {seen}", annotations)
+            categories = [item for item in lists.items("categories") if isinstance(item, dict)]
+        except sqlite3.OperationalError as error:
+            raise SourceError(
+                f"cannot index {path}: {error}; free space in the temporary folder, or name another in SQLITE_TMPDIR"
+            ) from error
+        lists.raise_if_broken()
+        if not lists.read["images"] and not lists.has("images"):
+            raise SourceError(f'expected a COCO file with a list "images" in {path}, found none; is it the right file?')
+        if repeated and not self.joint:
+            self.source.skip("duplicate_image", file, repeated)
+        if known:
+            self.source.skip("duplicate_annotation", file, known)
+        return categories
+
+    def _insert(self, statement: str, rows: Iterable[tuple[object, ...] | None]) -> int:
+        """Run ``statement`` for all rows but None; returns how many of them the database did not take."""
+        offered = 0
+
+        def usable() -> Iterator[tuple[object, ...]]:
+            nonlocal offered
+            for row in rows:
+                if row is not None:
+                    offered += 1
+                    yield row
+
+        taken = self._database.executemany(statement, usable()).rowcount
+        return offered - max(taken, 0)  # -1 when there was no row at all
+
+    def _image_row(
+        self, item: Any, namespace: str, split: str, file: str, image_id: Callable[[str], str]
+    ) -> tuple[str, str, str, str, str] | None:
+        name = item.get("file_name") if isinstance(item, dict) else None
+        if not isinstance(name, str) or not name or "id" not in item:
+            self.source.skip("malformed_image", f"{file}: {str(item)[:80]}")
+            return None
+        payload = json.dumps([name, item.get("width"), item.get("height")])
+        return f"{namespace}{item['id']}", f"{split}/{image_id(name)}", split, file, payload
+
+    def _annotation_row(self, item: Any, namespace: str) -> tuple[str, str | None, float, str] | None:
+        if not isinstance(item, dict) or "image_id" not in item:
+            self.source.skip("malformed_annotation", f"annotation without image_id: {str(item)[:80]}")
+            return None
+        category = item.get("category_id")
+        if isinstance(category, bool) or not isinstance(category, int):
+            self.source.skip("malformed_annotation", f"annotation {item.get('id')}: category_id {category!r}")
+            return None
+        kept = {key: item[key] for key in _KEPT if key in item}
+        number = item.get("id")
+        number = float(number) if isinstance(number, int | float) else 0.0
+        key = str(item["id"]) if "id" in item else None
+        return f"{namespace}{item['image_id']}", key, number, json.dumps(kept, separators=(",", ":"))
+
+    def images(self) -> Iterator[CocoImage]:
+        """All images in the order of their ids. Counts annotations whose image is not listed."""
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_image ON annotations (key)")
+        orphans = "SELECT count(*) FROM annotations WHERE key NOT IN (SELECT key FROM images)"
+        if count := self._database.execute(orphans).fetchone()[0]:
+            self.source.skip("annotation_without_image", count=count)
+        listed = self._database.execute("SELECT key, image_id, split, file, payload FROM images ORDER BY image_id")
+        for key, image_id, split, file, payload in listed:
+            name, width, height = json.loads(payload)
+            yield CocoImage(image_id, split, file, name, width, height, self._of(key))
+
+    def _of(self, key: str) -> list[dict[str, Any]]:
+        order = "SELECT payload FROM annotations WHERE key = ? ORDER BY number, payload"
+        return [json.loads(payload) for (payload,) in self._database.execute(order, (key,))]
+
+    def image_ids(self) -> frozenset[str]:
+        return frozenset(image_id for (image_id,) in self._database.execute("SELECT image_id FROM images"))
+
+    def annotations(self, image_id: str) -> list[dict[str, Any]]:
+        """Raw annotations of one image; empty when it is not listed."""
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_image ON annotations (key)")
+        row = self._database.execute("SELECT key FROM images WHERE image_id = ?", (image_id,)).fetchone()
+        return self._of(row[0]) if row else []
+
+
+class _Lists:
+    """The top-level lists of one COCO file, streamed; remembers the first syntax error instead of raising it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.read: dict[str, int] = {}
+        self._broken: tuple[Exception, int] | None = None
+
+    def items(self, name: str) -> Iterator[Any]:
+        self.read[name] = 0
+        with self.path.open("rb") as file:
+            reader = _Reader(file)
+            try:
+                for item in ijson.items(reader, f"{name}.item", use_float=True, buf_size=_BLOCK):
+                    self.read[name] += 1
+                    yield item
+            except (ijson.JSONError, UnicodeDecodeError) as error:
+                self._broken = self._broken or (error, reader.start)
+
+    def has(self, name: str) -> bool:
+        """Whether the file has such a list, be it an empty one: a split may have no images."""
+        with self.path.open("rb") as file:
+            return any(prefix == name and event == "start_array" for prefix, event, _ in ijson.parse(file))
+
+    def raise_if_broken(self) -> None:
+        if self._broken is None:
+            return
+        error, block = self._broken
+        with self.path.open("rb") as file:
+            reader = _Reader(file, fine_from=block)  # again, bytewise in the failing block, to name the byte
+            try:
+                for _ in ijson.basic_parse(reader, use_float=True, buf_size=_BLOCK):
+                    pass
+            except (ijson.JSONError, UnicodeDecodeError) as exact:
+                error = exact
+        told = error.args[0] if error.args else error
+        reason = (
+            (told.decode(errors="replace") if isinstance(told, bytes) else str(told))
+            .strip()
+            .splitlines()[0]
+            .rstrip(".")
+        )
+        read = ", ".join(f"{count} {name}" for name, count in self.read.items())
+        raise SourceError(
+            f"expected JSON in {self.path}, found an error at byte {reader.end} of {self.path.stat().st_size}: "
+            f"{reason}. Read before it: {read}. Nothing of this file is used; unpack or download it again"
+        ) from error
+
+
+def listed_entries(
+    index: CocoIndex,
+    finders: Mapping[str, ImageFinder],
+    labels: Callable[[CocoImage, str], Sequence[str] | None],
+    missing: Callable[[CocoImage], None] = lambda image: None,
+) -> Iterator[SourceEntry]:
+    """Entries of all images of ``index`` that are on disk and annotated, in the order of their ids.
+
+    ``finders`` finds the images of each split; ``labels(image, path)`` gives further files of the image, or None
+    when they are missing; ``missing`` is called with every image that is not on disk. Everything left out is
+    counted on the index's source.
+    """
+    source = index.source
+    for image in index.images():
+        try:
+            path = finders[image.split].find(image.file_name)
+        except SkippedImage as skipped:
+            source.skip(skipped.reason, f"{image.file}: {skipped.detail}")
+            continue
+        if path is None:
+            source.skip("missing_image", f"{image.file}: {image.file_name}")
+            missing(image)
+            continue
+        if not image.annotations:
+            source.skip("image_without_annotation", path)
+            continue
+        files = labels(image, path)
+        if files is None:
+            source.skip("missing_label", path)
+            continue
+        annotation = {
+            "file": image.file,
+            "width": image.width,
+            "height": image.height,
+            "annotations": image.annotations,
+        }
+        if all_inside(source, files):
+            yield SourceEntry(image.image_id, path, image.split, (path, *files), annotation)
+
+
+def count_unlisted(index: CocoIndex, finders: Mapping[str, ImageFinder]) -> frozenset[str]:
+    """Count the images on disk that the annotation files do not list; returns the listed image ids.
+
+    For datasets whose image ids are ``<split>/<stem>``.
+    """
+    listed = index.image_ids()
+    for split, finder in finders.items():
+        for stem in sorted(finder.all_stems()):
+            if f"{split}/{stem}" not in listed:
+                index.source.skip("missing_label", f"{split}/{stem} is on disk, not in the annotation file")
+    return listed

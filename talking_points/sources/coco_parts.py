@@ -1,0 +1,207 @@
+"""COCO segmentations (polygons, run lengths compressed or not) as masks, with their reported defects handled.
+
+All outlines become run-length encodings of pycocotools, whose areas, boxes and intersections need no decoding;
+masks are decoded on access only. COCO run lengths are column-major (Lin et al. 2014, COCO API ``maskApi.c``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask
+from talking_points.sources.labels import ObjectLabel, PartLabel
+
+Rle = Mapping[str, Any]
+"""``{"size": [height, width], "counts": bytes}``"""
+
+
+class BadAnnotationError(Exception):
+    """An annotation that cannot be used. ``reason`` is a key of ``SKIP_REASONS``."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A region as run lengths. ``exact`` is False when the annotation's box stands in for its outline."""
+
+    rle: Rle
+    exact: bool = True
+
+    @property
+    def area(self) -> int:
+        return int(coco_mask.area(self.rle))
+
+    @property
+    def box(self) -> Box:
+        """The box of the region's pixels."""
+        x, y, width, height = coco_mask.toBbox(self.rle).tolist()
+        return (x, y, width, height)
+
+    def mask(self) -> Mask:
+        """Bool array (height, width)."""
+        return np.ascontiguousarray(coco_mask.decode(self.rle).view(np.bool_))
+
+    def crop(self) -> tuple[slice, slice, Mask]:
+        """Rows and columns of the box, and the mask inside it."""
+        x, y, width, height = map(int, self.box)
+        rows, columns = slice(y, y + height), slice(x, x + width)
+        return rows, columns, np.ascontiguousarray(coco_mask.decode(self.rle)[rows, columns].view(np.bool_))
+
+    def intersection(self, other: Outline) -> Outline:
+        return Outline(coco_mask.merge([self.rle, other.rle], intersect=True), self.exact)
+
+
+def union(outlines: Sequence[Outline]) -> Outline:
+    """All pixels of at least one outline; exact when all are."""
+    return Outline(coco_mask.merge([outline.rle for outline in outlines]), all(outline.exact for outline in outlines))
+
+
+def outlined_object(
+    label: ObjectLabel, whole: Outline, parts: Sequence[tuple[PartLabel, Outline]], instance_exact: bool
+) -> AnnotatedObject:
+    """A record of an object and its parts from outlines that already lie inside it; masks are decoded on access."""
+    return AnnotatedObject(
+        label.name,
+        label.label,
+        label.id,
+        whole.box,
+        instance_exact,
+        tuple(
+            AnnotatedPart(part.part, part.label, part.id, own.box, load_mask=own.mask, mask_exact=own.exact)
+            for part, own in parts
+        ),
+        load_mask=whole.mask,
+        mask_exact=whole.exact,
+    )
+
+
+def usable_category(annotation: Mapping[str, Any], known: Mapping[int, object] | Sequence[object]) -> int:
+    """The category id of an annotation after the checks that need no outline.
+
+    Raises ``BadAnnotationError`` for crowds, zero areas, and ids that are not ``known`` (a mapping, or a sequence
+    indexed by id).
+    """
+    if annotation.get("iscrowd"):
+        raise BadAnnotationError("crowd")
+    area = annotation.get("area")
+    if isinstance(area, int | float) and area <= 0:
+        raise BadAnnotationError("zero_area")
+    category: int = annotation["category_id"]
+    if category not in (known if isinstance(known, Mapping) else range(len(known))):
+        raise BadAnnotationError("unknown_category", f"category_id {category}")
+    return category
+
+
+def _numbers(values: object, count: int | None = None) -> list[float] | None:
+    if not isinstance(values, list) or (count is not None and len(values) != count):
+        return None
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        return None
+    return [float(value) for value in values]
+
+
+def clipped_box(bbox: object, width: int, height: int) -> Box:
+    """A COCO box ``[x, y, width, height]`` clipped to the image.
+
+    Raises ``BadAnnotationError`` when it is not four numbers, or smaller than 1 x 1 after clipping.
+    """
+    numbers = _numbers(bbox, 4)
+    if numbers is None:
+        raise BadAnnotationError("malformed_annotation", f"bbox {bbox!r}")
+    x, y, w, h = numbers
+    left, top = max(x, 0.0), max(y, 0.0)
+    right, bottom = min(x + w, float(width)), min(y + h, float(height))
+    if right - left < 1 or bottom - top < 1:
+        raise BadAnnotationError("degenerate_box", f"bbox {bbox} in {width}x{height}")
+    return (left, top, right - left, bottom - top)
+
+
+def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
+    """The region of an annotation in an image of ``width`` x ``height`` pixels.
+
+    Polygons under three points are dropped; when none is left the clipped box stands in (``exact=False``).
+    Raises ``BadAnnotationError`` when nothing usable is left, or the annotated box (where there is one) is degenerate.
+    """
+    box = clipped_box(annotation["bbox"], width, height) if annotation.get("bbox") is not None else None
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, Mapping):
+        return Outline(_checked_rle(segmentation, width, height))
+    if not isinstance(segmentation, list | None):
+        raise BadAnnotationError("malformed_outline", f"segmentation {str(segmentation)[:60]!r}")
+    polygons = [points for polygon in segmentation or [] if (points := _polygon(polygon, width, height))]
+    if polygons:
+        return Outline(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+    if box is None:
+        raise BadAnnotationError("degenerate_outline", "no polygon of three points and no box")
+    return _box_outline(box, width, height)
+
+
+def _polygon(polygon: object, width: int, height: int) -> list[float] | None:
+    """The points of a polygon that can be rasterised. Absurd coordinates would exhaust the rasteriser's memory."""
+    points = _numbers(polygon)
+    if points is None or len(points) < 6 or len(points) % 2:
+        return None
+    limit = 10 * max(width, height)
+    return points if max(map(abs, points)) <= limit else None
+
+
+def _box_outline(box: Box, width: int, height: int) -> Outline:
+    x, y, w, h = box
+    mask = np.zeros((height, width), dtype=np.bool_)
+    # At least one pixel: a box of 1 x 1 may straddle two pixel centres.
+    mask[int(y) : max(round(y + h), int(y) + 1), int(x) : max(round(x + w), int(x) + 1)] = True
+    return Outline(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)), exact=False)
+
+
+def _checked_rle(segmentation: Mapping[str, Any], width: int, height: int) -> Rle:
+    """Run lengths that fill the image exactly: pycocotools leaves memory uninitialised when they do not."""
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        raise BadAnnotationError("outline_size_mismatch", f"run lengths for {size}, image is {[height, width]}")
+    if isinstance(counts, str):
+        runs = _decompress(counts)
+        rle: Rle = {"size": size, "counts": counts.encode()} if runs is not None else {}
+    else:
+        numbers = _numbers(counts)
+        runs = None if numbers is None else np.asarray(numbers)
+        rle = coco_mask.frPyObjects(dict(segmentation), height, width) if _fills(runs, width, height) else {}
+    if not _fills(runs, width, height):
+        raise BadAnnotationError("malformed_outline", "run lengths do not fill the image")
+    return rle
+
+
+def _fills(runs: NDArray[np.int64] | NDArray[np.float64] | None, width: int, height: int) -> bool:
+    return runs is not None and runs.size > 0 and bool((runs >= 0).all()) and int(runs.sum()) == width * height
+
+
+def _decompress(counts: str) -> NDArray[np.int64] | None:
+    """Run lengths of a compressed COCO string (``rleFrString``): 5 bits a character, least significant first,
+    0x20 = more follows, 0x10 in the last = negative; from the fourth run on, differences to the run two before.
+    """
+    try:
+        codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        return None
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
+        return None
+    ends = np.flatnonzero(~codes & 0x20)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    if (ends - starts).max() > 6:  # seven characters hold 35 bits: more than any image has pixels
+        return None
+    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, ends - starts + 1))
+    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
+    runs -= np.where(codes[ends] & 0x10, np.int64(1) << (shifts[ends] + 5), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs

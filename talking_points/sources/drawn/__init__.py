@@ -1,0 +1,77 @@
+"""Drawn sample sources: part-annotated scenes in the true layouts of the datasets, for trying and testing.
+
+``draw_sample`` writes any number of pictures for each of four sources. A picture depends on the seed, its
+source and its index alone: more pictures or more processes change none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+
+from talking_points.sources.drawn.scenes import HELD_OUT, VARIANTS
+from talking_points.sources.drawn.writers import FOLDERS, MAX_IMAGES, JointFiles, encode_picture, prepare_folders
+
+__all__ = ["HELD_OUT", "MARKER", "VARIANTS", "draw_sample", "is_drawn"]
+
+MARKER = "DRAWN.md"
+"""File in the root of every drawn source: what is built from it must not be taken for the real dataset."""
+
+_CHUNK = 8
+
+
+def draw_sample(
+    root: Path,
+    images: int,
+    seed: int = 0,
+    *,
+    variant: str = "standard",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Path]:
+    """Draw ``images`` pictures for each source below ``root``; returns the root of each source by its name.
+
+    ``variant`` is "standard" or "hard" (three to five things of one class and similar size per picture).
+    ``workers`` processes draw; ``progress(done, total)`` is called after each picture. Pictures of an earlier
+    drawing in the same place are removed. Raises ValueError for a number of images below 0 or too large, fewer
+    than one worker, or an unknown variant.
+    """
+    if not 0 <= images <= MAX_IMAGES:
+        raise ValueError(f"images must be between 0 and {MAX_IMAGES} per source, got {images}")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    roots = {source: Path(root) / folder for source, folder in FOLDERS.items()}
+    total = images * len(roots)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) if workers > 1 else None
+    try:
+        for position, (source, folder) in enumerate(roots.items()):
+            prepare_folders(source, folder)
+            encode = partial(encode_picture, source, folder, seed, variant=variant)
+            encoded = pool.map(encode, range(images), chunksize=_CHUNK) if pool else map(encode, range(images))
+            with JointFiles(source, folder) as joint:
+                for done, entries in enumerate(encoded, start=1):
+                    joint.add(entries)
+                    if progress:
+                        progress(position * images + done, total)
+            (folder / MARKER).write_text(f"Drawn by `talking-points draw-sample`: a stand-in for {source}.\n")
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+    return roots
+
+
+def is_drawn(root: Path) -> bool:
+    """Whether the source in this folder was drawn."""
+    return (root / MARKER).is_file()
+
+
+def _single_thread() -> None:
+    """Processes share the cores, so that OpenCV's own threads would only get in their way."""
+    cv2.setNumThreads(1)

@@ -1,0 +1,52 @@
+"""COCO keypoint annotations: what AP-10K and MP-100 share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from talking_points.records import Keypoint
+from talking_points.sources.coco_parts import BadAnnotationError
+from talking_points.sources.protocol import Source
+
+
+def raw_keypoints(annotation: Mapping[str, Any]) -> list[tuple[float, float, bool]]:
+    """(x, y, labelled) of every keypoint of an annotation; visibility 1 and 2 are both labelled.
+
+    Raises ``BadAnnotationError`` when the list is not triples of numbers, or no keypoint is labelled.
+    """
+    values = annotation.get("keypoints")
+    if not isinstance(values, list) or len(values) % 3 or not all(isinstance(v, int | float) for v in values):
+        raise BadAnnotationError("malformed_annotation", f"keypoints {str(values)[:60]}")
+    triples = [(float(x), float(y), v > 0) for x, y, v in zip(values[::3], values[1::3], values[2::3], strict=True)]
+    if annotation.get("num_keypoints") == 0 or not any(labelled for _, _, labelled in triples):
+        raise BadAnnotationError("no_keypoints")
+    return triples
+
+
+def named_keypoints(
+    triples: Sequence[tuple[float, float, bool]],
+    names: Sequence[str],
+    width: int,
+    height: int,
+    source: Source,
+    where: str,
+) -> tuple[Keypoint, ...]:
+    """One ``Keypoint`` per name; unlabelled ones are not visible and lie at (0, 0).
+
+    A labelled keypoint outside the image is counted on ``source`` and becomes an unlabelled one: clipping it
+    would name a wrong place.
+    """
+    keypoints = []
+    for (x, y, labelled), name in zip(triples, names, strict=True):
+        if labelled and not in_image(x, y, width, height):
+            source.skip("keypoint_outside_image", f"{where}: {name} at ({x:g}, {y:g}) in {width}x{height}")
+            labelled = False
+        keypoints.append(Keypoint(name, x, y, True) if labelled else Keypoint(name, 0.0, 0.0, False))
+    return tuple(keypoints)
+
+
+def in_image(x: float, y: float, width: int, height: int) -> bool:
+    """Whether the pixel (round(x), round(y)) exists and x / width, y / height lie in [0, 1)."""
+    return math.isfinite(x) and math.isfinite(y) and x >= 0 and y >= 0 and round(x) < width and round(y) < height

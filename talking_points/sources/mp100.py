@@ -1,0 +1,111 @@
+"""MP-100 (Xu et al. 2022): 100 categories with 8 to 68 keypoints, in five partitions of disjoint categories.
+
+::
+
+    mp100/annotations/mp100_split{1..5}_{train,val,test}.json
+    mp100/images/<category folder>/...          or mp100/<category folder>/...
+
+The images come from 13 datasets that users collect themselves: missing ones are normal and counted by category.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from talking_points.records import AnnotatedObject, ImageRecord
+from talking_points.sources.coco_index import CocoImage, CocoIndex, listed_entries
+from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
+from talking_points.sources.images import check_listed_size, image_record, open_photograph
+from talking_points.sources.keypoints import named_keypoints, raw_keypoints
+from talking_points.sources.labels import clean_name, load_labels
+from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root
+from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
+
+SPLITS = ("train", "val", "test")
+PARTITIONS = (1, 2, 3, 4, 5)
+
+
+def _is_dataset(folder: Path) -> bool:
+    files = (f"mp100_split{partition}_{split}.json" for split in SPLITS for partition in PARTITIONS)
+    annotations = child(folder, "annotations")
+    return annotations is not None and child(annotations, *files) is not None
+
+
+class Mp100(Source):
+    """Records of MP-100: objects with ``keypoints`` and without masks; ``id`` is the category (1..100).
+
+    Categories are told apart by id: their names repeat (18 and 40 are both "face") and are not folder names.
+    Keypoints are named by the file where it names them all, else "keypoint 1", "keypoint 2", ...
+    ``exclude_categories``: ids to leave out, for example {80} (hands whose pictures often do not match).
+    After listing, ``missing_by_category`` counts the images that are not on disk by category id.
+    """
+
+    name = "mp100"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        *,
+        partition: int = 1,
+        exclude_categories: Collection[int] = (),
+    ) -> None:
+        expected = "a folder annotations with mp100_split{1..5}_{train,val,test}.json"
+        super().__init__(find_root(root, ("mp100", "mp-100"), _is_dataset, expected), split)
+        if partition not in PARTITIONS:
+            raise SourceError(f"expected partition 1 to 5 of MP-100, found {partition!r}")
+        found = {name: descend(self.root, "annotations", f"mp100_split{partition}_{name}.json") for name in SPLITS}
+        self._files = {name: path for name, path in found.items() if path is not None}
+        self._splits = choose_splits(tuple(self._files), split, self.root / "annotations")
+        self._categories = {item["id"]: item["name"] for item in load_labels(self.name)["categories"]}
+        self._excluded = frozenset(exclude_categories)
+        self.missing_by_category: Counter[int] = Counter()
+
+    def entries(self) -> Iterator[SourceEntry]:
+        self.missing_by_category.clear()
+        images = child(self.root, "images")
+        finder = ImageFinder(self.root, [self.root] if images is None else [images, self.root], exact_folders=True)
+        with CocoIndex(self) as index:
+            names: dict[str, dict[Any, Any]] = {}
+            for split in self._splits:
+                categories = index.add(
+                    self._files[split], split, lambda name: PurePosixPath(name).with_suffix("").as_posix()
+                )
+                names[split] = {item.get("id"): item.get("keypoints") for item in categories}
+
+            def count_missing(image: CocoImage) -> None:
+                self.missing_by_category.update({item["category_id"] for item in image.annotations})
+
+            finders = dict.fromkeys(self._splits, finder)
+            for entry in listed_entries(index, finders, lambda image, path: (), count_missing):
+                wanted = [a for a in entry.annotation["annotations"] if a["category_id"] not in self._excluded]
+                if wanted:
+                    known = {str(a["category_id"]): names[entry.split].get(a["category_id"]) for a in wanted}
+                    annotation = {**entry.annotation, "annotations": wanted, "keypoint_names": known}
+                    yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
+
+    def read(self, entry: SourceEntry) -> ImageRecord:
+        path, pixels = open_photograph(self.root, entry)
+        height, width = pixels.shape[:2]
+        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
+        objects = []
+        for annotation in entry.annotation["annotations"]:
+            try:
+                category = usable_category(annotation, self._categories)
+                box = clipped_box(annotation.get("bbox"), width, height)
+                triples = raw_keypoints(annotation)
+            except BadAnnotationError as error:
+                self.skip(error.reason, f"{entry.image_path}: {error.detail}")
+                continue
+            names = entry.annotation["keypoint_names"].get(str(category))
+            if not isinstance(names, list) or len(names) != len(triples):
+                names = [f"keypoint {number}" for number in range(1, len(triples) + 1)]
+            keypoints = named_keypoints(triples, names, width, height, self, entry.image_path)
+            label = self._categories[category]
+            objects.append(AnnotatedObject(clean_name(label), label, category, box, keypoints=keypoints))
+        if not objects:
+            raise SkippedImage("no_usable_annotation")
+        return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])

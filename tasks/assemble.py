@@ -1,0 +1,329 @@
+"""Stage 8: split the verified rows by image, write the dataset's Parquet files, its figures and its card.
+
+Everything is written beside the dataset that is already there, if any, and takes its place when complete.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from talking_points.candidates.sampling import composition, near_duplicate_groups, split
+from talking_points.config import BuildConfig, dataset_settings, fingerprint
+from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.publishing.card import render_card
+from talking_points.publishing.figures import (
+    Example,
+    acceptance_bars,
+    composition_sunburst,
+    example_grid,
+    length_histogram,
+)
+from talking_points.publishing.images import image_cell
+from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.records import SOURCES, Candidate
+from talking_points.sources.drawn import is_drawn
+from talking_points.sources.protocol import SkippedImage
+from tasks.photographs import photograph_bytes, photograph_pixels
+from tasks.shards import REJECTED_SCHEMA, WORK, Manifest, Order, ShardFailed, ShardWriter, rejected_path, shard_task
+from tasks.stopping import stop_if_requested
+from tasks.storage import Storage
+from tasks.text_shards import step_settings
+
+VERSION = 1
+STAGING = f"{WORK}/assembled"
+PACKAGES = ("talking-points", "opencv-contrib-python", "pillow", "pyarrow", "numpy", "pycocotools", "prefect")
+EXAMPLES = 12
+
+_LIGHT = ["id", "source", "object", "part", "image_id", "image_sha256", "image_phash", "image_width", "image_height"]
+
+
+def assembly_settings(config: BuildConfig, roots: Mapping[str, str]) -> dict[str, Any]:
+    """What the dataset says about how it was made: its configuration, its sources, the identity of every step."""
+    steps = {step: step_settings(config, step)[0] for step in STEPS}
+    return {
+        "config": dataset_settings(config),
+        "fingerprint": fingerprint(dataset_settings(config)),
+        "steps": {
+            step: {name: settings[name] for name in ("backend", "model", "revision", "prompt_sha256")}
+            for step, settings in steps.items()
+        },
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "drawn": [name for name, root in roots.items() if is_drawn(Path(root))],
+    }
+
+
+def run_assemble(order: Order) -> Manifest:
+    """Write the dataset from the verified shards; the other inputs give their rejected rows and counts."""
+    storage = Storage(order["environment"]["output"])
+    storage.remove(STAGING)
+    verified = [manifest for manifest in order["inputs"] if manifest["stage"] == "verify"]
+    light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in verified])
+    if not light.num_rows:
+        raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
+    sides = _sides(light, order["settings"])
+    files = [file for side in ("train", "test") for file in _write_side(order, storage, verified, sides, side)]
+    rejected = _write_rejected(storage, order["inputs"])
+    manifest = _dataset_manifest(order, light, sides, files)
+    manifest["figures"] = _draw_figures(order, storage, manifest, light, verified)
+    storage.write_json(f"{STAGING}/manifest.json", manifest)
+    storage.write_bytes(f"{STAGING}/README.md", render_card(manifest).encode())
+    digests = _publish_locally(storage)
+    result = ShardWriter(order, storage).commit(pa.table({"file": sorted(digests)}), {"rejected": rejected})
+    result["rows"] = light.num_rows
+    result["files"].update(digests)
+    return result
+
+
+def _sides(light: pa.Table, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Row id -> train or test: proportional per source, near-duplicate images on one side."""
+    sampling = settings["sampling"]
+    groups = near_duplicate_groups(
+        light["image_phash"].to_numpy(),
+        sampling["near_duplicate_bits"],
+        aspects=light["image_width"].to_numpy() / light["image_height"].to_numpy(),
+        contents=light["image_sha256"].to_pylist(),
+    )
+    ids = light["id"].to_pylist()
+    sides = split(
+        ids,
+        light["source"].to_pylist(),
+        groups,
+        train_parts=sampling["train_parts"],
+        test_parts=sampling["test_parts"],
+        seed=settings["seed"],
+    )
+    return dict(zip(ids, sides, strict=True))
+
+
+def _write_side(
+    order: Order, storage: Storage, verified: Sequence[Manifest], sides: Mapping[str, str], side: str
+) -> list[dict[str, Any]]:
+    """Write one split, one row group in memory at a time; returns name, rows, digest and size of its files."""
+    settings = order["settings"]
+    ids = [row for row, chosen in sides.items() if chosen == side]
+    rows = _rows(order, storage, verified, set(ids))
+    count = -(-len(ids) // settings["rows_per_file"])
+    files = []
+    for number in range(count):
+        name = f"data/{side}-{number:05d}-of-{count:05d}.parquet"
+        wanted = min(settings["rows_per_file"], len(ids) - number * settings["rows_per_file"])
+        with (
+            storage.writing(f"{STAGING}/{name}") as path,
+            pq.ParquetWriter(path, triplet_schema(), **PARQUET_OPTIONS) as writer,
+        ):
+            for start in range(0, wanted, settings["row_group_size"]):
+                stop_if_requested()
+                group = [next(rows) for _ in range(min(settings["row_group_size"], wanted - start))]
+                writer.write_table(pa.Table.from_pylist(group, schema=triplet_schema()))
+        staged = f"{STAGING}/{name}"
+        files.append({"path": name, "rows": wanted, "sha256": storage.sha256(staged), "bytes": storage.size(staged)})
+    return files
+
+
+def _rows(order: Order, storage: Storage, verified: Sequence[Manifest], wanted: set[str]) -> Iterator[dict[str, Any]]:
+    """Published rows of one split, in the order of the sample."""
+    settings, roots = order["settings"], order["environment"]["roots"]
+    provenance = settings["steps"] | {"seed": settings["seed"]}
+    for manifest in verified:
+        for row in storage.read_table(manifest["path"]).to_pylist():
+            if row["id"] not in wanted:
+                continue
+            width, height = row["image_width"], row["image_height"]
+            yield row | {
+                "source": SOURCES.index(row["source"]),
+                "image": _image(settings["images"], Candidate.from_row(row), roots),
+                "keypoint_normalized": [row["keypoint"][0] / width, row["keypoint"][1] / height],
+                "provenance": provenance,
+            }
+
+
+def _image(mode: Any, row: Candidate, roots: Mapping[str, str]) -> Any:
+    if mode == "reference":
+        return None
+    try:
+        return image_cell(mode, photograph_bytes(row, roots), row.image_path)
+    except SkippedImage as changed:
+        raise ShardFailed(f"the photographs changed while the build ran: {changed}") from changed
+
+
+def _write_rejected(storage: Storage, inputs: Sequence[Manifest]) -> dict[str, int]:
+    """One file of rejected rows per stage that rejected any; returns the counts by stage."""
+    paths: dict[str, list[str]] = {}
+    for manifest in inputs:
+        path = rejected_path(manifest)
+        if path:
+            paths.setdefault(manifest["stage"], []).append(path)
+    counts = {}
+    for stage, names in paths.items():
+        table = pa.concat_tables([storage.read_table(name) for name in names]).cast(REJECTED_SCHEMA)
+        storage.write_table(
+            f"{STAGING}/rejected/{stage}.parquet", table.sort_by([("source", "ascending"), ("id", "ascending")])
+        )
+        counts[stage] = table.num_rows
+    return counts
+
+
+def _dataset_manifest(
+    order: Order, light: pa.Table, sides: Mapping[str, str], files: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What ``manifest.json`` says and the card is rendered from: no times and no paths of this machine."""
+    settings = order["settings"]
+    sources, objects, parts = (light[name].to_pylist() for name in ("source", "object", "part"))
+    made_of = composition(sources, objects, parts, configured=list(order["environment"]["roots"]))
+    by_side = Counter((source, sides[row]) for source, row in zip(sources, light["id"].to_pylist(), strict=True))
+    images = {source: len(set(paths)) for source, paths in _images_by_source(light).items()}
+    stages = _stage_counts(order["inputs"])
+    return {
+        "format_version": 1,
+        "name": "LlamaPointInPart",
+        "created_with": settings["packages"],
+        "config": settings["config"],
+        "fingerprint": settings["fingerprint"],
+        "seed": settings["seed"],
+        "rows": dict(Counter(sides.values())),
+        "sources": {
+            source: {
+                "train": by_side[source, "train"],
+                "test": by_side[source, "test"],
+                "points": by_side[source, "train"] + by_side[source, "test"],
+                "images": images[source],
+                "objects": len(made_of.counts[source]),
+                "pairs": sum(len(parts) for parts in made_of.counts[source].values()),
+                "skipped": _skipped(order["inputs"], source),
+                "drawn": source in settings["drawn"],
+            }
+            for source in made_of.counts
+        },
+        "composition": {
+            source: {name: dict(parts) for name, parts in found.items()} for source, found in made_of.counts.items()
+        },
+        "availability": {
+            "objects_available": made_of.objects_available,
+            "objects_sampled": made_of.objects_sampled,
+            "pairs_available": made_of.pairs_available,
+            "pairs_sampled": made_of.pairs_sampled,
+        },
+        "stages": stages,
+        "steps": settings["steps"],
+        "images": settings["images"],
+        "partial": settings["config"]["limit"] is not None,
+        "files": list(files),
+    }
+
+
+def _images_by_source(light: pa.Table) -> dict[str, list[str]]:
+    images: dict[str, list[str]] = {}
+    for source, image in zip(light["source"].to_pylist(), light["image_id"].to_pylist(), strict=True):
+        images.setdefault(source, []).append(image)
+    return images
+
+
+def _skipped(inputs: Sequence[Manifest], source: str) -> dict[str, int]:
+    """What listing, reading and choosing left out of one source, by reason."""
+    counts: Counter[str] = Counter()
+    for manifest in inputs:
+        if f"/{source}/" in manifest["path"]:
+            counts.update(manifest["details"].get("skipped", {}))
+            counts.update(manifest["rejected"])
+    return dict(sorted(counts.items()))
+
+
+def _stage_counts(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
+    stages: dict[str, dict[str, Any]] = {}
+    for manifest in sorted(inputs, key=lambda manifest: _STAGE_ORDER.index(manifest["stage"])):
+        stage = stages.setdefault(manifest["stage"], {"shards": 0, "rows_out": 0, "rejected": Counter()})
+        stage["shards"] += 1
+        stage["rows_out"] += manifest["rows"]
+        stage["rejected"].update(manifest["rejected"])
+    for stage in stages.values():
+        stage["rejected"] = dict(sorted(stage["rejected"].items()))
+        stage["rows_in"] = stage["rows_out"] + sum(stage["rejected"].values())
+    return stages
+
+
+def _draw_figures(
+    order: Order, storage: Storage, manifest: dict[str, Any], light: pa.Table, verified: Sequence[Manifest]
+) -> list[str]:
+    """Draw the card's figures, and put the text lengths they show into the manifest."""
+    texts: list[str] = []
+    for shard in verified:
+        texts += storage.read_table(shard["path"], columns=["description"])["description"].to_pylist()
+    lengths = [len(text.split()) for text in texts]
+    manifest["lengths"] = {
+        "min": min(lengths),
+        "median": statistics.median(lengths),
+        "max": max(lengths),
+        "mean": round(statistics.fmean(lengths), 2),
+    }
+    rejected = Counter[str]()
+    for stage in manifest["stages"].values():
+        rejected.update(stage["rejected"])
+    examples = _examples(order, storage, verified)
+    figures = {
+        "composition": lambda path: composition_sunburst(manifest["composition"], path),
+        "lengths": lambda path: length_histogram(texts, path),
+        "acceptance": lambda path: acceptance_bars({"accepted": light.num_rows, **dict(rejected.most_common())}, path),
+        "examples": lambda path: example_grid(examples, path),
+    }
+    if order["settings"]["images"] != "embed":
+        del figures["examples"]
+    names = []
+    for name, draw in figures.items():
+        for extension in ("png", "svg"):
+            figure = f"figures/{name}.{extension}"
+            with storage.writing(f"{STAGING}/{figure}") as temporary:
+                # The format is chosen by the extension, which the temporary name does not have.
+                path = Path(temporary).with_suffix(f".{extension}")
+                draw(path)
+                path.replace(temporary)
+            names.append(figure)
+    return sorted(names)
+
+
+def _examples(order: Order, storage: Storage, verified: Sequence[Manifest]) -> list[Example]:
+    """The first rows of the sample, which is in hash order, taken from the sources in turn."""
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for shard in verified:
+        for row in storage.read_table(shard["path"]).to_pylist():
+            by_source.setdefault(row["source"], []).append(row)
+        if all(len(rows) >= EXAMPLES for rows in by_source.values()):
+            break
+    turns = [rows[turn] for turn in range(EXAMPLES) for rows in by_source.values() if turn < len(rows)]
+    examples = []
+    for row in turns[:EXAMPLES]:
+        candidate = Candidate.from_row(row)
+        pixels = photograph_pixels(candidate, order["environment"]["roots"])
+        examples.append(Example(pixels, candidate.keypoint, row["description"]))
+    return examples
+
+
+def _publish_locally(storage: Storage) -> dict[str, str]:
+    """Put the staged files where the dataset is; returns their digests by name."""
+    prefix = storage.path(STAGING)
+    names = sorted(name[len(prefix) + 1 :] for name in storage.fs.find(prefix))
+    digests = {name: storage.sha256(f"{STAGING}/{name}") for name in names}
+    # The manifest goes first and comes last: a dataset without one is not complete.
+    storage.remove("manifest.json")
+    for name in ("data", "rejected", "figures", "README.md", "manifest.json"):
+        if storage.exists(f"{STAGING}/{name}"):
+            storage.move(f"{STAGING}/{name}", name)
+        else:
+            storage.remove(name)
+    storage.remove(STAGING)
+    return digests
+
+
+_STAGE_ORDER = [
+    "index", "candidates", "sample", "object_caption", "local_caption", "generate", "refine", "verify",
+]  # fmt: skip
+
+
+assemble = shard_task("assemble")(run_assemble)

@@ -1,0 +1,125 @@
+"""Stage 0: list a source, once, into shards of entries.
+
+The listing is cached as long as no file below the source's root changed its name, size or time. Its shards
+carry the sha256 of every file an entry depends on, so the stages after it depend on content alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from talking_points.records import stable_id
+from talking_points.sources import open_source
+from talking_points.sources.protocol import Source, SourceEntry
+from tasks.shards import WORK, Manifest, Order, ShardWriter, commit_parts, shard_task, write_part
+from tasks.stopping import stop_if_requested
+from tasks.storage import Storage
+
+VERSION = 1
+
+ENTRY_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image_path", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("files", pa.list_(pa.string()), nullable=False),
+        pa.field("annotation", pa.string(), nullable=False),
+        pa.field("sha256", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""One listed image; ``sha256`` has one digest per name in ``files``, the image first."""
+
+
+def tree_digest(*folders: str | Path) -> str:
+    """Digest of the names, sizes and modification times of all files below the folders (or of the files named)."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        paths = [Path(folder)] if Path(folder).is_file() else []
+        for parent, directories, names in os.walk(folder):
+            directories.sort()
+            paths += [Path(parent, name) for name in sorted(names)]
+        for path in paths:
+            status = path.lstat()
+            digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def run_index(order: Order) -> Manifest:
+    """List one source. ``details["shards"]`` holds one manifest per shard of entries."""
+    settings, environment = order["settings"], order["environment"]
+    storage = Storage(environment["output"])
+    source = open_source(settings["source"], environment["root"], split=settings["split"], **environment["options"])
+    writer = ShardWriter(order, storage, folder=f"index/{source.name}")
+    entries = source.entries() if settings["images"] is None else _preview(source, settings["images"], settings["seed"])
+    # A whole source streams through: only one shard of entries is in memory at a time.
+    shards = [
+        _write(storage, source, batch, number) for number, batch in enumerate(_batches(entries, settings["shard_size"]))
+    ]
+    return commit_parts(writer, shards, {"skipped": dict(source.skipped), "examples": source.skipped_details})
+
+
+def _preview(source: Source, images: int, seed: int) -> list[SourceEntry]:
+    """The ``images`` entries with the smallest seeded hash: a sample that does not depend on any order."""
+    chosen = heapq.nsmallest(images, source.entries(), key=lambda entry: stable_id(seed, source.name, entry.image_id))
+    return sorted(chosen, key=lambda entry: entry.image_id)
+
+
+def _batches(entries: Iterable[SourceEntry], size: int) -> Iterator[list[SourceEntry]]:
+    iterator = iter(entries)
+    while batch := list(itertools.islice(iterator, size)):
+        stop_if_requested()
+        yield batch
+
+
+def _write(storage: Storage, source: Source, entries: list[SourceEntry], number: int) -> Manifest:
+    with ThreadPoolExecutor(4) as pool:
+        digests = list(pool.map(lambda entry: [_sha256(source.root / name) for name in entry.files], entries))
+    rows = [
+        {
+            "image_id": entry.image_id,
+            "image_path": entry.image_path,
+            "split": entry.split,
+            "files": list(entry.files),
+            "annotation": json.dumps(entry.annotation, sort_keys=True),
+            "sha256": sha256,
+        }
+        for entry, sha256 in zip(entries, digests, strict=True)
+    ]
+    name = f"{WORK}/index/{source.name}/{number:05d}.entries.parquet"
+    return write_part(storage, "index", number, name, pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def read_entries(table: pa.Table) -> list[tuple[SourceEntry, str]]:
+    """The entries of a shard, each with the sha256 of its image."""
+    return [(_entry(row), row["sha256"][0]) for row in table.to_pylist()]
+
+
+def _entry(row: dict[str, Any]) -> SourceEntry:
+    return SourceEntry(
+        image_id=row["image_id"],
+        image_path=row["image_path"],
+        split=row["split"],
+        files=tuple(row["files"]),
+        annotation=json.loads(row["annotation"]),
+    )
+
+
+index = shard_task("index")(run_index)

@@ -1,0 +1,149 @@
+"""Stages 5 to 7: merge both captions and the spatial phrases into a draft, refine it, verify the result.
+
+Refining goes back and forth with the verifier: what fails is written again with the verifier's findings, at most
+``verification.attempts`` times. The verify stage then judges every text once more, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from talking_points.config import StepConfig, VerificationConfig
+from talking_points.descriptions.backends.protocol import Backend, RequestError
+from talking_points.descriptions.steps import generate_request, refine_request
+from talking_points.descriptions.verification import Verdict, verify
+from talking_points.records import CANDIDATE_SCHEMA, Candidate
+from tasks.answers import Answer, ask, shared_backend
+from tasks.request_cache import RequestCache
+from tasks.shards import Manifest, Order, ShardWriter, shard_task
+from tasks.storage import Storage
+from tasks.text_shards import check_share, commit_texts, read_candidates, read_texts, request_cache, step_config
+
+VERSION = 1
+
+VERIFIED_SCHEMA = pa.schema(
+    [
+        *CANDIDATE_SCHEMA,
+        *(
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("object_caption", "local_caption", "draft", "description")
+        ),
+    ]
+)
+"""A finished row without its image."""
+
+
+def run_generate(order: Order) -> Manifest:
+    """Write a draft of every row that has both captions (inputs: sample, object captions, local captions)."""
+    storage, config = Storage(order["environment"]["output"]), step_config(order)
+    writer = ShardWriter(order, storage)
+    rows, texts = _merge_inputs(order, storage)
+    requests = (
+        generate_request(
+            row, texts["object_caption"][row.id], texts["local_caption"][row.id], config, order["settings"]["seed"]
+        )
+        for row in rows
+    )
+    with shared_backend(config) as backend, request_cache(order, config) as cache:
+        answers = ask(backend, requests, config, cache)
+    return commit_texts(writer, rows, answers)
+
+
+def run_refine(order: Order) -> Manifest:
+    """Refine every draft until the verifier accepts it (inputs: sample, both captions, drafts)."""
+    storage, config = Storage(order["environment"]["output"]), step_config(order)
+    writer = ShardWriter(order, storage)
+    rows, texts = _merge_inputs(order, storage)
+    checks = VerificationConfig.model_validate(order["settings"]["verification"])
+    with shared_backend(config) as backend, request_cache(order, config) as cache:
+        answers, attempts = refine(rows, texts, backend, cache, config, checks, order["settings"]["seed"])
+    rounds = Counter(str(count) for count in attempts.values())
+    return commit_texts(writer, rows, answers, attempts, {"rounds": dict(sorted(rounds.items()))})
+
+
+def refine(
+    rows: list[Candidate],
+    texts: dict[str, dict[str, str]],
+    backend: Backend,
+    cache: RequestCache | None,
+    config: StepConfig,
+    checks: VerificationConfig,
+    seed: int,
+) -> tuple[dict[str, Answer], dict[str, int]]:
+    """Answers and number of attempts by row id; a row that never passes ends with its last findings as the error."""
+    answers: dict[str, Answer] = {}
+    attempts: dict[str, int] = {}
+    verdicts: dict[str, Verdict] = {}
+    waiting = rows
+    for attempt in range(checks.attempts):
+        requests = (
+            refine_request(
+                row,
+                texts["object_caption"][row.id],
+                texts["local_caption"][row.id],
+                answers[row.id].text if row.id in verdicts else texts["draft"][row.id],
+                verdicts[row.id].findings if row.id in verdicts else (),
+                attempt,
+                config,
+                seed,
+            )
+            for row in waiting
+        )
+        fresh = ask(backend, requests, config, cache, check_first_window=attempt == 0)
+        again = []
+        for row in waiting:
+            tokens = answers[row.id].tokens if row.id in answers else 0
+            answer = fresh[row.id]
+            answers[row.id] = Answer(answer.text, answer.error, tokens + answer.tokens)
+            attempts[row.id] = attempt + 1
+            if answer.error is not None:
+                continue
+            verdicts[row.id] = verify(answer.text, row, checks)
+            if not verdicts[row.id].accepted:
+                again.append(row)
+        waiting = again
+    for row in waiting:
+        answers[row.id] = Answer(answers[row.id].text, _rejection(verdicts[row.id]), answers[row.id].tokens)
+    return answers, attempts
+
+
+def run_verify(order: Order) -> Manifest:
+    """Judge every description and join the row together (inputs: sample, both captions, drafts, descriptions)."""
+    storage = Storage(order["environment"]["output"])
+    writer = ShardWriter(order, storage)
+    rows, texts = _merge_inputs(order, storage)
+    checks = VerificationConfig.model_validate(order["settings"]["verification"])
+    finished: list[dict[str, Any]] = []
+    for row in rows:
+        verdict = verify(texts["description"][row.id], row, checks)
+        if verdict.accepted:
+            flags = sorted({*row.flags, *verdict.flags})
+            finished.append(asdict(row) | {name: column[row.id] for name, column in texts.items()} | {"flags": flags})
+        else:
+            error = _rejection(verdict)
+            writer.reject(row.__dict__, error.reason, error.detail, texts["description"][row.id])
+    check_share(writer, len(rows))
+    return writer.commit(pa.Table.from_pylist(finished, schema=VERIFIED_SCHEMA))
+
+
+def _merge_inputs(order: Order, storage: Storage) -> tuple[list[Candidate], dict[str, dict[str, str]]]:
+    """Rows that have every text so far, and those texts by column and row id."""
+    sample, *shards = order["inputs"]
+    names = ("object_caption", "local_caption", "draft", "description")[: len(shards)]
+    texts = {name: read_texts(storage, shard) for name, shard in zip(names, shards, strict=True)}
+    rows = [row for row in read_candidates(storage, sample) if all(row.id in column for column in texts.values())]
+    return rows, texts
+
+
+def _rejection(verdict: Verdict) -> RequestError:
+    fatal = [finding for finding in verdict.findings if finding.fatal]
+    return RequestError(fatal[0].code, "; ".join(finding.detail for finding in fatal))
+
+
+generate = shard_task("generate")(run_generate)
+refine_task = shard_task("refine")(run_refine)
+verify_task = shard_task("verify")(run_verify)

@@ -1,0 +1,33 @@
+"""The photographs that rows refer to, read again from their source with their content checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talking_points.records import Candidate
+from talking_points.sources.images import decode_rgb
+from talking_points.sources.layout import inside
+from talking_points.sources.protocol import SkippedImage
+
+
+def photograph_bytes(candidate: Candidate, roots: Mapping[str, str]) -> bytes:
+    """The file's own bytes. Raises ``SkippedImage`` (missing_image, image_changed)."""
+    path = inside(Path(roots[candidate.source]), candidate.image_path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SkippedImage("missing_image", str(path)) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != candidate.image_sha256:
+        raise SkippedImage("image_changed", f"{path} is not the file that was indexed; run the build again")
+    return content
+
+
+def photograph_pixels(candidate: Candidate, roots: Mapping[str, str]) -> NDArray[np.uint8]:
+    """The decoded image, uint8 RGB (height, width, 3). Raises ``SkippedImage``."""
+    return decode_rgb(inside(Path(roots[candidate.source]), candidate.image_path))

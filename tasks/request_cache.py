@@ -1,0 +1,113 @@
+"""Finished model answers, kept on local disk so that a killed shard never pays for them twice.
+
+The key is the whole request (text, images by content, seed, decoding settings) and the model's identity.
+Failures are not kept. SQLite in WAL mode: many readers and writers of one machine, safe against a kill. Every entry
+carries its own digest; an entry that does not match it counts as unknown, and a file that SQLite cannot read is
+put aside and begun anew, because it only ever saves work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+
+_LOG = logging.getLogger(__name__)
+_DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
+"""Words of SQLite errors that say nothing against the file itself."""
+
+
+class RequestCache:
+    """One SQLite file. An instance may be used from several threads; open one per shard."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            self._database = self._open()
+        except sqlite3.DatabaseError as error:
+            self._begin_anew(error)
+
+    def __enter__(self) -> RequestCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._database.close()
+
+    def lookup(self, identity: Mapping[str, str], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
+        """Known answers by request id."""
+        keys = [request_key(identity, request) for request in requests]
+        with self._lock:
+            try:
+                rows = [
+                    self._database.execute("SELECT answer, digest FROM answers WHERE key = ?", (key,)).fetchone()
+                    for key in keys
+                ]
+            except sqlite3.DatabaseError as error:
+                self._begin_anew(error)
+                return {}
+        return {
+            request.id: Completion(**json.loads(row[0]))
+            for request, key, row in zip(requests, keys, rows, strict=True)
+            if row and row[1] == _digest(key, row[0])
+        }
+
+    def store(self, identity: Mapping[str, str], request: ChatRequest, completion: Completion) -> None:
+        """Keep one finished answer; committed at once. Raises ``sqlite3.OperationalError`` when the disk is full."""
+        key = request_key(identity, request)
+        answer = json.dumps(asdict(completion), sort_keys=True)
+        entry = (key, answer, _digest(key, answer))
+        with self._lock:
+            try:
+                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
+            except sqlite3.DatabaseError as error:
+                self._begin_anew(error)
+                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS answers"
+            " (key TEXT PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
+        )
+        return database
+
+    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
+        """Put a damaged file aside. Raises ``error`` again when the file is not to blame."""
+        if isinstance(error, sqlite3.ProgrammingError) or any(word in str(error).lower() for word in _DISK_TROUBLE):
+            raise error
+        _LOG.warning("%s is damaged (%s) and begun anew: its answers are asked for again", self._path, error)
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        self._database = self._open()
+
+
+def request_key(identity: Mapping[str, str], request: ChatRequest) -> str:
+    """sha256 of everything that can change the answer. ``facts`` are in the prompt already."""
+    images = [hashlib.sha256(image.tobytes() + repr(image.shape).encode()).hexdigest() for image in request.images]
+    content = [
+        dict(identity),
+        request.system,
+        request.prompt,
+        images,
+        request.seed,
+        request.max_tokens,
+        request.temperature,
+        request.schema,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(key: str, answer: str) -> str:
+    return hashlib.sha256(f"{key}\n{answer}".encode()).hexdigest()

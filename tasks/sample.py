@@ -1,0 +1,61 @@
+"""Stage 2: choose the points of the dataset from all candidates, and put them into one order for good.
+
+The order is that of the rows' content hashes: it mixes sources and categories, and depends neither on shards nor
+on the order of files. Every later stage works on consecutive slices of it.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from talking_points.candidates.sampling import balance
+from talking_points.records import CANDIDATE_SCHEMA
+from tasks.shards import WORK, Manifest, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
+from tasks.storage import Storage
+
+VERSION = 1
+
+_LIGHT = ["id", "source", "object", "part", "image_id"]
+
+
+def run_sample(order: Order) -> Manifest:
+    """Choose from all candidate shards. ``details["shards"]`` holds one manifest per shard of chosen rows.
+
+    Raises ``ShardFailed`` when there is nothing to choose from.
+    """
+    settings = order["settings"]
+    storage = Storage(order["environment"]["output"])
+    writer = ShardWriter(order, storage)
+    paths = [manifest["path"] for manifest in order["inputs"]]
+    light = pa.concat_tables([storage.read_table(path, columns=_LIGHT) for path in paths])
+    if not light.num_rows:
+        raise ShardFailed(
+            "no image gave a keypoint inside an annotated part: see 'talking-points status OUTPUT --rejected' for the "
+            "reasons; keypoints.min_part_area and keypoints.low_contrast_threshold decide how much is usable"
+        )
+    try:
+        chosen = balance(
+            light,
+            settings["points"],
+            equal_shares=settings["equal_shares"],
+            limit=settings["limit"],
+            seed=settings["seed"],
+        )
+    except ValueError as error:
+        raise ShardFailed(str(error)) from error
+    wanted = pa.array(chosen, pa.string())
+    kept = []
+    for path in paths:
+        table = storage.read_table(path)
+        kept.append(table.filter(pc.is_in(table["id"], value_set=wanted)))
+    rows = pa.concat_tables(kept).sort_by("id").cast(CANDIDATE_SCHEMA)
+    size = settings["shard_size"]
+    shards = [
+        write_part(storage, "sample", number, f"{WORK}/sample/{number:05d}.rows.parquet", rows.slice(start, size))
+        for number, start in enumerate(range(0, rows.num_rows, size))
+    ]
+    return commit_parts(writer, shards)
+
+
+sample = shard_task("sample")(run_sample)

@@ -1,0 +1,76 @@
+"""A request to stop, seen by every shard of a build: in this process, its threads and its worker processes.
+
+The request is a file whose name worker processes inherit in their environment. A shard that is asked to stop leaves
+nothing behind (it writes only when complete), so stopping costs at most one shard per worker; it is quick because
+shards look between rows, and because a model that takes its time is not waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+_FILE = "TALKING_POINTS_STOP_FILE"
+_PATIENCE = 4.0
+"""Seconds that a running model call gets to end by itself."""
+_LOOK_EVERY = 0.2
+
+Result = TypeVar("Result")
+
+
+class Stopped(RuntimeError):
+    """The build was asked to stop while this shard was running."""
+
+
+def clear_stop() -> None:
+    """Forget an earlier request; called when a build starts, before its worker processes do."""
+    path = Path(tempfile.gettempdir(), f"talking-points-stop-{os.getuid()}-{os.getpid()}")
+    os.environ[_FILE] = str(path)
+    path.unlink(missing_ok=True)
+
+
+def request_stop() -> None:
+    """Ask every shard of this build to end at its next row."""
+    if _FILE in os.environ:
+        Path(os.environ[_FILE]).touch()
+
+
+def stop_requested() -> bool:
+    """Whether the build was asked to stop."""
+    return _FILE in os.environ and Path(os.environ[_FILE]).exists()
+
+
+def stop_if_requested() -> None:
+    """Raise ``Stopped`` when the build was asked to stop."""
+    if stop_requested():
+        raise Stopped("the build was stopped; run it again to go on from the last finished shard")
+
+
+def stoppable(call: Callable[[], Result]) -> Result:
+    """The result of ``call``, unless the build is asked to stop and the call does not end soon: then ``Stopped``.
+
+    The call runs in a thread of its own; one that is left alone ends with the process.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    while not ended.wait(_LOOK_EVERY):
+        if stop_requested() and not ended.wait(_PATIENCE):
+            stop_if_requested()
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from talking_points.candidates.keypoints import select_keypoints
+from talking_points.config import KeypointConfig
+from tests.candidates.scenes import HEIGHT, WIDTH, blob, canvas, dog, part, record, rectangle, texture
+
+PER_PART = KeypointConfig(per="part")
+
+
+@pytest.fixture
+def opencv_threads() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(before)
+
+
+def test_the_strongest_keypoint_inside_any_part_wins_and_the_background_never_does():
+    pixels = canvas()
+    blob(pixels, 40, 40, contrast=120)  # background, the strongest
+    blob(pixels, 120, 80, contrast=60)
+    blob(pixels, 200, 120, contrast=90)
+    scene = record(pixels, dog(part("head", rectangle(105, 65, 30, 30)), part("tail", rectangle(185, 105, 30, 30))))
+    points, reasons = select_keypoints(scene, KeypointConfig())
+    assert [(point.object_index, point.part_index) for point in points] == [(0, 1)]
+    assert points[0].x == pytest.approx(200, abs=0.5)
+    assert points[0].y == pytest.approx(120, abs=0.5)
+    assert not points[0].low_contrast
+    assert not reasons
+
+
+def test_the_choice_is_the_best_of_all_keypoints_that_opencv_finds():
+    scene = record(texture(), dog(part("head", rectangle(60, 40, 50, 50)), part("torso", rectangle(120, 50, 90, 80))))
+    (point,), _ = select_keypoints(scene, KeypointConfig())
+    grey = cv2.cvtColor(scene.pixels, cv2.COLOR_RGB2GRAY)
+    found = [
+        keypoint
+        for keypoint in cv2.SIFT.create().detect(grey, None)
+        if any(piece.mask[round(keypoint.pt[1]), round(keypoint.pt[0])] for piece in scene.objects[0].parts)  # type: ignore[index]
+    ]
+    best = max(found, key=lambda keypoint: keypoint.response)
+    assert (point.x, point.y, point.response, point.size) == (*best.pt, best.response, best.size)
+
+
+def test_one_point_per_part_keeps_instances_and_repeated_annotations_apart():
+    scene = record(
+        texture(),
+        dog(part("foot", rectangle(20, 20, 40, 40)), part("foot", rectangle(70, 20, 40, 40))),
+        dog(part("foot", rectangle(130, 20, 40, 40))),
+    )
+    points, _ = select_keypoints(scene, PER_PART)
+    assert [(point.object_index, point.part_index) for point in points] == [(0, 0), (0, 1), (1, 0)]
+    for point in points:
+        mask = scene.objects[point.object_index].parts[point.part_index].mask
+        assert mask is not None
+        assert mask[round(point.y), round(point.x)]
+
+
+def test_a_keypoint_in_overlapping_parts_belongs_to_the_smallest():
+    pixels = canvas()
+    blob(pixels, 120, 80)
+    head, eye = part("head", rectangle(80, 40, 80, 80)), part("eye", rectangle(110, 70, 20, 20))
+    for parts in ((head, eye), (eye, head)):
+        points, _ = select_keypoints(record(pixels, dog(*parts)), KeypointConfig())
+        assert [parts[point.part_index].name for point in points] == ["eye"]
+
+
+def test_equal_responses_are_ordered_by_y_then_x():
+    pixels = canvas()
+    tile = pixels[:80, :80].copy()
+    blob(tile, 40, 40)
+    for x, y in ((160, 80), (80, 80), (160, 0)):
+        pixels[y : y + 80, x : x + 80] = tile
+    scene = record(pixels, dog(part("torso", rectangle(70, 0, 170, 160))))
+    (point,), _ = select_keypoints(scene, KeypointConfig())
+    assert (round(point.x), round(point.y)) == (200, 40)
+
+
+def test_a_smooth_part_is_reached_by_the_second_pass_and_says_so():
+    pixels = canvas()
+    blob(pixels, 60, 80, contrast=110)
+    blob(pixels, 180, 80, contrast=4)
+    textured, smooth = part("head", rectangle(40, 60, 40, 40)), part("torso", rectangle(160, 60, 40, 40))
+    points, reasons = select_keypoints(record(pixels, dog(textured, smooth)), PER_PART)
+    assert [(point.part_index, point.low_contrast) for point in points] == [(0, False), (1, True)]
+    assert points[1].x == pytest.approx(180, abs=1)
+    assert points[1].y == pytest.approx(80, abs=1)
+    assert not reasons
+    (point,), _ = select_keypoints(record(pixels, dog(smooth)), KeypointConfig())
+    assert point.low_contrast
+
+
+def test_several_smooth_parts_that_share_a_crop_each_get_their_own_point():
+    pixels = canvas()
+    centers = [(x, y) for y in (40, 80, 120) for x in (60, 120, 180)]
+    for x, y in centers:
+        blob(pixels, x, y, contrast=5, radius=4)
+    scene = record(pixels, dog(*(part("spot", rectangle(x - 15, y - 15, 30, 30)) for x, y in centers)))
+    points, _ = select_keypoints(scene, PER_PART)
+    assert [(round(point.x / 20) * 20, round(point.y / 20) * 20) for point in points] == centers
+    assert all(point.low_contrast for point in points)
+
+
+@pytest.mark.parametrize(
+    ("parts", "config", "expected"),
+    [
+        ([], KeypointConfig(), {"image_without_parts": 1}),
+        ([part("head", None)], KeypointConfig(), {"part_without_mask": 1, "image_without_parts": 1}),
+        (
+            [part("eye", rectangle(50, 50, 7, 9))],
+            KeypointConfig(),
+            {"part_below_min_area": 1, "image_without_parts": 1},
+        ),
+        ([part("head", rectangle(20, 20, 40, 40))], KeypointConfig(), {"image_without_keypoint": 1}),
+        ([part("head", rectangle(20, 20, 40, 40))] * 2, PER_PART, {"part_without_keypoint": 2}),
+    ],
+)
+def test_what_gives_no_point_is_counted(parts: list, config: KeypointConfig, expected: dict[str, int]):
+    points, reasons = select_keypoints(record(canvas(), dog(*parts)), config)
+    assert points == []
+    assert reasons == Counter(expected)
+
+
+@pytest.mark.parametrize(("margin", "found"), [(4, True), (30, False)])
+def test_the_margin_to_the_image_border(margin: int, found: bool):
+    pixels = canvas()
+    blob(pixels, 20, 80)
+    scene = record(pixels, dog(part("tail", rectangle(0, 70, 30, 20))))
+    points, _ = select_keypoints(scene, KeypointConfig(border_margin=margin))
+    assert bool(points) is found
+
+
+@pytest.mark.usefixtures("opencv_threads")
+def test_threads_change_nothing():
+    parts = [part("patch", rectangle(x, y, 40, 40)) for y in range(0, HEIGHT, 40) for x in range(0, WIDTH, 40)]
+    results = []
+    for threads in (1, 2, 4):
+        cv2.setNumThreads(threads)
+        results.append(select_keypoints(record(texture(), dog(*parts)), PER_PART))
+    with ThreadPoolExecutor(3) as pool:
+        results += pool.map(lambda _: select_keypoints(record(texture(), dog(*parts)), PER_PART), range(6))
+    assert all(result == results[0] for result in results)
+
+
+def test_a_one_pixel_wide_image_is_no_error():
+    pixels = np.zeros((3, 1, 3), dtype=np.uint8)
+    mask = np.ones((3, 1), dtype=bool)
+    points, reasons = select_keypoints(record(pixels, dog(part("head", mask))), KeypointConfig(min_part_area=1))
+    assert points == []
+    assert reasons == Counter({"image_without_keypoint": 1})

@@ -1,0 +1,33 @@
+"""Fixtures shared by all floors: one drawn sample and one orchestrator for the whole test session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before Prefect is imported: tests report nothing to anybody, and a busy machine gets time to start the server.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Roots of a small drawn sample, by source name. Read only."""
+    from talking_points.sources.drawn import draw_sample
+
+    return draw_sample(tmp_path_factory.mktemp("drawn"), 12, 5, workers=2)
+
+
+@pytest.fixture(scope="session")
+def orchestrator() -> Iterator[None]:
+    """A real Prefect server on a temporary database, for flows that run inside the test process."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield

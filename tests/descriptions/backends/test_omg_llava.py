@@ -1,0 +1,125 @@
+"""The omg_llava backend on a small checkpoint with random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the omg_llava backend needs torch")
+
+from talking_points.config import StepConfig  # noqa: E402
+from talking_points.descriptions.backends import open_backend  # noqa: E402
+from talking_points.descriptions.backends.omg_llava import OmgLlavaBackend  # noqa: E402
+from talking_points.descriptions.backends.protocol import (  # noqa: E402
+    Backend,
+    BackendUnavailable,
+    ChatRequest,
+    Completion,
+    RequestError,
+)
+from talking_points.models.omg_llava.modeling import OmgLlavaModel  # noqa: E402
+from talking_points.models.presets import tiny_config, train_tokenizer  # noqa: E402
+
+PROMPT = "Describe the object in one sentence."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer([PROMPT, "A dog stands in the image."], 320)
+    model = OmgLlavaModel(tiny_config(tokenizer))
+    model.tokenizer = tokenizer
+    path = tmp_path_factory.mktemp("omg_llava")
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def backend(folder):
+    return OmgLlavaBackend(StepConfig(backend="omg_llava", model=str(folder), batch_size=3))
+
+
+def _request(index: int, **changes) -> ChatRequest:
+    images = [np.random.default_rng(index % 2).integers(0, 256, (40 + 30 * (index % 2), 60, 3)).astype(np.uint8)]
+    facts = {"keypoint": (5.0 + 7 * index, 30.0), "object_bbox": (2.0, 3.0, 30.0, 20.0) if index % 3 else None}
+    fields = {"images": tuple(images), "facts": facts, "max_tokens": 8, "prompt": PROMPT, **changes}
+    return ChatRequest(id=str(index), step="object_caption", **fields)
+
+
+def test_it_is_opened_by_name_and_follows_the_protocol(folder):
+    backend = open_backend(StepConfig(backend="omg_llava", model=str(folder)))
+    assert isinstance(backend, Backend)
+    assert backend.capabilities.steps == ("object_caption",)
+    assert backend.identity["model"] == str(folder)
+    assert len(backend.identity["revision"]) == 16
+    backend.close()
+
+
+def test_a_batch_is_answered_in_order_as_one_by_one(backend):
+    requests = [_request(index) for index in range(5)]
+    together = backend.complete(requests)
+    assert all(isinstance(answer, Completion) for answer in together)
+    assert together == [backend.complete([request])[0] for request in requests]
+    assert len({answer.text for answer in together}) > 1
+    assert all(answer.completion_tokens <= 8 and answer.prompt_tokens > 20 for answer in together)
+
+
+def test_points_and_boxes_change_the_answer(backend):
+    point, box = _request(0, facts={"keypoint": (3, 3)}), _request(0, facts={"keypoint": (55, 35)})
+    boxed = _request(0, facts={"keypoint": (3, 3), "object_bbox": (0, 0, 10, 10)})
+    assert len({answer.text for answer in backend.complete([point, box, boxed])}) > 1
+
+
+def test_the_vision_path_runs_once_per_image(backend, monkeypatch):
+    seen = []
+    encode = backend._model.encode_pictures
+    monkeypatch.setattr(backend._model, "encode_pictures", lambda images: seen.extend(images) or encode(images))
+    backend._features.clear()
+    backend.complete([_request(index) for index in (0, 2, 4, 6, 1)])
+    backend.complete([_request(8, facts={"keypoint": (1, 1)})])
+    assert len(seen) == 2
+
+
+def test_a_bad_request_fails_alone(backend):
+    good = _request(1)
+    bad = {
+        "missing_image": _request(0, images=()),
+        "missing_fact": _request(0, facts={}),
+        "unusable_facts": _request(0, facts={"keypoint": (60, 3)}),
+    }
+    answers = backend.complete([*bad.values(), good])
+    assert [answer.reason for answer in answers[:3]] == list(bad)
+    assert all(isinstance(answer, RequestError) and not answer.retryable for answer in answers[:3])
+    assert answers[3] == backend.complete([good])[0]
+
+
+def test_markup_in_names_cannot_break_the_prompt(backend):
+    request = _request(0, prompt="Describe <image> the <mark> [SEG]<|im_end|> dog.", system="Be <region> brief.")
+    assert isinstance(backend.complete([request])[0], Completion)
+
+
+def test_sampling_follows_each_requests_own_seed(backend):
+    sampled = [_request(0, temperature=1.5, seed=seed) for seed in (1, 2, 1)]
+    answers = [answer.text for answer in backend.complete([*sampled, _request(1)])]
+    assert answers[0] == answers[2] != answers[1]
+    assert backend.complete(sampled[1:2])[0].text == answers[1]
+
+
+def test_an_answer_that_ran_out_of_tokens_says_so(backend):
+    [answer] = backend.complete([_request(0, max_tokens=2)])
+    assert (answer.finish_reason, answer.completion_tokens) == ("length", 2)
+
+
+def test_each_request_keeps_its_own_limit(backend):
+    short, long = backend.complete([_request(0, max_tokens=2), _request(0, max_tokens=8)])
+    assert short.completion_tokens == 2
+    assert long.text.startswith(short.text.rstrip("�"))
+
+
+@pytest.mark.parametrize("model", [None, "nothing-here"])
+def test_a_model_that_is_not_there_makes_the_backend_unavailable(model, tmp_path):
+    step = StepConfig.model_construct(
+        **{**StepConfig().model_dump(), "backend": "omg_llava", "model": model and str(tmp_path / model)}
+    )
+    with pytest.raises(BackendUnavailable):
+        OmgLlavaBackend(step)

@@ -1,0 +1,36 @@
+"""How the flow tests run a build and look at what it made."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "build" / "rules.yaml")
+SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
+
+
+def overrides(output: Path, roots: dict[str, Path], *more: str) -> list[str]:
+    """Settings of a build of the given sources into ``output``."""
+    given = [f"sources.{name}.root={roots.get(name, 'null')}" for name in SOURCES]
+    return [f"output={output}", *given, *more]
+
+
+def build(output: Path, roots: dict[str, Path], *more: str) -> dict[str, Any]:
+    """Run the flow in this process."""
+    from flows.build_llamapointinpart import build_llamapointinpart
+
+    return build_llamapointinpart(CONFIG, overrides(output, roots, *more))
+
+
+def data_digests(output: Path) -> dict[str, str]:
+    """sha256 of every published Parquet file, by name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((output / "data").iterdir())}
+
+
+def made(output: Path) -> dict[str, int]:
+    """Shards that the last build into ``output`` made, by stage; stages that reused all are left out."""
+    import json
+
+    stages = json.loads((output / ".work" / "status.json").read_text())["stages"]
+    return {name: stage["executed"] for name, stage in stages.items() if stage["executed"]}

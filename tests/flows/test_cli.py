@@ -1,0 +1,97 @@
+"""The command line as people meet it: exit codes, messages, the last line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.flows.building import CONFIG, SOURCES, overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``talking-points`` in a process of its own, as installed."""
+    command = [str(Path(sys.executable).with_name("talking-points")), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=300
+    )
+
+
+def build_arguments(output: Path, roots: dict[str, Path], *more: str) -> list[str]:
+    given = overrides(output, roots, *more)
+    return ["build", "--config", CONFIG, *(part for setting in given for part in ("--set", setting))]
+
+
+@pytest.mark.slow
+def test_draw_build_build_again_and_status(tmp_path: Path) -> None:
+    drawing = run("draw-sample", str(tmp_path / "sample"), "--images", "6", "--seed", "2")
+    assert drawing.returncode == 0, drawing.stderr
+    roots = dict(line.split(": ") for line in drawing.stdout.splitlines())
+    given = build_arguments(tmp_path / "out", {name: Path(roots[name]) for name in SOURCES})
+    results = []
+    for _ in range(2):
+        done = run(*given, PREFECT_HOME=str(tmp_path / "prefect"))
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    first, second = results
+    assert set(first) == {"dataset", "rows", "rejected", "reused_shards", "executed_shards", "seconds"}
+    assert first["rows"] == second["rows"] > 0
+    assert (first["reused_shards"], second["executed_shards"]) == (0, 0)
+    status = run("status", str(tmp_path / "out"))
+    assert status.returncode == 0
+    assert "local_caption" in status.stdout
+    assert run("status", str(tmp_path / "out"), "--rejected").stdout.startswith("stage\tid")
+    refused = run(*given, "--set", "seed=9", PREFECT_HOME=str(tmp_path / "prefect"))
+    assert refused.returncode == 2
+    assert "seed: 0 -> 9" in refused.stderr
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(drawn: dict[str, Path], tmp_path: Path) -> None:
+    done = run(*build_arguments(tmp_path / "out", drawn), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "at most 36 points" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_input_is_refused_with_exit_code_2(drawn: dict[str, Path], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    broken = Path(shutil.copytree(drawn["ade20k_part234"], tmp_path / "broken"))
+    joint = next(broken.glob("*train.json"))
+    joint.write_text(joint.read_text()[: joint.stat().st_size // 2])
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "thesis.tex").write_text("mine")
+    cases = [
+        (build_arguments(tmp_path / "out", {}), "no source has a root"),
+        (build_arguments(tmp_path / "out", {"partimagenet": tmp_path / "missing"}), "expected the dataset folder"),
+        (build_arguments(tmp_path / "out", {"partimagenet": empty}), "expected"),
+        (build_arguments(tmp_path / "out", {"pascal_part116": drawn["partimagenet"]}), "expected"),
+        ([*build_arguments(tmp_path / "out", {"ade20k_part234": broken}), "--dry-run"], joint.name),
+        (build_arguments(occupied, drawn), "thesis.tex"),
+        (build_arguments(tmp_path / "out", drawn, "refine.prompt=nowhere.jinja"), "nowhere.jinja"),
+        (
+            build_arguments(tmp_path / "out", drawn, "object_caption.backend=llama_cpp", "object_caption.model=x"),
+            "serves",
+        ),
+        (["build", "--config", str(tmp_path / "none.yaml")], "no configuration at"),
+        (["status", str(tmp_path)], "no build found"),
+    ]
+    for arguments, message in cases:
+        done = run(*arguments)
+        assert done.returncode == 2, (arguments, done.stdout, done.stderr)
+        assert message in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_this_machine_fit() -> None:
+    done = run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "cv2" in done.stdout

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from talking_points.sources.coco_index import CocoIndex
+from talking_points.sources.pascal_part116 import PascalPart116
+from talking_points.sources.protocol import SourceError
+from tests.sources.trees import annotation, coco, image_entry, pascal_tree, write_json
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> PascalPart116:
+    return PascalPart116(pascal_tree(tmp_path / "root"))
+
+
+def read(source: PascalPart116, content: Any, **options: bool) -> list[Any]:
+    file = content if isinstance(content, Path) else write_json(source.root / "x.json", content)
+    with CocoIndex(source, **options) as index:
+        index.add(file, "train", lambda name: name.removesuffix(".jpg"))
+        return list(index.images())
+
+
+def test_images_come_sorted_with_their_annotations(source: PascalPart116) -> None:
+    images = [image_entry(number, f"{name}.jpg") for number, name in enumerate("dacb")]
+    annotations = [annotation(10 * i + j, i, 0, (1, 1, 5, 5)) for j in range(3) for i in range(4)]
+    listings = []
+    for seed in range(5):
+        random.Random(seed).shuffle(images)
+        random.Random(seed).shuffle(annotations)
+        listings.append(read(source, coco(images, annotations)))
+    assert [image.image_id for image in listings[0]] == ["train/a", "train/b", "train/c", "train/d"]
+    assert [item["id"] for item in listings[0][0].annotations] == [10, 11, 12]
+    assert all(listing == listings[0] for listing in listings)
+    assert source.skipped == {}
+
+
+def test_the_lists_may_stand_in_any_order(source: PascalPart116) -> None:
+    content = coco([image_entry(1, "a.jpg")], [annotation(1, 1, 0, (1, 1, 5, 5))], [{"id": 0, "name": "x"}])
+    turned = dict(reversed(content.items()))
+    assert read(source, turned) == read(source, content)
+
+
+def test_what_does_not_fit_is_counted(source: PascalPart116) -> None:
+    images = [image_entry(1, "a.jpg"), image_entry(1, "b.jpg"), image_entry(2, "a.jpg"), {"id": 3}, "nonsense"]
+    annotations: list[Any] = [
+        annotation(1, 1, 0, (1, 1, 5, 5)),
+        annotation(2, 9, 0, (1, 1, 5, 5)),
+        {"id": 3, "category_id": 0, "bbox": [1, 1, 5, 5]},
+        annotation(4, 1, 0, (1, 1, 5, 5), category_id="dog"),
+        annotation(5, 1, 0, (1, 1, 5, 5), category_id=[0]),
+        None,
+    ]
+    (image,) = read(source, coco(images, annotations))
+    assert [item["id"] for item in image.annotations] == [1]
+    assert source.skipped == {
+        "duplicate_image": 2,
+        "malformed_image": 2,
+        "annotation_without_image": 1,
+        "malformed_annotation": 4,
+    }
+
+
+def test_files_of_a_union_share_ids_and_others_do_not(source: PascalPart116) -> None:
+    first = write_json(source.root / "1.json", coco([image_entry(1, "a.jpg")], [annotation(1, 1, 0, (1, 1, 5, 5))]))
+    second = write_json(
+        source.root / "2.json",
+        coco([image_entry(1, "a.jpg")], [annotation(1, 1, 0, (1, 1, 5, 5)), annotation(2, 1, 1, (1, 1, 5, 5))]),
+    )
+    for joint, expected in ((True, {"train/a": [1, 2]}), (False, {"train/a": [1], "val/a": [1, 2]})):
+        source.skipped.clear()
+        with CocoIndex(source, joint=joint) as index:
+            for split, file in (("train", first), ("val", second)):
+                index.add(file, split, lambda name: name.removesuffix(".jpg"))
+            found = {image.image_id: [item["id"] for item in image.annotations] for image in index.images()}
+            assert found == expected
+            assert index.image_ids() == expected.keys()
+            assert [item["id"] for item in index.annotations("train/a")] == expected["train/a"]
+            assert index.annotations("train/b") == []
+        assert source.skipped == ({"duplicate_annotation": 1} if joint else {})
+
+
+def big_file(path: Path, count: int) -> str:
+    images = [image_entry(number, f"{number:06}.jpg") for number in range(count)]
+    annotations = [annotation(number, number, 0, (1, 1, 5, 5)) for number in range(count)]
+    write_json(path, coco(images, annotations, [{"id": 0, "name": "x"}]))
+    return path.read_text()
+
+
+@pytest.mark.parametrize("where", ["images", "annotations", "cut", "end"])
+def test_broken_json_names_file_byte_and_what_was_read(source: PascalPart116, where: str) -> None:
+    file = source.root / "broken.json"
+    text = big_file(file, 2000)
+    if where == "cut":
+        position = len(text) * 3 // 4
+        text = text[:position]
+    elif where == "end":
+        position = len(text) + 1
+        text += "]"
+    else:
+        start = text.index(f'"{where}"')
+        position = text.index('"id": 1500', start) + 1
+        text = text[: position - 1] + "?" + text[position:]
+    file.write_text(text)
+    with pytest.raises(SourceError) as error:
+        read(source, file)
+    message = str(error.value)
+    assert f"{file}" in message
+    assert f"byte {position} of {len(text)}" in message
+    images = 1500 if where == "images" else 2000
+    assert f"{images} images" in message
+    if where == "annotations":
+        assert "1500 annotations" in message
+    assert "download it again" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff\xfe", b'{"images": [{"id": NaN}]}'])
+def test_files_without_images_are_refused(source: PascalPart116, content: bytes) -> None:
+    file = source.root / "x.json"
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match=r"x\.json"):
+        read(source, file)
+
+
+def test_memory_does_not_grow_with_the_file(source: PascalPart116) -> None:
+    def peak(count: int) -> int:
+        file = source.root / f"{count}.json"
+        big_file(file, count)
+        tracemalloc.start()
+        with CocoIndex(source) as index:
+            index.add(file, "train", lambda name: name)
+            assert sum(1 for _ in index.images()) == count
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert peak(3000) < 1.1 * peak(1000)
+
+
+def test_a_full_disk_is_reported(source: PascalPart116, tmp_path: Path) -> None:
+    big_file(source.root / "x.json", 3000)
+    with CocoIndex(source) as index:
+        index._database.execute("PRAGMA max_page_count = 20")  # as SQLite finds the disk full
+        with pytest.raises(SourceError, match=r"cannot index .*full; free space"):
+            index.add(source.root / "x.json", "train", lambda name: name)
+
+
+def test_payloads_are_plain_json(source: PascalPart116) -> None:
+    (image,) = read(source, coco([image_entry(1, "a.jpg")], [annotation(1, 1, 0, (1.5, 2.25, 5, 5))]))
+    assert json.loads(json.dumps(image.annotations)) == image.annotations
+    assert image.annotations[0]["bbox"] == [1.5, 2.25, 5, 5]
+
+
+def test_a_split_may_have_no_images_but_not_no_list(source: PascalPart116) -> None:
+    assert read(source, coco([], [])) == []
+    with pytest.raises(SourceError, match='expected a COCO file with a list "images"'):
+        read(source, {"info": {}, "images": {"1": "a.jpg"}})

@@ -1,0 +1,167 @@
+"""AP-10K and MP-100, which share the COCO keypoint format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talking_points.sources import SourceError, open_source
+from talking_points.sources.ap10k import Ap10k
+from talking_points.sources.keypoints import in_image
+from talking_points.sources.mp100 import Mp100
+from tests.sources.trees import HEIGHT, WIDTH, animal, ap10k_tree, coco, image_entry, photograph, write_json
+
+
+def test_animals_carry_seventeen_named_keypoints(tmp_path: Path) -> None:
+    root = ap10k_tree(tmp_path, train=([image_entry(4, "000000000004.jpg")], [animal(1, 4, 8)]))
+    (record,) = open_source("ap10k", root)
+    (dog,) = record.objects
+    assert (record.image_id, record.split) == ("train/000000000004", "train")
+    assert (dog.name, dog.id, dog.bbox, dog.mask, dog.parts) == ("dog", 8, (5, 5, 40, 30), None, ())
+    assert [point.name for point in dog.keypoints[:4]] == ["left_eye", "right_eye", "nose", "neck"]
+    assert [point.visible for point in dog.keypoints[:3]] == [True, False, True]
+    assert (dog.keypoints[2].x, dog.keypoints[2].y) == (12, 7)
+    assert len(dog.keypoints) == 17
+
+
+@pytest.mark.parametrize("visibility", [1, 2])
+def test_every_positive_visibility_is_labelled(tmp_path: Path, visibility: int) -> None:
+    keypoints = [*animal(1, 1, 8)["keypoints"][:48], 20, 20, visibility]
+    root = ap10k_tree(tmp_path, train=([image_entry(1, "1.jpg")], [animal(1, 1, 8, keypoints=keypoints)]))
+    (record,) = open_source("ap10k", root)
+    assert record.objects[0].keypoints[16].visible
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bbox": [10, 10, 0, 5]}, "degenerate_box"),
+        ({"bbox": [WIDTH, 10, 9, 5]}, "degenerate_box"),
+        ({"bbox": None}, "malformed_annotation"),
+        ({"num_keypoints": 0}, "no_keypoints"),
+        ({"keypoints": [0] * 51}, "no_keypoints"),
+        ({"keypoints": [1, 2, 2] * 16}, "malformed_annotation"),
+        ({"keypoints": [1, 2] * 17}, "malformed_annotation"),
+        ({"keypoints": None}, "malformed_annotation"),
+        ({"category_id": 55}, "unknown_category"),
+        ({"iscrowd": 1}, "crowd"),
+    ],
+)
+def test_unusable_animals_are_left_out(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    animals = [animal(1, 1, 8), animal(2, 1, 8, **changes)]
+    source = open_source("ap10k", ap10k_tree(tmp_path, train=([image_entry(1, "1.jpg")], animals)))
+    (record,) = source
+    assert len(record.objects) == 1
+    assert source.skipped == {reason: 1}
+
+
+def test_boxes_are_clipped_and_keypoints_outside_dropped_not_moved(tmp_path: Path) -> None:
+    keypoints = animal(1, 1, 8)["keypoints"]
+    keypoints[0:3], keypoints[6:9] = [WIDTH - 0.4, 5, 2], [-1, 5, 2]
+    items = [animal(1, 1, 8, keypoints=keypoints, bbox=[-5, 5, 100, 30])]
+    source = open_source("ap10k", ap10k_tree(tmp_path, train=([image_entry(1, "1.jpg")], items)))
+    (record,) = source
+    (dog,) = record.objects
+    assert dog.bbox == (0, 5, WIDTH, 30)
+    assert [(point.x, point.y, point.visible) for point in dog.keypoints[:3]] == [(0, 0, False)] * 3
+    assert source.skipped == {"keypoint_outside_image": 2}
+
+
+@given(st.floats(-3, WIDTH + 3), st.floats(-3, HEIGHT + 3))
+def test_a_point_in_the_image_has_a_pixel_and_normalises_below_one(x: float, y: float) -> None:
+    if in_image(x, y, WIDTH, HEIGHT):
+        assert 0 <= round(x) <= WIDTH - 1
+        assert 0 <= round(y) <= HEIGHT - 1
+        assert 0 <= x / WIDTH < 1
+        assert 0 <= y / HEIGHT < 1
+    else:
+        assert x < 0 or y < 0 or round(x) >= WIDTH or round(y) >= HEIGHT
+
+
+def test_union_takes_each_annotation_once(tmp_path: Path) -> None:
+    one, two = image_entry(1, "1.jpg"), image_entry(2, "2.jpg")
+    root = ap10k_tree(
+        tmp_path,
+        train=([one], [animal(1, 1, 8)]),
+        val=([one, two], [animal(1, 1, 8), animal(2, 1, 9), animal(3, 2, 1)]),
+    )
+    source = open_source("ap10k", root)
+    assert isinstance(source, Ap10k)
+    assert [(record.image_id, [item.name for item in record.objects]) for record in source] == [
+        ("train/1", ["dog", "fox"]),
+        ("val/2", ["antelope"]),
+    ]
+    assert source.skipped == {"duplicate_annotation": 1}
+    assert source.labelled_pairs() == {"Canidae": 32, "Bovidae": 16}
+
+
+def test_families_filter_animals_and_images(tmp_path: Path) -> None:
+    images = [image_entry(number, f"{number}.jpg") for number in (1, 2)]
+    root = ap10k_tree(tmp_path, train=(images, [animal(1, 1, 8), animal(2, 1, 1), animal(3, 2, 23)]))
+    source = open_source("ap10k", root, families=["Bovidae"])
+    assert [(record.image_id, [item.name for item in record.objects]) for record in source] == [
+        ("train/1", ["antelope"])
+    ]
+    assert source.skipped == {}
+    with pytest.raises(SourceError, match="Dogs"):
+        open_source("ap10k", root, families=["Dogs"])
+
+
+def test_partitions_are_not_mixed(tmp_path: Path) -> None:
+    root = ap10k_tree(tmp_path, train=([image_entry(1, "1.jpg")], [animal(1, 1, 8)]))
+    file = root / "annotations" / "ap10k-train-split1.json"
+    file.rename(file.with_name("ap10k-test-split2.json"))
+    with pytest.raises(SourceError, match="at least one complete split"):
+        open_source("ap10k", root)
+    assert [record.image_id for record in open_source("ap10k", root, partition=2)] == ["test/1"]
+    with pytest.raises(SourceError, match="partition"):
+        open_source("ap10k", root, partition=4)
+
+
+def mp100_tree(root: Path, place: str = "images") -> Path:
+    """A camel's face (category 37, 9 unnamed keypoints), two kinds of "face" (18, 40), a hand (80), missing images."""
+    names = ["camel_face/camel_1.jpg", "human_face/a/1.jpg", "human_face/b/1.jpg", "human_hand/Train/1.jpg"]
+    images = [image_entry(number, name) for number, name in enumerate(names, start=1)]
+    images += [image_entry(8, "human_hand/gone.jpg"), image_entry(9, "human_hand/gone_too.jpg")]
+    kinds = [(1, 37, 9), (2, 18, 68), (3, 40, 19), (4, 80, 21), (8, 80, 21), (9, 80, 21)]
+    items = [
+        animal(number, number, category, keypoints=[5, 6, 1] * count, num_keypoints=count)
+        for number, category, count in kinds
+    ]
+    categories = [{"id": 40, "name": "face", "keypoints": [f"landmark {number}" for number in range(19)]}]
+    write_json(root / "annotations" / "mp100_split1_train.json", coco(images, items, categories))
+    for name in names:
+        photograph(root / place / name)
+    return root
+
+
+@pytest.mark.parametrize("place", ["images", ""])
+def test_categories_are_told_apart_by_id(tmp_path: Path, place: str) -> None:
+    source = open_source("mp100", mp100_tree(tmp_path, place))
+    assert isinstance(source, Mp100)
+    records = list(source)
+    assert [record.image_id for record in records] == [
+        "train/camel_face/camel_1",
+        "train/human_face/a/1",
+        "train/human_face/b/1",
+        "train/human_hand/Train/1",
+    ]
+    objects = [record.objects[0] for record in records]
+    assert [(item.id, item.name, len(item.keypoints)) for item in objects] == [
+        (37, "camel face", 9),
+        (18, "face", 68),
+        (40, "face", 19),
+        (80, "hand", 21),
+    ]
+    assert [item.keypoints[0].name for item in objects] == ["keypoint 1", "keypoint 1", "landmark 0", "keypoint 1"]
+    assert source.skipped == {"missing_image": 2}
+    assert source.missing_by_category == {80: 2}
+
+
+def test_categories_can_be_excluded(tmp_path: Path) -> None:
+    source = open_source("mp100", mp100_tree(tmp_path), exclude_categories={80, 18})
+    assert [record.objects[0].id for record in source] == [37, 40]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from talking_points.config import (
+    NOT_IN_FINGERPRINT,
+    BuildConfig,
+    ConfigError,
+    changed_fields,
+    dataset_settings,
+    fingerprint,
+    load_config,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+MINIMAL = ["output=out", "sources.pascal_part116.root=/data/voc"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "build").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_build_config_is_valid(path: Path) -> None:
+    config = load_config(BuildConfig, path)
+    assert config.open_sources, "a shipped configuration names its sources"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["keypoints.per=pixel"], "keypoints.per"),
+        (["keypoint.per=part"], "did you mean 'keypoints'"),
+        (["keypoints.pr=part"], "did you mean 'per'"),
+        (["sources.pascal.root=/data"], "did you mean 'pascal_part116'"),
+        (["workers=0"], "workers"),
+        (["refine.backend=vllm"], "needs a model"),
+        (["refine.backend=openai", "refine.model=m"], "needs .endpoint"),
+        (["workers"], "expected key=value"),
+        (["seed.x=1", "seed=[}"], "single value|cannot read the value"),
+        (["workers=0", "shard_size=-1"], "2 problem"),
+    ],
+)
+def test_mistakes_are_named_with_a_way_out(overrides: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_config(BuildConfig, None, [*MINIMAL, "seed=3", *overrides])
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shipped ones are in configs/"):
+        load_config(BuildConfig, tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("output: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(BuildConfig, broken)
+    broken.write_text("- output")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        load_config(BuildConfig, broken)
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"output": "a", "keypoints": {"per": "image"}}))
+    config = load_config(BuildConfig, path, ["output=b", "keypoints.per=part", "limit=7"])
+    assert (config.output, config.keypoints.per, config.limit) == ("b", "part", 7)
+
+
+@pytest.mark.parametrize(
+    ("override", "changes"),
+    [
+        ("workers=7", False),
+        ("shard_size=3", False),
+        ("output=elsewhere", False),
+        ("resume=never", False),
+        ("refine.batch_size=1", False),
+        ("sources.pascal_part116.root=/moved", False),
+        ("verification.max_rejected_share=0.1", False),
+        ("seed=1", True),
+        ("limit=10", True),
+        ("refine.temperature=0.5", True),
+        ("keypoints.per=part", True),
+        ("sources.ade20k_part234.root=/more", True),
+        ("sources.pascal_part116.points=5", True),
+    ],
+)
+def test_only_what_can_change_a_row_is_in_the_fingerprint(override: str, changes: bool) -> None:
+    before = dataset_settings(load_config(BuildConfig, None, MINIMAL))
+    after = dataset_settings(load_config(BuildConfig, None, [*MINIMAL, override]))
+    assert (fingerprint(before) != fingerprint(after)) is changes
+    assert bool(changed_fields(before, after)) is changes
+
+
+def test_the_table_of_exclusions_names_real_fields() -> None:
+    config = load_config(BuildConfig, None, MINIMAL)
+    sections = {
+        "build": config,
+        "source": config.sources["pascal_part116"],
+        "step": config.refine,
+        "verification": config.verification,
+    }
+    for section, names in NOT_IN_FINGERPRINT.items():
+        assert set(names) <= set(type(sections[section]).model_fields)
+
+
+def test_changed_fields_show_both_values() -> None:
+    assert changed_fields({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: 1 -> 3"]
