@@ -26,6 +26,7 @@ from tasks.index import index
 from tasks.merge import generate, refine_task, verify_task
 from tasks.orders import Orders
 from tasks.progress import BuildProgress
+from tasks.publish import publish_dataset
 from tasks.runner import StageRunner, task_runner
 from tasks.sample import sample
 from tasks.shards import WORK, Manifest
@@ -80,6 +81,8 @@ def build_llamapointinpart(
         dataset = _complete(
             stages.run(assemble, [orders.assemble(everything, assembly_settings(settings, roots))]), progress
         )[0]
+    if settings.publish.repo:
+        publish_dataset(settings.output, settings.publish.model_dump(mode="json"))
     return summary(settings, dataset, progress)
 
 

@@ -1,36 +1,21 @@
 """The ``talking-points`` command line: the same flows as the deployments, run here and now.
 
-Exit codes: 0 done; 1 shards failed or too many rows were rejected; 2 wrong input or configuration;
-130 stopped by Ctrl-C. Prefect is imported only by the commands that run a flow.
+Exit codes: 0 done; 1 shards failed or too many rows were rejected; 2 wrong input or configuration; 130 stopped by
+Ctrl-C. Heavy imports (Prefect, torch) happen inside the commands that need them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from flows import model_commands, publish_commands  # noqa: F401  (they add their commands to the application)
+from flows.console import Config, Overrides, Verbose, app, exit_codes
 from talking_points.config import BuildConfig, ConfigError, load_config
-from talking_points.descriptions.prompts import PromptError
-from talking_points.sources.protocol import SourceError
-
-app = typer.Typer(
-    name="talking-points",
-    help="Describe and localize single pixels in natural language.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-Config = Annotated[str, typer.Option("--config", "-c", help="YAML configuration; the shipped ones are in configs/")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value, applied on top; may be repeated")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show the orchestrator's own log")]
 
 
 @app.command()
@@ -53,13 +38,15 @@ def build(
         local_orchestration(settings.output, verbose)
         from flows.build_llamapointinpart import build_llamapointinpart, check_build
         from flows.outcome import print_outcome
+        from flows.server import orchestrator
         from tasks.build_folder import check_folder
         from tasks.storage import Storage
 
         # Wrong input is found before the orchestrator, which takes seconds to start.
         check_build(settings)
         check_folder(Storage(settings.output), settings)
-        result = build_llamapointinpart(config, given)
+        with orchestrator():
+            result = build_llamapointinpart(config, given)
         print_outcome(Storage(settings.output))
     print(json.dumps(result))
 
@@ -78,21 +65,17 @@ def draw_sample_command(
 
     from talking_points.sources.drawn import draw_sample
 
-    with exit_codes():
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal) as bars:
-            bar = bars.add_task("drawing", total=None)
-            try:
-                roots = draw_sample(
-                    folder,
-                    images,
-                    seed,
-                    variant=variant,
-                    workers=workers,
-                    progress=lambda done, total: bars.update(bar, completed=done, total=total),
-                )
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
+    console = Console(stderr=True)
+    with exit_codes(), Progress(console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("drawing", total=None)
+
+        def show(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        try:
+            roots = draw_sample(folder, images, seed, variant=variant, workers=workers, progress=show)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     for name, root in roots.items():
         print(f"{name}: {root}")
 
@@ -108,6 +91,33 @@ def status(
         from tasks.storage import Storage
 
         (print_rejected if rejected else print_status)(Storage(output))
+
+
+@app.command()
+def server(
+    home: Annotated[Path, typer.Option(help="folder with prefect.yaml")] = Path(),
+    port: int = 4200,
+    results: Annotated[Path | None, typer.Option(help="result records, shared by all workers")] = None,
+) -> None:
+    """Run the orchestrator with its UI, a worker and all deployments on this machine, until Ctrl-C."""
+    with exit_codes():
+        from flows.server import serve
+
+        serve(home, port, results)
+
+
+@app.command()
+def deploy(
+    home: Annotated[Path, typer.Option(help="folder with prefect.yaml", envvar="TALKING_POINTS_HOME")] = Path(),
+    results: Annotated[
+        Path, typer.Option(help="result records, shared by all workers", envvar="TALKING_POINTS_RESULTS")
+    ] = Path("build/results"),
+) -> None:
+    """Create or update the work pool, the deployments and the automation on the server PREFECT_API_URL names."""
+    with exit_codes():
+        from flows.server import deploy
+
+        deploy(home.absolute(), results.absolute())
 
 
 @app.command()
@@ -131,26 +141,6 @@ def local_orchestration(output: str, verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn errors into one clear message on stderr and the exit code that belongs to them."""
-    try:
-        yield
-    except (ConfigError, SourceError, PromptError) as error:
-        _fail(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        _fail("stopped; finished shards are kept, run the same command again to go on", 130)
-    except Exception as error:
-        if type(error).__name__ in {"BuildFailed", "WholesaleFailure", "ShardFailed"}:
-            _fail(f"failed: {error}", 1)
-        raise
-
-
-def _fail(message: str, code: int) -> Any:
-    print(message, file=sys.stderr)
-    raise typer.Exit(code)
 
 
 def main() -> None:

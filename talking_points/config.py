@@ -137,6 +137,10 @@ class PublishConfig(Section):
     repo: str | None = Field(default=None, description="org/name on the Hugging Face Hub")
     private: bool = True
     tag: str | None = None
+    images: Literal["embed", "reference", "thumbnail"] | None = Field(
+        default=None, description="what goes up of the pixels; default: what each source's terms allow"
+    )
+    token_block: str | None = Field(default=None, description="name of a Prefect Secret block that holds the token")
 
 
 class BuildConfig(Section):
@@ -153,9 +157,14 @@ class BuildConfig(Section):
         description="always: go on, refuse a folder with another configuration; if_possible: accept a changed one"
         " and reuse what it leaves valid; never: refuse a folder that holds anything",
     )
-    images: Literal["embed", "reference", "thumbnail"] = "embed"
-    rows_per_file: int = Field(default=4000, ge=1, description="rows per published Parquet file")
-    row_group_size: int = Field(default=100, ge=1, description="rows per Parquet row group; small groups stream well")
+    images: Literal["embed", "reference", "thumbnail"] | None = Field(
+        default=None, description="pixels in the dataset: the file's own bytes (default), none, or small pictures"
+    )
+    rows_per_file: int = Field(
+        default=250,
+        ge=1,
+        description="rows per Parquet file, one row group each: a stream reads no more for its first row",
+    )
     sources: dict[str, SourceConfig] = Field(default_factory=dict)
     keypoints: KeypointConfig = KeypointConfig()
     sampling: SamplingConfig = SamplingConfig()

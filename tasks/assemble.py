@@ -106,7 +106,10 @@ def _sides(light: pa.Table, settings: Mapping[str, Any]) -> dict[str, str]:
 def _write_side(
     order: Order, storage: Storage, verified: Sequence[Manifest], sides: Mapping[str, str], side: str
 ) -> list[dict[str, Any]]:
-    """Write one split, one row group in memory at a time; returns name, rows, digest and size of its files."""
+    """Write one split, one file in memory at a time; returns name, rows, digest and size of its files.
+
+    A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
+    """
     settings = order["settings"]
     ids = [row for row, chosen in sides.items() if chosen == side]
     rows = _rows(order, storage, verified, set(ids))
@@ -119,10 +122,9 @@ def _write_side(
             storage.writing(f"{STAGING}/{name}") as path,
             pq.ParquetWriter(path, triplet_schema(), **PARQUET_OPTIONS) as writer,
         ):
-            for start in range(0, wanted, settings["row_group_size"]):
-                stop_if_requested()
-                group = [next(rows) for _ in range(min(settings["row_group_size"], wanted - start))]
-                writer.write_table(pa.Table.from_pylist(group, schema=triplet_schema()))
+            stop_if_requested()
+            group = [next(rows) for _ in range(wanted)]
+            writer.write_table(pa.Table.from_pylist(group, schema=triplet_schema()), row_group_size=wanted)
         staged = f"{STAGING}/{name}"
         files.append({"path": name, "rows": wanted, "sha256": storage.sha256(staged), "bytes": storage.size(staged)})
     return files

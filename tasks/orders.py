@@ -93,9 +93,8 @@ class Orders:
         content = {
             "sampling": sampling,
             "seed": self.config.seed,
-            "images": self.config.images,
+            "images": self.config.images or "embed",
             "rows_per_file": self.config.rows_per_file,
-            "row_group_size": self.config.row_group_size,
             **settings,
         }
         return self._order("assemble", assemble.VERSION, 0, list(finished), content)

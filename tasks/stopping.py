@@ -8,14 +8,17 @@ shards look between rows, and because a model that takes its time is not waited 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 _FILE = "TALKING_POINTS_STOP_FILE"
-_PATIENCE = 4.0
+_PATIENCE = 2.0
 """Seconds that a running model call gets to end by itself."""
 _LOOK_EVERY = 0.2
 
@@ -24,6 +27,20 @@ Result = TypeVar("Result")
 
 class Stopped(RuntimeError):
     """The build was asked to stop while this shard was running."""
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Inside the block SIGTERM does what Ctrl-C does: everything that was started is stopped on the way out."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def clear_stop() -> None:

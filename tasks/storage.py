@@ -31,7 +31,8 @@ class Storage:
     """A root folder and the few operations a build needs on it. All names are relative POSIX paths."""
 
     def __init__(self, root: str | Path) -> None:
-        self.fs, self.root = fsspec.url_to_fs(str(root))
+        # Other processes write to the same store: a remembered listing would be a wrong one.
+        self.fs, self.root = fsspec.url_to_fs(str(root), use_listings_cache=False)
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str = "") -> str:
@@ -56,7 +57,14 @@ class Storage:
     def move(self, name: str, target: str) -> None:
         """Put the file or folder ``name`` where ``target`` is, replacing it."""
         self.remove(target)
-        self.fs.mv(self.path(name), self.path(target), recursive=True)
+        source = self.path(name)
+        if self.is_local:
+            self.fs.mv(source, self.path(target), recursive=True)
+            return
+        # An object store has no folders to rename: what looks like one is its files.
+        for path in self.fs.find(source):
+            self.fs.cp_file(path, self.path(target) + path[len(source) :])
+        self.remove(name)
 
     def sha256(self, name: str) -> str:
         """Hex digest of the file's content. Raises ``FileNotFoundError``."""

@@ -181,7 +181,7 @@ def _surface_phrase(appearance: LocalAppearance, draw: random.Random) -> str:
         ]
     phrase = draw.choice(choices)
     if appearance.colour != appearance.surround and appearance.difference >= MILD_CONTRAST:
-        phrase += f" {draw.choice(('next to', 'bordering on'))} {indefinite(appearance.surround)} area"
+        phrase += f" {draw.choice(('next to', 'that borders on'))} {indefinite(appearance.surround)} area"
     return phrase
 
 

@@ -36,7 +36,7 @@ _LOOK = re.compile(
     r"\b(?:(?:in|on|at|over|within) (?:a|an) (?!(?:center|middle|upper|lower|left|right|top|bottom))"
     r"|(?:in|on|at|with) the (?:region|area|spot|surface|surroundings)\b"
     r"|(?:and )?(?:the )?(?:region|area|surroundings) (?:around|near)"
-    r"|where\b|with (?:a|an|the|no|its|some)\b|featur(?:es|ing)\b|show(?:s|ing)\b|display(?:s|ing)\b"
+    r"|where\b|with (?:a|an|the|no|its|some)\b|features\b|featuring\b|show(?:s|ing)\b|display(?:s|ing)\b"
     r"|characteri[sz]ed\b|marked by\b|surrounded by\b|around the (?:key)?point\b|there (?:is|are)\b"
     r"|which (?:shows|has|features)\b|consist(?:s|ing) of\b|contain(?:s|ing)\b|reveal(?:s|ing)\b"
     r"|right (?:around|at) (?:it|the point)\b)"

@@ -63,7 +63,7 @@ _FUNCTION_WORD = re.compile(
     r"(?:the|an?|of|on|in|at|to|and|or|is|are|its?|their|with|that|which|where|this|these|within|from|by|for|as|than)"
 )
 _LOOKLESS_WORD = re.compile(
-    r"(?:region|area|spot|point|keypoint|featur(?:es?|ing)|show(?:s|ing)?|surface|around|marked|one|can|see|seen|there|has|have"
+    r"(?:region|area|spot|point|keypoint|features?|featuring|show(?:s|ing)?|surface|around|marked|one|can|see|seen|there|has|have"
     r"|be|left|right|top|bottom|upper|lower|center|middle|edge|close|near|toward|slightly|image|part|located)"
 )
 """Words that say nothing about the look of the point."""
@@ -249,7 +249,7 @@ def _look(levels: Levels, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if len(words) < _MIN_LOOK_WORDS:
         yield (
             "look_missing",
-            "What the image looks like around the point is missing; end with its colour, shape or texture.",
+            "What the image looks like around the point is missing; end with its color, shape or texture.",
         )
 
 

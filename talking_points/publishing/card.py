@@ -43,7 +43,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
     modes = image_modes(manifest)
     figures = {PurePosixPath(path).stem: path for path in card_figures(manifest)}
     config = manifest.get("config", {})
-    return _environment().get_template("dataset_card.md.jinja").render(
+    return card_template("dataset_card.md.jinja").render(
         metadata=_metadata(manifest, splits),
         name=manifest["name"],
         repo=repo,
@@ -68,7 +68,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         seed=manifest["seed"],
         fingerprint=manifest["fingerprint"],
         created_with=manifest.get("created_with", {}),
-        config=yaml.safe_dump(_shareable(config), sort_keys=False, allow_unicode=True).strip(),
+        config=yaml.safe_dump(shareable(config), sort_keys=False, allow_unicode=True).strip(),
         citations=citations(name for name, counts in manifest["sources"].items() if not counts.get("drawn")),
         **{f"{figure}_figure": figures.get(figure) for figure in _FIGURES},
     )  # fmt: skip
@@ -155,11 +155,11 @@ def _type_name(column: str) -> str:
     return "list<string>" if pa.types.is_list(kind) else str(kind).replace("float", "float32")
 
 
-def _shareable(value: Any) -> Any:
+def shareable(value: Any) -> Any:
     """The configuration without folders of the machine that made the dataset, and without settings left unset."""
     if not isinstance(value, Mapping):
         return value
-    kept = {key: _shareable(item) for key, item in value.items() if key not in {"output", "root"}}
+    kept = {key: shareable(item) for key, item in value.items() if key not in {"output", "root", "folder"}}
     return {key: item for key, item in kept.items() if item is not None and item != {}}
 
 
@@ -173,12 +173,25 @@ def _reasons(reasons: Mapping[str, int] | None) -> str:
     return ", ".join(f"{_cell(reason)} {number:,}" for reason, number in ordered) or "-"
 
 
+def _figure(value: float | None) -> str:
+    """A score with one decimal, a count with none, a dash for what there is not."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
+
+
+def card_template(name: str) -> jinja2.Template:
+    """A template of ``data_cards`` with the filters that cards use."""
+    return _environment().get_template(name)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     templates = jinja2.FunctionLoader(lambda name: (resources.files("data_cards") / name).read_text(encoding="utf-8"))
     environment = jinja2.Environment(loader=templates, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["cell"] = _cell
     environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["figure"] = _figure
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     environment.filters["reasons"] = _reasons
     environment.filters["title_of"] = lambda source: TERMS[source].title

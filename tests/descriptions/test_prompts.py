@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talking_points.config import VerificationConfig
 from talking_points.descriptions import prompts
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.prompts import PromptError, as_data, prompt_digest, render
+from talking_points.descriptions.verification import verify
+from tests.descriptions.candidates import make_candidate
 
 FACTS = {
     "object": "cat",
@@ -54,6 +59,29 @@ def test_refine_shows_the_draft_and_the_findings():
     assert 'Draft: "The point is on the cat."' in user
     assert 'Problems: "The place of the paw is missing."' in user
     assert "Problems:" not in render("refine", FACTS | {"findings": []})[1].rsplit("Now the sentence at hand", 1)[1]
+
+
+_EXAMPLE = re.compile(
+    r'Object: "(?P<object>[^"]+)", here "(?P<instance>[^"]+)"; it "(?P<object_location>[^"]+)"\n'
+    r'Part: "(?P<part>[^"]+)", placed "(?P<part_location>[^"]+)"\n'
+    r'Point: within the [^"]+ it is "(?P<point_location>[^"]+)"\n'
+    r"(?:.*\n)*?(?:Description|Sentence): (?P<answer>.+)"
+)
+
+
+@pytest.mark.parametrize("step", ["generate", "refine"])
+def test_the_examples_have_the_form_of_the_question_and_their_answers_pass_the_verifier(step):
+    examples = list(_EXAMPLE.finditer(render(step, FACTS)[1]))
+    assert len(examples) == 2
+    for example in examples:
+        facts: dict[str, Any] = example.groupdict()
+        answer, instance = facts.pop("answer"), facts.pop("instance")
+        ranks = {"the second chair from the left": (1, 3), "the rightmost of two cats": (1, 2)}
+        index, count = ranks.get(instance, (0, 1))
+        candidate = make_candidate(
+            facts.pop("object"), facts.pop("part"), instance_index=index, instance_count=count, **facts
+        )
+        assert verify(answer, candidate, VerificationConfig()).findings == ()
 
 
 HOSTILE = (

@@ -114,6 +114,50 @@ def test_free_wordings_of_the_four_levels_pass(text):
     assert _codes(text) == set()
 
 
+DOG = make_candidate(
+    "dog",
+    "ear",
+    object_location="is close to the left edge and slightly below the vertical center of the image",
+    part_location="toward the upper left of the dog",
+    point_location="close to the right edge and slightly above the vertical center",
+)
+REWORDED = [
+    "The point is located on the dog, which sits near the left edge of the image, slightly below its "
+    "vertical midpoint, specifically on the dog's ear in the upper left portion of its body, and within "
+    "this ear, the point lies near the right edge, slightly above the middle, where short brown fur meets "
+    "a darker shadowed fold.",
+    "The point lies on the dog that is positioned close to the left edge and just below the center of the "
+    "image, on its ear toward the upper-left of the dog, and within that ear it sits close to the right "
+    "edge and slightly above the vertical center, in an area with soft, reddish-brown fur.",
+    "Located on the dog close to the left edge of the image and slightly below the vertical center, the "
+    "keypoint is found on its floppy ear, which is in the upper left part of the dog, and more precisely "
+    "near the ear's right edge, a little above its vertical center, showing smooth, light brown fur with "
+    "a dark crease.",
+    "The keypoint is on the dog at the left edge of the picture, slightly below the vertical center, "
+    "specifically on the ear, which is situated towards the top left of the dog, with the point "
+    "positioned close to the right edge of the ear and slightly above its vertical center, surrounded by "
+    "dark, glossy fur.",
+    "The point is on the dog, which is near the left edge and slightly lower than the center of the "
+    "image, specifically on its left ear, located toward the upper left of the dog, and within the ear, "
+    "the point is near the right side and slightly above the vertical center, characterized by short tan "
+    "fur.",
+    "On the dog that is close to the left edge of the image, slightly below the vertical center, the "
+    "point rests on the ear in the dog's upper left area; within the ear, it is near the right edge and a "
+    "bit above the vertical center, where a fine brown texture transitions to a darker edge.",
+    "The dog close to the left edge and slightly below the vertical center of the image has its ear "
+    "toward the upper left, and the point is on that ear, close to its right edge and slightly above the "
+    "vertical center, marked by a dark brown, velvety surface.",
+    "The point is on the dog, close to the left edge and slightly below the vertical center of the image, "
+    "on its ear, toward the upper left of the dog, close to the right edge and slightly above the "
+    "vertical center of the ear, where brown fur meets a dark shadow.",
+]
+
+
+@pytest.mark.parametrize("text", REWORDED)
+def test_the_wording_of_language_models_passes(text):
+    assert _codes(text, DOG) == set()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [

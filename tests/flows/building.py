@@ -10,13 +10,13 @@ CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "build" / "rules.
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 
 
-def overrides(output: Path, roots: dict[str, Path], *more: str) -> list[str]:
+def overrides(output: Path | str, roots: dict[str, Path], *more: str) -> list[str]:
     """Settings of a build of the given sources into ``output``."""
     given = [f"sources.{name}.root={roots.get(name, 'null')}" for name in SOURCES]
     return [f"output={output}", *given, *more]
 
 
-def build(output: Path, roots: dict[str, Path], *more: str) -> dict[str, Any]:
+def build(output: Path | str, roots: dict[str, Path], *more: str) -> dict[str, Any]:
     """Run the flow in this process."""
     from flows.build_llamapointinpart import build_llamapointinpart
 
@@ -26,6 +26,12 @@ def build(output: Path, roots: dict[str, Path], *more: str) -> dict[str, Any]:
 def data_digests(output: Path) -> dict[str, str]:
     """sha256 of every published Parquet file, by name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((output / "data").iterdir())}
+
+
+def published(output: Path) -> dict[str, str]:
+    """sha256 of every published file: data, rejected rows, card, manifest and figures."""
+    files = [path for path in output.rglob("*") if path.is_file() and ".work" not in path.parts]
+    return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def made(output: Path) -> dict[str, int]:

@@ -68,6 +68,7 @@ def test_a_manifest_holds_until_a_byte_changes(tmp_path: Path) -> None:
         assert not holds(storage, result)
         storage.write_bytes(name, content)
         assert holds(storage, result)
+    damaged: Any
     for damaged in (result | {"rows": 2}, result | {"files": {}}, {}, None, OSError("unreadable")):
         assert not holds(storage, damaged)
     storage.remove(result["path"])

@@ -39,10 +39,14 @@ BACKENDS: dict[BackendName, BackendEntry] = {
         f"{_HERE}.transformers", "TransformersBackend", Capabilities(vision=True), "transformers", "train"
     ),
     "vllm": BackendEntry(
-        f"{_HERE}.vllm", "VllmBackend", Capabilities(vision=True, guided_decoding=True), "vllm", "vllm"
+        f"{_HERE}.vllm", "VllmBackend", Capabilities(vision=True, guided_decoding=True, concurrent=True), "vllm", "vllm"
     ),
     "openai": BackendEntry(
-        f"{_HERE}.openai", "OpenAIBackend", Capabilities(vision=True, guided_decoding=True), "httpx", ""
+        f"{_HERE}.openai",
+        "OpenAIBackend",
+        Capabilities(vision=True, guided_decoding=True, concurrent=True),
+        "httpx",
+        "",
     ),
     "llama_cpp": BackendEntry(
         f"{_HERE}.llama_cpp",

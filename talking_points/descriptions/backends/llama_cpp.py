@@ -12,10 +12,10 @@ from huggingface_hub import hf_hub_download
 from llama_cpp import Llama
 
 from talking_points.config import StepConfig
+from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.chat import messages, refusal, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
-    Capabilities,
     ChatRequest,
     Completion,
     FinishReason,
@@ -36,7 +36,7 @@ class LlamaCppBackend:
     options go to ``llama_cpp.Llama``, for example ``n_ctx``, ``n_gpu_layers`` (default: all) and ``n_threads``.
     """
 
-    capabilities = Capabilities(vision=False, guided_decoding=True, batch=False, steps=("generate", "refine"))
+    capabilities = BACKENDS["llama_cpp"].capabilities
 
     def __init__(self, config: StepConfig) -> None:
         self._config = config
@@ -111,4 +111,4 @@ class LlamaCppBackend:
             return too_long(prompt_tokens, request.max_tokens, self._limit)
         # The library's own count of answer tokens is unreliable.
         tokens = len(self._llama.tokenize(text.encode(), add_bos=False, special=False))
-        return Completion(text, finish, prompt_tokens, tokens)
+        return Completion(text, finish, prompt_tokens, request.max_tokens if finish == "length" else tokens)

@@ -20,10 +20,10 @@ from typing import Any
 import httpx
 
 from talking_points.config import StepConfig
+from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.chat import messages, refusal
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
-    Capabilities,
     ChatRequest,
     Completion,
     FinishReason,
@@ -66,7 +66,7 @@ class OpenAIBackend:
     request body, except ``attempts``.
     """
 
-    capabilities = Capabilities(vision=True, guided_decoding=True, concurrent=True)
+    capabilities = BACKENDS["openai"].capabilities
 
     def __init__(self, config: StepConfig) -> None:
         self._config = config

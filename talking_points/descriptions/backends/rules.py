@@ -10,7 +10,8 @@ import random
 from collections.abc import Mapping, Sequence
 
 from talking_points.config import CropConfig, StepConfig
-from talking_points.descriptions.backends.protocol import Capabilities, ChatRequest, Completion, OnAnswer, RequestError
+from talking_points.descriptions.backends import BACKENDS
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion, OnAnswer, RequestError
 from talking_points.descriptions.composition import (
     compose_description,
     compose_draft,
@@ -30,7 +31,7 @@ _DRAWS = 8
 class RulesBackend:
     """Composes captions and descriptions; see ``talking_points.descriptions.composition``."""
 
-    capabilities = Capabilities(vision=True)
+    capabilities = BACKENDS["rules"].capabilities
 
     def __init__(self, step: StepConfig) -> None:
         del step  # nothing to set up: the same rules for every configuration

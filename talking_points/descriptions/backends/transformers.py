@@ -41,6 +41,8 @@ class TransformersBackend:
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Straight onto the accelerator: quantized weights cannot be moved afterwards. The CPU is where weights load.
+        placement = {} if device == "cpu" else {"device_map": device}
         try:
             model_config = AutoConfig.from_pretrained(name, revision=revision)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -48,7 +50,7 @@ class TransformersBackend:
             front: Any = AutoProcessor if self._vision else AutoTokenizer
             self._processor: Any = front.from_pretrained(name, revision=revision)
             self._model: Any = loader.from_pretrained(
-                name, revision=revision, dtype=config.dtype, use_safetensors=True, device_map=device, **config.options
+                name, revision=revision, dtype=config.dtype, use_safetensors=True, **placement, **config.options
             ).eval()
         except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
             raise BackendUnavailable(

@@ -32,6 +32,12 @@ from talking_points.descriptions.backends.protocol import (
 )
 
 Answer = Completion | RequestError
+_DEFAULTS: dict[str, Any] = {
+    "enable_prefix_caching": True,
+    "limit_mm_per_prompt": {"image": 1},
+    # With free white space a weak model may fill its whole answer with it.
+    "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+}
 _Waiting = tuple[ChatRequest, "Future[Answer]"]
 
 
@@ -44,7 +50,7 @@ class VllmBackend:
 
     def __init__(self, config: StepConfig) -> None:
         self._config = config
-        options = {"enable_prefix_caching": True, "limit_mm_per_prompt": {"image": 1}, **config.options}
+        options = {**_DEFAULTS, **config.options}
         try:
             self._llm: Any = LLM(
                 model=str(config.model), revision=config.revision, dtype=config.dtype, seed=0, **options
@@ -186,10 +192,7 @@ def _chat(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 def _sampling(request: ChatRequest) -> SamplingParams:
-    structured = None
-    if request.schema is not None:
-        # Without it, a weak model may fill its whole answer with white space.
-        structured = StructuredOutputsParams(json=dict(request.schema), disable_any_whitespace=True)
+    structured = StructuredOutputsParams(json=dict(request.schema)) if request.schema is not None else None
     return SamplingParams(
         temperature=request.temperature,
         seed=request.seed,

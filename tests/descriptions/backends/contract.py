@@ -66,6 +66,14 @@ def check_token_counts(backend: Backend) -> None:
         assert short.completion_tokens == 12
 
 
+def check_each_answer_is_told(backend: Backend) -> None:
+    """``on_answer`` hears of every answer of the engine, with its request."""
+    requests = [text_request(f"word {number}") for number in range(5)]
+    told: dict[str, Completion | RequestError] = {}
+    answers = backend.complete(requests, on_answer=lambda request, answer: told.update({request.id: answer}))
+    assert [told[request.id] for request in requests] == answers
+
+
 def check_too_long_fails_alone(backend: Backend, limit: int) -> None:
     """A request beyond the context is an error with its length and the limit; its neighbours are answered."""
     good = text_request("fine")

@@ -30,6 +30,7 @@ from talking_points.descriptions.backends.protocol import (
     RequestError,
 )
 from talking_points.descriptions.steps import ANSWER_SCHEMA, answer_or_error
+from tests.descriptions.backends import contract
 
 MODEL = "tiny"
 
@@ -173,6 +174,15 @@ def test_answers_come_in_order_with_their_token_counts(server):
         f"answer to slow {number}" for number in range(20)
     ]
     assert answers[0] == Completion("answer to slow 0", "stop", 7, 3)
+
+
+def test_each_answer_is_told_as_it_finishes(server):
+    backend = OpenAIBackend(_config(server))
+    told: list[str] = []
+    backend.complete([_request("wait x1"), _request("fine")], on_answer=lambda request, _: told.append(request.id))
+    assert told == ["fine", "wait x1"]
+    contract.check_each_answer_is_told(backend)
+    backend.close()
 
 
 def test_it_is_a_backend_whose_identity_leaves_the_endpoint_out(server):

@@ -48,6 +48,10 @@ def test_seeds_fix_sampled_text_in_any_batch(llama):
     assert llama.complete(requests) == [llama.complete([request])[0] for request in requests]
 
 
+def test_each_answer_is_told(llama):
+    contract.check_each_answer_is_told(llama)
+
+
 def test_token_counts(llama):
     contract.check_token_counts(llama)
 

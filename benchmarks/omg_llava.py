@@ -1,0 +1,261 @@
+"""How fast the models describe and localize points, with random weights.
+
+    python benchmarks/omg_llava.py                     tiny and medium on the CPU; the 7B too where a GPU is present
+    python benchmarks/omg_llava.py --sizes 7b --batch-size 64
+
+The figures are the last line of the output, as JSON. The paper reports 0.35 to 0.39 samples/s for the 7B.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Mask2FormerConfig, PreTrainedTokenizerFast
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+)
+
+from talking_points.models.base import TalkingPointsModel
+from talking_points.models.configuration import TalkingPointsConfig
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.models.omg_llava.pixel_decoder import DeformableAttention, cell_centres
+from talking_points.models.presets import (
+    paper_config,
+    special_token_ids,
+    text_token_ids,
+    tiny_config,
+    train_tokenizer,
+)
+
+DESCRIPTION = (
+    "A brown dog stands in the left half of the image, facing right. The point lies on its head, in the upper right "
+    "of it, just below the ear, where the short dark fur meets a lighter stripe that runs down to the nose."
+)
+# Dense bfloat16 peaks of the data sheets, in TFLOP/s.
+GPU_PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One size to measure: the batch, and how many tokens a description has."""
+
+    config: TalkingPointsConfig
+    batch_size: int
+    new_tokens: int
+    device: str
+    dtype: torch.dtype
+
+
+def medium_config(tokenizer: PreTrainedTokenizerFast) -> TalkingPointsConfig:
+    """About 60 million parameters, 256 pixels: large enough that arithmetic outweighs Python."""
+    return TalkingPointsConfig(
+        vision_config={"hidden_sizes": [48, 96, 192, 384], "depths": [2, 2, 6, 2]},
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 512,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 10,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 2048,
+            **text_token_ids(tokenizer),
+        },
+        image_size=256,
+        decoder_size=128,
+        pixel_decoder_layers=3,
+        pixel_decoder_ffn_size=256,
+        query_decoder_ffn_size=512,
+        num_queries=64,
+        num_classes=32,
+        num_prototypes=1,
+        prototype_size=64,
+        space_to_depth=1,
+        gaussian_sigma=16.0,
+        **special_token_ids(tokenizer),
+    )
+
+
+def seven_billion_config(tokenizer: PreTrainedTokenizerFast) -> TalkingPointsConfig:
+    """The paper's sizes with the token ids of a stand-in tokenizer."""
+    config = paper_config()
+    for name, value in special_token_ids(tokenizer).items():
+        setattr(config, name, value)
+    for name, ids in text_token_ids(tokenizer).items():
+        setattr(config.text_config, name, ids)
+    return config
+
+
+def build(kind: type[TalkingPointsModel], setting: Setting, tokenizer: PreTrainedTokenizerFast) -> TalkingPointsModel:
+    """A model with random weights on its device; the vision path in float32 whatever the language model runs in."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(setting.dtype)
+    try:
+        with torch.device(setting.device):
+            model = kind(setting.config).eval()
+    finally:
+        torch.set_default_dtype(before)
+    model.vision.float()
+    if isinstance(model, PointLocalizer):
+        model.coordinate_head.float()
+    model.tokenizer = tokenizer
+    return model
+
+
+def seconds(work: Callable[[], object], device: str, repeats: int = 3) -> float:
+    """Median time after one warm-up. A single CPU thread is timed by its own clock, which neighbours do not disturb."""
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    times = []
+    for index in range(repeats + 1):
+        start = clock()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        if index:
+            times.append(clock() - start)
+    return statistics.median(times)
+
+
+def pictures(count: int, side: int) -> list[np.ndarray]:
+    """Different pictures of the model's own size."""
+    return [np.random.default_rng(seed).integers(0, 256, (side, side, 3)).astype(np.uint8) for seed in range(count)]
+
+
+def peak_flops(device: str) -> float:
+    """The data sheet's bfloat16 peak of a GPU; on a CPU the float32 rate of a large product, measured now."""
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+        return next((peak for known, peak in GPU_PEAKS.items() if known in name), float("nan")) * 1e12
+    a = torch.randn(1024, 1024)
+    return 2 * 1024**3 / seconds(lambda: a @ a, device, repeats=5)
+
+
+def deformable_attention(device: str) -> dict[str, float]:
+    """One deformable attention at the 7B's size for a 512-pixel picture, ours and transformers'."""
+    grids = [(16, 16), (32, 32), (64, 64)]
+    config = Mask2FormerConfig()
+    theirs = Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention(256, config.num_attention_heads, 3, 4)
+    ours = DeformableAttention(256, config.num_attention_heads, 3, 4)
+    ours.load_state_dict(theirs.state_dict())
+    ours, theirs = ours.to(device), theirs.to(device)
+    tokens = torch.randn(1, sum(h * w for h, w in grids), 256, device=device)
+    references = torch.cat([cell_centres(*grid, torch.device(device)) for grid in grids])
+    spread = references[None, :, None].expand(1, -1, 3, -1)
+
+    def run_theirs() -> None:
+        theirs(tokens, encoder_hidden_states=tokens, reference_points=spread, spatial_shapes_list=grids)
+
+    with torch.no_grad():
+        # Interleaved, so that a neighbour's load falls on both.
+        pairs = [
+            (seconds(lambda: ours(tokens, tokens, references, grids), device, 1), seconds(run_theirs, device, 1))
+            for _ in range(7)
+        ]
+    own, other = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return {"ours_ms": own * 1e3, "transformers_ms": other * 1e3, "ratio": statistics.median(a / b for a, b in pairs)}
+
+
+def measure(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
+    """All figures of one size."""
+    config, device, batch = setting.config, setting.device, setting.batch_size
+    descriptor, localizer = (build(kind, setting, tokenizer) for kind in (PointDescriptor, PointLocalizer))
+    assert isinstance(descriptor, PointDescriptor)
+    assert isinstance(localizer, PointLocalizer)
+    images = pictures(batch, config.image_size)
+    points = np.random.default_rng(0).uniform(0, config.image_size - 1, (max(batch, 8), 2))
+    length: dict[str, Any] = {"max_new_tokens": setting.new_tokens, "min_new_tokens": setting.new_tokens}
+
+    def describe(chosen: Sequence[np.ndarray], where: np.ndarray) -> list[str]:
+        return descriptor.describe(chosen, where, batch_size=batch, **length)
+
+    some = min(batch, 4)
+
+    def one_by_one() -> None:
+        for image, point in zip(images[:some], points, strict=False):
+            describe([image], point[None])
+
+    batched = seconds(lambda: describe(images, points[:batch]), device)
+    single = seconds(one_by_one, device) * batch / some
+    one_point = seconds(lambda: describe(images[:1], points[:1]), device)
+    eight_points = seconds(lambda: describe(images[:1] * 8, points[:8]), device)
+    texts = [DESCRIPTION] * batch
+    localized = seconds(lambda: localizer.localize(images, texts, batch_size=batch), device)
+
+    def describe_and_localize() -> None:
+        """As an evaluation does it: the frozen vision path runs once per image for both models."""
+        features, index, point_features = descriptor.encode(images, points[:batch])
+        stored: dict[str, Any] = {"features": features, "image_index": index, "batch_size": batch}
+        written = descriptor.describe(None, points[:batch], point_features=point_features, **stored, **length)
+        localizer.localize(None, written, **stored)
+
+    both = seconds(describe_and_localize, device)
+    vision = seconds(lambda: descriptor.encode_pictures(images[:1]), device)
+
+    counter = FlopCounterMode(display=False)
+    with counter:
+        descriptor.encode_pictures(images[:1])
+    linear = sum(p.numel() for n, p in descriptor.language_model.named_parameters() if "embed_tokens" not in n)
+    visual = (config.image_size // config.visual_token_stride) ** 2 + 32
+    text = len(tokenizer(DESCRIPTION)["input_ids"]) + 40
+    # Per sample: the vision path, reading image and question and image and description, writing.
+    per_sample = counter.get_total_flops() + 2 * linear * (2 * visual + 2 * text + setting.new_tokens)
+    gpu = device == "cuda"
+    memory = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "parameters_millions": sum(p.numel() for p in descriptor.parameters()) / 1e6,
+        "batch_size": batch,
+        "vision_seconds_per_image": vision,
+        "describe_tokens_per_second": batch * setting.new_tokens / batched,
+        "describe_samples_per_second": batch / batched,
+        "localize_samples_per_second": batch / localized,
+        "describe_and_localize_samples_per_second": batch / both,
+        "batched_speedup": single / batched,
+        "eight_points_cost_of_one": eight_points / one_point,
+        "peak_memory_gib": memory / 1024**3,
+        "share_of_peak": per_sample * batch / both / peak_flops(device),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    gpu = torch.cuda.is_available()
+    parser.add_argument("--sizes", nargs="+", choices=("tiny", "medium", "7b"))
+    parser.add_argument("--batch-size", type=int, help="default: 16, and 64 for the 7B")
+    parser.add_argument("--new-tokens", type=int, default=64, help="length of a description")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; with one, CPU seconds are measured")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high")  # TF32 in the float32 vision path of a GPU
+    tokenizer = train_tokenizer([DESCRIPTION] * 4, 512)
+    configs = {"tiny": tiny_config, "medium": medium_config, "7b": seven_billion_config}
+    results: dict[str, dict[str, float]] = {"deformable_attention": deformable_attention("cuda" if gpu else "cpu")}
+    for size in arguments.sizes or ("tiny", "medium", *(("7b",) if gpu else ())):
+        large = size == "7b"
+        setting = Setting(
+            config=configs[size](tokenizer),
+            batch_size=arguments.batch_size or (64 if large else 16),
+            new_tokens=arguments.new_tokens,
+            device="cuda" if gpu and large else "cpu",
+            dtype=torch.bfloat16 if large else torch.float32,
+        )
+        results[size] = measure(setting, tokenizer)
+    for name, figures in results.items():
+        print(f"\n{name}")
+        for figure, value in figures.items():
+            print(f"  {figure:<44}{value:12.3f}")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The local web page on which people check descriptions: click the point, compare two texts, or write one."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import socket
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Response
+from nicegui import ui
+from PIL import Image
+
+from talking_points.audit.guard import LOOPBACK, Guard
+from talking_points.audit.items import Questions, Task, picture
+from talking_points.audit.pages import PRIMARY, TITLES, CheckPage
+from talking_points.audit.store import AnswerStore
+
+MAX_NAME = 40
+
+
+def create_app(questions: Questions, store: AnswerStore, token: str | None = None) -> FastAPI:
+    """The page as an ASGI application; one per process, since its pages are registered globally."""
+    app = FastAPI(title="Human check", docs_url=None, redoc_url=None, openapi_url=None)
+    places = {item.id: item.place for item in questions.items}
+
+    @app.get("/picture/{item}")
+    def show_picture(item: str) -> Response:
+        if item not in places:
+            raise HTTPException(404, "no such row in this check")
+        data = picture(places[item])
+        with Image.open(io.BytesIO(data)) as image:
+            kind = image.get_format_mimetype() or "application/octet-stream"
+        headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+        return Response(data, media_type=kind, headers=headers)
+
+    @ui.page("/")
+    def start() -> None:
+        _start_page(questions)
+
+    @ui.page("/check")
+    def check(person: str) -> None:
+        CheckPage(questions, store, person.strip()[:MAX_NAME])
+
+    ui.run_with(app, title="Human check", show_welcome_message=False)
+    app.add_middleware(Guard, token=token)
+    return app
+
+
+def serve(
+    questions: Questions,
+    store: AnswerStore,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8085,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve the page until interrupted. Any host but a loopback one gets a fresh token, printed with the address."""
+    token = None if host in LOOPBACK else secrets.token_urlsafe(16)
+    name = socket.getfqdn() if host in ("0.0.0.0", "::") else host
+    address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    announce(f"{TITLES[questions.task]}: {len(questions.items)} rows. Open {address} (Ctrl+C stops; answers are kept)")
+    uvicorn.run(create_app(questions, store, token), host=host, port=port, log_level="warning")
+
+
+def _start_page(questions: Questions) -> None:
+    def begin() -> None:
+        person = (name.value or "").strip()[:MAX_NAME]
+        if person:
+            ui.navigate.to(f"/check?{urlencode({'person': person})}")
+        else:
+            ui.notify("Please enter a name first", type="warning")
+
+    ui.colors(primary=PRIMARY)
+    with ui.column().classes("w-full max-w-xl mx-auto p-4 gap-4"):
+        ui.label(TITLES[questions.task]).classes("text-2xl font-medium")
+        ui.label(_INTRODUCTION[questions.task]).classes("text-base")
+        ui.label(
+            f"{len(questions.items)} rows. You can stop at any time and go on later under the same name; every "
+            "answer is kept the moment you give it."
+        ).classes("text-base text-gray-700")
+        name = ui.input("Your name").props("outlined autofocus").classes("w-full").on("keydown.enter", begin)
+        ui.button("Start", on_click=begin).props("unelevated no-caps size=lg")
+
+
+_INTRODUCTION: dict[Task, str] = {
+    "localize": "You see a picture and a description of one point in it. Click where you think the point is. Left and "
+    "right are yours, the viewer's. If the description does not lead anywhere, say that you cannot tell.",
+    "compare": "You see a picture with a point and two descriptions of it, in random order. Choose the one that would "
+    "lead somebody else to the point more surely.",
+    "describe": "You see a picture with a point. Describe the point so that somebody else can find it without the "
+    "mark: the object, the part of it, where on the part, and what the spot looks like.",
+}

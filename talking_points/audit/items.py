@@ -1,0 +1,174 @@
+"""What people are asked about: a seeded share of a dataset's rows, with pictures read when they are shown."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps
+
+from talking_points.records import SOURCES, derive_seed, stable_id
+
+Task = Literal["localize", "compare", "describe"]
+"""localize: click what a description says. compare: which of two descriptions is better. describe: write one."""
+
+_COLUMNS = ["id", "source", "description", "draft", "keypoint", "image_width", "image_height"]
+_ORIENTATION = 0x0112
+
+
+class AuditError(ValueError):
+    """The human check cannot run as asked: says what was expected, what was found, what to do."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. ``texts`` maps a name to the description under it; ``keypoint`` is in pixels of the image."""
+
+    id: str
+    source: str
+    texts: dict[str, str]
+    keypoint: tuple[float, float]
+    width: int
+    height: int
+    place: tuple[Path, int, int]
+    """Parquet file, row group and row in it."""
+
+    @property
+    def content(self) -> str:
+        """Digest of the texts: an answer counts for these words only, not for those of a later build."""
+        return stable_id(*self.texts.items())
+
+    def distance(self, x: float, y: float) -> float:
+        """From (x, y) in pixels to the keypoint, in units of the image's width and height (paper, section 4)."""
+        return math.hypot((x - self.keypoint[0]) / self.width, (y - self.keypoint[1]) / self.height)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The items of one task in the order in which everybody gets them, and how many rows they were drawn from."""
+
+    task: Task
+    split: str
+    seed: int
+    rows: int
+    items: tuple[Item, ...]
+
+    def order(self, item: Item, person: str) -> list[str]:
+        """Names of an item's texts in the blind order of one person."""
+        names = list(item.texts)
+        return names[::-1] if derive_seed(self.seed, item.id, person, "order") % 2 else names
+
+
+def load_questions(
+    output: Path,
+    task: Task = "localize",
+    *,
+    share: float = 0.05,
+    seed: int = 0,
+    split: str = "test",
+    against: Path | None = None,
+) -> Questions:
+    """Draw ``share`` of the rows of ``split`` from the dataset in ``output``, at least one.
+
+    ``compare`` puts the draft beside the refined description, or the dataset's descriptions beside those of ``against``
+    for the rows that both have. Raises ``AuditError`` for a folder without that split and for rows without pixels.
+    """
+    if not 0 < share <= 1:
+        raise AuditError(f"expected a share in (0, 1], found {share}")
+    items = list(_items(output, task, split))
+    if against is not None:
+        others = {item.id: item.texts["description"] for item in _items(against, "localize", "*")}
+        items = [_beside(item, others[item.id]) for item in items if item.id in others]
+    if not items:
+        raise AuditError(
+            f"expected rows of split '{split}' in {output / 'data'} (and in the dataset compared), found none"
+        )
+    chosen = sorted(items, key=lambda item: (derive_seed(seed, item.id, "audit"), item.id))
+    chosen = chosen[: max(1, math.ceil(share * len(items)))]
+    if not _has_picture(chosen[0]):
+        raise AuditError(
+            f"the rows of {output} do not carry their pictures: put them back with 'talking-points rehydrate' first"
+        )
+    return Questions(task, split, seed, len(items), tuple(chosen))
+
+
+@lru_cache(maxsize=64)
+def picture(place: tuple[Path, int, int]) -> bytes:
+    """The row's picture as a browser must show it: in stored pixel order, whatever its orientation tag says."""
+    data = _image_bytes(place)
+    if data is None:
+        raise AuditError(f"row {place[2]} of {place[0]} carries no pixels")
+    with Image.open(io.BytesIO(data)) as image:
+        if image.getexif().get(_ORIENTATION, 1) == 1 and image.mode in ("RGB", "L", "P"):
+            return data
+        upright = io.BytesIO()
+        image.convert("RGB").save(upright, format="PNG")
+    return upright.getvalue()
+
+
+def with_marks(item: Item, click: tuple[float, float] | None = None) -> Image.Image:
+    """The picture with its keypoint as a ring and a click as a cross, for reports."""
+    from PIL import ImageDraw
+
+    with Image.open(io.BytesIO(picture(item.place))) as image:
+        marked = ImageOps.contain(image.convert("RGB"), (480, 480))
+    scale = marked.width / item.width
+    radius = 8
+    draw = ImageDraw.Draw(marked)
+    x, y = item.keypoint[0] * scale, item.keypoint[1] * scale
+    for width, colour in ((5, "white"), (2, "#0072b2")):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
+    if click is not None:
+        x, y = click[0] * scale, click[1] * scale
+        for width, colour in ((5, "white"), (2, "#d55e00")):
+            draw.line((x - radius, y - radius, x + radius, y + radius), fill=colour, width=width)
+            draw.line((x - radius, y + radius, x + radius, y - radius), fill=colour, width=width)
+    return marked
+
+
+def _items(output: Path, task: Task, split: str) -> Iterator[Item]:
+    for path in sorted((output / "data").glob(f"{split}-*.parquet")):
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                for number, row in enumerate(file.read_row_group(group, columns=_COLUMNS).to_pylist()):
+                    yield Item(
+                        id=row["id"],
+                        source=SOURCES[row["source"]],
+                        texts=_texts(task, row["draft"], row["description"]),
+                        keypoint=(row["keypoint"][0], row["keypoint"][1]),
+                        width=row["image_width"],
+                        height=row["image_height"],
+                        place=(path, group, number),
+                    )
+
+
+def _texts(task: Task, draft: str, description: str) -> dict[str, str]:
+    if task == "describe":
+        return {}
+    return {"draft": draft, "description": description} if task == "compare" else {"description": description}
+
+
+def _beside(item: Item, other: str) -> Item:
+    return Item(**{**vars(item), "texts": {"this": item.texts["description"], "other": other}})
+
+
+def _has_picture(item: Item) -> bool:
+    """Whether the row carries the source's own picture, not a preview of it and not nothing."""
+    data = _image_bytes(item.place)
+    if data is None:
+        return False
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size == (item.width, item.height)
+
+
+def _image_bytes(place: tuple[Path, int, int]) -> bytes | None:
+    path, group, number = place
+    with pq.ParquetFile(path) as file:
+        cell = file.read_row_group(group, columns=["image"])["image"][number].as_py()
+    return cell["bytes"] if cell else None

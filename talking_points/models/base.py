@@ -1,0 +1,135 @@
+"""What the Point Descriptor and the Point Localizer share on top of OMG-LLaVA."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talking_points.models.configuration import TalkingPointsConfig
+from talking_points.models.omg_llava.chat import Turn, encode_turn
+from talking_points.models.omg_llava.features import VisionFeatures
+from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
+from talking_points.models.omg_llava.modeling import LanguageInputs, OmgLlavaModel
+
+
+class TalkingPointsModel(OmgLlavaModel):
+    """OMG-LLaVA with a configuration that says what is trained."""
+
+    config_class = TalkingPointsConfig
+    config: TalkingPointsConfig
+
+    def trainable_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that the configuration trains, adapters aside."""
+        config = self.config
+        flags = {
+            "vision.": config.train_vision,
+            "projector.": config.train_projector,
+            "language_model.": config.train_language_model,
+            "language_model.model.embed_tokens.": config.train_vocabulary,
+            "language_model.lm_head.": config.train_vocabulary,
+        }
+        return tuple(prefix for prefix, trained in flags.items() if trained)
+
+    def unused_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of parameters that this model's loss never reaches; they are never trained."""
+        return ()
+
+    def prepare_training(self) -> list[str]:
+        """Freeze everything but what the configuration trains, adding adapters where it wants them.
+
+        Returns the names of the trainable parameters.
+        """
+        config = self.config
+        if config.train_lora and not config.lora_active:
+            self.add_lora()
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self._is_trained(name))
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def _is_trained(self, name: str) -> bool:
+        if name.startswith(self.unused_prefixes()):
+            return False
+        if ".lora_" in name:
+            return self.config.train_lora and self._in_last_blocks(name)
+        return name.startswith(self.trainable_prefixes())
+
+    def _in_last_blocks(self, name: str) -> bool:
+        last = self.config.lora_last_blocks
+        if last is None:
+            return True
+        blocks = self.config.text_config.num_hidden_layers
+        return any(f".layers.{block}." in name for block in range(blocks - last, blocks))
+
+    def read_language(self, inputs: LanguageInputs) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Run the language model over whole turns.
+
+        Returns hidden states (N, L, D) after the final norm, labels (N, L), and where each token of a turn went.
+        """
+        batch = self.splice(inputs)
+        output = self.language_model.model(
+            inputs_embeds=batch.inputs_embeds,
+            attention_mask=batch.attention_mask.long(),
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
+        return output.last_hidden_state, batch.labels, batch.offsets
+
+    def answer_logits(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of the answers' tokens only: (M, V), with their ids (M,) and the turn of each (M,).
+
+        Most of a sequence is image and question; the vocabulary is never multiplied with those.
+        """
+        predicts = labels[:, 1:] != -100
+        logits = self.language_model.lm_head(hidden[:, :-1][predicts])
+        return logits, labels[:, 1:][predicts], predicts.nonzero()[:, 0]
+
+    def encode_turn(self, text: str, answer: str | None = None) -> Turn:
+        """One turn about one image, whose placeholder starts the text."""
+        return encode_turn(self.text_tokenizer, f"<image>\n{text}", answer, self.config.image_token_index)
+
+
+def unique_images(images: Sequence[ImageInput]) -> tuple[list[ImageInput], torch.Tensor]:
+    """The different pictures among ``images`` and, for every image, which of them it is (N,)."""
+    known: dict[str, int] = {}
+    different: list[ImageInput] = []
+    index = []
+    for image in images:
+        digest = image_digest(image)
+        if digest not in known:
+            known[digest] = len(different)
+            different.append(image)
+        index.append(known[digest])
+    return different, torch.tensor(index, dtype=torch.long)
+
+
+def image_digest(image: ImageInput) -> str:
+    """A digest of a picture's pixels and shape, the same for a PIL image and its array."""
+    pixels = np.ascontiguousarray(np.asarray(to_rgb(image)))
+    return hashlib.blake2b(pixels.tobytes(), digest_size=16, key=repr(pixels.shape).encode()).hexdigest()
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most ``size`` that cover ``range(count)``."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def same_length(**named: Sequence[object] | Tensor | np.ndarray | None) -> None:
+    """Refuse arguments of different lengths, naming them."""
+    lengths = {name: len(values) for name, values in named.items() if values is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"expected one entry per sample in every argument, found {lengths}")
+
+
+def check_image_source(
+    model: OmgLlavaModel,
+    images: Sequence[ImageInput] | None,
+    features: VisionFeatures | None,
+    image_index: Tensor | None,
+) -> None:
+    """Refuse anything but either pictures or features with an index."""
+    if (images is None) == (features is None) or (features is not None) != (image_index is not None):
+        raise ValueError(f"{type(model).__name__} takes either images, or features together with image_index")

@@ -1,0 +1,1 @@
+"""OMG-LLaVA on transformers building blocks: no mmcv, mmdet or xtuner."""

@@ -1,0 +1,54 @@
+"""LoRA adapters (Hu et al., 2022) inside the language model, through peft's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from talking_points.models.omg_llava.configuration import OmgLlavaConfig
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+HEAD = "lm_head"
+
+
+def inject_lora(language_model: nn.Module, config: OmgLlavaConfig) -> None:
+    """Wrap every linear layer of the language model in place. A fresh adapter changes no output."""
+    targets = [*LINEAR_LAYERS, HEAD] if config.lora_on_head else list(LINEAR_LAYERS)
+    inject_adapter_in_model(
+        LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=targets,
+            bias="none",
+        ),
+        language_model,
+    )
+    # New layers come in training mode, whose dropout would disturb a model that is being evaluated.
+    language_model.train(language_model.training)
+
+
+def merge_lora(language_model: nn.Module) -> None:
+    """Add every adapter to its layer's weight and put the plain layer back."""
+    for name, module in list(language_model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(language_model.get_submodule(parent), child, module.get_base_layer())
+
+
+@contextmanager
+def lora_disabled(language_model: nn.Module) -> Iterator[None]:
+    """The language model without its adapters, for as long as the context lasts."""
+    layers = [module for module in language_model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)

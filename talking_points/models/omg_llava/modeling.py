@@ -1,0 +1,351 @@
+"""OMG-LLaVA as one ``PreTrainedModel``: frozen vision path, projectors, InternLM2 run as a Llama."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import initialization as init
+from transformers.utils import cached_file
+
+from talking_points.models.omg_llava.chat import Turn
+from talking_points.models.omg_llava.configuration import OmgLlavaConfig
+from talking_points.models.omg_llava.features import VisionFeatures
+from talking_points.models.omg_llava.image_processing import ImageInput, OmgLlavaImageProcessor, to_rgb
+from talking_points.models.omg_llava.lora import inject_lora, merge_lora
+from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLinear
+from talking_points.models.omg_llava.projector import TextToVision, VisionToText
+from talking_points.models.omg_llava.prompt_masks import box_cells, region_cells, region_centre
+from talking_points.models.omg_llava.query_decoder import ClassHead, QueryMasks
+from talking_points.models.omg_llava.splicing import SplicedBatch, splice_inputs
+from talking_points.models.omg_llava.vision import OmgVision
+
+_OWN_HEADS = ("coordinate_head.",)
+"""Parameters that only some classes on this base have; the others leave them in a checkpoint alone."""
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+@dataclass(frozen=True)
+class LanguageInputs:
+    """Everything the language model is given for N turns, before it is spliced together.
+
+    turns: the tokenised texts, each with one image placeholder.
+    features, image_index: the images, and which of them each turn is about (N,).
+    marks, regions: visual prompts (M, 2C) for `<mark>` and `<region>`, in order of occurrence over the batch.
+    """
+
+    turns: Sequence[Turn]
+    features: VisionFeatures
+    image_index: Tensor
+    marks: Tensor | None = None
+    regions: Tensor | None = None
+
+
+class OmgLlavaModel(PreTrainedModel):
+    """OMG-LLaVA (Zhang et al., 2024). ``tokenizer`` and ``image_processor`` come with ``from_pretrained``."""
+
+    config_class = OmgLlavaConfig
+    config: OmgLlavaConfig
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ("OmgVision", "VisionToText", "TextToVision", "CoordinateHead", "LlamaDecoderLayer")
+    # Thresholds and argmax in the vision path are discontinuous: half precision flips cells and object tokens.
+    _keep_in_fp32_modules_strict: tuple[str, ...] = ("vision",)
+    optional_parameters: tuple[str, ...] = ()
+    """Prefixes of parameters that a checkpoint of another class on the same base may lack; they start fresh then."""
+
+    def __init__(self, config: OmgLlavaConfig) -> None:
+        super().__init__(config)
+        self.vision = OmgVision(config)
+        self.projector = VisionToText(config)
+        self.text_projector = TextToVision(config)
+        self.language_model = LlamaForCausalLM(config.text_config)
+        self.tokenizer: PreTrainedTokenizerFast | None = None
+        self.image_processor = OmgLlavaImageProcessor(config.image_size)
+        self._build(config)
+        self.post_init()
+        if config.lora_active:
+            inject_lora(self.language_model, config)
+
+    def _build(self, config: OmgLlavaConfig) -> None:
+        """Modules that a subclass adds."""
+
+    # ------------------------------------------------------------------ weights
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """A start for training from scratch: Xavier for linear maps, Deformable DETR's for deformable attention."""
+        # Only modules with parameters of their own are visited here, so special starts are types of linear maps.
+        if isinstance(module, ZeroLinear):
+            init.zeros_(module.weight)
+            init.copy_(module.bias, module.initial_bias())
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=1.0)
+        elif isinstance(module, PixelDecoder):
+            init.normal_(module.level_embed, std=1.0)
+        elif isinstance(module, ClassHead):
+            init.normal_(module.prototypes)
+            init.copy_(module.prototypes, nn.functional.normalize(module.prototypes, dim=-1))
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
+        """Load a folder or Hub repository with its tokenizer and image settings.
+
+        Unlike transformers' own, this refuses a checkpoint that lacks weights, has others, or other shapes: a
+        model that runs on half random weights is worse than none. Parameters under ``optional_parameters`` may
+        be absent and are then new.
+        """
+        if "config" not in kwargs:
+            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+            kwargs["config"] = cls.read_config(pretrained_model_name_or_path, **hub)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+        _refuse_incomplete(cls, str(pretrained_model_name_or_path), info)
+        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+        model.image_processor = OmgLlavaImageProcessor.from_pretrained(pretrained_model_name_or_path, **hub)
+        try:
+            cached_file(pretrained_model_name_or_path, "tokenizer.json", **hub)
+        except OSError:  # a release may be converted without its tokenizer; `text_tokenizer` says what to do then
+            return model
+        model.tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **hub)
+        return model
+
+    @classmethod
+    def read_config(cls, path: str | Path, **hub: Any) -> OmgLlavaConfig:
+        """The configuration of a checkpoint of any class on the same base, as this class needs it."""
+        values, _ = cls.config_class.get_config_dict(path, **hub)
+        values.pop("model_type", None)
+        return cls.config_class.from_dict(values)
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """One folder with weights, configuration, tokenizer and image settings."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        self.image_processor.save_pretrained(save_directory)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    def add_lora(self) -> None:
+        """Start fresh adapters, which change no output, on the language model."""
+        if self.config.lora_active:
+            raise ValueError("the model has adapters already: call merge_lora first, or train the ones it has")
+        inject_lora(self.language_model, self.config)
+        self.config.lora_active = True
+
+    def merge_lora(self) -> None:
+        """Make the adapters part of the weights they adapt."""
+        if self.config.lora_active:
+            merge_lora(self.language_model)
+            self.config.lora_active = False
+
+    # ------------------------------------------------------------------ vision
+
+    def encode_images(self, pixel_values: Tensor, image_sizes: Tensor | None = None) -> VisionFeatures:
+        """Run the vision path once: pixels (B, 3, H, W) to features that any number of prompts and texts share.
+
+        Runs in the precision of its own weights and, when they are frozen, without gradients.
+        """
+        with self._vision_precision():
+            return self.vision(pixel_values.to(self.vision.level_embed.weight), image_sizes)
+
+    def encode_pictures(self, images: Sequence[ImageInput]) -> VisionFeatures:
+        """``encode_images`` of pictures of any size: PIL images or uint8 arrays (height, width, 3)."""
+        pixel_values = torch.from_numpy(self.image_processor(images))
+        return self.encode_images(pixel_values, torch.tensor([to_rgb(image).size for image in images]))
+
+    def encode_points(
+        self,
+        features: VisionFeatures,
+        points: ArrayLike | Tensor,
+        image_index: Tensor,
+    ) -> Tensor:
+        """Points (N, 2) in original pixels, each in its image (N,), to prompt features (N, 2C).
+
+        They depend on frozen weights alone, so they can be stored beside compact vision features.
+        Raises ValueError for a point outside its image.
+        """
+        coordinates = torch.as_tensor(points, dtype=torch.float64, device="cpu").reshape(-1, 2)
+        features = features.to(self.device)
+        frame = self.frame_points(features, coordinates, image_index).to(self.device)
+        index = image_index.to(self.device)
+        with self._vision_precision():
+            return self.vision.encode_prompts(features, frame, index, self.keypoint_masks(features, frame, index))
+
+    def keypoint_masks(self, features: VisionFeatures, points: Tensor, image_index: Tensor) -> QueryMasks:
+        """Where the queries of points (N, 2), in frame pixels, may look: in OMG-LLaVA where the decoder predicts."""
+        return QueryMasks()
+
+    def encode_boxes(self, features: VisionFeatures, boxes: ArrayLike, image_index: Tensor) -> Tensor:
+        """Boxes (N, 4) as [x, y, width, height] in original pixels to prompt features (N, 2C)."""
+        features = features.to(self.device)
+        sizes = features.image_sizes.cpu()[image_index.cpu()].numpy()
+        corners = torch.from_numpy(self.image_processor.boxes_to_frame(boxes, sizes)).float().to(self.device)
+        masks = QueryMasks(within=[box_cells(corners, features.frame, grid) for grid in features.grids])
+        with self._vision_precision():
+            return self.vision.encode_prompts(features, (corners[:, :2] + corners[:, 2:]) / 2, image_index, masks)
+
+    def encode_regions(
+        self, features: VisionFeatures, regions: Sequence[NDArray[np.bool_]], image_index: Tensor
+    ) -> Tensor:
+        """Masks (height, width) of original pixels to prompt features (N, 2C); refuses empty ones."""
+        features = features.to(self.device)
+        framed = [self.image_processor.mask_to_frame(region) for region in regions]
+        centres = torch.tensor([region_centre(region) for region in framed], dtype=torch.float32)
+        stacked = torch.from_numpy(np.stack(framed)).to(self.device)
+        masks = QueryMasks(fixed=[region_cells(stacked, grid) for grid in features.grids])
+        with self._vision_precision():
+            return self.vision.encode_prompts(features, centres, image_index, masks)
+
+    @contextmanager
+    def _vision_precision(self) -> Iterator[None]:
+        """A frozen vision path runs without gradients and in the precision of its own weights."""
+        frozen = not any(parameter.requires_grad for parameter in self.vision.parameters())
+        device = self.device.type
+        with (
+            torch.set_grad_enabled(torch.is_grad_enabled() and not frozen),
+            torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not frozen),
+        ):
+            yield
+
+    def frame_points(self, features: VisionFeatures, points: Tensor, image_index: Tensor) -> Tensor:
+        """Points (N, 2) in original pixels to pixels of the frame. Refuses points outside their picture."""
+        sizes = features.image_sizes.cpu()[image_index.cpu()]
+        outside = ((points.round() < 0) | (points.round() >= sizes)).any(-1)
+        if outside.any():
+            first = int(outside.nonzero()[0])
+            raise ValueError(
+                f"expected points inside their pictures, found {points[first].tolist()} in one of "
+                f"{sizes[first].tolist()} pixels (width, height): drop the point or fix its coordinates"
+            )
+        return torch.from_numpy(self.image_processor.points_to_frame(points.numpy(), sizes.numpy())).float()
+
+    # ------------------------------------------------------------------ language
+
+    def splice(self, inputs: LanguageInputs, padding_side: str = "right") -> SplicedBatch:
+        """Embeddings of whole turns, with image and prompt tokens in place."""
+        images = self.projector(inputs.features)
+        return self._splice(inputs, [turn.ids for turn in inputs.turns], padding_side, images)
+
+    def _splice(
+        self, inputs: LanguageInputs, ids: Sequence[Tensor], padding_side: str, images: Sequence[Tensor] | None
+    ) -> SplicedBatch:
+        config = self.config
+        replacements: dict[int, Sequence[Tensor]] = {
+            config.mark_token_id: self._prompt_tokens(inputs.marks),
+            config.region_token_id: self._prompt_tokens(inputs.regions),
+        }
+        if images is not None:
+            replacements[config.image_token_index] = [images[index] for index in inputs.image_index.tolist()]
+        labels = [turn.labels[len(turn.labels) - len(own) :] for turn, own in zip(inputs.turns, ids, strict=True)]
+        return splice_inputs(
+            self.language_model.get_input_embeddings(),
+            ids,
+            replacements,
+            labels,
+            padding_side,  # type: ignore[arg-type]
+        )
+
+    def _prompt_tokens(self, prompts: Tensor | None) -> Sequence[Tensor]:
+        return [] if prompts is None else list(self.projector.queries(prompts)[:, None])
+
+    @torch.no_grad()
+    def read_prefix(self, inputs: LanguageInputs) -> tuple[SplicedBatch, Tensor, Cache]:
+        """Let the language model read everything up to the image once per image, for turns that then go on.
+
+        Returns the left-padded rest of each turn, the attention mask of prefix and rest (N, P + L), and the
+        cache of the prefixes, one entry per turn.
+        """
+        first = inputs.turns[0].ids
+        end = int((first == self.config.image_token_index).nonzero()[0]) + 1
+        if any(not torch.equal(turn.ids[:end], first[:end]) for turn in inputs.turns):
+            raise ValueError("expected turns with the same text before the image: describe them in separate calls")
+        used, entry = inputs.image_index.unique(return_inverse=True)
+        images = self.projector(inputs.features.compact().select(used))
+        embedding = self.language_model.get_input_embeddings()
+        prefix = splice_inputs(
+            embedding,
+            [first[:end]] * len(used),
+            {self.config.image_token_index: images},
+            padding_side="left",
+        )
+        cache = DynamicCache(config=self.language_model.config)
+        self.language_model.model(
+            inputs_embeds=prefix.inputs_embeds,
+            attention_mask=prefix.attention_mask,
+            position_ids=prefix.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        entry = entry.to(prefix.inputs_embeds.device)
+        cache.batch_select_indices(entry)
+        rest = self._splice(inputs, [turn.ids[end:] for turn in inputs.turns], "left", images=None)
+        mask = torch.cat((prefix.attention_mask[entry], rest.attention_mask), dim=1)
+        offset = prefix.attention_mask.sum(1)[entry, None]
+        return replace(rest, position_ids=rest.position_ids + offset), mask, cache
+
+    @torch.no_grad()
+    def generate(self, inputs: LanguageInputs, **options: Any) -> Tensor:
+        """Continue each turn through transformers' ``generate``: new token ids (N, new), padded on the right.
+
+        ``options`` are those of ``GenerationMixin.generate`` (``max_new_tokens``, ``do_sample``, ...). Turns of
+        different images and lengths share a batch; turns of one image share the reading of that image.
+        """
+        rest, mask, cache = self.read_prefix(inputs)
+        text = self.config.text_config
+        # Only the length of the cached part counts: its embeddings are never read again.
+        cached = rest.inputs_embeds.new_zeros(len(mask), mask.shape[1] - rest.inputs_embeds.shape[1], 1)
+        embeds = torch.cat((cached.expand(-1, -1, rest.inputs_embeds.shape[2]), rest.inputs_embeds), dim=1)
+        return self.language_model.generate(
+            inputs_embeds=embeds,
+            attention_mask=mask.long(),
+            past_key_values=cache,
+            **{
+                "bos_token_id": text.bos_token_id,
+                "eos_token_id": text.eos_token_id,
+                "pad_token_id": text.pad_token_id,
+                **options,
+            },
+        )
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Generated ids (N, L) to texts, up to the end of the turn."""
+        return [text.strip() for text in self.text_tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    @property
+    def text_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, or an error that says how to get one."""
+        if self.tokenizer is None:
+            raise ValueError("the model has no tokenizer: load it with from_pretrained, or set model.tokenizer")
+        return self.tokenizer
+
+    def segment(self, hidden: Tensor, features: VisionFeatures, image_index: Tensor) -> Tensor:
+        """Mask logits (N, H, W) for hidden states (N, D) at [SEG], after the language model's final norm."""
+        return self.vision.decode_masks(features, self.text_projector(hidden), image_index)
+
+
+def _refuse_incomplete(cls: type[OmgLlavaModel], path: str, info: dict[str, Any]) -> None:
+    missing = [key for key in info["missing_keys"] if not key.startswith(cls.optional_parameters)]
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(_OWN_HEADS)]
+    problems = {"missing": sorted(missing), "unknown": sorted(unexpected), "of another shape": info["mismatched_keys"]}
+    found = "; ".join(f"{len(keys)} {kind}: {list(keys)[:5]}" for kind, keys in problems.items() if keys)
+    if found:
+        raise ValueError(
+            f"{path} does not hold the weights of a {cls.__name__} ({found}): "
+            "convert the official release again, or load it with the configuration it was saved with"
+        )

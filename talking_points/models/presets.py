@@ -1,0 +1,107 @@
+"""The two sizes that are shipped: the paper's 7B and one that trains from scratch on two CPU cores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from talking_points.models.configuration import TalkingPointsConfig
+from talking_points.models.omg_llava.chat import TURN_END
+from talking_points.models.omg_llava.configuration import SPECIAL_TOKENS
+
+
+def paper_config() -> TalkingPointsConfig:
+    """OMG-LLaVA-7B: ConvNeXt-L, OMG-Seg, InternLM2-chat-7B; every default is the paper's or the official one."""
+    return TalkingPointsConfig()
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128) -> TalkingPointsConfig:
+    """The same architecture in about 4 million parameters for pictures of 128 pixels.
+
+    The stem's stride is 2 and every coarsest cell is a visual token, so that 128 pixels still give 8 x 8 tokens.
+    The Gaussian keeps its size relative to the picture. Everything but the vision path is trained, without LoRA.
+    """
+    return TalkingPointsConfig(
+        vision_config={
+            "hidden_sizes": [32, 64, 96, 128],
+            "depths": [1, 1, 2, 1],
+            "patch_size": 2,
+            "layer_scale_init_value": 0.1,
+        },
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            **text_token_ids(tokenizer),
+        },
+        image_size=image_size,
+        decoder_size=64,
+        decoder_heads=4,
+        pixel_decoder_layers=2,
+        pixel_decoder_ffn_size=128,
+        group_norm_groups=8,
+        query_decoder_layers=6,
+        query_decoder_ffn_size=128,
+        num_queries=16,
+        num_classes=16,
+        num_prototypes=1,
+        prototype_size=32,
+        space_to_depth=1,
+        prompt_box_half_side=3.0 * image_size / 1024,
+        gaussian_sigma=64.0 * image_size / 1024,
+        lora_rank=8,
+        lora_alpha=4.0,
+        train_lora=False,
+        train_language_model=True,
+        train_vocabulary=True,
+        **special_token_ids(tokenizer),
+    )
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 1024) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with OMG-LLaVA's special tokens, learnt from texts. Any string can be encoded."""
+    markers = ["<unk>", "<s>", "</s>", "<|im_start|>", TURN_END, *SPECIAL_TOKENS]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=markers,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+        extra_special_tokens=["<|im_start|>", TURN_END, *SPECIAL_TOKENS],
+    )
+
+
+def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The configuration fields that name OMG-LLaVA's special tokens."""
+    names = {"seg_token_id": "[SEG]", "region_token_id": "<region>", "mark_token_id": "<mark>"}
+    ids = {field: tokenizer.convert_tokens_to_ids(token) for field, token in names.items()}
+    absent = [names[field] for field, index in ids.items() if index in (None, tokenizer.unk_token_id)]
+    if absent:
+        raise ValueError(f"the tokenizer lacks {absent}: add OMG-LLaVA's special tokens {SPECIAL_TOKENS} to it")
+    return ids
+
+
+def text_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int]]:
+    """The language model's begin, end and padding ids. Generation ends with the turn or with the text."""
+    return {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": [tokenizer.convert_tokens_to_ids(TURN_END), tokenizer.eos_token_id],
+        "pad_token_id": tokenizer.pad_token_id,
+    }

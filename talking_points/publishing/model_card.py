@@ -1,0 +1,105 @@
+"""Cards of the trained models, rendered from their configuration and their evaluation reports and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import yaml
+
+from talking_points.publishing.card import card_template, shareable
+from talking_points.publishing.terms import citations
+
+Role = Literal["descriptor", "localizer"]
+
+_PIPELINE: dict[Role, str] = {"descriptor": "image-to-text", "localizer": "keypoint-detection"}
+_NORMALIZERS = {"image_wh": "image's width and height", "bbox_max_side": "longer side of the object's box"}
+
+
+def render_model_card(
+    name: str,
+    role: Role,
+    *,
+    config: Mapping[str, Any] | None = None,
+    reports: Sequence[Mapping[str, Any]] = (),
+    dataset: str | None = None,
+    dataset_revision: str | None = None,
+    base_model: str | None = None,
+    repo: str | None = None,
+) -> str:
+    """The text of ``README.md`` for a model folder, or for the Hub when ``repo`` ("org/name") is given.
+
+    ``config`` is the training configuration, ``reports`` are evaluation reports as plain values, the main one
+    first, all of one definition of the metric. ``dataset`` and ``base_model`` are Hub names or descriptions. Raises
+    ``ValueError`` for reports of different definitions: their scores must not stand in one table.
+    """
+    definitions = [report["definition"] for report in reports]
+    if any(definition != definitions[0] for definition in definitions):
+        names = sorted({definition["name"] for definition in definitions})
+        raise ValueError(f"expected reports of one metric, found {', '.join(names)}: write one card per metric")
+    unscored: dict[str, Any] = {"thresholds": [], "mean_over": [], "normalizer": "image_wh"}
+    definition: Mapping[str, Any] = definitions[0] if definitions else unscored
+    return card_template("model_card.md.jinja").render(
+        metadata=_metadata(name, role, reports, dataset, dataset_revision, base_model),
+        name=name,
+        role=role,
+        repo=repo,
+        config=yaml.safe_dump(shareable(config), sort_keys=False, allow_unicode=True).strip() if config else None,
+        reports=reports,
+        thresholds=definition["thresholds"],
+        mean_over=definition["mean_over"],
+        normalizer=_NORMALIZERS[definition["normalizer"]],
+        dataset=dataset,
+        dataset_revision=dataset_revision,
+        base_model=base_model,
+        citations=citations(()),
+    )
+
+
+def _metadata(
+    name: str,
+    role: Role,
+    reports: Sequence[Mapping[str, Any]],
+    dataset: str | None,
+    dataset_revision: str | None,
+    base_model: str | None,
+) -> str:
+    """The YAML block that the Hub reads, with the scores as a model index."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    datasets, bases = _repositories(dataset), _repositories(base_model)
+    tested_on = datasets[0] if datasets else "LlamaPointInPart"
+    results = []
+    for report in reports:
+        scores = {"mPCK": report["mpck"]} | {f"PCK@{threshold}": value for threshold, value in report["pck"].items()}
+        results += [
+            EvalResult(
+                task_type=_PIPELINE[role],
+                dataset_type=tested_on,
+                dataset_name=tested_on,
+                dataset_revision=dataset_revision,
+                metric_type=metric,
+                metric_name=f"{metric} ({report['definition']['name']}, {report['name']})",
+                metric_value=round(value, 2),
+            )
+            for metric, value in scores.items()
+            if value is not None
+        ]
+    return ModelCardData(
+        language=["en"],
+        license="other",
+        license_name="terms-of-the-sources",
+        library_name="talking-points",
+        pipeline_tag=_PIPELINE[role],
+        tags=["keypoints", "pixel-grounding", "visual-grounding"],
+        datasets=datasets or None,
+        base_model=bases or None,
+        model_name=name,
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def _repositories(name: str | None) -> list[str]:
+    """The name where it is one of the Hub's, nothing where it is a folder or a description."""
+    return [name] if name and re.fullmatch(r"[\w.-]+/[\w.-]+", name) else []

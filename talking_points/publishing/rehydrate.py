@@ -1,0 +1,174 @@
+"""Putting the images back into a dataset published without them, from the user's own copies of the sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import SecretStr
+
+from talking_points.publishing.card import image_modes, render_card
+from talking_points.publishing.hub import explained
+from talking_points.publishing.images import ImageCell, image_cell
+from talking_points.publishing.release import ReleaseError, file_sha256, read_manifest
+from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.records import SOURCES
+from talking_points.sources import SkippedImage, SourceError, open_source
+from talking_points.sources.layout import inside
+
+_SHOWN = 10
+"""Problems listed before giving up: with a wrong folder every image is one."""
+
+
+class RehydrateError(ValueError):
+    """Images could not be put back: says which, what was found, what to do. Nothing was written."""
+
+
+@dataclass(frozen=True)
+class RehydrateReport:
+    """What was written. ``images`` counts the pictures put back per source."""
+
+    dataset: Path
+    rows: dict[str, int]
+    images: dict[str, int]
+
+
+def rehydrate(
+    dataset: str | Path,
+    roots: Mapping[str, Path],
+    output: Path,
+    *,
+    revision: str | None = None,
+    token: SecretStr | None = None,
+) -> RehydrateReport:
+    """Write ``dataset`` with its images to ``output``, as ``load_dataset`` reads it: the same columns, rows and order.
+
+    ``dataset`` is a folder or a repository "org/name" of the Hub, there at ``revision``. ``roots`` maps a source's name
+    to its unpacked folder. Every image must have the recorded sha256. Raises ``RehydrateError`` for missing sources
+    and for images that are missing or other files, ``ReleaseError`` or ``PublishError`` for an unreadable dataset.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise RehydrateError(f"{output} is not empty: name a new folder, so that nothing in it gets lost")
+    folder = _folder(dataset, revision, token)
+    manifest = read_manifest(folder)
+    reader = _Photographs(_roots(manifest, roots))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workspace:
+        complete = Path(workspace) / "dataset"
+        files = list(_write(folder, complete, manifest, reader))
+        if reader.problems:
+            raise RehydrateError(_explanation(reader.problems))
+        for figure in manifest.get("figures", ()):
+            (complete / figure).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / figure, complete / figure)
+        manifest = {**manifest, "images": "embed", "files": files}
+        (complete / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (complete / "README.md").write_text(render_card(manifest), "utf-8")
+        complete.replace(output)
+    return RehydrateReport(output, dict(manifest["rows"]), dict(reader.found))
+
+
+class _Photographs:
+    """Reads source images by the path and digest that rows have of them, and keeps what went wrong."""
+
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self.roots = roots
+        self.problems: list[str] = []
+        self.found = dict.fromkeys(roots, 0)
+
+    def cell(self, source: str, path: str, sha256: str) -> ImageCell | None:
+        """The image with its own bytes, or None with a problem noted."""
+        try:
+            content = inside(self.roots[source], path).read_bytes()
+        except SkippedImage as error:
+            self.problems.append(f"{source}: {error}")
+            return None
+        except OSError as error:
+            self.problems.append(f"{source}: {path}: {error.strerror} in {self.roots[source]}")
+            return None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            self.problems.append(f"{source}: {path} is not the file that the dataset was made from (other sha256)")
+            return None
+        self.found[source] += 1
+        return image_cell("embed", content, path)
+
+
+def _folder(dataset: str | Path, revision: str | None, token: SecretStr | None) -> Path:
+    if Path(dataset).is_dir():
+        return Path(dataset)
+    if str(dataset).count("/") != 1:
+        raise ReleaseError(f"expected a dataset folder or a repository org/name, found '{dataset}'")
+    from huggingface_hub import snapshot_download
+
+    with explained(f"cannot read {dataset}"):
+        return Path(
+            snapshot_download(
+                str(dataset),
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=["data/*.parquet", "manifest.json", "figures/*"],
+                token=token.get_secret_value() if token else None,
+            )
+        )
+
+
+def _roots(manifest: Mapping[str, Any], roots: Mapping[str, Path]) -> dict[str, Path]:
+    """The dataset folders of the sources whose images are not in the rows."""
+    needed = [source for source, mode in image_modes(manifest).items() if mode != "embed"]
+    missing = [source for source in needed if source not in roots]
+    if missing:
+        options = " ".join(f"--{source.replace('_', '-')} DIR" for source in missing)
+        raise RehydrateError(f"the dataset has images of {', '.join(missing)}: give their folders with {options}")
+    return {source: _root(source, roots[source]) for source in needed}
+
+
+def _root(source: str, given: Path) -> Path:
+    """Where the source's paths start: as its reader finds it, or the folder given where the annotations are missing."""
+    try:
+        return open_source(source, given).root
+    except SourceError:
+        if not given.is_dir():
+            raise RehydrateError(f"{source}: expected a folder at {given}, found none; check its option") from None
+        return given.resolve()
+
+
+def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _Photographs) -> Iterator[dict[str, Any]]:
+    """Copy the Parquet files with the images in their rows, one row group in memory at a time."""
+    schema = triplet_schema()
+    for file in manifest["files"]:
+        path = target / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetFile(folder / file["path"]) as rows, pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer:
+            for group in range(rows.num_row_groups):
+                writer.write_table(_with_images(rows.read_row_group(group), reader))
+                if len(reader.problems) > _SHOWN:
+                    return
+        yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
+
+
+def _with_images(rows: pa.Table, reader: _Photographs) -> pa.Table:
+    schema = triplet_schema()
+    cells = rows["image"].to_pylist()
+    identities = zip(*(rows[name].to_pylist() for name in ("source", "image_path", "image_sha256")), strict=True)
+    for number, (source, path, sha256) in enumerate(identities):
+        if SOURCES[source] in reader.roots:
+            cells[number] = reader.cell(SOURCES[source], path, sha256)
+    index = schema.get_field_index("image")
+    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type)).cast(schema)
+
+
+def _explanation(problems: Sequence[str]) -> str:
+    shown = "\n  ".join(problems[:_SHOWN])
+    more = "\n  and more" if len(problems) > _SHOWN else ""
+    return (
+        f"images could not be put back, and nothing was written:\n  {shown}{more}\n"
+        "check that the folders hold the releases that the dataset's card names, unchanged"
+    )

@@ -1,0 +1,178 @@
+"""What goes up to the Hub: the files of a finished dataset, checked, with the pixels that its sources allow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from talking_points.publishing.card import card_figures, image_modes, render_card
+from talking_points.publishing.images import ImageMode, image_cell
+from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.publishing.terms import source_terms
+from talking_points.records import SOURCES
+
+AUDIT_REPORT = "audit/report.json"
+"""Summary of the human check inside a dataset folder; part of the card when it is there."""
+
+_PIXELS: tuple[ImageMode, ...] = ("reference", "thumbnail", "embed")
+
+
+class ReleaseError(ValueError):
+    """The dataset cannot be published as asked: says what was expected, what was found, what to do."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A dataset as it goes up. ``files`` maps paths in the repository to local files or to text."""
+
+    manifest: Mapping[str, Any]
+    files: Mapping[str, Path | str]
+    warnings: tuple[str, ...]
+
+    @property
+    def data(self) -> dict[str, Path]:
+        """The Parquet files alone."""
+        return {name: path for name, path in self.files.items() if isinstance(path, Path) and name.startswith("data/")}
+
+    @property
+    def name(self) -> str:
+        """A tag that names exactly this content."""
+        contents = {name: _content_digest(file) for name, file in sorted(self.files.items())}
+        return f"build-{hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:12]}"
+
+
+def prepare_release(
+    output: Path,
+    repo: str,
+    workspace: Path,
+    *,
+    images: ImageMode | None = None,
+    public: bool = True,
+    allow_partial: bool = False,
+) -> Release:
+    """Check the dataset in ``output`` and make of it what ``repo`` ("org/name") is to hold.
+
+    ``images`` says what rows carry of their images. By default that is what the build's configuration asks for, and
+    where it asks for nothing, what the terms of each source allow. Rows are written anew, into ``workspace``, only
+    when they carry more than that. Raises ``ReleaseError`` for a dataset that is incomplete or damaged, that is partial
+    without ``allow_partial``, or that lacks the pixels asked for.
+    """
+    manifest = read_manifest(output)
+    if manifest.get("partial") and not allow_partial:
+        raise ReleaseError(
+            f"{output} is a partial build: finish it (run the same build again without 'limit'), or allow partial "
+            "datasets; the card then says so"
+        )
+    folder = output
+    modes = _wanted_modes(manifest, images)
+    if modes != image_modes(manifest):
+        manifest = {**manifest, "images": modes, "files": list(_rewrite(output, workspace, manifest, modes))}
+        folder = workspace
+    figures = card_figures(manifest)
+    manifest = {**manifest, "figures": figures}
+    files: dict[str, Path | str] = {
+        "README.md": render_card(manifest, repo=repo, audit=read_audit(output)),
+        "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
+    }
+    files |= {name: output / name for name in figures}
+    files |= {file["path"]: folder / file["path"] for file in manifest["files"]}
+    return Release(manifest, files, tuple(_warnings(manifest, modes, public)))
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """The manifest of a finished dataset whose files are all there and unchanged. Raises ``ReleaseError``."""
+    path = output / "manifest.json"
+    if not path.is_file():
+        raise ReleaseError(
+            f"no dataset in {output}: expected {path}, which a build writes last; finish the build first"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        files = [(output / file["path"], file["sha256"]) for file in manifest["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{path} cannot be read as a dataset's manifest ({error}); run the build again") from error
+    for file, digest in files:
+        if not file.is_file():
+            raise ReleaseError(f"{file} is missing, although the manifest names it; run the build again")
+        if file_sha256(file) != digest:
+            raise ReleaseError(f"{file} is not the file that was built (its sha256 differs); run the build again")
+    return manifest
+
+
+def read_audit(output: Path) -> dict[str, Any] | None:
+    """The summary of the human check of a dataset, or None where there was none."""
+    path = output / AUDIT_REPORT
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content_digest(file: Path | str) -> str:
+    return hashlib.sha256(file.encode()).hexdigest() if isinstance(file, str) else file_sha256(file)
+
+
+def _wanted_modes(manifest: Mapping[str, Any], images: ImageMode | None) -> dict[str, ImageMode]:
+    asked: ImageMode | None = images or manifest.get("config", {}).get("images")
+    wanted: dict[str, ImageMode] = {}
+    for source, held in image_modes(manifest).items():
+        if asked is None:
+            allowed = source_terms(source, drawn=manifest["sources"][source].get("drawn", False)).images
+            wanted[source] = min(allowed, held, key=_PIXELS.index)
+        elif _PIXELS.index(asked) > _PIXELS.index(held):
+            raise ReleaseError(
+                f"images: {asked} was asked for, but the dataset was built with images: {held}; build it again with "
+                f"images={asked}, or put the images back with 'talking-points rehydrate'"
+            )
+        else:
+            wanted[source] = asked
+    return wanted
+
+
+def _warnings(manifest: Mapping[str, Any], modes: Mapping[str, ImageMode], public: bool) -> Iterator[str]:
+    if manifest.get("partial"):
+        yield "this is a partial build, and the card says so"
+    for source, mode in modes.items():
+        terms = source_terms(source, drawn=manifest["sources"][source].get("drawn", False))
+        if public and _PIXELS.index(mode) > _PIXELS.index(terms.images):
+            yield (
+                f"pixels of {terms.title} go into a public repository, which its terms do not allow without "
+                "permission; use images=reference or a private repository"
+            )
+
+
+def _rewrite(
+    output: Path, workspace: Path, manifest: Mapping[str, Any], modes: Mapping[str, ImageMode]
+) -> Iterator[dict[str, Any]]:
+    """Copy the Parquet files into ``workspace`` with fewer pixels, one row group in memory at a time."""
+    schema = triplet_schema()
+    for file in manifest["files"]:
+        path = workspace / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            pq.ParquetFile(output / file["path"]) as built,
+            pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer,
+        ):
+            for group in range(built.num_row_groups):
+                writer.write_table(_with_fewer_pixels(built.read_row_group(group), modes).cast(schema))
+        yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
+
+
+def _with_fewer_pixels(rows: pa.Table, modes: Mapping[str, ImageMode]) -> pa.Table:
+    schema = triplet_schema()
+    cells = []
+    columns = (rows[name].to_pylist() for name in ("source", "image", "image_path"))
+    for source, image, path in zip(*columns, strict=True):
+        cells.append(image and image_cell(modes[SOURCES[source]], image["bytes"], path))
+    index = schema.get_field_index("image")
+    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type))
