@@ -6,7 +6,7 @@ SAMPLE ?= build/sample
 OUTPUT ?= build/llamapointinpart
 IMAGES ?= 60
 
-.PHONY: build test lint types lock clean help
+.PHONY: build learn serve test lint types lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ build: $(VENV)/.base $(SAMPLE)/.drawn ## draw the sample sources and build a dat
 $(SAMPLE)/.drawn: | $(VENV)/.base
 	$(BIN)/talking-points draw-sample $(SAMPLE) --images $(IMAGES)
 	@touch $@
+
+learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, and print the figures (QUICK=1: the main path)
+	$(BIN)/python -m flows.learn $(if $(QUICK),--quick)
+
+serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments on this machine
+	$(BIN)/talking-points server
 
 test: $(VENV)/.dev lint types ## lint, type check, then every test that this machine can run
 	$(BIN)/python -m pytest
@@ -55,3 +61,29 @@ lock: ## resolve all dependencies anew and pin them
 
 clean: ## remove what the two commands made, but not the environment
 	rm -rf build
+
+VLLM_ENV      ?= build/env-vllm
+LLAMA_CPP_ENV ?= build/env-llama-cpp
+
+.PHONY: test-vllm test-llama-cpp
+
+test-vllm: $(VLLM_ENV)/.ready ## the tests of the vLLM backend, on a CPU, in an environment of its own
+	VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 \
+	  $(VLLM_ENV)/bin/python -m pytest tests/descriptions/backends/test_vllm.py
+
+$(VLLM_ENV)/.ready: requirements-vllm.lock
+	$(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
+	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+test-llama-cpp: $(LLAMA_CPP_ENV)/.ready ## the tests of the llama.cpp backend, in an environment of its own (compiles for minutes)
+	$(LLAMA_CPP_ENV)/bin/python -m pytest tests/descriptions/backends/test_llama_cpp.py
+
+$(LLAMA_CPP_ENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(LLAMA_CPP_ENV)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF" $(LLAMA_CPP_ENV)/bin/pip install --quiet \
+	  --disable-pip-version-check -c requirements.lock -e '.[llama-cpp]' llama-cpp-python==0.3.36 gguf==0.19.0 \
+	  hypothesis pytest pytest-timeout
+	@touch $@

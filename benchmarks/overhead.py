@@ -35,9 +35,10 @@ from talking_points.descriptions.steps import (
     refine_request,
 )
 from talking_points.descriptions.verification import verify
-from talking_points.records import CANDIDATE_SCHEMA, Candidate
+from talking_points.records import CANDIDATE_SCHEMA, SOURCES, Candidate
 from talking_points.sources import open_source
 from talking_points.sources.drawn import draw_sample
+from talking_points.sources.drawn.writers import FOLDERS
 from talking_points.sources.protocol import SkippedImage, SourceEntry
 from tasks.photographs import photograph_pixels
 from tasks.text_shards import read_texts  # noqa: F401  (the build's code, imported by both so that both pay for it)
@@ -46,7 +47,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "build" / "rules.yaml
 
 
 def settings(roots: dict[str, str], output: str, workers: int) -> list[str]:
-    given = [f"sources.{name}.root={root}" for name, root in roots.items() if name != "ap10k"]
+    given = [f"sources.{name}.root={root}" for name, root in roots.items()]
     return [f"output={output}", f"workers={workers}", *given]
 
 
@@ -111,7 +112,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.sample or Path(temporary) / "sample"
-        found = {name: str(root) for name, root in draw_sample(folder, given.images, 0, workers=given.workers).items()}
+        if not folder.is_dir():
+            draw_sample(folder, given.images, 0, workers=given.workers)
+        found = {name: str(folder / FOLDERS[name]) for name in SOURCES}
         loop = [sys.executable, __file__, "--plain", json.dumps(found), "--workers", str(given.workers)]
         talking_points = Path(sys.executable).with_name("talking-points")
         build = [str(talking_points), "build", "--config", str(CONFIG)]

@@ -14,8 +14,9 @@ from prefect import flow
 
 from flows.report import BuildFailed
 from talking_points.config import BuildConfig, ConfigError, load_config
-from talking_points.descriptions.backends import check_capabilities
+from talking_points.descriptions.backends import BACKENDS, check_capabilities
 from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.descriptions.budget import planned_seconds
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.sources import open_source
 from tasks.assemble import assemble, assembly_settings
@@ -50,7 +51,7 @@ def build_llamapointinpart(
     roots = check_build(settings)
     with (
         build_folder(settings) as storage,
-        BuildProgress(storage) as progress,
+        BuildProgress(storage, planned=planned_seconds(settings), workers=settings.workers) as progress,
         task_runner(settings.runner, settings.workers) as runner,
     ):
         orders = Orders(settings, roots, request_cache_folder(storage))
@@ -86,9 +87,10 @@ def build_llamapointinpart(
     return summary(settings, dataset, progress)
 
 
-def check_build(settings: BuildConfig) -> dict[str, str]:
+def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, str]:
     """Check sources, prompts and backends before anything is spent; returns the resolved folder of every source.
 
+    A plan for another machine is checked with ``installed=False``: it may name packages that are missing on this one.
     Raises ``ConfigError`` with all problems of the backends, or for the first source or prompt that cannot be read.
     """
     if not settings.open_sources:
@@ -96,7 +98,11 @@ def check_build(settings: BuildConfig) -> dict[str, str]:
             "no source has a root: set at least one of sources.{pascal_part116,ade20k_part234,partimagenet}.root, "
             "or draw sample sources with 'talking-points draw-sample DIR'"
         )
-    problems = [problem for step in STEPS for problem in check_capabilities(step, settings.step(step))]
+    problems = []
+    for step in STEPS:
+        missing = BACKENDS[settings.step(step).backend].missing()
+        found = check_capabilities(step, settings.step(step))
+        problems += [problem for problem in found if installed or not missing or missing not in problem]
     if problems:
         raise ConfigError("this build cannot start:\n  " + "\n  ".join(problems))
     for step in STEPS:

@@ -7,14 +7,14 @@ Ctrl-C. Heavy imports (Prefect, torch) happen inside the commands that need them
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows import model_commands, publish_commands  # noqa: F401  (they add their commands to the application)
+from flows import model_commands, publish_commands, report_commands, training_commands  # noqa: F401  (add commands)
 from flows.console import Config, Overrides, Verbose, app, exit_codes
+from flows.local import local_orchestration
 from talking_points.config import BuildConfig, ConfigError, load_config
 
 
@@ -35,17 +35,20 @@ def build(
 
             print_plan(settings)
             return
-        local_orchestration(settings.output, verbose)
+        from flows.server import claim_port, orchestrator
+
+        records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"
+        local_orchestration(verbose, records)
+        port = claim_port()
         from flows.build_llamapointinpart import build_llamapointinpart, check_build
         from flows.outcome import print_outcome
-        from flows.server import orchestrator
         from tasks.build_folder import check_folder
         from tasks.storage import Storage
 
         # Wrong input is found before the orchestrator, which takes seconds to start.
         check_build(settings)
         check_folder(Storage(settings.output), settings)
-        with orchestrator():
+        with orchestrator(port):
             result = build_llamapointinpart(config, given)
         print_outcome(Storage(settings.output))
     print(json.dumps(result))
@@ -126,21 +129,6 @@ def doctor() -> None:
     from flows.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
-
-
-def local_orchestration(output: str, verbose: bool) -> None:
-    """Settings of a flow run from the command line; variables that are set already win. Call before importing Prefect.
-
-    Result records are kept with the dataset they belong to, and nothing is reported to anybody.
-    """
-    if "://" not in output:
-        records = Path(output).absolute() / ".work" / "results"
-        os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(records))
-    # A busy machine takes longer to start the orchestrator than its own 20 seconds.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
 
 
 def main() -> None:

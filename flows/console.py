@@ -40,6 +40,7 @@ _EXPECTED = {
     "WholesaleFailure": FAILED,
     "BackendUnavailable": FAILED,
     "PublishError": FAILED,
+    "TrainingStoppedError": FAILED,
 }
 """Errors whose message is all that a person needs, by name: most of their modules are not loaded when not used."""
 

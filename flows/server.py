@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -48,8 +49,7 @@ def serve(home: Path, port: int = 4200, results: Path | None = None) -> None:
     with suppress(KeyboardInterrupt), sigterm_as_interrupt(), running_server(port) as url:
         os.environ["PREFECT_API_URL"] = url
         deploy(home, results)
-        command = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"]
-        worker = start(command, os.environ, home)
+        worker = start([*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], os.environ, home)
         print(f"Prefect is at {url.removesuffix('/api')}; deployments run in {home}. Ctrl-C stops.", flush=True)
         try:
             code = worker.wait()
@@ -65,23 +65,33 @@ def deploy(home: Path, results: Path) -> None:
     """
     environment = os.environ | {"TALKING_POINTS_HOME": str(home), "TALKING_POINTS_RESULTS": str(results)}
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite", environment=environment, folder=home)
+    _prefect("work-pool", "set-concurrency-limit", POOL, "1", environment=environment, folder=home)
     _prefect("--no-prompt", "deploy", "--all", environment=environment, folder=home)
     crash_zombies()
 
 
-@contextmanager
-def orchestrator() -> Iterator[None]:
-    """Around a flow run: the Prefect server that is configured, or one that lives as long as the block.
+def claim_port() -> int | None:
+    """Before Prefect is imported: the port of a server of this command's own, or None when one is configured.
 
-    Prefect would start a temporary one itself, but a Ctrl-C in the terminal ends that one too, so that the run cannot
-    report that it was stopped; and it outlives a command that is killed.
+    All parts of Prefect, and worker processes, must find the address in the environment; ``orchestrator`` starts the
+    server there. Prefect would start a temporary one by itself, but a Ctrl-C in the terminal ends that one too, so
+    that the run cannot report that it was stopped; and it outlives a command that is killed.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH", folder / "profiles.toml"))
+    profiles = tomllib.loads(path.read_text()) if path.is_file() else {}
+    active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
+    if os.environ.get("PREFECT_API_URL") or profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"):
+        return None
+    port = free_port()
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    return port
 
-    if PREFECT_API_URL.value():
-        yield
-        return
-    with running_server() as url, temporary_settings({PREFECT_API_URL: url}):
+
+@contextmanager
+def orchestrator(port: int | None) -> Iterator[None]:
+    """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one."""
+    with nullcontext() if port is None else running_server(port):
         yield
 
 

@@ -13,6 +13,9 @@ from tasks.progress import COLUMNS, STATUS_FILE, TEXT_COLUMNS, stage_rows
 from tasks.shards import WORK
 from tasks.storage import Storage
 
+_WIDTH = 120
+"""Characters that the table needs; a narrower terminal wraps its lines, which hides less than cut columns."""
+
 
 def print_status(storage: Storage) -> None:
     """One line per stage. Raises ``ConfigError`` when no build wrote to this folder."""
@@ -27,10 +30,11 @@ def print_status(storage: Storage) -> None:
             f"{storage.path(STATUS_FILE)} is damaged ({error}): run the build again, which writes it anew"
         ) from error
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in TEXT_COLUMNS else "right")
+        table.add_column(column, justify="left" if column in TEXT_COLUMNS else "right", no_wrap=column == "stage")
     for row in rows:
         table.add_row(*row)
     console = Console()
+    console.width = max(console.width, _WIDTH)
     console.print(table)
     for failure in status["failures"]:
         console.print(f"failed: {failure['stage']}-{failure['shard']}: {failure['error']}", markup=False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,24 +35,55 @@ class Keypoint:
     visible: bool
 
 
+class MaskCrop(NamedTuple):
+    """A mask of an image of ``shape`` (height, width), cut down to a window that holds all its pixels.
+
+    ``mask`` is the bool array of the window ``rows``, ``columns``; outside it the mask is empty.
+    """
+
+    shape: tuple[int, int]
+    rows: slice
+    columns: slice
+    mask: Mask
+
+    def uncropped(self) -> Mask:
+        """The mask of the whole image, bool (height, width)."""
+        if self.mask.shape == self.shape:
+            return self.mask
+        full = np.zeros(self.shape, dtype=np.bool_)
+        full[self.rows, self.columns] = self.mask
+        return full
+
+
 @dataclass(frozen=True)
 class Region:
     """An annotated area. ``name`` is cleaned for reading, ``label`` is the source's own spelling.
 
-    ``mask`` is a bool array (height, width), computed on first access and kept with the record.
+    ``mask`` is a bool array (height, width); ``crop`` is the same in a window, its box where the source cuts masks,
+    which spares the work on empty surroundings. Both are computed on first access and kept with the record.
     """
 
     name: str
     label: str
     id: int
     bbox: Box
-    load_mask: Callable[[], Mask] | None = field(default=None, repr=False, compare=False, kw_only=True)
+    load_mask: Callable[[], Mask | MaskCrop] | None = field(default=None, repr=False, compare=False, kw_only=True)
     mask_exact: bool = field(default=True, kw_only=True)
     """False when the annotation's outline was unusable and its box stands in for it."""
 
     @cached_property
     def mask(self) -> Mask | None:
-        return None if self.load_mask is None else self.load_mask()
+        return None if self.crop is None else self.crop.uncropped()
+
+    @cached_property
+    def crop(self) -> MaskCrop | None:
+        if self.load_mask is None:
+            return None
+        loaded = self.load_mask()
+        if isinstance(loaded, MaskCrop):
+            return loaded
+        height, width = loaded.shape
+        return MaskCrop((height, width), slice(0, height), slice(0, width), loaded)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from talking_points.config import StepConfig, fingerprint
 from talking_points.descriptions.backends import open_backend
@@ -75,11 +75,24 @@ def release_backend() -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """One row's text, or why it is not used. ``tokens`` counts prompt and completion."""
+    """One row's text, or why it is not used, and what it took: requests, tokens of prompts and of completions."""
 
     text: str = ""
     error: RequestError | None = None
-    tokens: int = 0
+    requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def after(self, earlier: Answer | None) -> Answer:
+        """This answer with what the earlier one to the same row took added."""
+        if earlier is None:
+            return self
+        return replace(
+            self,
+            requests=self.requests + earlier.requests,
+            tokens_in=self.tokens_in + earlier.tokens_in,
+            tokens_out=self.tokens_out + earlier.tokens_out,
+        )
 
 
 def ask(
@@ -167,8 +180,10 @@ def _answer_batch(
     for request in requests:
         completion = completions[request.id]
         text = answer_or_error(completion, structured)
-        written, tokens = "", 0
-        if isinstance(completion, Completion):
-            written, tokens = completion.text, completion.prompt_tokens + completion.completion_tokens
-        answers[request.id] = Answer(text, None, tokens) if isinstance(text, str) else Answer(written, text, tokens)
+        if not isinstance(completion, Completion):
+            answers[request.id] = Answer(error=completion, requests=1)
+            continue
+        error = None if isinstance(text, str) else text
+        written = text if isinstance(text, str) else completion.text
+        answers[request.id] = Answer(written, error, 1, completion.prompt_tokens, completion.completion_tokens)
     return answers

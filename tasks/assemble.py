@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from talking_points.candidates.sampling import composition, near_duplicate_groups, split
 from talking_points.config import BuildConfig, dataset_settings, fingerprint
 from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.descriptions.model_identity import identify_model
 from talking_points.publishing.card import render_card
 from talking_points.publishing.figures import (
     Example,
@@ -32,7 +33,17 @@ from talking_points.records import SOURCES, Candidate
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from tasks.photographs import photograph_bytes, photograph_pixels
-from tasks.shards import REJECTED_SCHEMA, WORK, Manifest, Order, ShardFailed, ShardWriter, rejected_path, shard_task
+from tasks.shards import (
+    REJECTED_SCHEMA,
+    STAGES,
+    WORK,
+    Manifest,
+    Order,
+    ShardFailed,
+    ShardWriter,
+    rejected_path,
+    shard_task,
+)
 from tasks.stopping import stop_if_requested
 from tasks.storage import Storage
 from tasks.text_shards import step_settings
@@ -47,17 +58,24 @@ _LIGHT = ["id", "source", "object", "part", "image_id", "image_sha256", "image_p
 
 def assembly_settings(config: BuildConfig, roots: Mapping[str, str]) -> dict[str, Any]:
     """What the dataset says about how it was made: its configuration, its sources, the identity of every step."""
-    steps = {step: step_settings(config, step)[0] for step in STEPS}
     return {
         "config": dataset_settings(config),
         "fingerprint": fingerprint(dataset_settings(config)),
-        "steps": {
-            step: {name: settings[name] for name in ("backend", "model", "revision", "prompt_sha256")}
-            for step, settings in steps.items()
-        },
+        "steps": {step: _written_by(config, step) for step in STEPS},
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "drawn": [name for name, root in roots.items() if is_drawn(Path(root))],
     }
+
+
+def _written_by(config: BuildConfig, step: str) -> dict[str, Any]:
+    """Who wrote a step's texts, its model resolved to a commit or a digest where it can be looked up."""
+    settings, section = step_settings(config, step)[0], config.step(step)
+    identity = {name: settings[name] for name in ("backend", "model", "revision", "prompt_sha256")}
+    # What a server loaded under the name of a model is known to the server alone.
+    if section.model and section.backend != "openai":
+        model = identify_model(section.model, section.revision)
+        identity |= {"revision": model.revision, "revision_resolved": model.resolved}
+    return identity
 
 
 def run_assemble(order: Order) -> Manifest:
@@ -240,7 +258,7 @@ def _skipped(inputs: Sequence[Manifest], source: str) -> dict[str, int]:
 
 def _stage_counts(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
     stages: dict[str, dict[str, Any]] = {}
-    for manifest in sorted(inputs, key=lambda manifest: _STAGE_ORDER.index(manifest["stage"])):
+    for manifest in sorted(inputs, key=lambda manifest: STAGES.index(manifest["stage"])):
         stage = stages.setdefault(manifest["stage"], {"shards": 0, "rows_out": 0, "rejected": Counter()})
         stage["shards"] += 1
         stage["rows_out"] += manifest["rows"]
@@ -321,11 +339,6 @@ def _publish_locally(storage: Storage) -> dict[str, str]:
             storage.remove(name)
     storage.remove(STAGING)
     return digests
-
-
-_STAGE_ORDER = [
-    "index", "candidates", "sample", "object_caption", "local_caption", "generate", "refine", "verify",
-]  # fmt: skip
 
 
 assemble = shard_task("assemble")(run_assemble)

@@ -7,7 +7,7 @@ Refining goes back and forth with the verifier: what fails is written again with
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -96,9 +96,7 @@ def refine(
         fresh = ask(backend, requests, config, cache, check_first_window=attempt == 0)
         again = []
         for row in waiting:
-            tokens = answers[row.id].tokens if row.id in answers else 0
-            answer = fresh[row.id]
-            answers[row.id] = Answer(answer.text, answer.error, tokens + answer.tokens)
+            answer = answers[row.id] = fresh[row.id].after(answers.get(row.id))
             attempts[row.id] = attempt + 1
             if answer.error is not None:
                 continue
@@ -107,7 +105,7 @@ def refine(
                 again.append(row)
         waiting = again
     for row in waiting:
-        answers[row.id] = Answer(answers[row.id].text, _rejection(verdicts[row.id]), answers[row.id].tokens)
+        answers[row.id] = replace(answers[row.id], error=_rejection(verdicts[row.id]))
     return answers, attempts
 
 

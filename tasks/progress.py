@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,12 +31,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tasks.shards import WORK, Manifest
+from tasks.shards import SPENT, STAGES, WORK, Manifest
 from tasks.storage import Storage
 
 STATUS_FILE = f"{WORK}/status.json"
 _WRITE_EVERY = 2.0
 """Seconds between two updates of an artifact, and of the status file while shards are only reused."""
+_WORTH_SAYING = 120.0
+"""Seconds below which nobody plans a day by what is left."""
 
 
 @dataclass
@@ -57,7 +59,9 @@ class StageStatus:
     seconds: float = 0.0
     executed_seconds: float = 0.0
     executed_rows: int = 0
-    tokens: int = 0
+    requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
 
     @property
     def done(self) -> int:
@@ -68,14 +72,35 @@ class StageStatus:
         """Rows that one worker makes in a second."""
         return self.rows / self.seconds if self.seconds else 0.0
 
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Working time of the shards to come, by those made in this run; None before the first of them."""
+        left = self.shards - self.done
+        if not left:
+            return 0.0
+        return left * self.executed_seconds / self.executed if self.executed else None
+
 
 class BuildProgress:
-    """Follows a build stage by stage. Use as a context manager around the whole build."""
+    """Follows a build stage by stage. Use as a context manager around the whole build.
 
-    def __init__(self, storage: Storage, console: Console | None = None) -> None:
+    ``planned`` gives working seconds per row of stages to come, as far as they are known before they run; ``workers``
+    shards are made at a time.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        console: Console | None = None,
+        *,
+        planned: Mapping[str, float | None] | None = None,
+        workers: int = 1,
+    ) -> None:
         self.storage = storage
         self.console = console or Console(stderr=True)
         self.stages: dict[str, StageStatus] = {}
+        self.planned = dict(planned or {})
+        self.workers = workers
         self.failures: list[dict[str, Any]] = []
         self.state = "running"
         self.started = time.monotonic()
@@ -121,12 +146,15 @@ class BuildProgress:
         status.executed += not reused
         status.rows += manifest["rows"]
         status.rejected = dict(sorted((Counter(status.rejected) + Counter(manifest["rejected"])).items()))
-        status.tokens += int(manifest["details"].get("tokens", 0))
+        for name in SPENT:
+            setattr(status, name, getattr(status, name) + int(manifest["details"].get(name, 0)))
         status.seconds += manifest["seconds"]
         if not reused:
             status.executed_seconds += manifest["seconds"]
             status.executed_rows += manifest["rows"]
         self._show(stage, force=not reused)
+        if status.executed == 1 and not reused:
+            self._announce()
 
     def failed(self, stage: str, shard: int, error: BaseException) -> None:
         """One shard has no result."""
@@ -148,10 +176,40 @@ class BuildProgress:
         return {
             "stages": {name: asdict(status) for name, status in self.stages.items()},
             "failures": self.failures,
+            "estimate": self.estimate(),
             "state": self.state,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - self.started, 1),
         }
+
+    def estimate(self) -> dict[str, Any]:
+        """The whole build, by the shards made so far: ``seconds_left``, and the stages that it leaves out as unknown.
+
+        A stage that has not begun counts with its plan, corrected by how the planned stages before it have turned out.
+        """
+        rows = next((status.rows_in for status in reversed(list(self.stages.values()))), 0)
+        made = {name: self.stages[name] for name in self.planned if name in self.stages and self.stages[name].rows}
+        expected = sum((self.planned[name] or 0.0) * status.rows for name, status in made.items())
+        taken = sum(status.seconds for name, status in made.items() if self.planned[name])
+        correction = taken / expected if expected else 1.0
+        left, unknown = 0.0, []
+        for name in [*self.stages, *(name for name in self.planned if name not in self.stages)]:
+            known = self.stages[name].remaining_seconds if name in self.stages else None
+            per_row = self.planned.get(name)
+            if known is None and per_row is not None:
+                known = per_row * correction * rows
+            if known is None:
+                unknown.append(name)
+            left += known or 0.0
+        return {"seconds_left": round(left / self.workers, 1), "unknown": unknown}
+
+    def _announce(self) -> None:
+        """Tell people once per stage, after its first shard, how long the whole build is going to take."""
+        found = self.estimate()
+        if found["seconds_left"] >= _WORTH_SAYING:
+            left = str(timedelta(seconds=round(found["seconds_left"])))
+            without = f", {', '.join(found['unknown'])} not yet known" if found["unknown"] else ""
+            self.console.print(f"{'':<15} the whole build: about {left} to go{without}", highlight=False)
 
     def _show(self, stage: str, force: bool) -> None:
         status = self.stages[stage]
@@ -191,19 +249,24 @@ class BuildProgress:
             self.console.print(f"cannot write {STATUS_FILE}: {error}", markup=False)
 
 
-COLUMNS = ("stage", "shards", "made", "reused", "failed", "rows in", "rows out", "rejected", "tokens", "s", "rows/s")
+COLUMNS = (
+    "stage", "shards", "made", "reused", "failed", "rows in", "rows out", "rejected",
+    "requests", "tokens in", "tokens out", "s", "rows/s",
+)  # fmt: skip
 """``s`` are seconds of work when the shards were made, summed over workers and runs; ``rows/s`` is per worker."""
 TEXT_COLUMNS = ("stage", "rejected")
 
 
 def stage_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """What people are shown of ``BuildProgress.summary()["stages"]``: a row per stage, in the order of ``COLUMNS``."""
+    """What people are shown of ``BuildProgress.summary()["stages"]``: a row per stage, in the order of ``STAGES``
+    and ``COLUMNS``."""
     rows = []
-    for name, stage in stages.items():
+    for name, stage in sorted(stages.items(), key=lambda item: STAGES.index(item[0])):
         rejected = ", ".join(f"{reason} {count}" for reason, count in stage["rejected"].items()) or "0"
         rate = stage["rows"] / stage["seconds"] if stage["seconds"] else 0.0
         counts = [stage[key] for key in ("shards", "executed", "reused", "failed", "rows_in", "rows")]
-        rows.append([name, *map(str, counts), rejected, str(stage["tokens"]), f"{stage['seconds']:.1f}", f"{rate:.0f}"])
+        spent = [str(stage[key]) for key in SPENT]
+        rows.append([name, *map(str, counts), rejected, *spent, f"{stage['seconds']:.1f}", f"{rate:.0f}"])
     return rows
 
 
@@ -213,7 +276,8 @@ def _line(status: StageStatus) -> str:
     parts += [f"{status.failed} failed"] if status.failed else []
     parts += [f"{sum(status.rejected.values())} rejected"] if status.rejected else []
     if status.executed:
-        remaining = (status.shards - status.done) * status.executed_seconds / status.executed
+        remaining = status.remaining_seconds or 0.0
         parts += [f"{status.rows_per_second:.0f} rows/s per worker"]
         parts += [f"about {remaining:.0f} worker-seconds left"] if remaining >= 1 else []
+    parts += [f"{status.tokens_in} tokens read, {status.tokens_out} written"] if status.tokens_in else []
     return ", ".join(parts)

@@ -23,6 +23,22 @@ from tasks.storage import Storage
 WORK = ".work"
 """Folder of intermediate shards inside the output; the published dataset never refers to it."""
 
+STAGES = (
+    "index",
+    "candidates",
+    "sample",
+    "object_caption",
+    "local_caption",
+    "generate",
+    "refine",
+    "verify",
+    "assemble",
+)
+"""In the order in which a build runs them."""
+
+SPENT = ("requests", "tokens_in", "tokens_out")
+"""What the texts of a shard took, in its manifest's details; answers from the request cache count as when paid."""
+
 REJECTED_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

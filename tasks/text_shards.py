@@ -15,7 +15,7 @@ from talking_points.descriptions.prompts import prompt_digest
 from talking_points.records import Candidate
 from tasks.answers import Answer
 from tasks.request_cache import RequestCache
-from tasks.shards import Manifest, Order, ShardFailed, ShardWriter
+from tasks.shards import SPENT, Manifest, Order, ShardFailed, ShardWriter
 from tasks.storage import Storage
 
 TEXT_SCHEMA = pa.schema(
@@ -84,10 +84,10 @@ def commit_texts(
             continue
         texts.append({"id": row.id, "text": answer.text, "attempts": (attempts or {}).get(row.id, 1)})
     check_share(writer, len(rows))
-    tokens = sum(answer.tokens for answer in answers.values())
+    spent = {name: sum(getattr(answer, name) for answer in answers.values()) for name in SPENT}
     written_by = json.dumps(writer.order["settings"]["step"], sort_keys=True)
     table = pa.Table.from_pylist(texts, schema=TEXT_SCHEMA.with_metadata({"step": written_by}))
-    return writer.commit(table, {"tokens": tokens, **(details or {})})
+    return writer.commit(table, {**spent, **(details or {})})
 
 
 def check_share(writer: ShardWriter, rows: int) -> None:

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.records import CANDIDATE_SCHEMA, Candidate, Region, derive_seed, stable_id
+from talking_points.records import CANDIDATE_SCHEMA, Candidate, MaskCrop, Region, derive_seed, stable_id
 
 CANDIDATE = Candidate(
     id="a",
@@ -51,7 +51,23 @@ def test_masks_are_made_once_and_only_when_asked_for() -> None:
     assert made == []
     assert region.mask is region.mask
     assert made == [1]
-    assert Region("dog", "dog", 11, (0, 0, 2, 2)).mask is None
+    bare = Region("dog", "dog", 11, (0, 0, 2, 2))
+    assert bare.mask is None
+    assert bare.crop is None
+
+
+def test_a_region_has_its_mask_and_its_crop_whichever_the_source_loads() -> None:
+    whole = np.zeros((4, 5), bool)
+    whole[1:3, 2:4] = [[True, False], [True, True]]
+    crop = MaskCrop((4, 5), slice(1, 3), slice(2, 4), whole[1:3, 2:4])
+    cropped, full = (Region("dog", "dog", 11, (2, 1, 2, 2), load_mask=load) for load in (lambda: crop, lambda: whole))
+    assert cropped.crop is crop
+    for region in (cropped, full):
+        assert region.crop is not None
+        assert region.mask is not None
+        assert np.array_equal(region.mask, whole)
+        assert np.array_equal(whole[region.crop.rows, region.crop.columns], region.crop.mask)
+        assert region.crop.shape == whole.shape
 
 
 @given(st.lists(st.text(), min_size=2, max_size=4), st.integers(0, 2**31))

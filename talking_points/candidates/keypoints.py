@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.config import KeypointConfig
-from talking_points.records import ImageRecord, Mask
+from talking_points.records import ImageRecord, MaskCrop
 
 CROP_MARGIN = 32
 """Pixels around a part in the second pass. SIFT ignores 5 pixels at each border of an octave, which is 20 pixels of the
@@ -52,7 +52,7 @@ class PointInPart:
 class _Part:
     object_index: int
     part_index: int
-    mask: Mask
+    crop: MaskCrop
     area: int
 
 
@@ -93,15 +93,15 @@ def _usable_parts(record: ImageRecord, config: KeypointConfig, reasons: Counter[
     parts = []
     for object_index, annotated in enumerate(record.objects):
         for part_index, part in enumerate(annotated.parts):
-            mask = part.mask
-            if mask is None:
+            crop = part.crop
+            if crop is None:
                 reasons["part_without_mask"] += 1
                 continue
-            area = int(np.count_nonzero(mask))
+            area = int(np.count_nonzero(crop.mask))
             if area < config.min_part_area:
                 reasons["part_below_min_area"] += 1
                 continue
-            parts.append(_Part(object_index, part_index, mask, area))
+            parts.append(_Part(object_index, part_index, crop, area))
     return parts
 
 
@@ -145,23 +145,22 @@ def _best_per_part(
     return best
 
 
-def _owners(positions: NDArray[np.float32], parts: Sequence[_Part], margin: int) -> NDArray[np.int64]:
+def _owners(positions: NDArray[np.float32], parts: Sequence[_Part], margin: int) -> NDArray[np.signedinteger]:
     """For each position (N, 2) the index of the smallest part whose mask holds its pixel, or -1."""
-    height, width = parts[0].mask.shape
-    columns, rows = np.rint(positions).astype(np.int64).T
-    allowed = (columns >= margin) & (columns < width - margin) & (rows >= margin) & (rows < height - margin)
-    owners = np.full(len(positions), -1, dtype=np.int64)
-    candidates = np.flatnonzero(allowed)
-    columns, rows = columns[candidates], rows[candidates]
+    height, width = parts[0].crop.shape
+    owners = np.full((height, width), -1, dtype=np.min_scalar_type(-len(parts)))  # one byte a pixel, as a rule
     # From the largest to the smallest, so that a smaller part overrides; among equal areas the first annotated wins.
     for index in sorted(range(len(parts)), key=lambda index: (-parts[index].area, -index)):
-        owners[candidates[parts[index].mask[rows, columns]]] = index
-    return owners
+        crop = parts[index].crop
+        np.copyto(owners[crop.rows, crop.columns], index, where=crop.mask)
+    columns, rows = np.rint(positions).astype(np.int64).T
+    allowed = (columns >= margin) & (columns < width - margin) & (rows >= margin) & (rows < height - margin)
+    return np.where(allowed, owners[rows.clip(0, height - 1), columns.clip(0, width - 1)], -1)
 
 
 def _crops(parts: Sequence[_Part], empty: list[int]) -> list[tuple[tuple[int, int, int, int], list[int]]]:
     """Windows (x0, y0, x1, y1) and the parts to look for in each: one per part, or one for all if that is less work."""
-    windows = [_window(parts[index].mask) for index in empty]
+    windows = [_window(parts[index].crop) for index in empty]
     x0, y0, x1, y1 = zip(*windows, strict=True)
     union = (min(x0), min(y0), max(x1), max(y1))
     if sum(map(_area, windows)) >= _area(union):
@@ -169,9 +168,10 @@ def _crops(parts: Sequence[_Part], empty: list[int]) -> list[tuple[tuple[int, in
     return [(window, [index]) for window, index in zip(windows, empty, strict=True)]
 
 
-def _window(mask: Mask) -> tuple[int, int, int, int]:
-    height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+def _window(crop: MaskCrop) -> tuple[int, int, int, int]:
+    height, width = crop.shape
+    rows = crop.rows.start + np.flatnonzero(crop.mask.any(axis=1))
+    columns = crop.columns.start + np.flatnonzero(crop.mask.any(axis=0))
     x0, y0 = (max(0, int(start) - CROP_MARGIN) // CROP_ALIGNMENT * CROP_ALIGNMENT for start in (columns[0], rows[0]))
     return x0, y0, min(width, int(columns[-1]) + 1 + CROP_MARGIN), min(height, int(rows[-1]) + 1 + CROP_MARGIN)
 

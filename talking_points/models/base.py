@@ -65,18 +65,31 @@ class TalkingPointsModel(OmgLlavaModel):
         return any(f".layers.{block}." in name for block in range(blocks - last, blocks))
 
     def read_language(self, inputs: LanguageInputs) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Run the language model over whole turns.
+        """Run the language model over whole turns; those about one image share one reading of it, gradients included.
 
-        Returns hidden states (N, L, D) after the final norm, labels (N, L), and where each token of a turn went.
+        Returns hidden states (N, L, D) after the final norm, labels (N, L), and the columns of each turn's last tokens.
+        With a shared image its tokens, to which nothing answers, are not among the L.
         """
-        batch = self.splice(inputs)
+        cache = None
+        if self._shares_images(inputs):
+            batch, mask, cache = self.read_prefix(inputs)
+        else:
+            batch = self.splice(inputs)
+            mask = batch.attention_mask
         output = self.language_model.model(
             inputs_embeds=batch.inputs_embeds,
-            attention_mask=batch.attention_mask.long(),
+            attention_mask=mask.long(),
             position_ids=batch.position_ids,
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
         )
         return output.last_hidden_state, batch.labels, batch.offsets
+
+    def _shares_images(self, inputs: LanguageInputs) -> bool:
+        # Recomputing activations in the backward pass leaves no cache to share.
+        return len(inputs.image_index.unique()) < len(inputs.turns) and not (
+            self.training and self.is_activation_checkpointing
+        )
 
     def answer_logits(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the answers' tokens only: (M, V), with their ids (M,) and the turn of each (M,).

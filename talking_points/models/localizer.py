@@ -97,6 +97,13 @@ class PointLocalizer(TalkingPointsModel):
         ends = [self._seg_position(turn) + 1 for turn in turns]
         return [Turn(turn.ids[:end], turn.labels[:end]) for turn, end in zip(turns, ends, strict=True)]
 
+    def _at_seg(self, hidden: Tensor, turns: Sequence[Turn], offsets: Sequence[Tensor]) -> Tensor:
+        """Hidden states (N, D) at [SEG], whose place is counted from the end of a turn."""
+        columns = [
+            offset[self._seg_position(turn) - len(turn.ids)] for offset, turn in zip(offsets, turns, strict=True)
+        ]
+        return hidden[torch.arange(len(turns), device=hidden.device), torch.stack(columns).to(hidden.device)]
+
     def _seg_position(self, turn: Turn) -> int:
         return int((turn.ids == self.config.seg_token_id).nonzero()[-1])
 
@@ -145,10 +152,7 @@ class PointLocalizer(TalkingPointsModel):
             turns = self.turns(descriptions)
         same_length(turns=turns, image_index=index)
         hidden, labels, offsets = self.read_language(LanguageInputs(turns, features, index))
-        columns = torch.stack(
-            [offset[self._seg_position(turn)] for offset, turn in zip(offsets, turns, strict=True)]
-        ).to(hidden.device)
-        coordinates = self.coordinates(hidden[torch.arange(len(columns), device=hidden.device), columns])
+        coordinates = self.coordinates(self._at_seg(hidden, turns, offsets))
         if points is None:
             return LocalizerOutput(coordinates=coordinates)
         sizes = features.image_sizes[index.to(features.image_sizes.device)].to(coordinates.device)
@@ -205,15 +209,8 @@ class PointLocalizer(TalkingPointsModel):
         return pixels.clip(0, sizes.numpy() - 1)
 
     def _locate(self, inputs: LanguageInputs) -> Tensor:
-        """Coordinates of a batch; texts about one image share the reading of that image."""
+        """Coordinates of a batch, for which nothing behind [SEG] is read."""
         cut = [self._seg_position(turn) + 1 for turn in inputs.turns]
         turns = [Turn(turn.ids[:end], turn.labels[:end]) for turn, end in zip(inputs.turns, cut, strict=True)]
-        rest, mask, cache = self.read_prefix(replace(inputs, turns=turns))
-        output = self.language_model.model(
-            inputs_embeds=rest.inputs_embeds,
-            attention_mask=mask.long(),
-            position_ids=rest.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return self.coordinates(output.last_hidden_state[:, -1])
+        hidden, _, offsets = self.read_language(replace(inputs, turns=turns))
+        return self.coordinates(self._at_seg(hidden, turns, offsets))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from talking_points.models.configuration import TalkingPointsConfig
@@ -58,6 +58,9 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128) -> Ta
         gaussian_sigma=64.0 * image_size / 1024,
         lora_rank=8,
         lora_alpha=4.0,
+        question="{keypoint}",
+        localizer_question="{description}",
+        localizer_answer="[SEG]",
         train_lora=False,
         train_language_model=True,
         train_vocabulary=True,
@@ -66,10 +69,19 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128) -> Ta
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 1024) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with OMG-LLaVA's special tokens, learnt from texts. Any string can be encoded."""
-    markers = ["<unk>", "<s>", "</s>", "<|im_start|>", TURN_END, *SPECIAL_TOKENS]
+    """A byte-level BPE tokenizer with OMG-LLaVA's special tokens, learnt from texts. Any string can be encoded.
+
+    Tokens may span words up to a punctuation mark (SuperBPE, Liu et al. 2025): descriptions repeat some hundred
+    phrases, so that a sentence of 70 words is some 25 tokens. The words of the chat template are tokens of their own.
+    """
+    markers = ["<unk>", "<s>", "</s>", "<|im_start|>", TURN_END, *SPECIAL_TOKENS, "user\n", "assistant\n", "\n"]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("[,.;:!?]"), "merged_with_previous"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,

@@ -213,14 +213,18 @@ def explained(failure: str) -> Iterator[None]:
 
     try:
         yield
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        raise PublishError(f"{failure}: {_first_line(error)}\n{_advice(error)}", status) from None
-    except (httpx2.TransportError, ConnectionError) as error:
-        raise PublishError(
-            f"{failure}: the connection to {_endpoint()} broke ({_without_token(repr(error))})\n"
-            "run the same command again; what was uploaded is not sent twice"
-        ) from None
+    except (HfHubHTTPError, httpx2.TransportError, ConnectionError, RuntimeError) as raised:
+        # The upload of a large file wraps its error once more.
+        error = raised.__cause__ if isinstance(raised, RuntimeError) else raised
+        if isinstance(error, HfHubHTTPError):
+            status = error.response.status_code
+            raise PublishError(f"{failure}: {_first_line(error)}\n{_advice(error)}", status) from None
+        if isinstance(error, httpx2.TransportError | ConnectionError):
+            raise PublishError(
+                f"{failure}: the connection to {_endpoint()} broke ({_without_token(repr(error))})\n"
+                "run the same command again; what was uploaded is not sent twice"
+            ) from None
+        raise
 
 
 def _advice(error: HfHubHTTPError) -> str:

@@ -128,7 +128,7 @@ class Ade20kPart234(Source):
             except BadAnnotationError as error:
                 self.skip(error.reason, f"{entry.image_path}: {error.detail}")
                 continue
-            rows, columns, mask = region.crop()
+            _, rows, columns, mask = region.crop()
             crop = ObjectCrop.cut(mask, rows, columns, parts, self._part_tables[category])
             found.append(_Instance(category, crop, region.exact, _listed_parts(annotation)))
         return found

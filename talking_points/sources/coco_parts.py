@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask
+from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask, MaskCrop
 from talking_points.sources.labels import ObjectLabel, PartLabel
 
 Rle = Mapping[str, Any]
@@ -52,11 +52,12 @@ class Outline:
         """Bool array (height, width)."""
         return np.ascontiguousarray(coco_mask.decode(self.rle).view(np.bool_))
 
-    def crop(self) -> tuple[slice, slice, Mask]:
-        """Rows and columns of the box, and the mask inside it."""
+    def crop(self) -> MaskCrop:
+        """The mask in the box of the region."""
         x, y, width, height = map(int, self.box)
         rows, columns = slice(y, y + height), slice(x, x + width)
-        return rows, columns, np.ascontiguousarray(coco_mask.decode(self.rle)[rows, columns].view(np.bool_))
+        inside = np.ascontiguousarray(coco_mask.decode(self.rle)[rows, columns].view(np.bool_))
+        return MaskCrop(tuple(self.rle["size"]), rows, columns, inside)
 
     def intersection(self, other: Outline) -> Outline:
         return Outline(coco_mask.merge([self.rle, other.rle], intersect=True), self.exact)
@@ -78,10 +79,10 @@ def outlined_object(
         whole.box,
         instance_exact,
         tuple(
-            AnnotatedPart(part.part, part.label, part.id, own.box, load_mask=own.mask, mask_exact=own.exact)
+            AnnotatedPart(part.part, part.label, part.id, own.box, load_mask=own.crop, mask_exact=own.exact)
             for part, own in parts
         ),
-        load_mask=whole.mask,
+        load_mask=whole.crop,
         mask_exact=whole.exact,
     )
 

@@ -5,7 +5,7 @@ Photographs have many small regions; all work past the first look at a map is do
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask
+from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask, MaskCrop
 from talking_points.sources.labels import Vocabulary
 from talking_points.sources.protocol import SkippedImage
 
@@ -35,15 +35,10 @@ def present_values(labels: NDArray[np.integer], count: int, ignore: frozenset[in
 
 
 def _distinct(labels: NDArray[np.integer]) -> list[int]:
-    """The values that occur, ascending. Histograms are many times faster here than ``np.unique``."""
-    if labels.dtype == np.uint8:
-        return np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256])).tolist()
-    if labels.dtype == np.uint16:
-        low = np.minimum(labels, 255).astype(np.uint8)
-        values = _distinct(low)
-        if np.count_nonzero(low == 255) == np.count_nonzero(labels == 65535):  # nothing between 254 and 65535
-            return [65535 if value == 255 else value for value in values]
-    return np.unique(labels).tolist()
+    """The values that occur, ascending. Maps consist of long runs; one value of each is enough to look at."""
+    flat = labels.ravel()
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return np.unique(np.append(flat[:1], flat[starts])).tolist()
 
 
 def part_tables(vocabulary: Vocabulary) -> NDArray[np.uint8]:
@@ -58,6 +53,20 @@ def bounds(mask: Mask) -> tuple[slice, slice]:
     """Rows and columns of the box of a mask's pixels; empty slices for an empty mask."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return slice(y, y + height), slice(x, x + width)
+
+
+def shifted(span: slice, by: int) -> slice:
+    """The span moved by that many pixels, as from a crop to its image."""
+    return slice(span.start + by, span.stop + by)
+
+
+def _box(rows: slice, columns: slice) -> Box:
+    return (
+        float(columns.start),
+        float(rows.start),
+        float(columns.stop - columns.start),
+        float(rows.stop - rows.start),
+    )
 
 
 @dataclass(frozen=True)
@@ -85,37 +94,10 @@ class ObjectCrop:
         own = np.bitwise_or(own, mask.view(np.uint8) - np.uint8(1), dtype=np.uint8)  # 255 = NO_PART off the mask
         return cls(parts.shape, rows, columns, mask, own)
 
-    @property
-    def box(self) -> Box:
-        height, width = self.mask.shape
-        return (float(self.columns.start), float(self.rows.start), float(width), float(height))
-
-    def part_boxes(self, candidates: Iterable[int]) -> dict[int, Box]:
-        """The box of every part among the ``candidates`` that has a pixel, by part id."""
-        boxes: dict[int, Box] = {}
-        for part_id in candidates:
-            x, y, width, height = cv2.boundingRect((self.parts == part_id).view(np.uint8))
-            if width:
-                boxes[part_id] = (
-                    float(self.columns.start + x),
-                    float(self.rows.start + y),
-                    float(width),
-                    float(height),
-                )
-        return boxes
-
-    def full_mask(self) -> Mask:
-        """The object's mask, bool (height, width) of the image."""
-        return self._uncropped(self.mask)
-
-    def part_mask(self, part_id: int) -> Mask:
-        """A part's mask, bool (height, width) of the image."""
-        return self._uncropped(self.parts == part_id)
-
-    def _uncropped(self, mask: Mask) -> Mask:
-        full = np.zeros(self.shape, dtype=np.bool_)
-        full[self.rows, self.columns] = mask
-        return full
+    def part_crop(self, part_id: int, rows: slice, columns: slice) -> MaskCrop:
+        """The mask of a part that lies within ``rows``, ``columns`` of the image."""
+        y, x = self.rows.start, self.columns.start
+        return MaskCrop(self.shape, rows, columns, self.parts[shifted(rows, -y), shifted(columns, -x)] == part_id)
 
     def annotated(
         self,
@@ -125,23 +107,29 @@ class ObjectCrop:
         instance_exact: bool,
         mask_exact: bool = True,
     ) -> AnnotatedObject:
-        """The object as a record, its parts in the order of their ids; masks are uncropped on access.
+        """The object as a record, its parts in the order of their ids.
 
         ``present``: the part ids that occur in the image.
         """
         parts = []
-        for part_id, box in self.part_boxes(id for id in vocabulary.part_ids[object_id] if id in present).items():
-            part = vocabulary.parts[part_id]
-            load = partial(self.part_mask, part_id)
+        for part_id in vocabulary.part_ids[object_id]:
+            if part_id not in present:
+                continue
+            rows, columns = bounds(self.parts == part_id)
+            if rows.start == rows.stop:
+                continue
+            rows, columns = shifted(rows, self.rows.start), shifted(columns, self.columns.start)
+            part, box = vocabulary.parts[part_id], _box(rows, columns)
+            load = partial(self.part_crop, part_id, rows, columns)
             parts.append(AnnotatedPart(part.part, part.label, part.id, box, load_mask=load, mask_exact=mask_exact))
         label = vocabulary.objects[object_id]
         return AnnotatedObject(
             label.name,
             label.label,
             label.id,
-            self.box,
+            _box(self.rows, self.columns),
             instance_exact,
             tuple(parts),
-            load_mask=self.full_mask,
+            load_mask=lambda: MaskCrop(self.shape, self.rows, self.columns, self.mask),
             mask_exact=mask_exact,
         )

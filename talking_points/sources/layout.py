@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from talking_points.sources.protocol import SkippedImage, Source, SourceError
@@ -119,7 +120,18 @@ def has_files(folder: Path, extensions: frozenset[str]) -> bool:
 
 
 def _is_inside(root: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(root)
+    try:
+        if path.is_symlink():
+            return path.resolve().is_relative_to(root)
+    except OSError:  # the file system cannot hold such a name; opening it will say so
+        pass
+    return _folder_is_inside(root, path.parent)
+
+
+@lru_cache(maxsize=4096)
+def _folder_is_inside(root: Path, folder: Path) -> bool:
+    """Asked again for every file of a folder; resolving its links takes longer than opening the file."""
+    return folder.resolve().is_relative_to(root)
 
 
 def inside(root: Path, relative: str) -> Path:

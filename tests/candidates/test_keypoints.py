@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from talking_points.candidates.keypoints import select_keypoints
 from talking_points.config import KeypointConfig
+from talking_points.records import MaskCrop
+from talking_points.sources.label_maps import bounds
 from tests.candidates.scenes import HEIGHT, WIDTH, blob, canvas, dog, part, record, rectangle, texture
 
 PER_PART = KeypointConfig(per="part")
@@ -95,6 +99,25 @@ def test_a_smooth_part_is_reached_by_the_second_pass_and_says_so():
     assert not reasons
     (point,), _ = select_keypoints(record(pixels, dog(smooth)), KeypointConfig())
     assert point.low_contrast
+
+
+@pytest.mark.parametrize("config", [KeypointConfig(), PER_PART])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_masks_cut_down_to_their_boxes_give_the_same_points(smooth: bool, config: KeypointConfig):
+    pixels = canvas() if smooth else texture()
+    blob(pixels, 90, 70, contrast=5)
+    # Overlapping parts of several areas, one of them not convex.
+    hollow = rectangle(20, 20, 150, 120) & ~rectangle(40, 0, 9, 99)
+    masks = [rectangle(60, 40, 90, 70), rectangle(80, 60, 30, 30), hollow]
+    whole = [part("torso", mask) for mask in masks]
+    cut = [
+        replace(piece, load_mask=partial(MaskCrop, mask.shape, rows, columns, mask[rows, columns]))
+        for piece, mask in zip(whole, masks, strict=True)
+        for rows, columns in [bounds(mask)]
+    ]
+    expected = select_keypoints(record(pixels, dog(*whole)), config)
+    assert expected[0]
+    assert select_keypoints(record(pixels, dog(*cut)), config) == expected
 
 
 def test_several_smooth_parts_that_share_a_crop_each_get_their_own_point():

@@ -19,7 +19,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class _Hub(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         known = self.path.partition("?")[0] in ("/api/models/org/known", "/api/models/org/known/revision/v1")
         body = json.dumps({"id": "org/known", "sha": COMMIT} if known else {"error": "not found"}).encode()
         self.send_response(200 if known else 404)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.modeling import LanguageInputs
 from talking_points.models.presets import tiny_config
@@ -31,8 +32,13 @@ def _configured(tokenizer, **fields) -> PointLocalizer:
     return model
 
 
-def test_the_question_and_its_answer_are_the_papers(localizer):
+def test_the_question_and_its_answer_are_the_papers(tokenizer):
+    paper = TalkingPointsConfig()
+    localizer = _configured(
+        tokenizer, localizer_question=paper.localizer_question, localizer_answer=paper.localizer_answer
+    )
     [turn] = localizer.turns(["the [SEG] left <image> ear"])
+    assert localizer.tokenizer is not None
     text = localizer.tokenizer.decode([index for index in turn.ids.tolist() if index != -200])
     assert text == (
         "<s><|im_start|>user\n\nPlease segment region1: the left ear<|im_end|>\n"

@@ -42,7 +42,7 @@ def test_run_lengths_of_both_kinds_give_the_mask_back(encode: Any, mask: Mask) -
     assert np.array_equal(region.mask(), mask)
     assert region.area == mask.sum()
     if mask.any():
-        rows, columns, crop = region.crop()
+        _, rows, columns, crop = region.crop()
         assert np.array_equal(mask[rows, columns], crop)
         assert crop.sum() == mask.sum()
         assert region.box == (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)

@@ -54,8 +54,8 @@ def test_a_manifest_holds_until_a_byte_changes(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     writer = ShardWriter(order(), storage)
     writer.reject({"id": "b", "source": "s", "image_path": "i.jpg"}, "truncated", "after 5 tokens", "The poi")
-    result = sealed(writer.commit(pa.table({"id": ["a"]}), {"tokens": 4}))
-    assert (result["rows"], result["rejected"], result["details"]) == (1, {"truncated": 1}, {"tokens": 4})
+    result = sealed(writer.commit(pa.table({"id": ["a"]}), {"tokens_in": 4}))
+    assert (result["rows"], result["rejected"], result["details"]) == (1, {"truncated": 1}, {"tokens_in": 4})
     assert holds(storage, result)
     rejected = rejected_path(result)
     assert rejected is not None

@@ -168,10 +168,13 @@ class OpenAIBackend:
                 async with self._slots:
                     return await self._ask(request)
             except _Retry as retry:
-                if attempt + 1 == self._attempts:
+                last = attempt + 1 == self._attempts
+                # Waiting happens outside the slot: others go on meanwhile. A server that asks for a pause gets it
+                # after the last try too: the caller may ask again for this row.
+                if not last or retry.wait is not None:
+                    await asyncio.sleep(_delay(attempt, retry.wait))
+                if last:
                     return retry.error
-                # Waiting happens outside the slot: others go on meanwhile.
-                await asyncio.sleep(_delay(attempt, retry.wait))
             except httpx.ConnectError as error:
                 if attempt + 1 == self._attempts:
                     raise self._gone(error) from error

@@ -264,7 +264,6 @@ class OmgLlavaModel(PreTrainedModel):
     def _prompt_tokens(self, prompts: Tensor | None) -> Sequence[Tensor]:
         return [] if prompts is None else list(self.projector.queries(prompts)[:, None])
 
-    @torch.no_grad()
     def read_prefix(self, inputs: LanguageInputs) -> tuple[SplicedBatch, Tensor, Cache]:
         """Let the language model read everything up to the image once per image, for turns that then go on.
 

@@ -1,0 +1,231 @@
+"""How fast training steps are, against the plain way of doing the same, with random weights.
+
+    python benchmarks/training.py                      the tiny preset on the CPU; the 7B too where a GPU is present
+    python benchmarks/training.py --sizes 7b --batch-size 8
+
+Plain means: images encoded in every step instead of once, one description generated at a time, policy and reference
+scored one sequence at a time with adapters in every block. The figures are the last line of the output, as JSON.
+CPU figures are per CPU-second of the process, so that a busy machine does not change them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.models.presets import paper_config, special_token_ids, text_token_ids, tiny_config, train_tokenizer
+from talking_points.training.adaptation import Samples, never_written, prepare_adaptation, sample, score
+from talking_points.training.config import AdaptConfig, FeatureConfig
+from talking_points.training.data import PointExample, PointSet
+from talking_points.training.features import PointFeatures
+from talking_points.training.grpo import group_advantages, grpo_loss
+from talking_points.training.localizer import rewarded
+from talking_points.training.rewards import neg_mse
+from talking_points.training.words import Facts
+
+DESCRIPTION = (
+    "The point is on the dog, which is toward the left of the image and vertically centered, on its head, toward the "
+    "upper right of the dog, and within the head it is slightly left of the center, in a region showing a small, "
+    "round, dark brown spot set off against a beige surface."
+)
+GROUP = 3
+
+
+def points(images: int, per_image: int, side: int) -> PointSet:
+    """Random points on noise."""
+    random = np.random.default_rng(0)
+    pixels = {str(i): random.integers(0, 255, (side, side, 3), dtype=np.uint8) for i in range(images)}
+    facts = Facts("dog", "head", "is in the center of the image", None, None, 0, 1)
+    examples = [
+        PointExample(
+            f"{image}-{number}", image, "noise", (float(x), float(y)), (side, side), (0, 0, side, side), None, facts,
+            DESCRIPTION,
+        )
+        for image in pixels
+        for number, (x, y) in enumerate(random.integers(0, side, (per_image, 2)))
+    ]  # fmt: skip
+    return PointSet(examples, lambda wanted: ((i, Image.fromarray(pixels[i])) for i in pixels if i in wanted))
+
+
+def models(size: str, device: str) -> tuple[PointDescriptor, PointLocalizer]:
+    """A descriptor and a localizer with random weights; the 7B's language model in bfloat16."""
+    tokenizer = train_tokenizer([DESCRIPTION], 400)
+    made = []
+    for kind in (PointDescriptor, PointLocalizer):
+        if size == "7b":
+            config = paper_config()
+            config.text_config.update(text_token_ids(tokenizer))
+            for name, value in special_token_ids(tokenizer).items():
+                setattr(config, name, value)
+        else:
+            config = tiny_config(tokenizer)
+            if size == "medium":
+                config.text_config.hidden_size, config.text_config.num_hidden_layers = 512, 8
+                config.text_config.intermediate_size, config.text_config.num_attention_heads = 1408, 8
+                config.text_config.head_dim = 64
+        torch.manual_seed(0)
+        with torch.device(device):
+            model = kind(config)
+        model.tokenizer = tokenizer
+        if size == "7b":
+            model.language_model.to(torch.bfloat16)
+            model.projector.to(torch.bfloat16)
+            model.text_projector.to(torch.bfloat16)
+        made.append(model)
+    return made[0], made[1]
+
+
+def rate(work: Callable[[], int], device: str, repeats: int = 3) -> float:
+    """Samples per second (GPU) or per CPU-second: the best of some repeats after one that is not counted."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    best = 0.0
+    for repeat in range(repeats + 1):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = clock()
+        count = work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, count / (clock() - start)) if repeat else 0.0
+    return best
+
+
+def stepped(model: torch.nn.Module, loss: torch.Tensor) -> None:
+    """Backward, and gradients thrown away."""
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+def supervised(model: PointDescriptor | PointLocalizer, data: PointSet, known: PointFeatures, cached: bool) -> int:
+    """One supervised step, from cached or from freshly encoded features; returns the number of samples."""
+    examples = list(data.examples)
+    arguments: dict[str, Any] = {"descriptions": [example.text for example in examples]}
+    if cached:
+        features, index, point_features = known.batch(examples)
+        arguments |= {"features": features.to(model.device), "image_index": index}
+        if point_features is not None:
+            arguments["point_features"] = point_features
+    else:
+        pictures = dict(data.pictures({example.image for example in examples}))
+        arguments["image_index"] = torch.tensor([list(pictures).index(example.image) for example in examples])
+        with torch.no_grad():
+            arguments["features"] = model.encode_pictures(list(pictures.values()))
+    if isinstance(model, PointLocalizer) or not cached:
+        arguments["points"] = data.keypoints
+    stepped(model, model(**arguments).loss)
+    return len(examples)
+
+
+def adapted(
+    model: PointDescriptor, localizer: PointLocalizer, data: PointSet, known: PointFeatures, judged: PointFeatures,
+    config: AdaptConfig,
+) -> int:  # fmt: skip
+    """One step of adaptation; returns the number of sampled descriptions."""
+    samples = sample(model, data.examples, known, config)
+    examples = [
+        replace(e, text=t)
+        for e, t in zip(np.repeat(np.array(data.examples, object), GROUP), samples.texts, strict=True)
+    ]
+    features, index, _ = judged.batch(examples)
+    found = localizer.localize(None, samples.texts, features=features.to(localizer.device), image_index=index)
+    advantages = group_advantages(torch.from_numpy(neg_mse(rewarded(examples, found))).view(-1, GROUP)).flatten()
+    log_probs, reference = score(model, samples, config.last_blocks)
+    stepped(model, grpo_loss(log_probs, reference, advantages.to(log_probs), samples.mask).total)
+    return len(examples)
+
+
+def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: PointSet, config: AdaptConfig) -> int:
+    """The same step one description at a time, nothing shared and nothing cached, backward through every block."""
+    blocks = len(model.language_model.model.layers)
+    for example in data.examples:
+        picture = dict(data.pictures([example.image]))[example.image]
+        scores, texts, found = [], [], []
+        for _ in range(GROUP):
+            features = model.encode_pictures([picture])
+            index = torch.zeros(1, dtype=torch.long)
+            encoded = model.encode_points(features, [example.keypoint], index)
+            inputs = model.language_inputs(features, index, encoded, model.turns(1))
+            tokens = model.generate(
+                inputs,
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=config.max_new_tokens,
+                suppress_tokens=never_written(model),
+            )
+            mask = torch.ones_like(tokens, dtype=torch.bool)
+            texts.append(model.decode(tokens)[0])
+            found.append(localizer.localize([picture], texts[-1:])[0])
+            scores.append((*score(model, Samples(inputs, tokens, mask, texts[-1:], 0), blocks), mask))
+        rewards = neg_mse(rewarded([example] * GROUP, np.stack(found)))
+        for advantage, (log_probs, reference, mask) in zip(
+            group_advantages(torch.tensor(rewards)[None])[0], scores, strict=True
+        ):
+            stepped(model, grpo_loss(log_probs, reference, advantage[None].to(log_probs), mask).total)
+    return GROUP * len(data)
+
+
+def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[str, float]:
+    """All rates of one size."""
+    descriptor, localizer = models(size, device)
+    data = points(max(1, batch_size // 2), 2, 1024 if size == "7b" else 256)
+    figures: dict[str, float] = {}
+    with TemporaryDirectory() as folder:
+        cache = FeatureConfig(folder=Path(folder), limit_gb=10, dtype="bfloat16" if size == "7b" else "float32")
+        known, judged = PointFeatures(descriptor, data, cache), PointFeatures(localizer, data, cache)
+        known.prepare()
+        judged.prepare()
+        for name, model, features in (("sft", descriptor, known), ("localizer", localizer, judged)):
+            model.prepare_training()
+            for way, cached in (("", True), ("_plain", False)):
+                work = lambda m=model, f=features, c=cached: supervised(m, data, f, c)  # noqa: E731
+                figures[f"{name}{way}"] = rate(work, device)
+        config = AdaptConfig(group=GROUP, max_new_tokens=new_tokens)
+        localizer.eval().requires_grad_(False)
+        prepare_adaptation(descriptor, config)
+        descriptor.eval()
+        figures["grpo"] = rate(lambda: adapted(descriptor, localizer, data, known, judged, config), device)
+        descriptor.config.lora_last_blocks = None
+        descriptor.prepare_training()
+        few = data.subset(range(2))
+        figures["grpo_plain"] = rate(lambda: adapted_plainly(descriptor, localizer, few, config), device, repeats=1)
+    for name in ("sft", "localizer", "grpo"):
+        figures[f"{name}_gain"] = figures[name] / figures[f"{name}_plain"]
+    if device == "cuda":
+        figures["peak_gib"] = torch.cuda.max_memory_allocated() / 1024**3
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def main() -> None:
+    """Measure the sizes asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=("tiny", "medium", "7b"))
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--new-tokens", type=int, default=90)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    gpu = torch.cuda.is_available()
+    results = {}
+    for size in options.sizes or (["7b"] if gpu else ["tiny", "medium"]):
+        device = "cuda" if gpu and size == "7b" else "cpu"
+        results[size] = measure(size, device, options.batch_size, options.new_tokens)
+        print(size, device, results[size], flush=True)
+        gc.collect()
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""``adapt-descriptor``: the Point Descriptor on new categories, from points without descriptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from talking_points.config import load_config
+from talking_points.training.config import TrainConfig
+from tasks import train
+
+
+@flow(name="adapt-descriptor", persist_result=False, validate_parameters=False)
+def adapt_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
+    """Adapt a trained descriptor by the reward of a trained localizer (paper, section 3.4) into ``output/adapted``.
+
+    Args:
+        config: path of a YAML file with a ``TrainConfig``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["ap10k.root=/data/ap-10k"]``.
+    """
+    return train.adaptation(load_config(TrainConfig, config, overrides or []))

@@ -1,0 +1,29 @@
+"""``talking-points compare``: two builds side by side on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from talking_points.publishing.comparison import Comparison
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The settings that differ, the numbers of both builds, and how many texts differ."""
+    console = Console()
+    for setting in comparison.settings:
+        console.print(setting, markup=False, highlight=False, soft_wrap=True)
+    table = Table()
+    for column in ("", *comparison.names):
+        table.add_column(escape(column), justify="right" if column else "left", overflow="fold")
+    for name, one, other in comparison.metrics:
+        table.add_row(name, one, other if one == other else f"[bold]{other}[/bold]")
+    console.print(table)
+    first, second = comparison.only
+    console.print(
+        f"{comparison.same} texts are the same, {len(comparison.different)} differ; "
+        f"{first} rows are in the first only, {second} in the second only",
+        highlight=False,
+        soft_wrap=True,
+    )

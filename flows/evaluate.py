@@ -1,0 +1,22 @@
+"""``evaluate``: description sets through a localizer, with controls, intervals, comparisons and the paper's tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from talking_points.config import load_config
+from talking_points.evaluation.config import EvaluateConfig
+from tasks.evaluate import evaluation
+
+
+@flow(name="evaluate", persist_result=False, validate_parameters=False)
+def evaluate(config: str = "configs/evaluate/triplets.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
+    """Evaluate what a configuration names; reports and tables are written into its ``output``.
+
+    Args:
+        config: path of a YAML file with an ``EvaluateConfig``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["sets.human.file=human.jsonl"]``.
+    """
+    return evaluation(load_config(EvaluateConfig, config, overrides or []))

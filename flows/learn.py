@@ -1,0 +1,236 @@
+"""``make learn``: does the whole system learn? From nothing to a table of figures on two CPU cores.
+
+Draws scenes, builds a dataset from them, trains localizers and a descriptor of the tiny preset from random weights,
+adapts the descriptor on animals that it never saw, and writes ``report.json``. Interrupted and run again, it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.local import local_orchestration
+from flows.server import claim_port, orchestrator
+from talking_points.config import load_config
+from talking_points.evaluation.learning import Judges, adaptation_figures, descriptor_figures, ground_truth_report
+from talking_points.evaluation.report import Report
+from talking_points.sources.drawn import draw_sample
+from talking_points.training.config import TrainConfig
+from talking_points.training.data import load_points
+from talking_points.training.stages import (
+    adapted_descriptor,
+    family_points,
+    pretrained_vision,
+    trained_descriptor,
+    trained_localizer,
+)
+
+SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
+
+Job = tuple[Callable[..., dict[str, Any]], TrainConfig, str]
+
+
+def learn(output: Path, quick: bool = False, images: int = 1200, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Run everything into ``output`` and return the report."""
+    start = time.monotonic()
+    images = images // 3 if quick else images
+    dataset, roots = drawn_dataset(output, "standard", images)
+    config = learn_config(output, dataset, roots, quick, overrides)
+
+    # The vision path first; then two processes with one thread each, which two cores serve better than two threads.
+    results = [pretrained_vision(config)]
+    results += in_parallel(jobs(config, quick))
+    seeds = (0,) if quick else (0, 1, 2)
+    adapting: list[Job] = [
+        (adapted_descriptor, config.model_copy(update={"seed": seed}), f"adapted-{seed}") for seed in seeds
+    ]
+    results += in_parallel(adapting)
+
+    report = measured(config, quick, seeds)
+    if not quick:
+        report["hard"] = hard_variant(output, config, images // 4)
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    report |= {
+        "quick": quick,
+        "seconds": round(time.monotonic() - start, 1),
+        "cpu_seconds": round(sum(part.ru_utime + part.ru_stime for part in usage), 1),
+        "images": images * len(SOURCES),
+        "stages": {
+            result["stage"]: {key: result[key] for key in ("seconds", "cpu_seconds", "metrics")} for result in results
+        },
+        "samples": samples(config),
+    }
+    (output / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    (output / "report.md").write_text(table(report), encoding="utf-8")
+    return report
+
+
+def drawn_dataset(output: Path, variant: str, images: int) -> tuple[Path, dict[str, Path]]:
+    """A dataset with a point in every part of drawn scenes; returns it and the roots of the drawn sources."""
+    # Imported late: the orchestrator reads its settings when it is imported.
+    from flows.build_llamapointinpart import build_llamapointinpart
+
+    sample, dataset = output / f"sample-{variant}", output / f"dataset-{variant}"
+    marker = sample / f".drawn-{images}"
+    if not marker.exists():
+        draw_sample(sample, images, variant=variant, workers=2)
+        marker.touch()
+    folders = {"pascal_part116": "PascalPart116", "ade20k_part234": "ADE20KPart234", "partimagenet": "PartImageNet"}
+    roots = {name: sample / folder for name, folder in folders.items()} | {"ap10k": sample / "ap-10k"}
+    settings = [f"output={dataset}", "keypoints.per=part", "sampling.equal_shares=false"]
+    settings += [f"sources.{name}.root={roots[name]}" for name in SOURCES]
+    build_llamapointinpart("configs/build/rules.yaml", settings)
+    return dataset, roots
+
+
+def learn_config(
+    output: Path, dataset: Path, roots: dict[str, Path], quick: bool, overrides: Iterable[str]
+) -> TrainConfig:
+    """``configs/train/learn.yaml`` for this run; a quick run takes a quarter of the steps."""
+    given = [f"output={output / 'train'}", f"dataset={dataset}", f"features.folder={output / 'features'}"]
+    given += [f"vision.sources.{name}={roots[name]}" for name in SOURCES] + [f"ap10k.root={roots['ap10k']}"]
+    config = load_config(TrainConfig, "configs/train/learn.yaml", given)
+    if quick:
+        given += [f"{stage}.max_steps={getattr(config, stage).max_steps // 4}" for stage in ("localizer", "descriptor")]
+        given += [f"adapt.max_steps={(config.adapt.max_steps or 0) // 3}", f"vision.steps={config.vision.steps // 4}"]
+    return load_config(TrainConfig, "configs/train/learn.yaml", [*given, *overrides])
+
+
+def jobs(config: TrainConfig, quick: bool) -> list[Job]:
+    """The supervised trainings: the models, their judges and controls, and in a full run the ablations."""
+    blind = _with(config, "localizer", blind=True)
+    found: list[Job] = [
+        (trained_localizer, config, "localizer"),
+        (trained_descriptor, config, "descriptor"),
+        (trained_localizer, blind, "text-only"),
+        (trained_localizer, config.model_copy(update={"seed": config.seed + 1}), "judge-b"),
+    ]
+    if quick:
+        return found
+    frozen = _with(config, "localizer", model={"train_language_model": False, "train_vocabulary": False})
+    plain = _with(config, "descriptor", model={"keypoint_mask": "predicted"})
+    return [
+        *found,
+        (trained_localizer, frozen, "frozen-lm"),
+        (trained_descriptor, plain, "no-gaussian"),
+        (trained_descriptor, _with(plain, "descriptor", withhold_points=True), "no-location"),
+    ]
+
+
+def in_parallel(work: list[Job], processes: int = 2) -> list[dict[str, Any]]:
+    """Run stages side by side, each in a process of its own."""
+    with ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(stage, config, name) for stage, config, name in work]
+        return [future.result() for future in waiting]
+
+
+def measured(config: TrainConfig, quick: bool, seeds: Iterable[int]) -> dict[str, Any]:
+    """The figures of ``report.json`` from the trained models."""
+    trained = config.output
+    test = load_points(config.dataset, "test", limit=config.limit)
+    judges = Judges.load(trained / "localizer", trained / "judge-b", config.features)
+    truth = ground_truth_report(test, judges, trained / "text-only")
+    described = descriptor_figures(test, trained / "descriptor", judges)
+    family = family_points(config, config.ap10k.test_family)
+    adapted = {seed: trained / f"adapted-{seed}" for seed in seeds}
+    report: dict[str, Any] = {
+        "localizer_gt": truth.mpck,
+        "text_only": truth.controls["text_only"],
+        "shuffled_images": truth.controls["shuffled_images"],
+        "centre": truth.controls["centre"],
+        "descriptor": {**described["ratio"], "part_name": described["words"]["part_named"], **_colours(described)},
+        "grpo": adaptation_figures(family, trained / "descriptor", adapted, judges),
+        "in_domain": described["mpck"]["judge_a"],
+        "details": {"ground_truth": _summary(truth), "descriptor": described},
+    }
+    report["zero_shot"] = report["grpo"]["reward_judge"]["before"]
+    if not quick:
+        frozen = Judges.load(trained / "frozen-lm", None, config.features).reports("ground_truth", test)["judge_a"]
+        plain = descriptor_figures(test, trained / "no-gaussian", judges)
+        nowhere = descriptor_figures(test, trained / "no-location", judges, withheld=True)
+        report |= {
+            "frozen_lm": frozen.mpck,
+            "no_gaussian": plain["mpck"]["judge_a"],
+            "no_location": nowhere["mpck"]["judge_a"],
+        }
+        report["details"] |= {"no_gaussian": plain, "no_location": nowhere}
+    return report
+
+
+def hard_variant(output: Path, config: TrainConfig, images: int) -> dict[str, Any]:
+    """The localizer and the text-only control on scenes with several like objects, where phrases say little."""
+    dataset, _ = drawn_dataset(output, "hard", images)
+    judges = Judges.load(config.output / "localizer", None, config.features)
+    truth = ground_truth_report(load_points(dataset, "test"), judges, config.output / "text-only")
+    return {"localizer_gt": truth.mpck, "text_only": truth.controls["text_only"], "points": truth.points}
+
+
+def samples(config: TrainConfig) -> dict[str, int]:
+    """Points seen by each kind of training."""
+    stages = {"localizer": config.localizer, "descriptor": config.descriptor, "adapt": config.adapt}
+    return {name: (stage.max_steps or 0) * stage.batch_size * stage.accumulation for name, stage in stages.items()}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as a Markdown table of its numbers, nested keys joined by dots."""
+    rows = ["| figure | value |", "|---|---|"]
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                add(f"{prefix}.{key}" if prefix else key, item)
+        elif isinstance(value, int | float):
+            rows.append(f"| {prefix} | {value:.2f} |" if isinstance(value, float) else f"| {prefix} | {value} |")
+
+    add("", {key: value for key, value in report.items() if key not in ("details", "stages")})
+    return "\n".join(rows) + "\n"
+
+
+def _with(config: TrainConfig, section: str, **fields: Any) -> TrainConfig:
+    """The configuration with other fields in one section."""
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=fields)})
+
+
+def _colours(described: dict[str, Any]) -> dict[str, float]:
+    words = described["words"]
+    return {"true_words": words["true_words"], "colour": words["colour"], "colour_chance": words["colour_chance"]}
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {
+        "mpck": report.mpck,
+        "interval": report.interval,
+        "pck": report.pck,
+        "inside_part": report.inside_part,
+        "levels": report.levels,
+        "points": report.points,
+        "above_text_only": report.above_text_only,
+    }
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="folder of the run")] = Path("build/learn"),
+    quick: Annotated[bool, typer.Option("--quick", help="a quarter of the steps, one seed, no ablations")] = False,
+    images: Annotated[int, typer.Option(help="drawn images per source")] = 1200,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of the training configuration")
+    ] = None,
+) -> None:
+    """Learn from drawn scenes and print the table."""
+    local_orchestration(verbose=False)
+    with orchestrator(claim_port()):
+        report = learn(output, quick, images, overrides or [])
+    print(table(report))
+    print(output / "report.json")
+
+
+if __name__ == "__main__":
+    typer.run(main)

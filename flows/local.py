@@ -1,0 +1,20 @@
+"""Settings of a flow that runs from the command line, in this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def local_orchestration(verbose: bool, records: Path | None = None) -> None:
+    """Set them in the environment, where variables that are set already win. Call before importing Prefect.
+
+    Nothing is reported to anybody; ``records`` is the folder of the result records, which belong to a dataset.
+    """
+    if records is not None:
+        os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(records))
+    # A busy machine takes longer to start the orchestrator than its own 20 seconds.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")

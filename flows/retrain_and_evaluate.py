@@ -1,0 +1,35 @@
+"""``retrain-and-evaluate``: train a challenger, judge it against the champion, promote it only when it is better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from talking_points.config import load_config
+from talking_points.evaluation.retraining import RetrainConfig, Retraining
+from tasks import train
+from tasks.evaluate import judge
+
+
+@flow(name="retrain-and-evaluate", persist_result=False, validate_parameters=False)
+def retrain_and_evaluate(
+    config: str = "configs/train/retrain.yaml", overrides: list[str] | None = None
+) -> dict[str, Any]:
+    """Train on the configured revision of the dataset and compare with the champion on the same test points.
+
+    Args:
+        config: path of a YAML file with a ``RetrainConfig``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["train.revision=v2"]``.
+
+    Does nothing when neither data nor configuration nor code has changed since a finished run. After a crash the
+    same run goes on from its last checkpoint. Returns the history's entry of the run.
+    """
+    retraining = Retraining(load_config(RetrainConfig, config, overrides or []))
+    before = retraining.finished()
+    if before is not None:
+        return {**before, "changed": False}
+    train.vision(retraining.train)
+    train.localizer(retraining.train)
+    train.descriptor(retraining.train)
+    return {**judge(retraining), "changed": True}

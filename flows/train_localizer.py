@@ -1,0 +1,26 @@
+"""``train-localizer``: the Point Localizer from a dataset of triplets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from talking_points.config import load_config
+from talking_points.training.config import TrainConfig
+from tasks import train
+
+
+@flow(name="train-localizer", persist_result=False, validate_parameters=False)
+def train_localizer(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
+    """Train the localizer that a configuration describes into ``output/localizer``.
+
+    Args:
+        config: path of a YAML file with a ``TrainConfig``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["dataset=org/name", "localizer.epochs=3"]``.
+
+    Run again after an interruption it goes on from the last checkpoint; finished it is taken as it is.
+    """
+    settings = load_config(TrainConfig, config, overrides or [])
+    train.vision(settings)
+    return train.localizer(settings)

@@ -1,0 +1,75 @@
+"""Evaluation configuration: which descriptions, found by which localizer, scored by which definition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from talking_points.config import Section, StepConfig
+from talking_points.evaluation.pck import DEFINITIONS, PckDefinition
+from talking_points.training.config import FeatureConfig
+
+MARKED_POINT = (
+    "A small red circle with a dot in its center marks one point of the image. Describe in one sentence where this "
+    "point is, so that somebody who sees the image without the mark can find it: where the object is in the image, "
+    "which part of it the point is on and where that part is on the object, where the point is on the part, and what "
+    "it looks like there. Left and right are the viewer's. Do not mention the mark."
+)
+
+
+class DescriptionSet(Section):
+    """Where descriptions come from: exactly one of the fields, or none of them for the ground truth."""
+
+    descriptor: str | None = Field(default=None, description="folder or Hub repository of a Point Descriptor")
+    file: Path | None = Field(default=None, description="JSONL or Parquet with the columns id and description")
+    backend: StepConfig | None = Field(default=None, description="a vision model that is shown each point, marked")
+    question: str = Field(default=MARKED_POINT, description="what the backend is asked")
+
+    @model_validator(mode="after")
+    def _one(self) -> DescriptionSet:
+        if sum(source is not None for source in (self.descriptor, self.file, self.backend)) > 1:
+            raise ValueError("give one of descriptor, file and backend, or none of them for the ground truth")
+        return self
+
+
+class FamilyConfig(Section):
+    """The labelled keypoints of one family of AP-10K (paper, section 4.2)."""
+
+    root: Path
+    family: Literal["Bovidae", "Canidae"] = "Canidae"
+
+
+class EvaluateConfig(Section):
+    """Everything that ``evaluate`` needs."""
+
+    output: Path
+    dataset: str | None = Field(default=None, description="folder or Hub repository of the triplets")
+    ap10k: FamilyConfig | None = Field(default=None, description="keypoints of AP-10K instead of a dataset")
+    revision: str | None = None
+    split: str = "test"
+    limit: int | None = Field(default=None, ge=1, description="at most so many points, drawn by seed")
+    seed: int = 0
+    localizer: str = Field(description="folder or Hub repository of the Point Localizer that finds the descriptions")
+    text_only: str | None = Field(default=None, description="a localizer trained with localizer.blind, the control")
+    definition: Literal["talking_points", "mp100"] = "talking_points"
+    sets: dict[str, DescriptionSet] = Field(default_factory=lambda: {"ground_truth": DescriptionSet()})
+    features: FeatureConfig = FeatureConfig()
+
+    @model_validator(mode="after")
+    def _points(self) -> EvaluateConfig:
+        if (self.dataset is None) == (self.ap10k is None):
+            raise ValueError("give either dataset or ap10k")
+        if self.ap10k is not None:
+            empty = [name for name, source in self.sets.items() if source == DescriptionSet()]
+            if empty:
+                raise ValueError(
+                    f"AP-10K has no descriptions of its own: give {', '.join(empty)} a descriptor or a file"
+                )
+        return self
+
+    @property
+    def pck(self) -> PckDefinition:
+        """The definition by its name."""
+        return DEFINITIONS[self.definition]

@@ -1,0 +1,100 @@
+"""Descriptions of the same points by different authors: the dataset, our descriptor, a file, any vision model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.json
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from talking_points.config import ConfigError
+from talking_points.descriptions.backends import open_backend
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.evaluation.config import DescriptionSet
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.records import derive_seed
+from talking_points.training.config import FeatureConfig
+from talking_points.training.data import PointSet
+from talking_points.training.descriptor import descriptions
+
+
+def described(points: PointSet, source: DescriptionSet, features: FeatureConfig, seed: int = 0) -> PointSet:
+    """The points with the texts of a description set.
+
+    Points that the set does not describe are left out. Raises ``ConfigError`` when that are all of them.
+    """
+    if source.descriptor is not None:
+        model = PointDescriptor.from_pretrained(source.descriptor)
+        written = descriptions(model.eval(), points, features)
+        texts = {example.id: text for example, text in zip(points.examples, written, strict=True)}
+    elif source.file is not None:
+        texts = read_descriptions(source.file)
+    elif source.backend is not None:
+        texts = asked(points, source, seed)
+    else:
+        return points
+    found = points.with_texts(texts)
+    if not len(found):
+        raise ConfigError(
+            f"none of the {len(texts)} descriptions is of one of the {len(points)} points: compare the ids"
+        )
+    return found
+
+
+def read_descriptions(path: Path) -> dict[str, str]:
+    """Descriptions by point id from JSONL or Parquet with the columns id and description."""
+    if not path.is_file():
+        raise ConfigError(f"no descriptions at {path}: expected a JSONL or Parquet file")
+    table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.json.read_json(path)
+    missing = {"id", "description"} - set(table.column_names)
+    if missing:
+        raise ConfigError(f"{path} lacks the columns {sorted(missing)}: found {table.column_names}")
+    ids, texts = table.column("id").to_pylist(), table.column("description").to_pylist()
+    if len(set(ids)) != len(ids):
+        raise ConfigError(f"{path} describes {len(ids) - len(set(ids))} points more than once: keep one row per id")
+    return {str(key): text for key, text in zip(ids, texts, strict=True) if text}
+
+
+def asked(points: PointSet, source: DescriptionSet, seed: int = 0, batch_size: int = 64) -> dict[str, str]:
+    """Descriptions by a vision model that is shown every point as a mark in its image."""
+    assert source.backend is not None
+    pictures = {digest: np.asarray(picture) for digest, picture in points.pictures({e.image for e in points.examples})}
+    backend = open_backend(source.backend)
+    texts: dict[str, str] = {}
+    try:
+        for start in range(0, len(points), batch_size):
+            batch = points.examples[start : start + batch_size]
+            requests = [
+                ChatRequest(
+                    id=example.id,
+                    step="object_caption",
+                    prompt=source.question,
+                    images=(marked(pictures[example.image], example.keypoint),),
+                    seed=derive_seed(seed, example.id, "evaluate"),
+                    max_tokens=source.backend.max_tokens,
+                    temperature=source.backend.temperature,
+                )
+                for example in batch
+            ]
+            for example, answer in zip(batch, backend.complete(requests), strict=True):
+                if isinstance(answer, Completion) and answer.text.strip():
+                    texts[example.id] = answer.text.strip()
+    finally:
+        backend.close()
+    return texts
+
+
+def marked(picture: NDArray[np.uint8] | Image.Image, point: Sequence[float]) -> NDArray[np.uint8]:
+    """A copy of a picture, uint8 RGB (height, width, 3), with a red circle round a point, outlined in white."""
+    canvas = np.array(picture, dtype=np.uint8)
+    centre = (round(point[0]), round(point[1]))
+    radius = max(4, round(max(canvas.shape[:2]) / 60))
+    cv2.circle(canvas, centre, radius, (255, 255, 255), max(3, radius // 2), cv2.LINE_AA)
+    cv2.circle(canvas, centre, radius, (230, 0, 0), max(1, radius // 4), cv2.LINE_AA)
+    cv2.circle(canvas, centre, max(1, radius // 6), (230, 0, 0), -1, cv2.LINE_AA)
+    return canvas

@@ -1,0 +1,80 @@
+"""From a configuration to reports: every description set through the localizer, with controls and comparisons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.controls import control_predictions
+from talking_points.evaluation.description_sets import described
+from talking_points.evaluation.report import IncomparableError, Report, compare, evaluate_predictions
+from talking_points.evaluation.tables import write_tables
+from talking_points.models.localizer import PointLocalizer
+from talking_points.sources import open_source
+from talking_points.training.data import PointSet, ap10k_points, load_points
+from talking_points.training.localizer import localized
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Report]:
+    """Score every description set; writes reports, tables and paired comparisons into ``config.output``."""
+    points = evaluated_points(config)
+    localizer = PointLocalizer.from_pretrained(config.localizer).eval()
+    text_only = PointLocalizer.from_pretrained(config.text_only).eval() if config.text_only else None
+    reports = {
+        name: evaluate_set(
+            name, described(points, source, config.features, config.seed), points, config, localizer, text_only
+        )
+        for name, source in config.sets.items()
+    }
+    write_reports(reports, config.output)
+    return reports
+
+
+def evaluated_points(config: EvaluateConfig) -> PointSet:
+    """The points of the configured dataset's split, or of a family of AP-10K."""
+    if config.ap10k is not None:
+        source = open_source("ap10k", config.ap10k.root, families=[config.ap10k.family])
+        return ap10k_points(source, config.ap10k.family, config.limit, config.seed)
+    assert config.dataset is not None
+    return load_points(config.dataset, config.split, revision=config.revision, limit=config.limit, seed=config.seed)
+
+
+def evaluate_set(
+    name: str,
+    points: PointSet,
+    truth: PointSet,
+    config: EvaluateConfig,
+    localizer: PointLocalizer,
+    text_only: PointLocalizer | None = None,
+) -> Report:
+    """The report of one description set: ``points`` carry its texts, ``truth`` those of the dataset."""
+    reference = {example.id: example.text for example in truth.examples}
+    references = [reference[example.id] for example in points.examples]
+    return evaluate_predictions(
+        name,
+        points,
+        localized(localizer, points, config.features),
+        dataset=config.dataset or f"ap10k {config.ap10k.family if config.ap10k else ''}",
+        localizer=config.localizer,
+        definition=config.pck,
+        controls=control_predictions(points, localizer, config.features, text_only, seed=config.seed),
+        references=references if all(references) else None,
+    )
+
+
+def write_reports(reports: dict[str, Report], folder: Path) -> None:
+    """One JSON per report, the paper's tables with ours beside, and every pair of comparable reports compared."""
+    for name, report in reports.items():
+        report.save(folder / f"{name}.json")
+    write_tables(reports, folder)
+    pairs = {}
+    names = sorted(reports)
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            try:
+                pairs[f"{second} minus {first}"] = asdict(compare(reports[first], reports[second]))
+            except IncomparableError as reason:
+                pairs[f"{second} minus {first}"] = {"not comparable": str(reason)}
+    (folder / "comparisons.json").write_text(json.dumps(pairs, indent=1), encoding="utf-8")

@@ -1,0 +1,95 @@
+"""What was learnt, in the few figures that decide whether learning works: for the small run and for dashboards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talking_points.evaluation.controls import control_predictions
+from talking_points.evaluation.report import Report, evaluate_predictions
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.training.config import FeatureConfig
+from talking_points.training.data import PointSet
+from talking_points.training.descriptor import descriptions
+from talking_points.training.localizer import localized
+from talking_points.training.words import judge_words
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Two localizers that were trained apart, and where features are kept. ``b`` may be missing in a quick run."""
+
+    a: PointLocalizer
+    b: PointLocalizer | None
+    features: FeatureConfig
+
+    @classmethod
+    def load(cls, a: Path, b: Path | None, features: FeatureConfig) -> Judges:
+        """From their folders."""
+        other = PointLocalizer.from_pretrained(b).eval() if b else None
+        return cls(PointLocalizer.from_pretrained(a).eval(), other, features)
+
+    def reports(self, name: str, points: PointSet, references: Sequence[str] | None = None) -> dict[str, Report]:
+        """How each judge finds the points' texts."""
+        judges = {"judge_a": self.a, **({"judge_b": self.b} if self.b is not None else {})}
+        return {
+            judge: evaluate_predictions(
+                name, points, localized(model, points, self.features), localizer=judge, references=references
+            )
+            for judge, model in judges.items()
+        }
+
+
+def ground_truth_report(points: PointSet, judges: Judges, text_only: Path) -> Report:
+    """The localizer on ground-truth descriptions, with all controls."""
+    blind = PointLocalizer.from_pretrained(text_only).eval()
+    controls = control_predictions(points, judges.a, judges.features, blind)
+    return evaluate_predictions("ground_truth", points, localized(judges.a, points, judges.features), controls=controls)
+
+
+def rewritten(points: PointSet, descriptor: Path, features: FeatureConfig, *, withheld: bool = False) -> PointSet:
+    """The points with a descriptor's greedy descriptions; empty ones are kept as they are."""
+    model = PointDescriptor.from_pretrained(descriptor).eval()
+    written = descriptions(model, points, features, withheld=withheld, max_new_tokens=120)
+    return points.with_texts({example.id: text for example, text in zip(points.examples, written, strict=True)})
+
+
+def descriptor_figures(points: PointSet, descriptor: Path, judges: Judges, *, withheld: bool = False) -> dict[str, Any]:
+    """mPCK under every judge, its ratio to that of the ground truth under the same judge, and the words' truth."""
+    own = rewritten(points, descriptor, judges.features, withheld=withheld)
+    references = [example.text for example in points.examples]
+    truth, found = judges.reports("ground_truth", points), judges.reports("descriptor", own, references)
+    return {
+        "mpck": {judge: report.mpck for judge, report in found.items()},
+        "ratio": {judge: report.mpck / truth[judge].mpck for judge, report in found.items()},
+        "pck": found["judge_a"].pck,
+        "words": found["judge_a"].words,
+    }
+
+
+def adaptation_figures(points: PointSet, before: Path, after: Mapping[int, Path], judges: Judges) -> dict[str, Any]:
+    """Adaptation on held-out points, by seed: each judge's mPCK and the share of true words, before and after."""
+    start = _adapted_scores(points, before, judges)
+    ends = [_adapted_scores(points, folder, judges) for folder in after.values()]
+    names = {"judge_a": "reward_judge", "judge_b": "independent_judge", "true_words": "true_words"}
+    return {
+        names[key]: {
+            "before": start[key],
+            "after": float(np.mean([end[key] for end in ends])),
+            "sd": float(np.std([end[key] for end in ends], ddof=1)) if len(ends) > 1 else math.nan,
+        }
+        for key in start
+    }
+
+
+def _adapted_scores(points: PointSet, descriptor: Path, judges: Judges) -> dict[str, float]:
+    own = rewritten(points, descriptor, judges.features)
+    words = judge_words([e.text for e in own.examples], [e.facts for e in own.examples])
+    scores = {judge: report.mpck for judge, report in judges.reports("adapted", own).items()}
+    return {**scores, "true_words": words.true_words}

@@ -1,0 +1,186 @@
+"""Champion and challenger: a newly trained pair of models takes the place of the current one only when it is better.
+
+::
+
+    <folder>/champion.json              which run is the champion, which was before it, and their scores
+    <folder>/history.jsonl              one row per finished run
+    <folder>/history.md, history.png    the same as a table and as a plot
+    <folder>/runs/<fingerprint>/        models and reports of a run; the champion's and the one's before it stay
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from pydantic import Field
+
+from talking_points.config import Section, fingerprint
+from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
+from talking_points.evaluation.evaluate import evaluate
+from talking_points.evaluation.report import Report, compare
+from talking_points.training.config import TrainConfig
+from talking_points.training.stages import stage_settings
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+CODE = ("models", "training", "evaluation")
+"""Packages whose source is part of a run's fingerprint."""
+
+
+class RetrainConfig(Section):
+    """Everything that ``retrain-and-evaluate`` needs. ``train.output`` is replaced by the run's own folder."""
+
+    folder: Path = Field(description="holds the champion, the history and the runs")
+    train: TrainConfig
+    split: str = "test"
+    limit: int | None = Field(default=None, ge=1, description="test points, drawn by seed")
+
+
+class Retraining:
+    """One run of champion against challenger in a folder."""
+
+    def __init__(self, config: RetrainConfig) -> None:
+        self.config = config
+        self.folder = config.folder
+        self.fingerprint = run_fingerprint(config)
+        self.run = self.folder / "runs" / self.fingerprint
+        self.train = config.train.model_copy(update={"output": self.run})
+
+    @property
+    def champion(self) -> dict[str, Any] | None:
+        """The champion's entry, or None before the first run."""
+        path = self.folder / "champion.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def finished(self) -> dict[str, Any] | None:
+        """The history's entry of this very data, configuration and code: there is nothing to do."""
+        return next((row for row in self.history() if row["run"] == self.fingerprint), None)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Entries of all finished runs, oldest first."""
+        path = self.folder / "history.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def judge(self) -> dict[str, Any]:
+        """Evaluate the trained run against the champion on the same points; promote it when it is better.
+
+        A run's score is mPCK of its own descriptor's descriptions through its own localizer. The challenger is better
+        when the whole confidence interval of the paired difference lies above zero; the first run needs no opponent.
+        """
+        report = self._report(self.fingerprint)
+        champion = self.champion
+        if champion is not None and champion["run"] == self.fingerprint:
+            # An earlier attempt died between promoting this run and writing its history.
+            champion = champion["previous"]
+        entry: dict[str, Any] = {
+            "run": self.fingerprint,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "mpck": report.mpck,
+            "interval": report.interval,
+            "points": report.points,
+            "against": None if champion is None else champion["run"],
+            "difference": None,
+            "promoted": champion is None,
+        }
+        if champion is not None:
+            # Evaluated again, since the test set may have changed with the dataset.
+            difference = compare(self._report(champion["run"]), report)
+            entry |= {"difference": asdict(difference), "promoted": difference.interval.low > 0}
+        self._model_card(entry)
+        if entry["promoted"]:
+            _replace(
+                self.folder / "champion.json",
+                json.dumps({"run": self.fingerprint, "mpck": report.mpck, "previous": champion}, indent=1),
+            )
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self._draw_history()
+        return entry
+
+    def restore_previous(self) -> dict[str, Any]:
+        """Make the champion before the current one the champion again."""
+        champion = self.champion
+        if champion is None or champion["previous"] is None:
+            raise ValueError(f"{self.folder} has no earlier champion to go back to")
+        _replace(self.folder / "champion.json", json.dumps(champion["previous"], indent=1))
+        return champion["previous"]
+
+    def _report(self, run: str) -> Report:
+        """A run's own descriptions through its own localizer, on the current test points."""
+        models = self.folder / "runs" / run
+        settings = EvaluateConfig(
+            output=self.run / ("evaluation" if run == self.fingerprint else "champion"),
+            dataset=self.config.train.dataset,
+            revision=self.config.train.revision,
+            split=self.config.split,
+            limit=self.config.limit,
+            localizer=str(models / "localizer"),
+            sets={
+                "ground_truth": DescriptionSet(),
+                "descriptor": DescriptionSet(descriptor=str(models / "descriptor")),
+            },
+            features=self.config.train.features,
+        )
+        return evaluate(settings)["descriptor"]
+
+    def _model_card(self, entry: dict[str, Any]) -> None:
+        tables = (self.run / "evaluation" / "tables.md").read_text(encoding="utf-8")
+        for name, kind in (("descriptor", "Point Descriptor"), ("localizer", "Point Localizer")):
+            card = (
+                "---\nlibrary_name: talking-points\npipeline_tag: image-text-to-text\n"
+                f"tags: [keypoints, grounding]\n---\n# {kind}\n\n"
+                f"Trained on `{self.config.train.dataset}` with the `{self.config.train.preset}` preset, "
+                f"run `{self.fingerprint}`, {entry['at']}.\n\n"
+                f"The run's descriptions, found by its own localizer: mPCK {entry['mpck']:.2f} "
+                f"({entry['interval']['low']:.1f} to {entry['interval']['high']:.1f}) over {entry['points']} points."
+                f"\n\n{tables}"
+            )
+            (self.run / name / "README.md").write_text(card, encoding="utf-8")
+
+    def _draw_history(self) -> None:
+        rows = self.history()
+        lines = ["| run | at | mPCK | interval | against | difference | promoted |", "|---|---|---|---|---|---|---|"]
+        for row in rows:
+            change = "" if row["difference"] is None else f"{row['difference']['difference']:+.2f}"
+            low, high = row["interval"]["low"], row["interval"]["high"]
+            lines.append(
+                f"| {row['run']} | {row['at']} | {row['mpck']:.2f} | {low:.1f} to {high:.1f} | {row['against'] or ''} "
+                f"| {change} | {'yes' if row['promoted'] else 'no'} |"
+            )
+        _replace(self.folder / "history.md", "\n".join(lines) + "\n")
+        figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+        places = range(len(rows))
+        low = [row["mpck"] - row["interval"]["low"] for row in rows]
+        high = [row["interval"]["high"] - row["mpck"] for row in rows]
+        axis.errorbar(places, [row["mpck"] for row in rows], yerr=[low, high], fmt="o", color="#888888", capsize=3)
+        promoted = [place for place in places if rows[place]["promoted"]]
+        axis.plot(promoted, [rows[place]["mpck"] for place in promoted], "o-", color="#2a6f97", label="champion")
+        axis.set_xlabel("run")
+        axis.set_ylabel("mPCK")
+        axis.legend()
+        figure.savefig(self.folder / "history.png", dpi=110)
+        plt.close(figure)
+
+
+def run_fingerprint(config: RetrainConfig) -> str:
+    """Names everything that a run's models depend on: data, configuration and code."""
+    package = Path(__file__).resolve().parents[1]
+    source = hashlib.sha256()
+    for name in CODE:
+        for file in sorted((package / name).rglob("*.py")):
+            source.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    settings = [stage_settings(config.train, kind) for kind in ("vision", "localizer", "descriptor")]
+    return fingerprint([settings, config.split, config.limit, source.hexdigest()])
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,316 @@
+"""How good the texts of a build are, from its folder: acceptance, lengths, diversity, levels, and a page of examples.
+
+``write_quality_report`` writes ``report/index.html`` (one file, pictures inside), ``report/examples.png`` and
+``report/quality.json`` into a dataset's folder. The same dataset gives the same report.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+from sacrebleu.metrics.bleu import BLEU
+
+from talking_points.config import ConfigError
+from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.descriptions.levels import split_levels
+from talking_points.descriptions.nouns import object_names, part_names
+from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
+from talking_points.publishing.release import AUDIT_REPORT
+from talking_points.records import SOURCES, derive_seed
+
+FOLDER = "report"
+EXAMPLES = 24
+LEVELS = ("object_place", "part_place", "point_place", "look")
+
+DISTINCT_TEXTS, SELF_BLEU_TEXTS = 1000, 100
+"""Texts that the diversity is measured on: both measures depend on how many there are, so builds of any size are
+compared on equally many, chosen by their ids."""
+
+_STAGES = ("index", "candidates", "sample", *STEPS, "verify")
+_SAMPLED = ".work/sample"
+"""Where a build keeps its sampled points, from which the category of a rejected row is known."""
+_PICTURE_SIDE = 480
+
+Row = dict[str, Any]
+
+
+def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
+    """Write the report of a finished dataset into ``<output>/report/``; returns the files, the page first.
+
+    ``seed`` chooses the examples. Raises ``ConfigError`` where ``output`` holds no finished dataset.
+    """
+    root = Path(output)
+    rows = read_rows(root)
+    quality = measure(root, rows)
+    examples = choose_examples(rows, EXAMPLES, seed)
+    add_pictures(root, examples)
+    folder = root / FOLDER
+    folder.mkdir(exist_ok=True)
+    page, sheet, numbers = folder / "index.html", folder / "examples.png", folder / "quality.json"
+    numbers.write_text(json.dumps(quality, indent=1) + "\n", encoding="utf-8")
+    page.write_text(
+        render_page(
+            "quality_report.html.jinja",
+            quality=quality,
+            examples=[{**row, "picture": picture_url(row)} for row in examples],
+            histogram=_histogram_url([row["description"] for row in rows]),
+            titles=SOURCE_TITLES,
+        ),
+        encoding="utf-8",
+    )
+    shown = [
+        Example(np.asarray(marked[0]), marked[1], row["description"]) for row in examples if (marked := _shown(row))
+    ]
+    if not shown:
+        sheet.unlink(missing_ok=True)
+        return [page, numbers]
+    example_grid(shown, sheet, columns=4)
+    return [page, sheet, numbers]
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a finished dataset. Raises ``ConfigError`` where there is none."""
+    path = root / "manifest.json"
+    if not path.is_file():
+        raise ConfigError(f"no finished dataset in {root}: expected {path}; build one, or name its folder")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+_TEXT_COLUMNS = [
+    "id", "source", "object", "part", "image_width", "image_height", "keypoint", "object_location", "part_location",
+    "point_location", "object_caption", "local_caption", "draft", "description", "flags",
+]  # fmt: skip
+
+
+def read_rows(root: Path) -> list[Row]:
+    """All rows without their pictures, sources by name, with ``file`` where each came from."""
+    rows = []
+    for file in read_manifest(root)["files"]:
+        for row in pq.read_table(root / file["path"], columns=_TEXT_COLUMNS).to_pylist():
+            rows.append(row | {"source": SOURCES[row["source"]], "file": file["path"]})
+    if not rows:
+        raise ConfigError(f"the dataset in {root} has no rows: there is nothing to report on")
+    return rows
+
+
+def add_pictures(root: Path, rows: Sequence[Row]) -> None:
+    """Read the picture of each row, None where the dataset has none, into its ``image``."""
+    wanted = {row["id"]: row for row in rows}
+    for name in sorted({row["file"] for row in rows}):
+        file = pq.ParquetFile(root / name)
+        for group in range(file.num_row_groups):
+            for found in file.read_row_group(group, columns=["id", "image"]).to_pylist():
+                if found["id"] in wanted:
+                    wanted[found["id"]]["image"] = found["image"]["bytes"] if found["image"] else None
+
+
+def choose_examples(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
+    """Rows at random, the same for a seed wherever they are the same rows."""
+    return sorted(rows, key=lambda row: derive_seed(seed, row["id"], "report"))[:count]
+
+
+def measure(root: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    """The report's numbers as JSON values; shares are in [0, 1]."""
+    manifest = read_manifest(root)
+    texts = [row["description"] for row in rows]
+    words = [len(text.split()) for text in texts]
+    chosen = [row["description"] for row in choose_examples(rows, DISTINCT_TEXTS, 0)]
+    quality = {
+        "name": manifest["name"],
+        "fingerprint": manifest["fingerprint"],
+        "partial": manifest["partial"],
+        "steps": {step: manifest["steps"][step] for step in STEPS},
+        "rows": manifest["rows"],
+        **_acceptance(root, rows, manifest),
+        "words": {
+            "min": min(words),
+            "mean": round(statistics.fmean(words), 2),
+            "median": statistics.median(words),
+            "max": max(words),
+        },
+        "distinct": {f"distinct_{n}": distinct_n(chosen, n) for n in (1, 2, 3)},
+        "self_bleu": self_bleu(chosen[:SELF_BLEU_TEXTS]),
+        "levels": level_shares(rows),
+        "flags": dict(Counter(flag for row in rows for flag in row["flags"]).most_common()),
+    }
+    return quality | {"paper": beside_the_paper(quality, manifest, _audited(root))}
+
+
+def _acceptance(root: Path, rows: Sequence[Row], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    stages = {
+        name: {
+            "rows_in": stage["rows_in"],
+            "rows_out": stage["rows_out"],
+            "accepted": round(stage["rows_out"] / max(stage["rows_in"], 1), 4),
+            "rejected": stage["rejected"],
+        }
+        for name, stage in sorted(manifest["stages"].items(), key=lambda entry: _STAGES.index(entry[0]))
+    }
+    refused = [
+        row
+        for path in sorted((root / "rejected").glob("*.parquet"))
+        for row in pq.read_table(path, columns=["id", "source", "stage", "reason"]).to_pylist()
+    ]
+    reasons = Counter(f"{row['stage']}: {row['reason']}" for row in refused)
+    # Rows that listing and keypoints left out have no point yet, and no category.
+    objects = _sampled_objects(root, {row["id"] for row in refused})
+    points = [row for row in refused if row["id"] in objects]
+    return {
+        "stages": stages,
+        "sources": _shares([row["source"] for row in rows], [row["source"] for row in points]),
+        "categories": _shares([row["object"] for row in rows], [objects[row["id"]] for row in points]),
+        "reasons": dict(reasons.most_common()),
+    }
+
+
+def _sampled_objects(root: Path, ids: set[str]) -> dict[str, str]:
+    """Category of the sampled points among ``ids``; empty where the build's intermediate files are gone."""
+    found: dict[str, str] = {}
+    for path in sorted((root / _SAMPLED).glob("*.parquet")) if ids else []:
+        if {"id", "object"} <= set(pq.read_schema(path).names):
+            table = pq.read_table(path, columns=["id", "object"])
+            pairs = zip(table["id"].to_pylist(), table["object"].to_pylist(), strict=True)
+            found.update({row: name for row, name in pairs if row in ids})
+    return found
+
+
+def _shares(accepted: Iterable[str], rejected: Iterable[str]) -> dict[str, dict[str, Any]]:
+    kept, refused = Counter(accepted), Counter(rejected)
+    return {
+        name: {
+            "accepted": kept[name],
+            "rejected": refused[name],
+            "share": round(kept[name] / (kept[name] + refused[name]), 4),
+        }
+        for name in sorted(kept | refused, key=lambda name: (-kept[name], name))
+    }
+
+
+def distinct_n(texts: Iterable[str], n: int) -> float:
+    """Share of different n-grams among all n-grams of the texts, words in lower case (Li et al. 2016)."""
+    grams: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        words = text.lower().split()
+        grams.update(zip(*(words[start:] for start in range(n)), strict=False))
+    return round(len(grams) / max(grams.total(), 1), 4)
+
+
+def self_bleu(texts: Sequence[str]) -> float | None:
+    """Mean BLEU-4 of each text with all others as references, in [0, 1]: low is diverse (Zhu et al. 2018).
+
+    None for fewer than two texts.
+    """
+    if len(texts) < 2:
+        return None
+    bleu = BLEU(effective_order=True, lowercase=True)
+    scores = [
+        bleu.sentence_score(text, [*texts[:number], *texts[number + 1 :]]).score for number, text in enumerate(texts)
+    ]
+    return round(statistics.fmean(scores) / 100, 4)
+
+
+def level_shares(rows: Sequence[Row]) -> dict[str, float]:
+    """Share of the rows that name each of the paper's four levels (section 3.1)."""
+    named: Counter[str] = Counter()
+    for row in rows:
+        levels = split_levels(row["description"], object_names(row["object"]), part_names(row["object"], row["part"]))
+        # What is left behind the last place may be no more than the full stop.
+        named.update(level for level in LEVELS if any(char.isalpha() for char in getattr(levels, level) or ""))
+    return {level: round(named[level] / len(rows), 4) for level in LEVELS}
+
+
+def beside_the_paper(
+    quality: Mapping[str, Any], manifest: Mapping[str, Any], audited: str | None
+) -> list[dict[str, str]]:
+    """What the paper says about its dataset (sections 1 and 3.1, figure 6), and the same of this one."""
+    rows, reach = manifest["rows"], manifest["availability"]
+    sources = manifest["sources"].values()
+    total = sum(rows.values())
+    equal = ", ".join(f"{source['points'] / max(total, 1):.1%}" for source in sources)
+    return [
+        {"what": "triplets", "paper": "20K+", "ours": f"{total:,}"},
+        {"what": "train / test", "paper": "17K / 4K", "ours": f"{rows.get('train', 0):,} / {rows.get('test', 0):,}"},
+        {"what": "shares of the sources", "paper": "equal", "ours": equal},
+        {"what": "object categories", "paper": "64", "ours": str(reach["objects_sampled"])},
+        {"what": "part categories", "paper": "297", "ours": f"{reach['pairs_sampled']} (object, part) pairs"},
+        {
+            "what": "easily localized, by people, 5 % of the test set",
+            "paper": "> 91 %",
+            "ours": audited or "not checked yet: talking-points audit",
+        },
+    ]
+
+
+def _audited(root: Path) -> str | None:
+    """What people could localize, in words, where the human check has been made."""
+    path = root / AUDIT_REPORT
+    if not path.is_file():
+        return None
+    shares = json.loads(path.read_text(encoding="utf-8")).get("shares", [])
+    return ", ".join(f"{share['share']:.1%} within {share['threshold']}" for share in shares) or None
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page of ``data_cards``; every value is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (resources.files("data_cards") / name).read_text(encoding="utf-8")),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    return environment.get_template(template).render(**values)
+
+
+def picture_url(row: Mapping[str, Any]) -> str | None:
+    """The row's picture, small, with a ring around its point, as a data URL; None where the dataset has no pixels."""
+    shown = _shown(row)
+    if shown is None:
+        return None
+    picture, (x, y) = shown
+    draw = ImageDraw.Draw(picture)
+    for color, radius, width in (("white", 13, 6), ("#E00000", 12, 3)):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=width)
+    return _data_url(picture, "JPEG", quality=80)
+
+
+def _shown(row: Mapping[str, Any]) -> tuple[Image.Image, tuple[float, float]] | None:
+    """The row's picture at the size of the page, and its point in it."""
+    if not row["image"]:
+        return None
+    with Image.open(io.BytesIO(row["image"])) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    # Pixel centres are integers, so the picture's edge is at -0.5 in both.
+    scale = picture.width / row["image_width"], picture.height / row["image_height"]
+    x, y = ((value + 0.5) * factor - 0.5 for value, factor in zip(row["keypoint"], scale, strict=True))
+    return picture, (x, y)
+
+
+def _histogram_url(texts: Sequence[str]) -> str:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "lengths.png"
+        length_histogram(texts, path)
+        with Image.open(path) as figure:
+            return _data_url(figure.convert("RGB"), "PNG")
+
+
+def _data_url(picture: Image.Image, kind: str, **options: Any) -> str:
+    encoded = io.BytesIO()
+    picture.save(encoded, format=kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -1,0 +1,289 @@
+"""Adapting a descriptor by the reward of a frozen localizer (paper, section 3.4), without any described point.
+
+One step: sample G descriptions of each of P points (one reading of an image for its whole group, all sequences
+generated in one batch), let the localizer find them, reward, update. The policy before adaptation is the policy
+without its adapters: earlier adapters are merged into the weights at the start and new ones begin at zero, so both are
+scored over the same hidden states of the blocks that no adapter in training changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.masking_utils import create_causal_mask
+
+from talking_points.config import ConfigError
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.models.omg_llava.chat import Turn
+from talking_points.models.omg_llava.lora import lora_disabled
+from talking_points.models.omg_llava.modeling import LanguageInputs
+from talking_points.training.config import AdaptConfig, FeatureConfig
+from talking_points.training.data import PointExample, PointSet
+from talking_points.training.descriptor import descriptions
+from talking_points.training.features import PointFeatures
+from talking_points.training.grpo import ADVANTAGES, grpo_loss, token_log_probs
+from talking_points.training.localizer import localized, rewarded
+from talking_points.training.rewards import REWARDS, mean_pck
+from talking_points.training.trainer import PointTrainer
+
+
+@dataclass(frozen=True)
+class Samples:
+    """S = P * G sampled descriptions. tokens, mask: (S, T), the end of the turn included; texts: (S,)."""
+
+    inputs: LanguageInputs
+    tokens: Tensor
+    mask: Tensor
+    texts: list[str]
+    unfinished: int
+
+
+class AdaptationTrainer(PointTrainer):
+    """GRPO: the loss of a batch of points is that of descriptions sampled from the model itself."""
+
+    def __init__(
+        self,
+        model: PointDescriptor,
+        localizer: PointLocalizer,
+        features: PointFeatures,
+        localizer_features: PointFeatures,
+        config: AdaptConfig,
+        output: Path,
+        seed: int,
+        metric: Any = None,
+    ) -> None:
+        super().__init__(model, features, config, output, seed, metric)
+        if self.args.world_size > 1:
+            raise ConfigError("adaptation runs on one device: start it without accelerate launch")
+        self.adapt = config
+        self.localizer = localizer
+        self.localizer_features = localizer_features
+        self.table = output / "samples.jsonl"
+        self._measured: dict[str, list[float]] = defaultdict(list)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        # Dropout in the adapters would make a policy differ from itself.
+        model.eval()
+        self.batch = inputs["points"]
+        policy = self.accelerator.unwrap_model(model)
+        samples = sample(policy, self.batch, self.features, self.adapt)
+        rewards, predicted = self.rewards(samples.texts)
+        groups = torch.from_numpy(rewards).view(len(self.batch), self.adapt.group)
+        advantages = ADVANTAGES[self.adapt.advantage](groups, 5.0, self.adapt.advantage_std)
+        log_probs, reference = score(policy, samples, self.adapt.last_blocks, self.adapt.temperature)
+        on_device = advantages.flatten().to(log_probs)
+        loss = grpo_loss(log_probs, reference, on_device, samples.mask.to(log_probs.device), self.adapt.beta)
+        lengths = samples.mask.sum(1)
+        self._measure(
+            reward=rewards.mean(),
+            reward_std=float(groups.std(1, correction=0).mean()),
+            zero_variance=float((advantages == 0).all(1).float().mean()),
+            kl=float(loss.kl),
+            entropy=float(loss.entropy),
+            length=float(lengths.float().mean()),
+            empty=float((lengths <= 1).float().mean()),
+            unfinished=samples.unfinished / len(lengths),
+        )
+        if self.state.global_step % self.adapt.sample_steps == 0 and self.state.is_world_process_zero:
+            self._write_samples(samples.texts, rewards, advantages.flatten(), predicted)
+        return (loss.total, None) if return_outputs else loss.total
+
+    def rewards(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rewards (S,) and predicted points (S, 2) in pixels of texts about the batch's points, G in a row each."""
+        examples = [
+            replace(example, text=text)
+            for example, text in zip(
+                np.repeat(np.array(self.batch, dtype=object), self.adapt.group), texts, strict=True
+            )
+        ]
+        features, index, _ = self.localizer_features.batch(examples)
+        predicted = self.localizer.localize(
+            None, texts, features=features.to(self.localizer.device), image_index=index, batch_size=len(texts)
+        )
+        return REWARDS[self.adapt.reward](rewarded(examples, predicted)), predicted
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        means = {name: float(np.mean(values)) for name, values in self._measured.items()}
+        self._measured.clear()
+        super().log({**logs, **means}, *args, **kwargs)
+
+    def _measure(self, **values: float) -> None:
+        for name, value in values.items():
+            self._measured[name].append(float(value))
+
+    def _write_samples(
+        self, texts: Sequence[str], rewards: NDArray[np.float64], advantages: Tensor, predicted: NDArray[np.float64]
+    ) -> None:
+        """Append the step's samples to a table and draw its first group."""
+        with self.table.open("a", encoding="utf-8") as file:
+            for place, text in enumerate(texts):
+                example = self.batch[place // self.adapt.group]
+                row = {
+                    "step": self.state.global_step, "id": example.id, "text": text, "reward": float(rewards[place]),
+                    "advantage": float(advantages[place]), "predicted": predicted[place].tolist(),
+                    "keypoint": list(example.keypoint),
+                }  # fmt: skip
+                file.write(json.dumps(row) + "\n")
+        first = self.batch[0]
+        _, picture = next(self.points.pictures([first.image]))
+        path = Path(self.args.output_dir) / "groups" / f"step-{self.state.global_step:06d}.png"
+        draw_group(picture, first, texts[: self.adapt.group], predicted, path)
+
+
+def sample(
+    model: PointDescriptor, examples: Sequence[PointExample], known: PointFeatures, config: AdaptConfig
+) -> Samples:
+    """Sample ``config.group`` descriptions of each point from the whole distribution, in eval mode."""
+    features, index, point_features = known.batch(examples)
+    assert point_features is not None
+    index = index.repeat_interleave(config.group)
+    point_features = point_features.repeat_interleave(config.group, dim=0)
+    inputs = model.language_inputs(features.to(model.device), index, point_features, model.turns(len(index)))
+    tokens = model.generate(
+        inputs,
+        do_sample=True,
+        temperature=config.temperature,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=config.max_new_tokens,
+        suppress_tokens=never_written(model) or None,
+    )
+    ends = torch.isin(tokens, torch.tensor(model.config.text_config.eos_token_id, device=tokens.device))
+    mask = (ends.cumsum(1) - ends.long()) == 0
+    return Samples(inputs, tokens, mask, model.decode(tokens), int((~ends.any(1)).sum()))
+
+
+def score(
+    model: PointDescriptor, samples: Samples, last_blocks: int, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (S, T) of sampled tokens under the policy, with gradients, and under the reference, without.
+
+    Both share one pass through all blocks but the last ones, the only ones whose adapters are trained.
+    """
+    turns = []
+    for turn, tokens, valid in zip(samples.inputs.turns, samples.tokens.cpu(), samples.mask.cpu(), strict=True):
+        answer = tokens[valid]
+        turns.append(Turn(torch.cat((turn.ids, answer)), torch.cat((torch.full_like(turn.ids, -100), answer))))
+    with torch.no_grad():
+        batch = model.splice(replace(samples.inputs, turns=turns))
+    language = model.language_model.model
+    attention = create_causal_mask(
+        config=language.config,
+        inputs_embeds=batch.inputs_embeds,
+        attention_mask=batch.attention_mask.long(),
+        past_key_values=None,
+        position_ids=batch.position_ids,
+    )
+    angles = language.rotary_emb(batch.inputs_embeds, position_ids=batch.position_ids)
+
+    def through(blocks: Sequence[torch.nn.Module], hidden: Tensor) -> Tensor:
+        for block in blocks:
+            hidden = block(
+                hidden, attention_mask=attention, position_ids=batch.position_ids, position_embeddings=angles
+            )
+        return hidden
+
+    def answered(hidden: Tensor) -> Tensor:
+        logits, tokens, _ = model.answer_logits(language.norm(hidden), batch.labels)
+        logits = logits.index_fill(1, torch.tensor(never_written(model), device=logits.device), -torch.inf)
+        found = logits.new_zeros(samples.mask.shape, dtype=torch.float32)
+        return found.masked_scatter(samples.mask, token_log_probs(logits, tokens, temperature))
+
+    split = len(language.layers) - last_blocks
+    with torch.no_grad():
+        shared = through(language.layers[:split], batch.inputs_embeds)
+        with lora_disabled(model.language_model):
+            reference = answered(through(language.layers[split:], shared))
+    return answered(through(language.layers[split:], shared)), reference
+
+
+def never_written(model: PointDescriptor) -> list[int]:
+    """Placeholders that stand for images and prompts: a description that held one could not be read again."""
+    config = model.config
+    return [token for token in (config.mark_token_id, config.region_token_id) if token < config.text_config.vocab_size]
+
+
+def prepare_adaptation(model: PointDescriptor, config: AdaptConfig) -> list[str]:
+    """Merge earlier adapters, add new ones, and leave only those of the last blocks trainable; returns their names."""
+    model.merge_lora()
+    settings = model.config
+    settings.train_lora, settings.lora_last_blocks = True, config.last_blocks
+    settings.train_projector = settings.train_language_model = False
+    settings.train_vocabulary = settings.train_vision = False
+    if config.lora_rank is not None:
+        # The scale alpha / rank stays what it was.
+        settings.lora_alpha *= config.lora_rank / settings.lora_rank
+        settings.lora_rank = config.lora_rank
+    names = model.prepare_training()
+    if not names:
+        raise ConfigError("nothing of the descriptor would be trained: last_blocks must name blocks with adapters")
+    return names
+
+
+def adapt_descriptor(
+    model: PointDescriptor,
+    localizer: PointLocalizer,
+    train: PointSet,
+    held_out: PointSet | None,
+    config: AdaptConfig,
+    features: FeatureConfig,
+    output: Path,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Adapt a descriptor to bare points and save it into ``output``; returns the last logged values.
+
+    ``localizer`` is frozen and rewards. The running metric is mPCK of greedy descriptions of ``held_out`` points by the
+    same localizer; judge the result by one that it never saw.
+    """
+    prepare_adaptation(model, config)
+    localizer.eval().requires_grad_(False)
+    own, judged = PointFeatures(model, train, features), PointFeatures(localizer, train, features)
+    own.prepare()
+    judged.prepare()
+    output.mkdir(parents=True, exist_ok=True)
+    metric = None
+    if held_out is not None:
+        evaluated = held_out.sample(config.eval_points, seed)
+
+        def metric() -> float:
+            written = descriptions(model, evaluated, features, max_new_tokens=config.max_new_tokens)
+            texts = dict(zip((example.id for example in evaluated.examples), written, strict=True))
+            described = evaluated.with_texts(texts)
+            found = localized(localizer, described, features)
+            return 100 * float(mean_pck(rewarded(described.examples, found)).mean())
+
+    trainer = AdaptationTrainer(model, localizer, own, judged, config, output, seed, metric)
+    values = trainer.run()
+    model.save_pretrained(output)
+    return values
+
+
+def draw_group(
+    picture: Any, example: PointExample, texts: Sequence[str], predicted: NDArray[np.float64], path: Path
+) -> None:
+    """A PNG of one group: the true point, where the localizer finds each sample, and the samples."""
+    figure, axis = plt.subplots(figsize=(7, 7), layout="constrained")
+    axis.imshow(picture)
+    axis.plot(*example.keypoint, "*", color="lime", markersize=16, markeredgecolor="black", label="true point")
+    for place, text in enumerate(texts):
+        shown = "".join(character for character in text if character.isprintable())
+        shown = shown if len(shown) < 110 else shown[:107] + "..."
+        axis.plot(*predicted[place], "o", markersize=9, markeredgecolor="white", label=shown or "(empty)")
+    axis.axis("off")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)

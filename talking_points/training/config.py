@@ -1,0 +1,134 @@
+"""Training configuration: one YAML file for all stages, validated as a whole before any expensive work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from talking_points.config import Section
+from talking_points.training.grpo import ADVANTAGES
+from talking_points.training.rewards import REWARDS
+
+
+class FeatureConfig(Section):
+    """The cache of what the frozen vision path computes."""
+
+    folder: Path = Field(default=Path("build/features"), description="shared by runs; entries are named by content")
+    limit_gb: float = Field(default=50.0, gt=0, description="oldest entries go when the cache grows beyond this")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    batch_size: int = Field(default=8, ge=1, description="images encoded at a time")
+
+
+class StageConfig(Section):
+    """One training stage; the defaults that the paper gives are set in configs/train/paper.yaml."""
+
+    epochs: float = Field(default=10, gt=0)
+    max_steps: int | None = Field(default=None, ge=1, description="replaces epochs")
+    batch_size: int = Field(default=8, ge=1, description="points per step and process")
+    accumulation: int = Field(default=1, ge=1, description="steps whose gradients are added up")
+    learning_rate: float = Field(default=2e-4, gt=0)
+    scheduler: str = "cosine"
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    bf16: bool = Field(default=False, description="bfloat16 autocast; weights in training stay float32")
+    gradient_checkpointing: bool = False
+    save_steps: int = Field(default=500, ge=1)
+    eval_steps: int = Field(default=500, ge=1)
+    eval_points: int = Field(default=500, ge=1, description="held-out points that the running metric is taken on")
+    log_steps: int = Field(default=20, ge=1)
+    patience: int | None = Field(default=None, ge=1, description="stop after so many evaluations without a better one")
+    keep: int = Field(default=2, ge=1, description="checkpoints kept")
+    text: Literal["description", "draft", "object_caption", "local_caption"] = Field(
+        default="description", description="the column that is learnt"
+    )
+    withhold_points: bool = Field(
+        default=False, description="ablation: the descriptor is shown the image's centre instead of every point"
+    )
+    model: dict[str, Any] = Field(default_factory=dict, description="choices of TalkingPointsConfig, by field name")
+
+
+class LocalizerConfig(StageConfig):
+    """``blind`` trains the text-only control: the same model and budget, every image replaced by nothing."""
+
+    blind: bool = False
+    shuffled: bool = Field(default=False, description="learn exchanged descriptions: must not beat the centre")
+
+
+class AdaptConfig(StageConfig):
+    """Adaptation by reward (paper, section 3.4 and appendix A.3)."""
+
+    group: int = Field(default=3, ge=1, description="descriptions sampled per point")
+    beta: float = Field(default=0.1, ge=0, description="weight of the divergence from the policy before adaptation")
+    reward: str = "neg_mse"
+    advantage: str = "group"
+    advantage_std: Literal["population", "sample"] = "population"
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    last_blocks: int = Field(default=2, ge=1, description="blocks whose adapters are trained")
+    lora_rank: int | None = Field(default=None, ge=1, description="default: the model's own")
+    sample_steps: int = Field(
+        default=50, ge=1, description="write samples and a picture of one group every so many steps"
+    )
+
+    @field_validator("reward")
+    @classmethod
+    def _known_reward(cls, value: str) -> str:
+        return _one_of("reward", value, REWARDS)
+
+    @field_validator("advantage")
+    @classmethod
+    def _known_advantage(cls, value: str) -> str:
+        return _one_of("advantage", value, ADVANTAGES)
+
+
+class VisionConfig(Section):
+    """Pretraining of the vision path on part masks, for models that start from random weights."""
+
+    steps: int = Field(default=0, ge=0, description="0: the vision path is kept as it is")
+    sources: dict[str, Path] = Field(default_factory=dict, description="roots of part-annotated sources, by name")
+    images: int = Field(default=1000, ge=1, description="at most so many of each source")
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+
+class Ap10kConfig(Section):
+    """AP-10K (Yu et al. 2021) in the different-order setting: adapt on one family, test on the other."""
+
+    root: Path | None = None
+    train_family: str = "Bovidae"
+    test_family: str = "Canidae"
+    limit: int | None = Field(default=None, ge=1, description="at most so many points per family")
+
+
+class TrainConfig(Section):
+    """Everything that the training flows need."""
+
+    output: Path = Field(description="folder that receives models, checkpoints, logs and curves")
+    dataset: str = Field(description="folder or Hub repository of the triplets")
+    revision: str | None = None
+    streaming: bool = False
+    limit: int | None = Field(default=None, ge=1, description="at most so many training points")
+    seed: int = 0
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; default: PyTorch's")
+    preset: Literal["tiny", "paper"] = "tiny"
+    image_size: int = Field(default=128, ge=64, description="frame of the tiny preset, pixels")
+    vocabulary_size: int = Field(default=1024, ge=300, description="of the tiny preset's tokenizer")
+    start: str | None = Field(default=None, description="checkpoint to start from; the paper preset needs one")
+    start_revision: str | None = None
+    features: FeatureConfig = FeatureConfig()
+    vision: VisionConfig = VisionConfig()
+    descriptor: StageConfig = StageConfig()
+    localizer: LocalizerConfig = LocalizerConfig(epochs=15, learning_rate=1e-5)
+    adapt: AdaptConfig = AdaptConfig(epochs=3, learning_rate=5e-6, batch_size=10)
+    ap10k: Ap10kConfig = Ap10kConfig()
+    descriptor_path: str | None = Field(default=None, description="the descriptor to adapt; default: output/descriptor")
+    localizer_path: str | None = Field(default=None, description="the rewarding localizer; default: output/localizer")
+
+
+def _one_of(kind: str, value: str, known: dict[str, Any]) -> str:
+    if value not in known:
+        raise ValueError(f"expected a {kind} of {', '.join(known)}; found {value!r}")
+    return value

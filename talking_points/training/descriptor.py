@@ -1,0 +1,90 @@
+"""Supervised fine-tuning of the Point Descriptor (paper, sections 3.2 and 4.1): language-model loss on descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.training.config import FeatureConfig, StageConfig
+from talking_points.training.data import PointExample, PointSet
+from talking_points.training.features import PointFeatures
+from talking_points.training.trainer import PointTrainer
+
+
+class DescriptorTrainer(PointTrainer):
+    """Trains what the model's configuration says; the loss is the mean over the tokens of a batch's descriptions."""
+
+    def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
+        found, image_index, point_features = features.batch(examples)
+        return {
+            "features": found.to(self.args.device),
+            "image_index": image_index,
+            "point_features": point_features,
+            "descriptions": [example.text for example in examples],
+        }
+
+
+def train_descriptor(
+    model: PointDescriptor,
+    train: PointSet,
+    held_out: PointSet,
+    config: StageConfig,
+    features: FeatureConfig,
+    output: Path,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train and save a descriptor into ``output``; returns the last logged values.
+
+    The running metric is minus the language-model loss on held-out points. Run again after an interruption it goes on
+    from the last complete checkpoint.
+    """
+    model.prepare_training()
+    own, other = (
+        PointFeatures(model, points, features, withheld=config.withhold_points) for points in (train, held_out)
+    )
+    own.prepare()
+    other.prepare()
+    evaluated = held_out.sample(config.eval_points, seed).examples
+
+    def metric() -> float:
+        batches = [evaluated[start : start + 32] for start in range(0, len(evaluated), 32)]
+        losses = [float(model(**trainer.inputs(batch, other)).loss) * len(batch) for batch in batches]
+        return -sum(losses) / len(evaluated)
+
+    trainer = DescriptorTrainer(model, own, config, output, seed, metric)
+    values = trainer.run()
+    model.save_pretrained(output)
+    return values
+
+
+def descriptions(
+    model: PointDescriptor,
+    points: PointSet,
+    features: FeatureConfig,
+    batch_size: int = 32,
+    *,
+    withheld: bool = False,
+    **options: Any,
+) -> list[str]:
+    """Descriptions of all points, greedy by default, from cached features."""
+    known = PointFeatures(model, points, features, withheld=withheld)
+    known.prepare()
+    texts: dict[str, str] = {}
+    # Points of one image side by side share the reading of their image.
+    order = sorted(points.examples, key=lambda example: example.image)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        found, index, point_features = known.batch(batch)
+        written = model.describe(
+            None,
+            [example.keypoint for example in batch],
+            features=found,
+            image_index=index,
+            point_features=point_features,
+            batch_size=batch_size,
+            **options,
+        )
+        texts.update(zip((example.id for example in batch), written, strict=True))
+    return [texts[example.id] for example in points.examples]

@@ -1,0 +1,227 @@
+"""What the frozen vision path says about images and points: computed once, kept on disk, shared by runs and processes.
+
+An entry is named by content: the digest of the image file, and a fingerprint of everything that the values depend on
+(vision weights, frame size, precision; for points also the mask and the coordinates). It can therefore never be
+stale, and any number of processes may write it at the same time: the last rename wins and all are equal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from talking_points.config import ConfigError, fingerprint
+from talking_points.models.base import TalkingPointsModel
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.omg_llava.features import VisionFeatures
+from talking_points.training.config import FeatureConfig
+from talking_points.training.data import PointExample, PointSet
+
+_MASK_FIELDS = (
+    "gaussian_sigma", "gaussian_threshold", "mask_resize", "gaussian_layers", "gaussian_frame", "keypoint_mask",
+    "prompt_box_half_side",
+)  # fmt: skip
+
+
+class FeatureStore:
+    """A folder of safetensors files of bounded size. The least recently used entries go first."""
+
+    def __init__(self, folder: str | Path, limit_bytes: float) -> None:
+        self.folder = Path(folder)
+        self.limit_bytes = limit_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._written = 0
+
+    def read(self, key: str) -> dict[str, Tensor] | None:
+        """The entry, or None where there is none or another process has just removed or damaged it."""
+        path = self._path(key)
+        try:
+            entry = load(path.read_bytes())
+        except (FileNotFoundError, SafetensorError):
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path)
+        return entry
+
+    def write(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Store an entry atomically, then keep the folder within its bound."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = save(tensors)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(content)
+            except OSError:
+                temporary.unlink()
+                raise
+        temporary.replace(path)
+        self._written += len(content)
+        # Looking at every entry costs time, so it is done once per twentieth of the bound.
+        if self._written > self.limit_bytes / 20:
+            self._written = 0
+            self.evict()
+
+    def evict(self) -> int:
+        """Remove the least recently used entries beyond the bound; returns how many bytes are left."""
+        with FileLock(self.folder / ".lock"):
+            entries = []
+            for path in self.folder.rglob("*.safetensors"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    entries.append((status.st_mtime_ns, status.st_size, path))
+            size = sum(entry[1] for entry in entries)
+            for _, own, path in sorted(entries):
+                if size <= self.limit_bytes:
+                    break
+                path.unlink(missing_ok=True)
+                size -= own
+        return size
+
+    def _path(self, key: str) -> Path:
+        model, name = key.split("/")
+        return self.folder / model / name[:2] / f"{name}.safetensors"
+
+
+class PointFeatures:
+    """Vision features of a set of points under one model, from the store or computed into it.
+
+    ``blind`` replaces every image by nothing, for the text-only control; ``withheld`` replaces every point by the
+    centre of its image, for the ablation that knows nothing of the point.
+    """
+
+    def __init__(
+        self,
+        model: TalkingPointsModel,
+        points: PointSet,
+        config: FeatureConfig,
+        *,
+        blind: bool = False,
+        withheld: bool = False,
+    ) -> None:
+        if model.config.train_vision:
+            raise ConfigError("features of a vision path in training cannot be kept: set train_vision to false")
+        self.model = model
+        self.points = points
+        self.config = config
+        self.blind = blind
+        self.withheld = withheld
+        self.store = FeatureStore(config.folder, config.limit_gb * 1e9)
+        self._dtype = getattr(torch, config.dtype)
+        self._images = vision_fingerprint(model, config.dtype)
+        self._masks = fingerprint({name: getattr(model.config, name) for name in _MASK_FIELDS})
+        self._of_image: dict[str, list[tuple[float, float]]] = {}
+        for example in points.examples:
+            self._of_image.setdefault(example.image, []).append(self._shown(example))
+        self._of_image = {image: sorted(set(found)) for image, found in self._of_image.items()}
+
+    def prepare(self) -> int:
+        """Compute what is missing, decoding each picture once; returns how many images that were."""
+        missing = [image for image in self._of_image if not self._stored(image)]
+        waiting: list[tuple[str, object]] = []
+        for image, picture in self.points.pictures(missing):
+            waiting.append((image, picture))
+            if len(waiting) == self.config.batch_size:
+                self._compute(waiting)
+                waiting = []
+        if waiting:
+            self._compute(waiting)
+        return len(missing)
+
+    def batch(self, examples: Sequence[PointExample]) -> tuple[VisionFeatures, Tensor, Tensor | None]:
+        """Features of the different images of some points, the image of each (N,), and point features (N, 2C).
+
+        The last are None for models without keypoint tokens, that is, for localizers.
+        """
+        images = list(dict.fromkeys(example.image for example in examples))
+        features = VisionFeatures.concatenate([self._image(image) for image in images])
+        index = torch.tensor([images.index(example.image) for example in examples])
+        if not isinstance(self.model, PointDescriptor):
+            return features, index, None
+        return features, index, torch.stack([self._point(example) for example in examples])
+
+    def _shown(self, example: PointExample) -> tuple[float, float]:
+        return (example.size[0] // 2, example.size[1] // 2) if self.withheld else example.keypoint
+
+    def _image(self, image: str) -> VisionFeatures:
+        features = VisionFeatures.from_tensors(self._entry(self._image_key(image), image))
+        return blind_features(features) if self.blind else features
+
+    def _point(self, example: PointExample) -> Tensor:
+        entry = self._entry(self._point_key(example.image), example.image)
+        return entry["points"][self._of_image[example.image].index(self._shown(example))].float()
+
+    def _entry(self, key: str, image: str) -> dict[str, Tensor]:
+        entry = self.store.read(key)
+        if entry is None:
+            # Removed to keep the bound, by this or another process: compute it again.
+            self._compute(list(self.points.pictures([image])))
+            entry = self.store.read(key)
+        if entry is None:
+            raise ConfigError(
+                f"the feature cache {self.store.folder} does not keep what is written to it: raise features.limit_gb "
+                f"above {self.config.limit_gb:g}"
+            )
+        return {name: value.float() if value.is_floating_point() else value for name, value in entry.items()}
+
+    @torch.no_grad()
+    def _compute(self, pictures: Sequence[tuple[str, object]]) -> None:
+        features = self.model.encode_pictures([picture for _, picture in pictures])  # type: ignore[misc]
+        for row, (image, _) in enumerate(pictures):
+            own = features.select([row])
+            self.store.write(self._image_key(image), self._packed(own.compact().tensors()))
+            if isinstance(self.model, PointDescriptor):
+                points = self._of_image[image]
+                encoded = self.model.encode_points(own, points, torch.zeros(len(points), dtype=torch.long))
+                self.store.write(self._point_key(image), self._packed({"points": encoded}))
+
+    def _packed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: (value.to(self._dtype) if value.is_floating_point() else value).cpu().contiguous()
+            for name, value in tensors.items()
+        }
+
+    def _stored(self, image: str) -> bool:
+        keys = [self._image_key(image)]
+        if isinstance(self.model, PointDescriptor):
+            keys.append(self._point_key(image))
+        return all(self.store.read(key) is not None for key in keys)
+
+    def _image_key(self, image: str) -> str:
+        return f"{self._images}/{image}"
+
+    def _point_key(self, image: str) -> str:
+        return f"{self._images}/{image}-{fingerprint([self._masks, self._of_image[image]])}"
+
+
+def vision_fingerprint(model: TalkingPointsModel, dtype: str) -> str:
+    """Names everything that image features depend on: the vision path's weights, the frame, the stored precision."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name, tensor in sorted(model.vision.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    digest.update(f"{model.config.image_size} {dtype}".encode())
+    return digest.hexdigest()
+
+
+def blind_features(features: VisionFeatures) -> VisionFeatures:
+    """Features that say nothing about the image: zeros, and one object token. Sizes stay, to map back to pixels."""
+    valid = torch.zeros_like(features.object_valid)
+    valid[:, 0] = True
+    return VisionFeatures(
+        visual_tokens=torch.zeros_like(features.visual_tokens),
+        object_queries=torch.zeros_like(features.object_queries),
+        object_valid=valid,
+        image_sizes=features.image_sizes,
+        frame=features.frame,
+    )

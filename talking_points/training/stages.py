@@ -1,0 +1,176 @@
+"""The training stages of one configuration, each in its own folder below ``output``, each made once.
+
+A finished stage leaves ``stage.json`` with its fingerprint: everything that its weights depend on. Run again with
+the same configuration and data it is taken as it is, an interrupted one goes on from its last checkpoint, and a folder
+that belongs to another configuration is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from talking_points.config import ConfigError, changed_fields, fingerprint
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.sources import open_source
+from talking_points.training.adaptation import adapt_descriptor
+from talking_points.training.config import TrainConfig
+from talking_points.training.data import PointSet, ap10k_points, load_points
+from talking_points.training.descriptor import train_descriptor
+from talking_points.training.localizer import train_localizer
+from talking_points.training.start import save_vision, start_model
+from talking_points.training.vision import labelled_pictures, pretrain_vision
+
+STARTED, FINISHED = "started.json", "stage.json"
+
+NOT_IN_FINGERPRINT: dict[str, Any] = {
+    "output": True,
+    "threads": True,
+    "features": {"folder", "limit_gb", "batch_size"},
+}
+"""Fields that cannot change a weight. Cached features are the same values that would be computed anew."""
+
+_SECTIONS = {
+    "vision": ("vision",),
+    "localizer": ("vision", "localizer"),
+    "descriptor": ("vision", "descriptor"),
+    "adapted": ("vision", "localizer", "descriptor", "adapt", "ap10k"),
+}
+"""The sections of the configuration that a stage depends on."""
+
+
+def pretrained_vision(config: TrainConfig) -> dict[str, Any]:
+    """Pretrain the vision path that localizer and descriptor start from: ``output/vision/vision.safetensors``."""
+
+    def work(folder: Path) -> dict[str, float]:
+        train = _points(config, "train", config.descriptor.text)
+        model = start_model(PointDescriptor, config, config.descriptor, [e.text for e in train.examples])
+        records = (
+            record
+            for name, root in sorted(config.vision.sources.items())
+            for record in islice(open_source(name, root, split="train"), config.vision.images)
+        )
+        found = pretrain_vision(model, labelled_pictures(records, config.image_size), config.vision, config.seed)
+        save_vision(model, folder / "vision.safetensors")
+        return found
+
+    return _once(config, "vision", "vision", work)
+
+
+def trained_localizer(config: TrainConfig, name: str = "localizer") -> dict[str, Any]:
+    """Train the localizer into ``output/<name>``; other names keep variants apart."""
+
+    def work(folder: Path) -> dict[str, float]:
+        train = _points(config, "train", config.localizer.text)
+        held_out = _points(config, "test", config.localizer.text)
+        texts = [example.text for example in train.examples]
+        model = start_model(PointLocalizer, config, config.localizer, texts, _vision(config))
+        return train_localizer(model, train, held_out, config.localizer, config.features, folder, config.seed)
+
+    return _once(config, name, "localizer", work)
+
+
+def trained_descriptor(config: TrainConfig, name: str = "descriptor") -> dict[str, Any]:
+    """Train the descriptor into ``output/<name>``."""
+
+    def work(folder: Path) -> dict[str, float]:
+        train = _points(config, "train", config.descriptor.text)
+        held_out = _points(config, "test", config.descriptor.text)
+        texts = [example.text for example in train.examples]
+        model = start_model(PointDescriptor, config, config.descriptor, texts, _vision(config))
+        return train_descriptor(model, train, held_out, config.descriptor, config.features, folder, config.seed)
+
+    return _once(config, name, "descriptor", work)
+
+
+def adapted_descriptor(config: TrainConfig, name: str = "adapted") -> dict[str, Any]:
+    """Adapt the descriptor on one family of AP-10K into ``output/<name>``, by the reward of the localizer."""
+
+    def work(folder: Path) -> dict[str, float]:
+        train = family_points(config, config.ap10k.train_family)
+        model = PointDescriptor.from_pretrained(config.descriptor_path or config.output / "descriptor")
+        localizer = PointLocalizer.from_pretrained(config.localizer_path or config.output / "localizer")
+        return adapt_descriptor(model, localizer, train, None, config.adapt, config.features, folder, config.seed)
+
+    return _once(config, name, "adapted", work)
+
+
+def family_points(config: TrainConfig, family: str) -> PointSet:
+    """The points of one family of AP-10K."""
+    if config.ap10k.root is None:
+        raise ConfigError("adaptation needs keypoints without descriptions: set ap10k.root to the folder of AP-10K")
+    source = open_source("ap10k", config.ap10k.root, families=[family])
+    return ap10k_points(source, family, config.ap10k.limit, config.seed)
+
+
+def dataset_digest(path: str, revision: str | None) -> str:
+    """Names a dataset's content: the digests of a folder's data files, or the repository and its revision."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"{path}@{revision}"
+    return fingerprint(
+        {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("data/*.parquet"))}
+    )
+
+
+def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
+    """What the weights of a stage depend on, as plain JSON values."""
+    others = {section for sections in _SECTIONS.values() for section in sections} - set(_SECTIONS[kind])
+    settings = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | dict.fromkeys(others, True))
+    settings["dataset"] = dataset_digest(config.dataset, config.revision)
+    return settings
+
+
+def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict[str, float]]) -> dict[str, Any]:
+    folder = config.output / name
+    settings = stage_settings(config, kind)
+    if (folder / STARTED).exists():
+        before = json.loads((folder / STARTED).read_text())
+        if before != settings:
+            changes = "; ".join(changed_fields(before, settings)[:8])
+            raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
+        if (folder / FINISHED).exists():
+            return {**json.loads((folder / FINISHED).read_text()), "reused": True}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STARTED).write_text(json.dumps(settings, indent=1))
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    wall, cpu = time.monotonic(), time.process_time()
+    metrics = work(folder)
+    result = {
+        "stage": name,
+        "path": str(folder),
+        "fingerprint": fingerprint(settings),
+        "seconds": round(time.monotonic() - wall, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "metrics": metrics,
+    }
+    temporary = folder / f"{FINISHED}.partial"
+    temporary.write_text(json.dumps(result, indent=1))
+    temporary.replace(folder / FINISHED)
+    return {**result, "reused": False}
+
+
+def _points(config: TrainConfig, split: str, text: str) -> PointSet:
+    return load_points(
+        config.dataset,
+        split,
+        text,
+        revision=config.revision,
+        streaming=config.streaming,
+        limit=config.limit if split == "train" else None,
+        seed=config.seed,
+    )
+
+
+def _vision(config: TrainConfig) -> Path | None:
+    path = config.output / "vision" / "vision.safetensors"
+    return path if config.vision.steps else None

@@ -1,0 +1,220 @@
+"""What training the descriptor, the localizer and the adaptation share, on transformers' ``Trainer``.
+
+The Trainer gives gradient accumulation, mixed precision, several GPUs, logging, checkpoints and resuming. Added here
+are batches from cached features, a stop at the first loss that is no number, checkpoints that count only when they
+are complete, and curves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from talking_points.training.config import StageConfig
+from talking_points.training.data import LengthBuckets, PointExample, PointSet
+from talking_points.training.features import PointFeatures
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+COMPLETE = "complete.json"
+"""Written last into a checkpoint: without it the checkpoint is half a checkpoint, and never resumed from."""
+
+METRIC = "metric"
+
+
+class TrainingStoppedError(RuntimeError):
+    """Training cannot go on: says why, at which step, and which checkpoint is good."""
+
+
+class PointTrainer(Trainer):
+    """A ``Trainer`` of points: batches are lists of ``PointExample``, turned into model inputs by a subclass.
+
+    ``metric`` measures the model on held-out points, higher is better; it decides which checkpoint is best.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        features: PointFeatures,
+        config: StageConfig,
+        output: Path,
+        seed: int,
+        metric: Callable[[], float] | None = None,
+    ) -> None:
+        self.features = features
+        self.points: PointSet = features.points
+        self.metric = metric
+        self.batch: list[PointExample] = []
+        callbacks: list[TrainerCallback] = [_CompleteCheckpoint(), _Curves(output)]
+        if metric is not None and config.patience is not None:
+            callbacks.append(EarlyStoppingCallback(config.patience))
+        super().__init__(
+            model=model,
+            args=training_arguments(config, output, seed, evaluate=metric is not None),
+            train_dataset=list(self.points.examples),
+            # ``metric`` knows its own points; the Trainer only asks that there are any.
+            eval_dataset=[] if metric is not None else None,
+            callbacks=callbacks,
+        )
+        self.stage = config
+
+    def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
+        """The model's keyword arguments for points and the features of their images."""
+        raise TypeError(f"{type(self).__name__} must say how points become inputs")
+
+    def get_train_dataloader(self) -> DataLoader:
+        lengths = [len(example.text) for example in self.points.examples]
+        batches = LengthBuckets(lengths, self.stage.batch_size, self.args.seed)
+        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=lambda examples: {"points": examples})
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        self.batch = inputs["points"]
+        output = model(**self.inputs(self.batch, self.features))
+        return (output.loss, output) if return_outputs else output.loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not math.isfinite(float(loss)):
+            ids = ", ".join(example.id for example in self.batch)
+            raise TrainingStoppedError(
+                f"the loss became {float(loss)} in step {self.state.global_step + 1}, in the batch of points {ids}: "
+                f"the last good checkpoint is {last_checkpoint(self.args.output_dir)}; look at these points, or "
+                "lower the learning rate, and run again to go on from there"
+            )
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        assert self.metric is not None
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            metrics = {f"eval_{METRIC}": float(self.metric())}
+        self.model.train(was_training)
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def run(self) -> dict[str, float]:
+        """Train, going on from the last complete checkpoint; returns the last logged values."""
+        checkpoint = last_checkpoint(self.args.output_dir)
+        try:
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except OSError as error:
+            raise TrainingStoppedError(
+                f"cannot save step {self.state.global_step} to {self.args.output_dir} ({error}): the last good "
+                f"checkpoint is {last_checkpoint(self.args.output_dir)}; make room and run again to go on from there"
+            ) from error
+        values: dict[str, float] = {}
+        for entry in self.state.log_history:
+            values.update({name: value for name, value in entry.items() if isinstance(value, int | float)})
+        return values
+
+
+def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
+    """The Trainer's arguments for a stage."""
+    return TrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.scheduler,
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        adam_beta2=0.999,
+        bf16=config.bf16,
+        activation_checkpointing=config.gradient_checkpointing,
+        seed=seed,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=config.keep,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=config.eval_steps,
+        load_best_model_at_end=evaluate and config.patience is not None,
+        metric_for_best_model=f"eval_{METRIC}",
+        greater_is_better=True,
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,
+        report_to=["tensorboard"],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def last_checkpoint(output: str | Path) -> Path | None:
+    """The newest complete checkpoint in a stage's folder."""
+    complete = [path.parent for path in Path(output).glob(f"checkpoint-*/{COMPLETE}")]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+class _CompleteCheckpoint(TrainerCallback):
+    """Marks a checkpoint when everything in it is on the disk."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            marker = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
+            marker.write_text(json.dumps({"step": state.global_step}))
+
+
+class _Curves(TrainerCallback):
+    """Draws what was logged so far, one panel per value, whenever a checkpoint is saved and at the end."""
+
+    def __init__(self, output: Path) -> None:
+        self.path = output / "curves.png"
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            draw_curves(state.log_history, self.path)
+
+    on_train_end = on_save
+
+
+_NOT_CURVES = {"step", "epoch", "total_flos", "train_loss"}
+
+
+def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
+    """A PNG with one panel per logged value over the steps."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            if name not in _NOT_CURVES and not name.startswith("train_") and isinstance(value, int | float):
+                series.setdefault(name, []).append((entry["step"], value))
+    if not series:
+        return
+    columns = min(3, len(series))
+    rows = -(-len(series) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(series) :]:
+        axis.remove()
+    for axis, (name, values) in zip(axes.flat, series.items(), strict=False):
+        axis.plot(*zip(*values, strict=True), marker="." if len(values) < 30 else "")
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)

@@ -1,0 +1,65 @@
+"""The container files: what can be checked of them without a container engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCKERFILES = sorted((REPOSITORY / "docker").glob("Dockerfile.*"))
+COMPOSE = REPOSITORY / "docker" / "compose.yaml"
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_a_dockerfile_copies_what_exists_and_ends_without_root(path: Path) -> None:
+    text = re.sub(r"\\\n", " ", path.read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert lines[0].startswith("FROM ")
+    assert ":" in lines[0], "the base image has a tag"
+    for line in lines:
+        if line.startswith("COPY "):
+            for source in line.split()[1:-1]:
+                assert (REPOSITORY / source).exists(), line
+        if "apt-get install" in line:
+            assert "--no-install-recommends" in line
+            assert "rm -rf /var/lib/apt/lists/*" in line
+        if "pip install" in line:
+            assert "--no-cache-dir" in line
+    assert [line for line in lines if line.startswith("USER ")][-1] != "USER root"
+
+
+def test_compose_names_existing_images_and_services() -> None:
+    compose = yaml.safe_load(COMPOSE.read_text())
+    services = compose["services"]
+    for service in services.values():
+        if "build" in service:
+            assert (COMPOSE.parent / service["build"]["context"] / service["build"]["dockerfile"]).exists()
+        assert set(service.get("depends_on", {})) <= set(services)
+        for volume in service.get("volumes", []):
+            assert volume.split(":")[0] in compose["volumes"]
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), "no service listens on other machines' requests by default"
+
+
+def test_compose_accepts_the_file() -> None:
+    candidates = (["docker", "compose"], ["docker-compose"])
+    environment = os.environ | {"POSTGRES_PASSWORD": "x"}
+    for command in candidates:
+        if shutil.which(command[0]) is None:
+            continue
+        if subprocess.run([*command, "version"], capture_output=True, check=False).returncode:
+            continue
+        for profile in ([], ["--profile", "gpu"]):
+            done = subprocess.run(
+                [*command, "-f", str(COMPOSE), *profile, "config", "--quiet"],
+                env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        return
+    pytest.skip("neither 'docker compose' nor docker-compose is installed")

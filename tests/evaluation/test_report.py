@@ -1,0 +1,175 @@
+"""Reports, their comparison, the paper's tables, description sets and controls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from talking_points.config import ConfigError
+from talking_points.evaluation.config import DescriptionSet
+from talking_points.evaluation.controls import centre, other_images, uniform
+from talking_points.evaluation.description_sets import described, marked, read_descriptions
+from talking_points.evaluation.pck import MP100
+from talking_points.evaluation.report import IncomparableError, Report, compare, evaluate_predictions
+from talking_points.evaluation.tables import paper_tables, write_tables
+from talking_points.training.config import FeatureConfig
+from tests.training.conftest import points
+
+
+def report(predicted=None, *, name: str = "ground_truth", data=None, **fields) -> Report:
+    data = data or points(6, 3)
+    return evaluate_predictions(name, data, data.keypoints if predicted is None else predicted, **fields)
+
+
+def test_perfect_predictions_score_a_hundred_everywhere() -> None:
+    found = report()
+    assert found.mpck == found.pck["0.05"] == found.levels["found"] == 100
+    assert found.points == 18
+    assert found.images == 6
+    assert found.sources["drawn"] == {"points": 18, "mpck": 100.0, "0.05": 100.0, "0.1": 100.0, "0.2": 100.0}
+    assert found.definition["thresholds"] == [0.05, 0.1, 0.2]
+
+
+def test_levels_name_where_a_prediction_fails() -> None:
+    data = points(1, 1)
+    far = data.examples[0]
+    assert far.keypoint[0] > 30, "the point must lie far from the boxes at the top left"
+    places = {"point": [5.0, 5.0], "part": [40.0, 40.0], "object": [95.0, 1.0]}
+    for level, place in places.items():
+        found = report(np.array([place]), data=data)
+        assert found.levels[level] == 100, level
+    assert report(np.array([[5.0, 5.0]]), data=data).inside_part == 100
+    assert report(np.array([[40.0, 40.0]]), data=data).inside_part == 0
+
+
+def test_a_result_is_set_against_its_controls() -> None:
+    data = points(10, 4)
+    found = report(data=data, controls={"centre": centre(data), "text_only": centre(data)})
+    assert found.controls["centre"] == report(centre(data), data=data).mpck
+    assert found.above_text_only is not None
+    assert found.above_text_only["difference"] == pytest.approx(100 - found.controls["text_only"])
+    assert found.above_text_only["p_value"] < 0.01
+    assert report(data=data).above_text_only is None
+
+
+def test_a_report_survives_its_file(tmp_path: Path) -> None:
+    found = report(np.full((18, 2), np.nan))
+    found.save(tmp_path / "a" / "report.json")
+    loaded = Report.load(tmp_path / "a" / "report.json")
+    assert loaded.mpck == 0
+    assert loaded.words["colour"] is None
+    assert loaded.predictions[0]["x"] is None
+    json.loads((tmp_path / "a" / "report.json").read_text(), parse_constant=pytest.fail)
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(ValueError, match="no evaluation report"):
+        Report.load(tmp_path / "b.json")
+
+
+def test_reports_of_other_definitions_or_points_are_not_compared() -> None:
+    with pytest.raises(IncomparableError, match="definition"):
+        compare(report(), report(definition=MP100))
+    with pytest.raises(IncomparableError, match="same"):
+        compare(report(), report(data=points(6, 2)))
+    with pytest.raises(IncomparableError, match="definitions"):
+        paper_tables({"ground_truth": report(), "descriptor": report(definition=MP100)})
+
+
+def test_a_comparison_is_after_minus_before() -> None:
+    data = points(20, 2)
+    worse = compare(report(data=data), report(np.zeros((40, 2)), data=data))
+    assert worse.difference < -30
+    assert worse.interval.high < 0
+    assert worse.p_value < 0.01
+
+
+def test_the_papers_tables_stand_beside_ours(tmp_path: Path) -> None:
+    data = points(6, 3)
+    truth = report(data=data, controls={"centre": centre(data)})
+    paths = write_tables({"ground_truth": truth, "descriptor": report(centre(data), data=data)}, tmp_path)
+    text = paths[0].read_text()
+    for figure in ("78.13", "78.83", "42.87", "31.03", "29.85", "23.63", "47.60", "92.33"):
+        assert figure in text
+    assert "| ground-truth description | 78.83 | 65.60 | 92.05 | 100.00 |" in text
+    assert "| DAM | 42.87 | 28.24 | 57.49 | - |" in text
+    assert "Controls" in text
+    latex = paths[1].read_text()
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 6
+    assert r"95 \% interval" in latex
+    assert {path.name for path in paths[2:]} == {
+        "table_1.png",
+        "table_3.png",
+        "table_4.png",
+        "figure_1.png",
+        "controls.png",
+    }
+
+
+# ---------------------------------------------------------------------- controls
+
+
+def test_shuffled_images_are_all_other_images() -> None:
+    data = points(5, 4)
+    shown = other_images(data, seed=1)
+    assert sorted(shown) == list(range(20))
+    assert all(data.examples[a].image != data.examples[b].image for a, b in enumerate(shown))
+    with pytest.raises(ValueError, match="two images"):
+        other_images(points(1, 4))
+
+
+def test_uniform_is_the_same_for_the_same_point_and_covers_the_image() -> None:
+    data = points(40, 5)
+    found = uniform(data)
+    np.testing.assert_array_equal(uniform(data.subset([7, 3])), found[[7, 3]])
+    assert (found >= 0).all()
+    assert (found < data.sizes).all()
+    assert np.abs(found.mean(0) / data.sizes[0] - 0.5).max() < 0.1
+
+
+# ---------------------------------------------------------------------- description sets
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_descriptions_come_from_files(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"human.{kind}"
+    rows = [
+        {"id": "p0", "description": "the nose"},
+        {"id": "p2", "description": "the tail"},
+        {"id": "p3", "description": ""},
+    ]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    found = described(points(2, 2), DescriptionSet(file=path), FeatureConfig(folder=tmp_path))
+    assert [(example.id, example.text) for example in found.examples] == [("p0", "the nose"), ("p2", "the tail")]
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with pytest.raises(ConfigError, match="no descriptions"):
+        read_descriptions(path)
+    path.write_text('{"id": "p0", "text": "a"}')
+    with pytest.raises(ConfigError, match="description"):
+        read_descriptions(path)
+    path.write_text('{"id": "p0", "description": "a"}\n{"id": "p0", "description": "b"}')
+    with pytest.raises(ConfigError, match="more than once"):
+        read_descriptions(path)
+    path.write_text('{"id": "other", "description": "a"}')
+    with pytest.raises(ConfigError, match="compare the ids"):
+        described(points(1, 1), DescriptionSet(file=path), FeatureConfig(folder=tmp_path))
+    with pytest.raises(ValueError, match="one of"):
+        DescriptionSet(file=path, descriptor="somewhere")
+
+
+def test_a_mark_is_seen_and_leaves_the_rest_alone() -> None:
+    picture = np.full((80, 120, 3), 90, np.uint8)
+    found = marked(picture, (60.0, 40.0))
+    changed = np.argwhere((found != picture).any(-1))
+    assert len(changed) > 20
+    assert np.abs(changed - [40, 60]).max() <= 8
+    assert (picture == 90).all()

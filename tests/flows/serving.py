@@ -1,0 +1,120 @@
+"""A real server, worker and deployment for tests, as ``talking-points server`` starts them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEPLOYMENT = "build-llamapointinpart/build-llamapointinpart"
+
+
+@dataclass
+class Served:
+    """Handles of a running ``serve``: the UI's address and the process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    killed: bool = False
+    """Set by a test that killed the process itself."""
+
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        response = httpx.request(method, f"{self.url}/api/{path}", json=body or None, timeout=30)
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+    def trigger(self, *overrides: str) -> str:
+        """Start a run of the deployment; returns its id."""
+        deployment = self.call("GET", f"deployments/name/{DEPLOYMENT}")
+        parameters = deployment["parameters"] | {"overrides": list(overrides)}
+        run = self.call("POST", f"deployments/{deployment['id']}/create_flow_run", parameters=parameters)
+        return str(run["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        state = self.call("GET", f"flow_runs/{run}")["state"]
+        assert isinstance(state, dict)
+        return state
+
+    def wait(self, run: str, *states: str, seconds: float = 240) -> dict[str, Any]:
+        """Wait until the run is in one of the states, given by type; returns the state."""
+        wait_for(lambda: self.state(run)["type"] in states, seconds, f"run {run} in {states}")
+        return self.state(run)
+
+    def retry(self, run: str) -> None:
+        """What the Retry button of the UI sends."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+        answer = self.call("POST", f"flow_runs/{run}/set_state", state=state, force=False)
+        assert answer["status"] == "ACCEPT", answer
+
+
+def project(folder: Path) -> Path:
+    """A project folder whose deployments run ``logged_build``."""
+    folder.mkdir()
+    shutil.copytree(REPOSITORY / "configs", folder / "configs")
+    settings = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    settings["deployments"] = [item for item in settings["deployments"] if item["name"] == DEPLOYMENT.split("/")[1]]
+    (deployment,) = settings["deployments"]
+    assert deployment["entrypoint"] == "flows/build_llamapointinpart.py:build_llamapointinpart"
+    deployment["entrypoint"] = "logged_build.py:build_llamapointinpart"
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(REPOSITORY / "tests" / "flows" / "logged_build.py", folder)
+    return folder
+
+
+@contextmanager
+def served(home: Path, state: Path, **environment: str) -> Iterator[Served]:
+    """Server and worker for the project in ``home``, with their database and result records in ``state``."""
+    state.mkdir(exist_ok=True)
+    code = (
+        "import sys; from pathlib import Path; from flows.server import free_port, serve\n"
+        f"serve(Path({str(home)!r}), free_port(), Path({str(state / 'results')!r}))"
+    )
+    log = state / "serve.log"
+    settings = {"PREFECT_HOME": str(state / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(REPOSITORY)}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | settings | environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    try:
+        wait_for(lambda: "Prefect is at " in log.read_text() or process.poll() is not None, 240, "server and worker")
+        text = log.read_text()
+        assert "Prefect is at " in text, text
+        handles = Served(text.split("Prefect is at ")[1].split(";")[0], process)
+        yield handles
+        assert handles.killed or process.poll() is None, log.read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until the condition holds; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.25)
+
+
+def executions(log: Path) -> list[str]:
+    """Keys of the shards whose execution began, in that order."""
+    lines = log.read_text().split("\n") if log.exists() else []
+    return [line.split()[1] for line in lines if line.startswith("start ")]

@@ -1,0 +1,40 @@
+"""Every deployment of ``prefect.yaml`` names a flow that takes its parameters, and a configuration that is valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+
+from talking_points.config import BuildConfig, load_config
+from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.training.config import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+KINDS: dict[str, Any] = {
+    "build-llamapointinpart": BuildConfig,
+    "train-localizer": TrainConfig,
+    "train-descriptor": TrainConfig,
+    "adapt-descriptor": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "retrain-and-evaluate": RetrainConfig,
+}
+
+
+def test_all_flows_are_deployed() -> None:
+    assert {deployment["name"] for deployment in DEPLOYMENTS} == set(KINDS)
+    assert [d["name"] for d in DEPLOYMENTS if d.get("schedules")] == ["retrain-and-evaluate"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_can_run(deployment: dict[str, Any]) -> None:
+    flow: Any = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+    assert flow.name == deployment["name"]
+    assert set(deployment["parameters"]) == {"config", "overrides"} == set(flow.parameters.properties)
+    assert load_config(KINDS[deployment["name"]], ROOT / deployment["parameters"]["config"])
+    assert deployment["work_pool"]["name"] == "talking-points"

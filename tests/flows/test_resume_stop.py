@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM: the command ends within ten seconds, with nothing left running and nothing half written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.fault_server import MODEL, FaultServer, serving
+from tests.flows.building import CONFIG, overrides
+from tests.flows.serving import REPOSITORY, executions, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(("number", "runner"), [(signal.SIGINT, "threads"), (signal.SIGTERM, "processes")])
+def test_a_signal_stops_the_build_and_all_it_started(
+    number: signal.Signals, runner: str, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "executions"
+    with serving(FaultServer(hang=60)) as model:
+        step = f"local_caption={{backend: openai, model: {MODEL}, endpoint: '{model.url}'}}"
+        given = overrides(output, drawn, "shard_size=6", f"runner={runner}", step)
+        command = [sys.executable, "-m", "tests.flows.logged_build", "build", "--config", CONFIG]
+        command += [word for setting in given for word in ("--set", setting)]
+        environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "EXECUTIONS": str(log)}
+        # The first answers come; those after them would take a minute each.
+        model.fault = lambda seed, attempt: "right" if len(model.seen) < 12 else "hang"
+
+        process = subprocess.Popen(
+            command, env=environment, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            wait_for(lambda: model.hanging > 0, 300, "requests that hang")
+            began = time.monotonic()
+            # As a terminal does: Ctrl-C goes to every process of the group, SIGTERM to the one that is asked.
+            (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+            _, errors = process.communicate(timeout=60)
+            wait_for(lambda: not group(process.pid), 10, "no process of the build is left")
+            took = time.monotonic() - began
+        finally:
+            for pid in [process.pid, *group(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        assert process.returncode == 130, errors
+        assert "run the same command again" in errors
+        assert took < 10, f"{took:.1f} s"
+        assert not list(output.rglob("*.part"))
+
+        before = executions(log)
+        model.fault = lambda seed, attempt: "right"
+        subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, capture_output=True)
+    again = executions(log)[len(before) :]
+    assert not {key for key in again if key.startswith(("index", "candidates", "sample", "object_caption"))}
+    finished = {line.split()[1] for line in log.read_text().splitlines() if line.startswith("end ")}
+    assert set(before) - {"assemble-0"} <= finished
+
+
+def group(leader: int) -> list[int]:
+    """Processes of the group that ``leader`` began, itself left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != leader:
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found

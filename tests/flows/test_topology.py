@@ -1,0 +1,107 @@
+"""The topology of ``docker/compose.yaml`` as plain processes: PostgreSQL, server, worker; kill, cancel, retry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.server import ZOMBIES, free_port
+from tests.flows.building import overrides, published
+from tests.flows.serving import executions, project, served, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+SETTINGS = ("limit=12", "shard_size=2")
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL on a socket of 127.0.0.1; gives the URL that Prefect connects to."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").exists() else []
+    if not folders:
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
+    data, port = tmp_path_factory.mktemp("database") / "data", free_port()
+    user: list[str] = []
+    if os.getuid() == 0:
+        # PostgreSQL refuses to run as root.
+        if shutil.which("runuser") is None:
+            pytest.skip("PostgreSQL does not run as root, and runuser is missing")
+        user = ["runuser", "-u", "postgres", "--"]
+        data.mkdir()
+        shutil.chown(data, "postgres")
+        for folder in data.parents:
+            if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
+                folder.chmod(folder.stat().st_mode | 0o011)
+    run = [*user, str(folders[-1] / "initdb"), "--auth=trust", "--username=prefect", "--no-sync", str(data)]
+    subprocess.run(run, check=True, capture_output=True, cwd="/")
+    server = subprocess.Popen(
+        [*user, str(folders[-1] / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(data)],
+        cwd="/",
+        stderr=subprocess.DEVNULL,
+    )
+    ready = [str(folders[-1] / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+    try:
+        wait_for(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, 60, "PostgreSQL")
+        yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
+    finally:
+        halt = [*user, str(folders[-1] / "pg_ctl"), "-D", str(data), "-m", "fast", "stop"]
+        stopped = subprocess.run(halt, capture_output=True, cwd="/", check=False)
+        assert server.wait(30) is not None, stopped.stderr
+
+
+def test_kill_cancel_and_retry_on_postgresql(postgresql: str, drawn: dict[str, Path], tmp_path: Path) -> None:
+    home, log, broken = project(tmp_path / "home"), tmp_path / "executions", tmp_path / "broken"
+    environment = {
+        "EXECUTIONS": str(log),
+        "BROKEN": str(broken),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgresql,
+        "SLOWLY": "1.5",
+    }
+    with served(home, tmp_path / "state", **environment) as prefect:
+        names = [automation["name"] for automation in prefect.call("POST", "automations/filter")]
+        assert names == [ZOMBIES]
+
+        # The process of the run is killed: the worker marks it Crashed at once, and Retry goes on.
+        run = prefect.trigger(*overrides(tmp_path / "out", drawn, *SETTINGS))
+        wait_for(lambda: "sample-0" in executions(log), 300, "the build is under way")
+        os.kill(flow_process(tmp_path / "out"), signal.SIGKILL)
+        assert prefect.wait(run, "CRASHED", "COMPLETED", seconds=60)["type"] == "CRASHED"
+        before = executions(log)
+        # The worker reports the same seconds later, and would overrule a retry that came before.
+        told = tmp_path / "state" / "serve.log"
+        wait_for(lambda: "flow_runs.worker - Reported flow run" in told.read_text(), 60, "the worker has noticed")
+        prefect.retry(run)
+
+        # Cancelled in the UI: over within ten seconds, all finished shards kept.
+        wait_for(lambda: len(executions(log)) > len(before) + 2, 300, "the retry is under way")
+        began, process = time.monotonic(), flow_process(tmp_path / "out")
+        prefect.call("POST", f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=False)
+        wait_for(lambda: not Path(f"/proc/{process}").exists(), 60, "the process of the cancelled run is gone")
+        assert time.monotonic() - began < 30
+        prefect.wait(run, "CANCELLED", seconds=60)
+        assert not list((tmp_path / "out").rglob("*.part"))
+        prefect.retry(run)
+        assert prefect.wait(run, "COMPLETED", "CRASHED", "FAILED")["type"] == "COMPLETED"
+        made = executions(log)
+        assert len(made) - len(set(made)) <= 4, "two interruptions cost at most one shard per worker each"
+
+        other = prefect.trigger(*overrides(tmp_path / "reference", drawn, *SETTINGS))
+        assert prefect.wait(other, "COMPLETED", "CRASHED", "FAILED")["type"] == "COMPLETED"
+    assert published(tmp_path / "out") == published(tmp_path / "reference")
+
+
+def flow_process(output: Path) -> int:
+    """The process that holds the lock of the build."""
+    lock = (output / ".work" / "lock").stat()
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[5].split(":")[2] == str(lock.st_ino):
+            return int(fields[4])
+    raise AssertionError(f"nobody holds the lock of {output}")

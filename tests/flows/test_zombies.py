@@ -1,0 +1,48 @@
+"""Power loss: server, worker and flow are killed at once. The run becomes Crashed by itself, and Retry finishes it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from flows.server import HEARTBEAT
+from tests.flows.building import overrides, published
+from tests.flows.serving import executions, project, served, wait_for
+from tests.flows.test_resume_stop import group
+from tests.flows.test_topology import flow_process
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+SETTINGS = ("limit=12", "shard_size=2")
+
+
+def test_a_run_whose_server_worker_and_process_were_killed_is_crashed_and_retried(
+    drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    home, log = project(tmp_path / "home"), tmp_path / "executions"
+    environment = {"EXECUTIONS": str(log), "SLOWLY": "1"}
+    with served(home, tmp_path / "state", **environment) as prefect:
+        run = prefect.trigger(*overrides(tmp_path / "out", drawn, *SETTINGS))
+        wait_for(lambda: sum(key.startswith("object_caption") for key in executions(log)) > 2, 300, "captions")
+        process = flow_process(tmp_path / "out")
+        prefect.killed = True
+        for pid in (process, prefect.process.pid, *group(prefect.process.pid)):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not Path(f"/proc/{process}").exists(), 30, "the flow's process is gone")
+    made = executions(log)
+
+    with served(home, tmp_path / "state", **environment) as prefect:
+        assert prefect.state(run)["type"] == "RUNNING", "nobody has told the server"
+        state = prefect.wait(run, "CRASHED", seconds=6 * HEARTBEAT)
+        assert "heartbeat" in state["message"]
+        prefect.retry(run)
+        done = prefect.wait(run, "COMPLETED", "FAILED", "CRASHED")
+        assert done["type"] == "COMPLETED", done
+        assert len(executions(log)) - len(set(executions(log))) <= 2, "at most one shard per worker is made again"
+        assert len(set(executions(log))) > len(set(made))
+        reference = prefect.trigger(*overrides(tmp_path / "reference", drawn, *SETTINGS))
+        assert prefect.wait(reference, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
+    assert published(tmp_path / "out") == published(tmp_path / "reference")

@@ -1,0 +1,87 @@
+"""Small models and points that the training tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from talking_points.models.base import TalkingPointsModel
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.models.presets import tiny_config, train_tokenizer
+from talking_points.training.config import FeatureConfig
+from talking_points.training.data import PointExample, PointSet
+from talking_points.training.words import Facts
+
+SIZE = (96, 80)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def points(images: int = 3, per_image: int = 3, seed: int = 0) -> PointSet:
+    """Points on noise, each with a description that gives its place away."""
+    random = np.random.default_rng(seed)
+    pixels = {
+        f"image{number}": random.integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8) for number in range(images)
+    }
+    examples: list[PointExample] = []
+    for image in pixels:
+        for _ in range(per_image):
+            x, y = float(random.integers(SIZE[0])), float(random.integers(SIZE[1]))
+            across, down = "left" if x < SIZE[0] / 2 else "right", "top" if y < SIZE[1] / 2 else "bottom"
+            facts = Facts("dog", "head", f"is close to the {across} and {down} edges of the image", None, None, 0, 1)
+            text = f"the dog is {down} {across} at {int(x)} and {int(y)}"
+            examples.append(
+                PointExample(
+                    f"p{len(examples)}", image, "drawn", (x, y), SIZE, (0, 0, 50, 50), (0, 0, 20, 20), facts, text
+                )
+            )
+
+    def decode(wanted: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        return ((image, Image.fromarray(array)) for image, array in pixels.items() if image in wanted)
+
+    return PointSet(examples, decode)
+
+
+def small(kind: type[TalkingPointsModel], seed: int = 0, **fields: object) -> TalkingPointsModel:
+    """The tiny preset, smaller still: 64 pixels, two blocks."""
+    tokenizer = train_tokenizer([example.text for example in points(8).examples], 300)
+    torch.manual_seed(seed)
+    config = tiny_config(tokenizer, 64)
+    config.text_config.num_hidden_layers = 2
+    config.text_config.hidden_size = 96
+    config.text_config.intermediate_size = 192
+    config.text_config.head_dim = 16
+    config.vision_config.hidden_sizes = [16, 16, 32, 32]
+    config.query_decoder_layers = 3
+    for name, value in fields.items():
+        setattr(config, name, value)
+    model = kind(config)
+    model.tokenizer = tokenizer
+    return model
+
+
+@pytest.fixture
+def descriptor() -> PointDescriptor:
+    return small(PointDescriptor)
+
+
+@pytest.fixture
+def localizer() -> PointLocalizer:
+    return small(PointLocalizer, seed=1)
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> FeatureConfig:
+    return FeatureConfig(folder=tmp_path / "features", limit_gb=1.0)

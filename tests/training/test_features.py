@@ -1,0 +1,113 @@
+"""The feature cache: same values, decoded once, bounded, safe to share."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from talking_points.config import ConfigError
+from talking_points.models.localizer import PointLocalizer
+from talking_points.training.features import FeatureStore, PointFeatures, blind_features, vision_fingerprint
+from tests.training.conftest import points, small
+
+
+def test_cached_features_are_those_of_the_model(descriptor, features) -> None:
+    data = points()
+    known = PointFeatures(descriptor, data, features)
+    assert known.prepare() == 3
+    found, index, point_features = known.batch(data.examples)
+    pictures = [picture for _, picture in data.pictures({example.image for example in data.examples})]
+    fresh = descriptor.encode_pictures(pictures)
+    torch.testing.assert_close(found.visual_tokens, fresh.visual_tokens, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        point_features, descriptor.encode_points(fresh, data.keypoints, index), rtol=1e-4, atol=1e-4
+    )
+    assert found.memories is None
+
+
+def test_a_second_run_decodes_nothing(descriptor, features) -> None:
+    data = points()
+    PointFeatures(descriptor, data, features).prepare()
+    assert PointFeatures(descriptor, data, features).prepare() == 0
+
+
+def test_other_weights_other_masks_and_other_points_have_their_own_entries(descriptor, features) -> None:
+    data = points()
+    PointFeatures(descriptor, data, features).prepare()
+    assert PointFeatures(descriptor, data.subset(range(8)), features).prepare() == 1  # one image lost a point
+    descriptor.config.gaussian_sigma *= 2
+    assert PointFeatures(descriptor, data, features).prepare() == 3
+    before = vision_fingerprint(descriptor, "float32")
+    with torch.no_grad():
+        descriptor.vision.pos_linear.bias[0] += 1e-3
+    assert vision_fingerprint(descriptor, "float32") != before
+
+
+def test_a_localizer_needs_no_point_features(features) -> None:
+    data = points(1, 2)
+    known = PointFeatures(small(PointLocalizer), data, features)
+    known.prepare()
+    assert known.batch(data.examples)[2] is None
+
+
+def test_a_removed_or_damaged_entry_is_computed_again(descriptor, features) -> None:
+    data = points(1, 1)
+    known = PointFeatures(descriptor, data, features)
+    known.prepare()
+    first = known.batch(data.examples)[0]
+    for path in Path(features.folder).rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:20])
+    torch.testing.assert_close(known.batch(data.examples)[0].visual_tokens, first.visual_tokens)
+
+
+def test_a_bound_below_one_image_is_an_error_that_names_the_setting(descriptor, features) -> None:
+    known = PointFeatures(descriptor, points(2, 1), features.model_copy(update={"limit_gb": 1e-9}))
+    known.prepare()
+    with pytest.raises(ConfigError, match="limit_gb"):
+        known.batch(points(2, 1).examples)
+
+
+def test_a_vision_path_in_training_is_refused(features) -> None:
+    with pytest.raises(ConfigError, match="train_vision"):
+        PointFeatures(small(PointLocalizer, train_vision=True), points(1, 1), features)
+
+
+def test_the_oldest_entries_go_first_and_reading_keeps_one_young(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, limit_bytes=10 * 4100)
+    for number in range(10):
+        store.write(f"m/{number}", {"x": torch.zeros(1000)})
+        path = next(tmp_path.rglob(f"{number}.safetensors"))
+
+        os.utime(path, (number, number))
+    store.read("m/0")
+    store.limit_bytes = 5 * 4100
+    assert store.evict() <= store.limit_bytes
+    assert store.read("m/0") is not None
+    assert store.read("m/1") is None
+    assert store.read("m/9") is not None
+
+
+def test_many_writers_of_one_entry_leave_a_whole_one(tmp_path: Path) -> None:
+    def work(_: int) -> float:
+        store = FeatureStore(tmp_path, limit_bytes=20_000)
+        store.write("m/same", {"x": torch.ones(1000)})
+        entry = store.read("m/same")
+        return 1.0 if entry is None else float(entry["x"].mean())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(40))) == {1.0}
+    assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]
+
+
+def test_a_blind_model_sees_the_same_of_every_image(localizer, features) -> None:
+    data = points()
+    known = PointFeatures(localizer, data, features, blind=True)
+    known.prepare()
+    seen = known.batch(data.examples)[0]
+    assert seen.visual_tokens.abs().max() == seen.object_queries.abs().max() == 0
+    assert seen.object_valid.sum(1).tolist() == [1, 1, 1]
+    assert torch.equal(blind_features(seen).image_sizes, seen.image_sizes)

@@ -1,0 +1,138 @@
+"""Every equation against an independent computation with NumPy, one number at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from talking_points.training.grpo import (
+    ADVANTAGES,
+    GrpoLoss,
+    group_advantages,
+    grpo_loss,
+    kl_divergence,
+    policy_loss,
+    token_log_probs,
+)
+
+
+def reference_loss(log_probs, reference, rewards, lengths, beta, clamp, ddof):
+    """Equations 3 to 6, written from the paper with loops: groups of sequences of different lengths."""
+    policy_terms, kl_terms = [], []
+    for group in range(len(rewards)):
+        mean, std = np.mean(rewards[group]), np.std(rewards[group], ddof=ddof) if len(rewards[group]) > 1 else 0.0
+        for member in range(len(rewards[group])):
+            sequence = group * len(rewards[group]) + member
+            advantage = (rewards[group][member] - mean) / std if std > 1e-8 else 0.0
+            advantage = min(5.0, max(-5.0, advantage))
+            length = lengths[sequence]
+            total = divergence = 0.0
+            for token in range(length):
+                total += log_probs[sequence][token]
+                r = min(clamp, max(-clamp, reference[sequence][token] - log_probs[sequence][token]))
+                divergence += math.exp(r) - r - 1
+            policy_terms.append(advantage * total / length if length else 0.0)
+            kl_terms.append(divergence / length if length else 0.0)
+    return -np.mean(policy_terms), np.mean(kl_terms), -np.mean(policy_terms) + beta * np.mean(kl_terms)
+
+
+@st.composite
+def batches(draw):
+    prompts, group, tokens = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    random = np.random.default_rng(draw(st.integers(0, 2**31)))
+    count = prompts * group
+    rewards = random.normal(size=(prompts, group)) * draw(st.sampled_from((1e-3, 1.0, 50.0)))
+    if draw(st.booleans()):
+        rewards[0] = rewards[0, 0]
+    lengths = random.integers(0, tokens + 1, count)
+    log_probs = -random.exponential(size=(count, tokens))
+    reference = log_probs + random.normal(size=(count, tokens)) * draw(st.sampled_from((0.0, 0.1, 10.0)))
+    return rewards, lengths, log_probs, reference
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches(), st.sampled_from((0.0, 0.1, 1.0)), st.sampled_from(("population", "sample")))
+def test_the_loss_is_that_of_the_equations(batch, beta: float, std) -> None:
+    rewards, lengths, log_probs, reference = batch
+    mask = torch.arange(log_probs.shape[1]) < torch.from_numpy(lengths)[:, None]
+    advantages = group_advantages(torch.from_numpy(rewards), std=std).flatten()
+    found = grpo_loss(torch.from_numpy(log_probs), torch.from_numpy(reference), advantages, mask, beta)
+    expected = reference_loss(log_probs, reference, rewards, lengths, beta, 5.0, ddof=int(std == "sample"))
+    np.testing.assert_allclose([found.policy, found.kl, found.total], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+@pytest.mark.parametrize("rewards", [[[0.3]], [[-0.1, -0.1, -0.1]], [[1e9, 1e9]]])
+def test_a_group_without_differences_teaches_nothing(name: str, rewards) -> None:
+    advantages = ADVANTAGES[name](torch.tensor(rewards, dtype=torch.float64), 5.0, "population")
+    assert advantages.abs().max() < 1e-12
+
+
+def test_advantages_do_not_depend_on_scale_or_shift_of_the_reward() -> None:
+    rewards = torch.tensor([[-0.004, -0.001, -0.002]], dtype=torch.float64)
+    torch.testing.assert_close(group_advantages(rewards), group_advantages(1000 * rewards - 7))
+
+
+def test_the_clip_acts_in_large_groups() -> None:
+    rewards = torch.zeros(1, 100, dtype=torch.float64)
+    rewards[0, 0] = 1.0
+    assert group_advantages(rewards, clip=torch.inf)[0, 0] > 9
+    assert group_advantages(rewards)[0, 0] == 5.0
+
+
+@pytest.mark.parametrize(("gap", "moves"), [(4.9, True), (5.1, False), (-5.1, False)])
+def test_beyond_the_clamp_the_divergence_has_no_gradient(gap: float, moves: bool) -> None:
+    log_probs = torch.tensor([[-6.0]], requires_grad=True)
+    kl_divergence(log_probs, torch.tensor([[-6.0 + gap]]), torch.ones(1, 1)).backward()
+    assert log_probs.grad is not None
+    assert bool(log_probs.grad.abs() > 0) is moves
+
+
+def test_the_divergence_pulls_the_policy_back_to_the_reference() -> None:
+    log_probs = torch.tensor([[-1.0, -1.0]], requires_grad=True)
+    kl_divergence(log_probs, torch.tensor([[-2.0, -0.5]]), torch.ones(1, 2)).backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad[0, 0] > 0  # more likely than under the reference: descent makes it less likely
+    assert log_probs.grad[0, 1] < 0
+
+
+def test_tokens_behind_the_end_and_empty_sequences_change_nothing() -> None:
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    log_probs = torch.tensor([[-1.0, -2.0, 0.0], [0.0, 0.0, 0.0]])
+    other = torch.where(mask, log_probs, torch.tensor(-9.0))
+    advantages = torch.tensor([1.0, -1.0])
+    assert policy_loss(log_probs, advantages, mask) == policy_loss(other, advantages, mask) == pytest.approx(0.75)
+    assert kl_divergence(log_probs, other - 1, mask) > 0
+    assert torch.isfinite(grpo_loss(log_probs, other, advantages, mask).total)
+
+
+def test_updates_do_not_depend_on_the_length() -> None:
+    short, long = torch.full((1, 2), -1.0, requires_grad=True), torch.full((1, 8), -1.0, requires_grad=True)
+    for log_probs in (short, long):
+        policy_loss(log_probs, torch.tensor([2.0]), torch.ones_like(log_probs)).backward()
+    assert short.grad is not None
+    assert long.grad is not None
+    assert short.grad.sum() == long.grad.sum()
+
+
+def test_one_step_makes_the_better_sample_more_likely() -> None:
+    logits = torch.zeros(4, requires_grad=True)
+    samples, rewards = torch.tensor([0, 1, 2]), torch.tensor([[-0.5, -0.1, -0.3]])
+    log_probs = logits.log_softmax(0)[samples][:, None]
+    loss: GrpoLoss = grpo_loss(log_probs, log_probs.detach(), group_advantages(rewards).flatten(), torch.ones(3, 1))
+    loss.total.backward()
+    assert logits.grad is not None
+    assert logits.grad.argmin() == 1
+    assert logits.grad.argmax() == 0
+
+
+def test_log_probs_are_those_of_the_sampling_temperature() -> None:
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    tokens = torch.arange(5)
+    expected = np.log(np.exp(logits.numpy() / 0.7) / np.exp(logits.numpy() / 0.7).sum(1, keepdims=True))
+    np.testing.assert_allclose(token_log_probs(logits, tokens, 0.7), expected[np.arange(5), np.arange(5)], rtol=1e-5)

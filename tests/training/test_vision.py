@@ -1,0 +1,75 @@
+"""Pretraining of the vision path on part masks."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from talking_points.config import ConfigError
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.sources import open_source
+from talking_points.training.config import VisionConfig
+from talking_points.training.start import save_vision
+from talking_points.training.vision import LabelledPictures, labelled_pictures, pretrain_vision
+from tests.training.conftest import small
+
+
+def squares(count: int = 24, size: int = 64) -> LabelledPictures:
+    """Red, green and blue squares on grey: three parts of two objects."""
+    random = np.random.default_rng(0)
+    pixels = np.full((count, size, size, 3), 90, np.uint8)
+    parts = np.zeros((count, size, size), np.int16)
+    for picture in range(count):
+        for part in range(1, 4):
+            x, y = random.integers(0, size - 24, 2)
+            pixels[picture, y : y + 24, x : x + 24] = np.eye(3, dtype=np.uint8)[part - 1] * 220
+            parts[picture, y : y + 24, x : x + 24] = part
+    return LabelledPictures(pixels, parts, np.where(parts > 1, 2, parts).astype(np.int16), 4, 3)
+
+
+def test_labels_lie_where_the_model_sees_the_parts(drawn: dict[str, Path]) -> None:
+    records = list(islice(open_source("pascal_part116", drawn["pascal_part116"]), 3))
+    data = labelled_pictures(records, 100)
+    assert data.pixels.shape == (3, 100, 100, 3)
+    record = records[0]
+    side = max(record.width, record.height)
+    for annotated in record.objects:
+        for part in annotated.parts:
+            assert part.mask is not None
+            ys, xs = np.nonzero(part.mask)
+            middle = len(ys) // 2
+            x = int((xs[middle] + (side - record.width) // 2 + 0.5) * 100 / side)
+            y = int((ys[middle] + (side - record.height) // 2 + 0.5) * 100 / side)
+            assert data.parts[0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].any()
+    assert ((data.parts > 0) == (data.objects > 0)).all()
+    with pytest.raises(ConfigError, match="part masks"):
+        labelled_pictures([], 100)
+
+
+def test_only_the_vision_path_is_trained_and_it_is_frozen_again(tmp_path: Path) -> None:
+    model = small(PointDescriptor)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pretrain_vision(model, squares(4), VisionConfig(steps=2, batch_size=2))
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith("vision.") for name in changed)
+    assert not any(parameter.requires_grad for parameter in model.vision.parameters())
+    save_vision(model, tmp_path / "vision.safetensors")
+    other = small(PointDescriptor, seed=4)
+    from safetensors.torch import load_file
+
+    other.vision.load_state_dict(load_file(tmp_path / "vision.safetensors"))
+    assert torch.equal(other.vision.pos_linear.weight, model.vision.pos_linear.weight)
+
+
+@pytest.mark.slow
+def test_it_learns_what_lies_where() -> None:
+    found = pretrain_vision(
+        small(PointDescriptor), squares(), VisionConfig(steps=120, batch_size=8, learning_rate=3e-3)
+    )
+    assert found["pixel"] > 80
+    assert found["point part"] > 80
