@@ -46,7 +46,7 @@ def learn(output: Path, quick: bool = False, images: int = 1200, overrides: Iter
     config = learn_config(output, dataset, roots, quick, overrides)
 
     # The vision path first; then two processes with one thread each, which two cores serve better than two threads.
-    results = [pretrained_vision(config)]
+    results = [pretrained_vision(config.model_copy(update={"threads": 2}))]
     results += in_parallel(jobs(config, quick))
     seeds = (0,) if quick else (0, 1, 2)
     adapting: list[Job] = [

@@ -17,6 +17,8 @@ _prefect_home = tempfile.TemporaryDirectory(prefix="prefect-", ignore_cleanup_er
 os.environ.setdefault("PREFECT_HOME", _prefect_home.name)
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side already
 
 
 @pytest.fixture(scope="session")

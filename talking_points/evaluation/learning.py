@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,10 @@ def descriptor_figures(points: PointSet, descriptor: Path, judges: Judges, *, wi
 
 
 def adaptation_figures(points: PointSet, before: Path, after: Mapping[int, Path], judges: Judges) -> dict[str, Any]:
-    """Adaptation on held-out points, by seed: each judge's mPCK and the share of true words, before and after."""
+    """Adaptation on held-out points: each judge's mPCK and the share of true words, before and after.
+
+    After is the mean over the seeds, sd their standard deviation, None for a single one.
+    """
     start = _adapted_scores(points, before, judges)
     ends = [_adapted_scores(points, folder, judges) for folder in after.values()]
     names = {"judge_a": "reward_judge", "judge_b": "independent_judge", "true_words": "true_words"}
@@ -82,7 +84,7 @@ def adaptation_figures(points: PointSet, before: Path, after: Mapping[int, Path]
         names[key]: {
             "before": start[key],
             "after": float(np.mean([end[key] for end in ends])),
-            "sd": float(np.std([end[key] for end in ends], ddof=1)) if len(ends) > 1 else math.nan,
+            "sd": float(np.std([end[key] for end in ends], ddof=1)) if len(ends) > 1 else None,
         }
         for key in start
     }

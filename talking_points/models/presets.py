@@ -17,17 +17,18 @@ def paper_config() -> TalkingPointsConfig:
     return TalkingPointsConfig()
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128) -> TalkingPointsConfig:
-    """The same architecture in about 4 million parameters for pictures of 128 pixels.
+def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128, stem_stride: int = 2) -> TalkingPointsConfig:
+    """The same architecture in about 3 million parameters for pictures of 128 pixels.
 
-    The stem's stride is 2 and every coarsest cell is a visual token, so that 128 pixels still give 8 x 8 tokens.
-    The Gaussian keeps its size relative to the picture. Everything but the vision path is trained, without LoRA.
+    Every coarsest cell, 8 * ``stem_stride`` pixels wide, is a visual token, so that 128 pixels still give 8 x 8 of
+    them. The Gaussian's size relative to the picture is twice the default. Questions say no more than they must, for
+    short sequences. Everything but the vision path is trained, without LoRA.
     """
     return TalkingPointsConfig(
         vision_config={
             "hidden_sizes": [32, 64, 96, 128],
             "depths": [1, 1, 2, 1],
-            "patch_size": 2,
+            "patch_size": stem_stride,
             "layer_scale_init_value": 0.1,
         },
         text_config={
@@ -44,12 +45,13 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128) -> Ta
         image_size=image_size,
         decoder_size=64,
         decoder_heads=4,
-        pixel_decoder_layers=2,
+        pixel_decoder_layers=1,
+        deformable_points=2,
         pixel_decoder_ffn_size=128,
         group_norm_groups=8,
-        query_decoder_layers=6,
+        query_decoder_layers=3,
         query_decoder_ffn_size=128,
-        num_queries=16,
+        num_queries=8,
         num_classes=16,
         num_prototypes=1,
         prototype_size=32,
@@ -71,8 +73,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128) -> Ta
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int = 1024) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with OMG-LLaVA's special tokens, learnt from texts. Any string can be encoded.
 
-    Tokens may span words up to a punctuation mark (SuperBPE, Liu et al. 2025): descriptions repeat some hundred
-    phrases, so that a sentence of 70 words is some 25 tokens. The words of the chat template are tokens of their own.
+    Tokens may span words up to a punctuation mark (SuperBPE, Liu et al. 2025): descriptions repeat a few hundred
+    phrases, so that 66 words are 20 tokens of 1536. The words of the chat template are tokens of their own.
     """
     markers = ["<unk>", "<s>", "</s>", "<|im_start|>", TURN_END, *SPECIAL_TOKENS, "user\n", "assistant\n", "\n"]
     tokenizer = Tokenizer(models.BPE())

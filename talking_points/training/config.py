@@ -17,6 +17,7 @@ class FeatureConfig(Section):
 
     folder: Path = Field(default=Path("build/features"), description="shared by runs; entries are named by content")
     limit_gb: float = Field(default=50.0, gt=0, description="oldest entries go when the cache grows beyond this")
+    memory_gb: float = Field(default=1.0, ge=0, description="what a process keeps of it in memory")
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = Field(default=8, ge=1, description="images encoded at a time")
 
@@ -27,6 +28,9 @@ class StageConfig(Section):
     epochs: float = Field(default=10, gt=0)
     max_steps: int | None = Field(default=None, ge=1, description="replaces epochs")
     batch_size: int = Field(default=8, ge=1, description="points per step and process")
+    points_per_image: int = Field(
+        default=1, ge=1, description="up to so many points of one image in a batch, which read it together"
+    )
     accumulation: int = Field(default=1, ge=1, description="steps whose gradients are added up")
     learning_rate: float = Field(default=2e-4, gt=0)
     scheduler: str = "cosine"
@@ -115,6 +119,7 @@ class TrainConfig(Section):
     threads: int | None = Field(default=None, ge=1, description="CPU threads; default: PyTorch's")
     preset: Literal["tiny", "paper"] = "tiny"
     image_size: int = Field(default=128, ge=64, description="frame of the tiny preset, pixels")
+    stem_stride: int = Field(default=2, ge=1, description="pixels of the tiny preset's finest features")
     vocabulary_size: int = Field(default=1024, ge=300, description="of the tiny preset's tokenizer")
     start: str | None = Field(default=None, description="checkpoint to start from; the paper preset needs one")
     start_revision: str | None = None

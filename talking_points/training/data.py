@@ -199,17 +199,33 @@ class LengthBuckets:
 
     Batches are cut from pools of ``pool`` batches of shuffled samples, sorted by length, then shuffled. Nothing about
     the order is state, so a run that is resumed in the middle of an epoch goes on with the batches it would have had.
+
+    With ``images`` (N,), what is shuffled and sorted are groups of up to ``per_image`` samples of one image, drawn
+    anew in every epoch: a batch then has fewer images, whose reading its samples share.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int = 0, pool: int = 32) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        pool: int = 32,
+        images: Sequence[str] | None = None,
+        per_image: int = 1,
+    ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
-        self.pool = pool * batch_size
+        self.pool = max(1, pool * batch_size // per_image)
         self.epoch = 0
         self.drop_last = False
         if not len(self.lengths):
             raise ValueError("expected at least one sample to make batches of, found none")
+        samples: dict[str, list[int]] = {}
+        for index, name in enumerate(map(str, range(len(self.lengths))) if images is None else images):
+            samples.setdefault(name, []).append(index)
+        self._of_image = [np.array(own) for own in samples.values()]
+        self.per_image = per_image
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of one epoch."""
@@ -220,12 +236,18 @@ class LengthBuckets:
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
-        batches: list[list[int]] = []
-        for start in range(0, len(order), self.pool):
-            pool = order[start : start + self.pool]
-            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
-            batches += [pool[i : i + self.batch_size].tolist() for i in range(0, len(pool), self.batch_size)]
+        groups = [
+            own[start : start + self.per_image]
+            for own in map(random.permutation, self._of_image)
+            for start in range(0, len(own), self.per_image)
+        ]
+        order = [groups[index] for index in random.permutation(len(groups))]
+        pools = [
+            sorted(order[start : start + self.pool], key=lambda group: self.lengths[group].max())
+            for start in range(0, len(order), self.pool)
+        ]
+        samples = np.concatenate([group for pool in pools for group in pool]).tolist()
+        batches = [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
         return iter([batches[index] for index in random.permutation(len(batches))])
 
 

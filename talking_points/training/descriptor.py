@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.omg_llava.chat import Turn
 from talking_points.training.config import FeatureConfig, StageConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.features import PointFeatures
@@ -16,13 +17,17 @@ from talking_points.training.trainer import PointTrainer
 class DescriptorTrainer(PointTrainer):
     """Trains what the model's configuration says; the loss is the mean over the tokens of a batch's descriptions."""
 
+    def turn(self, example: PointExample) -> Turn:
+        assert isinstance(self.features.model, PointDescriptor)
+        return self.features.model.turns(1, [example.text])[0]
+
     def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
         found, image_index, point_features = features.batch(examples)
         return {
             "features": found.to(self.args.device),
             "image_index": image_index,
             "point_features": point_features,
-            "descriptions": [example.text for example in examples],
+            "turns": self.turns(examples),
         }
 
 

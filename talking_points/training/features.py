@@ -34,17 +34,33 @@ _MASK_FIELDS = (
 
 
 class FeatureStore:
-    """A folder of safetensors files of bounded size. The least recently used entries go first."""
+    """A folder of safetensors files of bounded size. The least recently used entries go first.
 
-    def __init__(self, folder: str | Path, limit_bytes: float) -> None:
+    ``memory_bytes`` of what was read stays in memory, the entries that were read first go first.
+    """
+
+    def __init__(self, folder: str | Path, limit_bytes: float, memory_bytes: float = 0) -> None:
         self.folder = Path(folder)
         self.limit_bytes = limit_bytes
+        self.memory_bytes = memory_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
         self._written = 0
+        self._memory: dict[str, dict[str, Tensor]] = {}
+        self._remembered = 0
 
     def read(self, key: str) -> dict[str, Tensor] | None:
         """The entry, or None where there is none or another process has just removed or damaged it."""
-        path = self._path(key)
+        if key in self._memory:
+            return self._memory[key]
+        entry = self._load(self._path(key))
+        if entry is not None and self.memory_bytes:
+            self._memory[key] = entry
+            self._remembered += _size(entry)
+            while self._remembered > self.memory_bytes:
+                self._remembered -= _size(self._memory.pop(next(iter(self._memory))))
+        return entry
+
+    def _load(self, path: Path) -> dict[str, Tensor] | None:
         try:
             entry = load(path.read_bytes())
         except (FileNotFoundError, SafetensorError):
@@ -88,6 +104,9 @@ class FeatureStore:
                 size -= own
         return size
 
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).is_file()
+
     def _path(self, key: str) -> Path:
         model, name = key.split("/")
         return self.folder / model / name[:2] / f"{name}.safetensors"
@@ -116,7 +135,7 @@ class PointFeatures:
         self.config = config
         self.blind = blind
         self.withheld = withheld
-        self.store = FeatureStore(config.folder, config.limit_gb * 1e9)
+        self.store = FeatureStore(config.folder, config.limit_gb * 1e9, config.memory_gb * 1e9)
         self._dtype = getattr(torch, config.dtype)
         self._images = vision_fingerprint(model, config.dtype)
         self._masks = fingerprint({name: getattr(model.config, name) for name in _MASK_FIELDS})
@@ -195,13 +214,17 @@ class PointFeatures:
         keys = [self._image_key(image)]
         if isinstance(self.model, PointDescriptor):
             keys.append(self._point_key(image))
-        return all(self.store.read(key) is not None for key in keys)
+        return all(key in self.store for key in keys)
 
     def _image_key(self, image: str) -> str:
         return f"{self._images}/{image}"
 
     def _point_key(self, image: str) -> str:
         return f"{self._images}/{image}-{fingerprint([self._masks, self._of_image[image]])}"
+
+
+def _size(entry: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in entry.values())
 
 
 def vision_fingerprint(model: TalkingPointsModel, dtype: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.models.localizer import PointLocalizer
+from talking_points.models.omg_llava.chat import Turn
 from talking_points.training.config import FeatureConfig, LocalizerConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.features import PointFeatures
@@ -20,12 +21,16 @@ from talking_points.training.trainer import PointTrainer
 class LocalizerTrainer(PointTrainer):
     """Trains what the model's configuration says on equation 1."""
 
+    def turn(self, example: PointExample) -> Turn:
+        assert isinstance(self.features.model, PointLocalizer)
+        return self.features.model.turns([example.text])[0]
+
     def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
         found, image_index, _ = features.batch(examples)
         return {
             "features": found.to(self.args.device),
             "image_index": image_index,
-            "descriptions": [example.text for example in examples],
+            "turns": self.turns(examples),
             "points": [example.keypoint for example in examples],
         }
 

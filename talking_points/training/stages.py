@@ -34,7 +34,7 @@ STARTED, FINISHED = "started.json", "stage.json"
 NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
     "threads": True,
-    "features": {"folder", "limit_gb", "batch_size"},
+    "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
 }
 """Fields that cannot change a weight. Cached features are the same values that would be computed anew."""
 

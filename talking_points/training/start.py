@@ -38,12 +38,14 @@ def start_model(
         raise ConfigError("the paper preset starts from OMG-LLaVA: set start to a converted release")
     else:
         tokenizer = train_tokenizer(sorted(texts), config.vocabulary_size)
-        settings = tiny_config(tokenizer, config.image_size)
+        settings = tiny_config(tokenizer, config.image_size, config.stem_stride)
         for name, value in stage.model.items():
             setattr(settings, name, value)
         torch.manual_seed(config.seed)
         model = kind(settings)
         model.tokenizer = tokenizer
+        # On a CPU the backward pass of plain products and softmax is the faster one.
+        model.language_model.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
     check_tokenizer(model)
     if vision is not None:
         model.vision.load_state_dict(load_file(vision))

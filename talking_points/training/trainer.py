@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from talking_points.models.omg_llava.chat import Turn
 from talking_points.training.config import StageConfig
 from talking_points.training.data import LengthBuckets, PointExample, PointSet
 from talking_points.training.features import PointFeatures
@@ -63,6 +64,7 @@ class PointTrainer(Trainer):
         self.points: PointSet = features.points
         self.metric = metric
         self.batch: list[PointExample] = []
+        self._turns: dict[str, Turn] = {}
         callbacks: list[TrainerCallback] = [_CompleteCheckpoint(), _Curves(output)]
         if metric is not None and config.patience is not None:
             callbacks.append(EarlyStoppingCallback(config.patience))
@@ -80,9 +82,23 @@ class PointTrainer(Trainer):
         """The model's keyword arguments for points and the features of their images."""
         raise TypeError(f"{type(self).__name__} must say how points become inputs")
 
+    def turns(self, examples: Sequence[PointExample]) -> list[Turn]:
+        """The turns of points with their texts, each tokenised once."""
+        for example in examples:
+            if example.id not in self._turns:
+                self._turns[example.id] = self.turn(example)
+        return [self._turns[example.id] for example in examples]
+
+    def turn(self, example: PointExample) -> Turn:
+        """One turn, question and answer."""
+        raise TypeError(f"{type(self).__name__} must say how a point becomes a turn")
+
     def get_train_dataloader(self) -> DataLoader:
         lengths = [len(example.text) for example in self.points.examples]
-        batches = LengthBuckets(lengths, self.stage.batch_size, self.args.seed)
+        images = [example.image for example in self.points.examples]
+        batches = LengthBuckets(
+            lengths, self.stage.batch_size, self.args.seed, images=images, per_image=self.stage.points_per_image
+        )
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=lambda examples: {"points": examples})
         return self.accelerator.prepare(loader)
 

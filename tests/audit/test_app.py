@@ -132,8 +132,10 @@ def wait_for(page: Any, number: int, total: int) -> None:
 
 def click_at(page: Any, x: float, y: float) -> None:
     """Click the pixel (x, y) of the picture, wherever and however large it is shown."""
-    box = page.locator("img").bounding_box()
-    page.mouse.click(box["x"] + (x + 0.5) / WIDTH * box["width"], box["y"] + (y + 0.5) / HEIGHT * box["height"])
+    picture = page.locator("img")
+    box = picture.bounding_box()
+    # Relative to the picture, which may still move on the page when text above it arrives.
+    picture.click(position={"x": (x + 0.5) / WIDTH * box["width"], "y": (y + 0.5) / HEIGHT * box["height"]})
 
 
 @pytest.mark.browser

@@ -163,3 +163,25 @@ def test_a_model_without_text_or_images_says_what_is_missing(localizer, features
         localizer(descriptions=["x"])
     with pytest.raises(ValueError, match="one entry per sample"):
         localizer(features=features, descriptions=["x"])
+
+
+def test_texts_that_share_an_image_give_the_gradients_of_texts_read_alone(tokenizer, pictures):
+    model = _configured(tokenizer)
+    model.prepare_training()
+    model.train()
+    features = model.encode_pictures(pictures)
+    points = torch.tensor([[20.0, 30.0], [5.0, 60.0], [80.0, 40.0]])
+
+    def gradients(rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        for row in rows:
+            texts = [TEXTS[index] for index in row]
+            loss = model(features=features, image_index=IMAGES[row], descriptions=texts, points=points[row]).loss
+            (loss * len(row) / 3).backward()
+        return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+    together, alone = gradients([[0, 1, 2]]), gradients([[0], [1], [2]])
+    assert together.keys() == alone.keys()
+    assert together["projector.token_mlp.0.weight"].abs().max() > 0
+    for name, value in together.items():
+        torch.testing.assert_close(value, alone[name], rtol=1e-3, atol=1e-6, msg=name)

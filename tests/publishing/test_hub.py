@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +18,7 @@ from talking_points.publishing.card import image_modes
 from talking_points.publishing.hub import PublishError, explained
 from talking_points.publishing.release import ReleaseError, file_sha256, prepare_release
 from talking_points.publishing.verification import file_digests
-from tests.publishing.conftest import PUBLISH, Run
+from tests.publishing.conftest import PUBLISH, ROOT, Run
 from tests.publishing.local_hub import READER, WRITER, LocalHub
 from tests.publishing.small_dataset import ROWS, noise_jpeg, write_dataset
 
@@ -81,6 +83,30 @@ def test_round_trip(hub: LocalHub, publish: Run, run: Run, tmp_path: Path) -> No
     again = report_of(publish(output, verify=False))
     assert again["commit"] == report["commit"]
     assert len([item for item in hub.served if item.method == "PUT"]) == uploads, "nothing is sent twice"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_environment_with_datasets_alone_reads_it(hub: LocalHub, publish: Run, tmp_path: Path) -> None:
+    report_of(publish(write_dataset(tmp_path / "dataset"), verify=False))
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "requirements.lock"), "datasets"]
+    if subprocess.run(install, capture_output=True, check=False).returncode:
+        pytest.skip("no package registry can be reached")
+    code = READ.replace("import hashlib", "import importlib.util, hashlib") + (
+        "assert not importlib.util.find_spec('talking_points')\n"
+    )
+    done = subprocess.run(
+        [python, "-c", code],
+        env={"PATH": os.environ["PATH"]} | hub.environment(tmp_path / "home", WRITER),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert len(report_of(done)["True"]["train"]) == ROWS["train"]
 
 
 def test_a_new_build_replaces_the_files_of_the_old_one(hub: LocalHub, publish: Run, tmp_path: Path) -> None:

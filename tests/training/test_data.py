@@ -135,6 +135,16 @@ def test_batches_hold_texts_of_like_length_in_a_new_order_every_epoch() -> None:
     assert json.dumps(first)  # plain integers
 
 
+def test_points_of_an_image_stand_side_by_side() -> None:
+    images = [str(index % 50) for index in range(400)]
+    batches = LengthBuckets([10] * 400, 16, images=images, per_image=4)
+    found = list(batches)
+    assert sorted(index for batch in found for index in batch) == list(range(400))
+    assert all(len(batch) == 16 and len({images[index] for index in batch}) <= 4 for batch in found)
+    batches.set_epoch(1)
+    assert {frozenset(batch) for batch in batches} != {frozenset(batch) for batch in found}
+
+
 def test_keypoints_of_a_family_become_points_without_texts(drawn: dict[str, Path]) -> None:
     source = Ap10k(drawn["ap10k"], families=["Bovidae"])
     points = ap10k_points(source, "Bovidae")

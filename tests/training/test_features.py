@@ -91,6 +91,18 @@ def test_the_oldest_entries_go_first_and_reading_keeps_one_young(tmp_path: Path)
     assert store.read("m/9") is not None
 
 
+def test_what_was_read_stays_in_memory_up_to_its_bound(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, 1e9, memory_bytes=2 * 400)
+    for number in range(3):
+        store.write(f"m/{number}0", {"x": torch.full((100,), float(number))})
+    read = [store.read(f"m/{number}0") for number in range(3)]
+    for path in tmp_path.rglob("*.safetensors"):
+        path.unlink()
+    assert store.read("m/00") is None  # the first of three, of which two fit
+    assert store.read("m/10") is read[1]
+    assert store.read("m/20") is read[2]
+
+
 def test_many_writers_of_one_entry_leave_a_whole_one(tmp_path: Path) -> None:
     def work(_: int) -> float:
         store = FeatureStore(tmp_path, limit_bytes=20_000)

@@ -255,18 +255,18 @@ def test_a_resumed_adaptation_ends_with_the_same_weights(descriptor, localizer, 
 @pytest.mark.slow
 def test_adaptation_raises_the_reward(descriptor, localizer, features, tmp_path) -> None:
     data = points(4, 2)
-    config = {**SHORT, "batch_size": 8, "max_steps": 100, "save_steps": 1000, "learning_rate": 5e-3}
+    config = {**SHORT, "batch_size": 8, "max_steps": 60, "save_steps": 1000, "learning_rate": 5e-3}
     train_localizer(localizer, data, data, LocalizerConfig(**config), features, tmp_path / "localizer")
     train_descriptor(
         descriptor, data, data, StageConfig(**{**config, "max_steps": 40}), features, tmp_path / "descriptor"
     )
     adapted = GRPO.model_copy(
-        update={"batch_size": 8, "group": 6, "max_steps": 40, "max_new_tokens": 30, "log_steps": 1}
+        update={"batch_size": 8, "group": 6, "max_steps": 16, "max_new_tokens": 24, "log_steps": 1}
     )
     adapt_descriptor(descriptor, localizer, data, None, adapted, features, tmp_path / "adapted")
     state = json.loads((max((tmp_path / "adapted").glob("checkpoint-*")) / "trainer_state.json").read_text())
     rewards = [entry["reward"] for entry in state["log_history"] if "reward" in entry]
-    assert np.mean(rewards[-8:]) > np.mean(rewards[:8])
+    assert np.mean(rewards[-4:]) > np.mean(rewards[:4])
 
 
 # ---------------------------------------------------------------------- starting
@@ -277,8 +277,8 @@ def test_the_tiny_preset_starts_from_texts_and_takes_choices(tmp_path) -> None:
     stage = StageConfig(model={"keypoint_mask": "predicted"})
     model = start_model(PointDescriptor, config, stage, [example.text for example in points().examples])
     assert model.config.keypoint_mask == "predicted"
-    with pytest.raises(ConfigError, match="gausian"):
-        start_model(PointDescriptor, config, StageConfig(model={"gausian_sigma": 1}), ["text"])
+    with pytest.raises(ConfigError, match="no_such_field"):
+        start_model(PointDescriptor, config, StageConfig(model={"no_such_field": 1}), ["text"])
     with pytest.raises(ConfigError, match="converted release"):
         start_model(PointDescriptor, config.model_copy(update={"preset": "paper"}), stage, ["text"])
 
