@@ -34,7 +34,14 @@ def test_a_signal_stops_the_build_and_all_it_started(
         model.fault = lambda seed, attempt: "right" if len(model.seen) < 12 else "hang"
 
         process = subprocess.Popen(
-            command, env=environment, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            cwd=REPOSITORY,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+            text=True,
+            # As from a terminal, also where whatever runs the tests was told to ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             wait_for(lambda: model.hanging > 0, 300, "requests that hang")

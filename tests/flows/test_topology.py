@@ -20,6 +20,8 @@ from tests.flows.serving import executions, project, served, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS = ("limit=12", "shard_size=2")
+WORKER_NOTICES = 30.0
+"""Seconds after which a process worker has reported a killed run."""
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +78,12 @@ def test_kill_cancel_and_retry_on_postgresql(postgresql: str, drawn: dict[str, P
         os.kill(flow_process(tmp_path / "out"), signal.SIGKILL)
         assert prefect.wait(run, "CRASHED", "COMPLETED", seconds=60)["type"] == "CRASHED"
         before = executions(log)
-        for _ in range(3):
-            # A worker reports a crash seconds after the run itself is marked, and overrules a retry before that.
-            prefect.retry(run)
-            wait_for(
-                lambda: len(executions(log)) > len(before) + 2 or prefect.state(run)["type"] == "CRASHED",
-                300,
-                "the retry is under way",
-            )
-            if prefect.state(run)["type"] != "CRASHED":
-                break
+        # The worker notices the exit later than the run's own runner, and overrules a retry before that.
+        time.sleep(WORKER_NOTICES)
+        prefect.retry(run)
 
         # Cancelled in the UI: over within ten seconds, all finished shards kept.
+        wait_for(lambda: len(executions(log)) > len(before) + 2, 300, "the retry is under way")
         began, process = time.monotonic(), flow_process(tmp_path / "out")
         prefect.call("POST", f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=False)
         wait_for(lambda: not Path(f"/proc/{process}").exists(), 60, "the process of the cancelled run is gone")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ import pytest
 from flows.server import HEARTBEAT
 from tests.flows.building import overrides, published
 from tests.flows.serving import executions, project, served, wait_for
-from tests.flows.test_resume_stop import group
 from tests.flows.test_topology import flow_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -29,8 +29,10 @@ def test_a_run_whose_server_worker_and_process_were_killed_is_crashed_and_retrie
         wait_for(lambda: sum(key.startswith("object_caption") for key in executions(log)) > 2, 300, "captions")
         process = flow_process(tmp_path / "out")
         prefect.killed = True
-        for pid in (process, prefect.process.pid, *group(prefect.process.pid)):
-            os.kill(pid, signal.SIGKILL)
+        everything = {process, prefect.process.pid, *descendants(prefect.process.pid)}
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: nobody sees the others die
+            for pid in everything:
+                os.kill(pid, number)
         wait_for(lambda: not Path(f"/proc/{process}").exists(), 30, "the flow's process is gone")
     made = executions(log)
 
@@ -46,3 +48,16 @@ def test_a_run_whose_server_worker_and_process_were_killed_is_crashed_and_retrie
         reference = prefect.trigger(*overrides(tmp_path / "reference", drawn, *SETTINGS))
         assert prefect.wait(reference, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
     assert published(tmp_path / "out") == published(tmp_path / "reference")
+
+
+def descendants(ancestor: int) -> list[int]:
+    """All processes that ``ancestor`` started, and those that these did."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    found = [ancestor]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
