@@ -46,7 +46,7 @@ class StageStatus:
     """Counts of one stage.
 
     ``seconds`` is the working time that its shards took when they were made, summed over workers and runs;
-    ``executed_seconds`` and ``executed_rows`` are of the shards made in this run.
+    ``executed_seconds`` is of the shards made in this run.
     """
 
     shards: int = 0
@@ -58,7 +58,6 @@ class StageStatus:
     rejected: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     executed_seconds: float = 0.0
-    executed_rows: int = 0
     requests: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -151,7 +150,6 @@ class BuildProgress:
         status.seconds += manifest["seconds"]
         if not reused:
             status.executed_seconds += manifest["seconds"]
-            status.executed_rows += manifest["rows"]
         self._show(stage, force=not reused)
         if status.executed == 1 and not reused:
             self._announce()
