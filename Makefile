@@ -84,6 +84,6 @@ test-llama-cpp: $(LLAMA_CPP_ENV)/.ready ## the tests of the llama.cpp backend, i
 $(LLAMA_CPP_ENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(LLAMA_CPP_ENV)
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF" $(LLAMA_CPP_ENV)/bin/pip install --quiet \
-	  --disable-pip-version-check -c requirements.lock -e '.[llama-cpp]' llama-cpp-python==0.3.36 gguf==0.19.0 \
+	  --disable-pip-version-check -c requirements.lock -e '.[llama-cpp]' 'llama-cpp-python[server]==0.3.36' gguf==0.19.0 \
 	  hypothesis pytest pytest-timeout
 	@touch $@

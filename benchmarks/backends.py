@@ -15,8 +15,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -95,8 +93,12 @@ def measure_installed(folder: Path, rows: int, tokens: int) -> Figures:
                 if name == "Llama":
                     results[f"vllm, {name}"] |= shard_rates(backend, opened)
     if util.find_spec("vllm"):
+        from tests.model_server import model_server
+
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", llama, "--dtype", "float32"]
+        command += ["--served-model-name", "tiny", "--enforce-eager", "--max-model-len", str(CONTEXT)]
         with (
-            _served(llama, folder / "server.log") as endpoint,
+            model_server(command, folder / "server.log") as endpoint,
             _opened("openai", "tiny", endpoint=endpoint, concurrency=rows) as backend,
         ):
             results["openai (vLLM server), Llama"] = rates(backend, texts)
@@ -189,31 +191,6 @@ def _opened(name: Any, model: str, **settings: Any) -> Iterator[Backend]:
         yield backend
     finally:
         backend.close()
-
-
-@contextlib.contextmanager
-def _served(model: str, log_file: Path) -> Iterator[str]:
-    """vLLM's own server on this machine; yields its base URL."""
-    import httpx
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--port", str(port)]
-    command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
-    command += ["--max-model-len", str(CONTEXT)]
-    with log_file.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            for _ in range(600):
-                with contextlib.suppress(httpx.TransportError):
-                    if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                        break
-                if process.poll() is not None:
-                    raise RuntimeError(f"vLLM's server did not start: {log_file.read_text()[-2000:]}")
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
 
 
 if __name__ == "__main__":

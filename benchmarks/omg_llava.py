@@ -57,6 +57,13 @@ class Setting:
     dtype: torch.dtype
 
 
+def stand_in_tokenizer() -> PreTrainedTokenizerFast:
+    """About 1.2 tokens per word of questions and descriptions, as a tokenizer of a large vocabulary gives."""
+    config = TalkingPointsConfig()
+    question = config.question.format(keypoint=config.keypoint_token)
+    return train_tokenizer([DESCRIPTION, question, config.localizer_question] * 4, 430)
+
+
 def medium_config(tokenizer: PreTrainedTokenizerFast) -> TalkingPointsConfig:
     """About 60 million parameters, 256 pixels: large enough that arithmetic outweighs Python."""
     return TalkingPointsConfig(
@@ -113,18 +120,38 @@ def build(kind: type[TalkingPointsModel], setting: Setting, tokenizer: PreTraine
     return model
 
 
-def seconds(work: Callable[[], object], device: str, repeats: int = 3) -> float:
-    """Median time after one warm-up. A single CPU thread is timed by its own clock, which neighbours do not disturb."""
+def seconds(work: Callable[[], object], device: str) -> float:
+    """One run. A single CPU thread is timed by its own clock, which neighbours disturb least."""
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    times = []
-    for index in range(repeats + 1):
-        start = clock()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if index:
-            times.append(clock() - start)
-    return statistics.median(times)
+    start = clock()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def median_seconds(work: Callable[[], object], device: str, repeats: int = 3) -> float:
+    """Median after one warm-up."""
+    work()
+    return statistics.median(seconds(work, device) for _ in range(repeats))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Median seconds of two ways, and the median over rounds of the second's time in units of the first's."""
+
+    first: float
+    second: float
+    ratio: float
+
+
+def compare(first: Callable[[], object], second: Callable[[], object], device: str, rounds: int = 5) -> Comparison:
+    """Both in turn, after a warm-up of each, so that a neighbour's load falls on both."""
+    first()
+    second()
+    times = [(seconds(first, device), seconds(second, device)) for _ in range(rounds)]
+    one, other = (statistics.median(column) for column in zip(*times, strict=True))
+    return Comparison(one, other, statistics.median(b / a for a, b in times))
 
 
 def pictures(count: int, side: int) -> list[np.ndarray]:
@@ -138,7 +165,7 @@ def peak_flops(device: str) -> float:
         name = torch.cuda.get_device_name()
         return next((peak for known, peak in GPU_PEAKS.items() if known in name), float("nan")) * 1e12
     a = torch.randn(1024, 1024)
-    return 2 * 1024**3 / seconds(lambda: a @ a, device, repeats=5)
+    return 2 * 1024**3 / median_seconds(lambda: a @ a, device, repeats=5)
 
 
 def deformable_attention(device: str) -> dict[str, float]:
@@ -157,13 +184,8 @@ def deformable_attention(device: str) -> dict[str, float]:
         theirs(tokens, encoder_hidden_states=tokens, reference_points=spread, spatial_shapes_list=grids)
 
     with torch.no_grad():
-        # Interleaved, so that a neighbour's load falls on both.
-        pairs = [
-            (seconds(lambda: ours(tokens, tokens, references, grids), device, 1), seconds(run_theirs, device, 1))
-            for _ in range(7)
-        ]
-    own, other = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return {"ours_ms": own * 1e3, "transformers_ms": other * 1e3, "ratio": statistics.median(a / b for a, b in pairs)}
+        found = compare(run_theirs, lambda: ours(tokens, tokens, references, grids), device, rounds=15)
+    return {"ours_ms": found.second * 1e3, "transformers_ms": found.first * 1e3, "ratio": found.ratio}
 
 
 def measure(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
@@ -185,12 +207,11 @@ def measure(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> dict[str, f
         for image, point in zip(images[:some], points, strict=False):
             describe([image], point[None])
 
-    batched = seconds(lambda: describe(images, points[:batch]), device)
-    single = seconds(one_by_one, device) * batch / some
-    one_point = seconds(lambda: describe(images[:1], points[:1]), device)
-    eight_points = seconds(lambda: describe(images[:1] * 8, points[:8]), device)
+    batching = compare(lambda: describe(images, points[:batch]), one_by_one, device)
+    batched = batching.first
+    sharing = compare(lambda: describe(images[:1], points[:1]), lambda: describe(images[:1] * 8, points[:8]), device)
     texts = [DESCRIPTION] * batch
-    localized = seconds(lambda: localizer.localize(images, texts, batch_size=batch), device)
+    localized = median_seconds(lambda: localizer.localize(images, texts, batch_size=batch), device)
 
     def describe_and_localize() -> None:
         """As an evaluation does it: the frozen vision path runs once per image for both models."""
@@ -199,29 +220,30 @@ def measure(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> dict[str, f
         written = descriptor.describe(None, points[:batch], point_features=point_features, **stored, **length)
         localizer.localize(None, written, **stored)
 
-    both = seconds(describe_and_localize, device)
-    vision = seconds(lambda: descriptor.encode_pictures(images[:1]), device)
+    both = median_seconds(describe_and_localize, device)
+    vision = median_seconds(lambda: descriptor.encode_pictures(images[:1]), device)
 
     counter = FlopCounterMode(display=False)
     with counter:
         descriptor.encode_pictures(images[:1])
     linear = sum(p.numel() for n, p in descriptor.language_model.named_parameters() if "embed_tokens" not in n)
     visual = (config.image_size // config.visual_token_stride) ** 2 + 32
-    text = len(tokenizer(DESCRIPTION)["input_ids"]) + 40
+    question, description = (len(turn.ids) for turn in (*descriptor.turns(1), *localizer.turns([DESCRIPTION])))
     # Per sample: the vision path, reading image and question and image and description, writing.
-    per_sample = counter.get_total_flops() + 2 * linear * (2 * visual + 2 * text + setting.new_tokens)
+    per_sample = counter.get_total_flops() + 2 * linear * (2 * visual + question + description + setting.new_tokens)
     gpu = device == "cuda"
     memory = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "parameters_millions": sum(p.numel() for p in descriptor.parameters()) / 1e6,
         "batch_size": batch,
+        "question_tokens": question,
         "vision_seconds_per_image": vision,
         "describe_tokens_per_second": batch * setting.new_tokens / batched,
         "describe_samples_per_second": batch / batched,
         "localize_samples_per_second": batch / localized,
         "describe_and_localize_samples_per_second": batch / both,
-        "batched_speedup": single / batched,
-        "eight_points_cost_of_one": eight_points / one_point,
+        "batched_speedup": batching.ratio * batch / some,
+        "eight_points_cost_of_one": sharing.ratio,
         "peak_memory_gib": memory / 1024**3,
         "share_of_peak": per_sample * batch / both / peak_flops(device),
     }
@@ -237,7 +259,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("high")  # TF32 in the float32 vision path of a GPU
-    tokenizer = train_tokenizer([DESCRIPTION] * 4, 512)
+    tokenizer = stand_in_tokenizer()
     configs = {"tiny": tiny_config, "medium": medium_config, "7b": seven_billion_config}
     results: dict[str, dict[str, float]] = {"deformable_attention": deformable_attention("cuda" if gpu else "cpu")}
     for size in arguments.sizes or ("tiny", "medium", *(("7b",) if gpu else ())):

@@ -3,9 +3,10 @@
     python benchmarks/overhead.py --images 7000        # the paper's size: 21,000 points
 
 Both run in processes of their own with the same number of threads, on the same drawn images. The plain loop reads,
-finds keypoints, writes and verifies every description, and keeps nothing: what the build does more is Prefect, shards,
-hashing, Parquet, figures and the card. Wall clock, processor time (the orchestrator's server included) and peak memory
-of the build's process are printed; the last line is the overhead in wall time.
+finds keypoints, writes and verifies every description, splits the rows and draws the figures, and keeps nothing else:
+what the build does more is Prefect, shards, hashing, Parquet and the card. Wall clock, processor time (the
+orchestrator's server included) and peak memory of the build's process are printed; the last line is the overhead in
+wall time.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from talking_points.candidates.build import build_candidates
-from talking_points.candidates.sampling import balance
+from talking_points.candidates.sampling import balance, composition, near_duplicate_groups, split
 from talking_points.config import BuildConfig, load_config
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import Completion
@@ -35,11 +37,19 @@ from talking_points.descriptions.steps import (
     refine_request,
 )
 from talking_points.descriptions.verification import verify
+from talking_points.publishing.figures import (
+    Example,
+    acceptance_bars,
+    composition_sunburst,
+    example_grid,
+    length_histogram,
+)
 from talking_points.records import CANDIDATE_SCHEMA, SOURCES, Candidate
 from talking_points.sources import open_source
 from talking_points.sources.drawn import draw_sample
 from talking_points.sources.drawn.writers import FOLDERS
 from talking_points.sources.protocol import SkippedImage, SourceEntry
+from tasks.assemble import EXAMPLES
 from tasks.photographs import photograph_pixels
 from tasks.text_shards import read_texts  # noqa: F401  (the build's code, imported by both so that both pay for it)
 
@@ -86,8 +96,32 @@ def plain_loop(roots: dict[str, str], workers: int) -> None:
             assert verify(text, row, config.verification) == verify(text, row, config.verification)
             return text
 
-        texts = list(pool.map(describe, (row for row in rows if row.id in chosen)))
+        kept = [row for row in rows if row.id in chosen]
+        texts = list(pool.map(describe, kept))
+    groups = near_duplicate_groups(
+        np.array([row.image_phash for row in kept], dtype=np.uint64),
+        config.sampling.near_duplicate_bits,
+        aspects=np.array([row.image_width / row.image_height for row in kept]),
+        contents=[row.image_path for row in kept],
+    )
+    split([row.id for row in kept], [row.source for row in kept], groups, seed=config.seed)
+    draw_figures(kept, texts, roots)
     print(json.dumps({"rows": len(texts)}))
+
+
+def draw_figures(rows: list[Candidate], texts: list[str], roots: dict[str, str]) -> None:
+    """The figures of the build's card, into a folder that goes away."""
+    made_of = composition(*([getattr(row, name) for row in rows] for name in ("source", "object", "part")))
+    examples = [
+        Example(photograph_pixels(row, roots), row.keypoint, text)
+        for row, text in zip(rows[:EXAMPLES], texts, strict=False)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for extension in ("png", "svg"):
+            composition_sunburst(made_of.counts, Path(folder, f"composition.{extension}"))
+            length_histogram(texts, Path(folder, f"lengths.{extension}"))
+            acceptance_bars({"accepted": len(texts)}, Path(folder, f"acceptance.{extension}"))
+            example_grid(examples, Path(folder, f"examples.{extension}"))
 
 
 def measured(command: Callable[[], subprocess.CompletedProcess[str]]) -> tuple[dict[str, float], dict[str, float]]:

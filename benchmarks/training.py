@@ -27,7 +27,7 @@ from PIL import Image
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.presets import paper_config, special_token_ids, text_token_ids, tiny_config, train_tokenizer
-from talking_points.training.adaptation import Samples, never_written, prepare_adaptation, sample, score
+from talking_points.training.adaptation import Samples, prepare_adaptation, sample, score
 from talking_points.training.config import AdaptConfig, FeatureConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.features import PointFeatures
@@ -163,7 +163,6 @@ def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: Poi
                 do_sample=True,
                 top_k=0,
                 max_new_tokens=config.max_new_tokens,
-                suppress_tokens=never_written(model),
             )
             mask = torch.ones_like(tokens, dtype=torch.bool)
             texts.append(model.decode(tokens)[0])

@@ -42,15 +42,16 @@ def build(
         port = claim_port()
         from flows.build_llamapointinpart import build_llamapointinpart, check_build
         from flows.outcome import print_outcome
+        from flows.plan import open_output
         from tasks.build_folder import check_folder
-        from tasks.storage import Storage
 
         # Wrong input is found before the orchestrator, which takes seconds to start.
         check_build(settings)
-        check_folder(Storage(settings.output), settings)
+        storage = open_output(settings.output)
+        check_folder(storage, settings)
         with orchestrator(port):
             result = build_llamapointinpart(config, given)
-        print_outcome(Storage(settings.output))
+        print_outcome(storage)
     print(json.dumps(result))
 
 
@@ -77,8 +78,8 @@ def draw_sample_command(
 
         try:
             roots = draw_sample(folder, images, seed, variant=variant, workers=workers, progress=show)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"cannot draw into {folder}: {error}") from error
     for name, root in roots.items():
         print(f"{name}: {root}")
 

@@ -35,13 +35,15 @@ from talking_points.training.stages import (
 
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 
+STAGES = ("localizer", "descriptor", "adapt")
+
 Job = tuple[Callable[..., dict[str, Any]], TrainConfig, str]
 
 
-def learn(output: Path, quick: bool = False, images: int = 1200, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Run everything into ``output`` and return the report."""
     start = time.monotonic()
-    images = images // 3 if quick else images
+    images = images // 2 if quick else images
     dataset, roots = drawn_dataset(output, "standard", images)
     config = learn_config(output, dataset, roots, quick, overrides)
 
@@ -94,13 +96,15 @@ def drawn_dataset(output: Path, variant: str, images: int) -> tuple[Path, dict[s
 def learn_config(
     output: Path, dataset: Path, roots: dict[str, Path], quick: bool, overrides: Iterable[str]
 ) -> TrainConfig:
-    """``configs/train/learn.yaml`` for this run; a quick run takes a quarter of the steps."""
+    """``configs/train/learn.yaml`` for this run; a quick run takes a third of the steps."""
     given = [f"output={output / 'train'}", f"dataset={dataset}", f"features.folder={output / 'features'}"]
     given += [f"vision.sources.{name}={roots[name]}" for name in SOURCES] + [f"ap10k.root={roots['ap10k']}"]
     config = load_config(TrainConfig, "configs/train/learn.yaml", given)
     if quick:
-        given += [f"{stage}.max_steps={getattr(config, stage).max_steps // 4}" for stage in ("localizer", "descriptor")]
-        given += [f"adapt.max_steps={(config.adapt.max_steps or 0) // 3}", f"vision.steps={config.vision.steps // 4}"]
+        fields = ("vision.backbone_steps", "vision.steps", *(f"{stage}.max_steps" for stage in STAGES))
+        steps = config.model_dump()
+        for section, field in (name.split(".") for name in fields):
+            given.append(f"{section}.{field}={steps[section][field] // 3}")
     return load_config(TrainConfig, "configs/train/learn.yaml", [*given, *overrides])
 
 
@@ -218,8 +222,8 @@ def _summary(report: Report) -> dict[str, Any]:
 
 def main(
     output: Annotated[Path, typer.Option(help="folder of the run")] = Path("build/learn"),
-    quick: Annotated[bool, typer.Option("--quick", help="a quarter of the steps, one seed, no ablations")] = False,
-    images: Annotated[int, typer.Option(help="drawn images per source")] = 1200,
+    quick: Annotated[bool, typer.Option("--quick", help="a third of the steps, half the images, no ablations")] = False,
+    images: Annotated[int, typer.Option(help="drawn images per source")] = 1000,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the training configuration")
     ] = None,

@@ -18,3 +18,5 @@ def local_orchestration(verbose: bool, records: Path | None = None) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    # The orchestrator of a command is stopped with it, and complains of what it was about to write.
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR" if verbose else "CRITICAL")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.build_llamapointinpart import check_build
-from talking_points.config import BuildConfig, StepConfig, dataset_settings, fingerprint
+from talking_points.config import BuildConfig, ConfigError, StepConfig, dataset_settings, fingerprint
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
@@ -29,7 +29,7 @@ def print_plan(settings: BuildConfig) -> None:
     """
     console = Console()
     roots = check_build(settings, installed=False)
-    check_folder(Storage(settings.output), settings)
+    check_folder(open_output(settings.output), settings)
 
     images = {}
     table = _table("Sources", "source", "root", "images>", "by split", "points wanted")
@@ -65,6 +65,20 @@ def print_plan(settings: BuildConfig) -> None:
     console.print(
         f"output {settings.output}, fingerprint {fingerprint(dataset_settings(settings))}, images: {settings.images}"
     )
+
+
+def open_output(output: str) -> Storage:
+    """The storage of an output, which need not exist yet. Raises ``ConfigError`` where no folder can ever be."""
+    wanted = "expected a folder or an fsspec URL as output"
+    try:
+        storage = Storage(output)
+        place = Path(storage.path())
+        blocked = [path for path in (place, *place.parents) if path.exists() and not path.is_dir()]
+    except (ValueError, ImportError, OSError) as error:
+        raise ConfigError(f"{wanted}, found {output!r}: {error}") from error
+    if storage.is_local and blocked:
+        raise ConfigError(f"{wanted}, found the file {blocked[0]}; choose another output")
+    return storage
 
 
 def expected_points(settings: BuildConfig, images: dict[str, int]) -> int:

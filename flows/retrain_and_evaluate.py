@@ -10,6 +10,7 @@ from talking_points.config import load_config
 from talking_points.evaluation.retraining import RetrainConfig, Retraining
 from tasks import train
 from tasks.evaluate import judge
+from tasks.publish_models import publish_champion
 
 
 @flow(name="retrain-and-evaluate", persist_result=False, validate_parameters=False)
@@ -22,14 +23,17 @@ def retrain_and_evaluate(
         config: path of a YAML file with a ``RetrainConfig``.
         overrides: ``key=value`` settings applied on top, e.g. ``["train.revision=v2"]``.
 
-    Does nothing when neither data nor configuration nor code has changed since a finished run. After a crash the
-    same run goes on from its last checkpoint. Returns the history's entry of the run.
+    Trains nothing when neither data nor configuration nor code has changed since a finished run. After a crash the
+    same run goes on from its last checkpoint. The champion's models are published where ``publish`` names
+    repositories; when that fails the flow fails, and running it again only publishes. Returns the history's entry.
     """
     retraining = Retraining(load_config(RetrainConfig, config, overrides or []))
-    before = retraining.finished()
-    if before is not None:
-        return {**before, "changed": False}
-    train.vision(retraining.train)
-    train.localizer(retraining.train)
-    train.descriptor(retraining.train)
-    return {**judge(retraining), "changed": True}
+    entry = retraining.finished()
+    changed = entry is None
+    if entry is None:
+        train.vision(retraining.train)
+        train.localizer(retraining.train)
+        train.descriptor(retraining.train)
+        entry = judge(retraining)
+    published = publish_champion(retraining) if retraining.config.publish.repositories else {}
+    return {**entry, "changed": changed, "published": published}

@@ -105,9 +105,10 @@ def running_server(port: int | None = None) -> Iterator[str]:
     environment = os.environ | {
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": os.environ.get("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
+        "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "ERROR"),
         "DO_NOT_TRACK": os.environ.get("DO_NOT_TRACK", "1"),
     }
-    command = [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    command = [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = start(command, environment, stdout=subprocess.DEVNULL)
     try:
         _wait_until_healthy(server, url)
@@ -205,4 +206,7 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
         with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
             return
         time.sleep(0.2)
-    raise ConfigError(f"the Prefect server did not answer at {url} (exit code {server.poll()}): see its messages above")
+    raise ConfigError(
+        f"the Prefect server did not answer at {url} (exit code {server.poll()}): see its messages above, which a "
+        "build shows with --verbose only"
+    )

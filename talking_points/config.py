@@ -130,6 +130,12 @@ class VerificationConfig(Section):
         default=0.5, ge=0, le=1, description="a shard with a larger share of rejected rows fails as a whole"
     )
 
+    @model_validator(mode="after")
+    def _some_length_fits(self) -> VerificationConfig:
+        if self.min_words > self.max_words:
+            raise ValueError(f"no text has {self.min_words} words or more and at most {self.max_words}")
+        return self
+
 
 class PublishConfig(Section):
     """Where the finished dataset goes; nothing is uploaded without a repo."""
@@ -261,6 +267,8 @@ def load_config(
             raise ConfigError(f"no configuration at {file}: expected a YAML file; the shipped ones are in configs/")
         try:
             parsed = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {file}: {error}; expected a YAML file in UTF-8") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{file} is not valid YAML: {error}") from error
         if not isinstance(parsed or {}, dict):
@@ -286,7 +294,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     *parents, last = key.strip().split(".")
     target = data
     for parent in parents:
-        target = target.setdefault(parent, {})
+        if target.get(parent) is None:  # an empty section of the file is as good as none
+            target[parent] = {}
+        target = target[parent]
         if not isinstance(target, dict):
             raise ConfigError(f"cannot set '{key}': '{parent}' is a single value, not a section")
     try:

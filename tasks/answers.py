@@ -1,4 +1,8 @@
-"""Asking a backend for a shard's texts: one loaded model per process, answers cached, failures kept per row."""
+"""Asking a backend for a shard's texts: one loaded model per process, answers cached, failures kept per row.
+
+What a model has finished writing is kept as it wrote it, even where it cannot be parsed: when parsing changes, and the
+stage's ``VERSION`` with it, its shards are made again from the kept answers, and nothing is generated again.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from talking_points.config import StepConfig, fingerprint
-from talking_points.descriptions.backends import open_backend
+from talking_points.descriptions.backends import check_capabilities, open_backend
 from talking_points.descriptions.backends.protocol import (
     Backend,
     BackendUnavailable,
     ChatRequest,
     Completion,
     RequestError,
+    Step,
 )
 from talking_points.descriptions.steps import answer_or_error
 from tasks.request_cache import RequestCache
@@ -42,10 +47,11 @@ _engine = threading.Lock()
 
 
 @contextmanager
-def shared_backend(config: StepConfig) -> Iterator[Backend]:
+def shared_backend(step: Step, config: StepConfig) -> Iterator[Backend]:
     """The backend of a step, loaded on first use; an earlier stage's model is released before it loads.
 
-    Raises ``WholesaleFailure`` when it cannot be opened, or is lost inside the block: no other shard would fare better.
+    Raises ``WholesaleFailure`` when it cannot be opened, turns out to be unable to serve the step, or is lost inside
+    the block: no other shard would fare better.
     """
     key = fingerprint(config.model_dump(mode="json"))
     try:
@@ -54,8 +60,12 @@ def shared_backend(config: StepConfig) -> Iterator[Backend]:
             if _loaded.backend is None or _loaded.key != key:
                 release_backend()
                 _loaded.backend, _loaded.key = open_backend(config), key
-            _loaded.users += 1
             backend = _loaded.backend
+            # A model may offer less than its backend: a text model where a picture is to be shown.
+            problems = check_capabilities(step, config, backend.capabilities)
+            if problems:
+                raise WholesaleFailure("; ".join(problems))
+            _loaded.users += 1
         try:
             yield backend
         finally:
@@ -67,10 +77,13 @@ def shared_backend(config: StepConfig) -> Iterator[Backend]:
 
 
 def release_backend() -> None:
-    """Free the loaded model, if there is one."""
-    if _loaded.backend is not None:
-        _loaded.backend.close()
-    _loaded.backend, _loaded.key = None, ""
+    """Free the loaded model, if there is one and no shard is using it."""
+    with _loaded.changed:
+        if _loaded.users:
+            return
+        if _loaded.backend is not None:
+            _loaded.backend.close()
+        _loaded.backend, _loaded.key = None, ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,10 @@ def _batches(requests: Iterable[ChatRequest], first: int, size: int) -> Iterator
         batch = list(itertools.islice(iterator, size))
 
 
+def _usable(completion: Completion, config: StepConfig) -> bool:
+    return isinstance(answer_or_error(completion, config.structured), str)
+
+
 def _retryable(answer: Answer) -> bool:
     return answer.error is not None and answer.error.retryable
 
@@ -158,14 +175,16 @@ def _answer_batch(
     stop_if_requested()
     completions: dict[str, Completion | RequestError] = {}
     if cache:
-        completions.update(cache.lookup(backend.identity, requests))
+        kept = cache.lookup(backend.identity, requests)
+        # One that cannot be parsed is asked for again, as it was when it came.
+        completions.update({name: answer for name, answer in kept.items() if _usable(answer, config)})
     missing = [request for request in requests if request.id not in completions]
 
     def keep(request: ChatRequest, completion: Completion | RequestError) -> None:
         if request.id in completions:
             return
         completions[request.id] = completion
-        if cache and isinstance(completion, Completion) and isinstance(answer_or_error(completion, structured), str):
+        if cache and isinstance(completion, Completion) and completion.finish_reason == "stop" and completion.text:
             cache.store(backend.identity, request, completion)
 
     def complete() -> None:
@@ -173,13 +192,12 @@ def _answer_batch(
             for request, completion in zip(missing, backend.complete(missing, on_answer=keep), strict=True):
                 keep(request, completion)
 
-    structured = config.structured
     if missing:
         stoppable(complete)
     answers = {}
     for request in requests:
         completion = completions[request.id]
-        text = answer_or_error(completion, structured)
+        text = answer_or_error(completion, config.structured)
         if not isinstance(completion, Completion):
             answers[request.id] = Answer(error=completion, requests=1)
             continue

@@ -259,12 +259,15 @@ def _skipped(inputs: Sequence[Manifest], source: str) -> dict[str, int]:
 def _stage_counts(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
     stages: dict[str, dict[str, Any]] = {}
     for manifest in sorted(inputs, key=lambda manifest: STAGES.index(manifest["stage"])):
-        stage = stages.setdefault(manifest["stage"], {"shards": 0, "rows_out": 0, "rejected": Counter()})
+        nothing: dict[str, Any] = {"shards": 0, "rows_out": 0, "rejected": Counter(), "rounds": Counter()}
+        stage = stages.setdefault(manifest["stage"], nothing)
         stage["shards"] += 1
         stage["rows_out"] += manifest["rows"]
         stage["rejected"].update(manifest["rejected"])
+        stage["rounds"].update(manifest["details"].get("rounds", {}))
     for stage in stages.values():
         stage["rejected"] = dict(sorted(stage["rejected"].items()))
+        stage["rounds"] = dict(sorted(stage["rounds"].items()))
         stage["rows_in"] = stage["rows_out"] + sum(stage["rejected"].values())
     return stages
 
@@ -297,6 +300,7 @@ def _draw_figures(
         del figures["examples"]
     names = []
     for name, draw in figures.items():
+        stop_if_requested()
         for extension in ("png", "svg"):
             figure = f"figures/{name}.{extension}"
             with storage.writing(f"{STAGING}/{figure}") as temporary:

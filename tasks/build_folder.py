@@ -20,6 +20,8 @@ from tasks.storage import TEMPORARY, Storage
 SETTINGS_FILE = f"{WORK}/settings.json"
 _RESERVE = 200 * 2**20
 """Bytes that must be free before a build starts."""
+_A_LOOK = 0.5
+"""Seconds: whoever looks whether a build is running (``in_use``) holds the lock for a moment."""
 
 
 class FolderInUse(ConfigError):
@@ -34,17 +36,17 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
     second build into one folder and ``ConfigError`` for a folder that holds something else.
     """
     storage = Storage(config.output)
-    lock = FileLock(_lock_file(storage), timeout=0)
+    path = _lock_file(storage)
+    lock = FileLock(path, timeout=_A_LOOK)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise FolderInUse(
-            f"another build is writing to {config.output}: wait for it, stop it, or choose another output"
-        ) from error
+        raise _in_use_by_another(config) from error
     except OSError as error:
         raise ConfigError(f"cannot write to the output {config.output}: {error}") from error
     try:
-        check_folder(storage, config)
+        _check_content(storage, config)
         clear_stop()
         storage.remove_temporaries()
         storage.write_json(SETTINGS_FILE, {"fingerprint": fingerprint(dataset_settings(config)), **_settings(config)})
@@ -54,6 +56,17 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
 
 
 def check_folder(storage: Storage, config: BuildConfig) -> None:
+    """Refuse now what ``build_folder`` would refuse, and write nothing. Raises what it raises."""
+    if in_use(storage):
+        raise _in_use_by_another(config)
+    _check_content(storage, config)
+
+
+def _in_use_by_another(config: BuildConfig) -> FolderInUse:
+    return FolderInUse(f"another build is writing to {config.output}: wait for it, stop it, or choose another output")
+
+
+def _check_content(storage: Storage, config: BuildConfig) -> None:
     """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
     free = storage.free_bytes()
     if free is not None and free < _RESERVE:
@@ -105,12 +118,6 @@ def _settings(config: BuildConfig) -> dict[str, Any]:
 
 def _lock_file(storage: Storage) -> Path:
     if storage.is_local:
-        path = Path(storage.path(WORK), "lock")
-    else:
-        name = hashlib.sha256(storage.path().encode()).hexdigest()[:16]
-        path = Path(tempfile.gettempdir(), f"talking-points-{os.getuid()}-{name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot create the output folder {storage.path()}: {error}") from error
-    return path
+        return Path(storage.path(WORK), "lock")
+    name = hashlib.sha256(storage.path().encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"talking-points-{os.getuid()}-{name}.lock")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.config import CropConfig
-from talking_points.descriptions.backends.protocol import ChatRequest
+from talking_points.descriptions.backends.protocol import ChatRequest, Step
 from talking_points.descriptions.steps import local_caption_request, object_caption_request
 from talking_points.records import Candidate
 from talking_points.sources.protocol import SkippedImage
@@ -22,6 +22,7 @@ from tasks.storage import Storage
 from tasks.text_shards import commit_texts, read_candidates, request_cache, step_config
 
 VERSION = 1
+"""To be raised with every change to parsing or the rows: shards are made again, from kept answers."""
 
 _NO_PIXELS: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
@@ -36,7 +37,7 @@ def run_object_caption(order: Order) -> Manifest:
         pixels = _NO_PIXELS if blind else photograph_pixels(candidate, order["environment"]["roots"])
         return object_caption_request(candidate, pixels, config, seed)
 
-    return _run(order, request)
+    return _run("object_caption", order, request)
 
 
 def run_local_caption(order: Order) -> Manifest:
@@ -48,10 +49,10 @@ def run_local_caption(order: Order) -> Manifest:
         pixels = photograph_pixels(candidate, order["environment"]["roots"])
         return local_caption_request(candidate, pixels, config, crop, seed)
 
-    return _run(order, request)
+    return _run("local_caption", order, request)
 
 
-def _run(order: Order, request: Callable[[Candidate], ChatRequest]) -> Manifest:
+def _run(step: Step, order: Order, request: Callable[[Candidate], ChatRequest]) -> Manifest:
     storage, config = Storage(order["environment"]["output"]), step_config(order)
     writer = ShardWriter(order, storage)
     rows = read_candidates(storage, order["inputs"][0])
@@ -63,7 +64,7 @@ def _run(order: Order, request: Callable[[Candidate], ChatRequest]) -> Manifest:
             except SkippedImage as skipped:
                 writer.reject(row.__dict__, skipped.reason, skipped.detail)
 
-    with shared_backend(config) as backend, request_cache(order, config) as cache:
+    with shared_backend(step, config) as backend, request_cache(order, config) as cache:
         answers = ask(backend, requests(), config, cache)
     return commit_texts(writer, rows, answers)
 

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.retraining import Retraining
+from tasks.model_cards import write_model_cards
 
 
 @task(name="evaluation", persist_result=False, cache_policy=NO_CACHE)
@@ -26,5 +27,11 @@ def evaluation(settings: EvaluateConfig) -> dict[str, Any]:
 
 @task(name="judge", persist_result=False, cache_policy=NO_CACHE)
 def judge(retraining: Retraining) -> dict[str, Any]:
-    """Evaluate the challenger and the champion on the same points and decide; returns the history's entry."""
-    return retraining.judge()
+    """Evaluate challenger and champion on the same points, write the cards, decide; returns the history's entry.
+
+    The cards come before the verdict is in force: a run that died in between is judged again and gets them then.
+    """
+    entry = retraining.judge()
+    write_model_cards(retraining)
+    retraining.conclude(entry)
+    return entry

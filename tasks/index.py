@@ -50,7 +50,9 @@ def tree_digest(*folders: str | Path) -> str:
             paths += [Path(parent, name) for name in sorted(names)]
         for path in paths:
             status = path.lstat()
-            digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(
+                f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
     return digest.hexdigest()
 
 

@@ -17,13 +17,14 @@ from talking_points.descriptions.backends.protocol import Backend, RequestError
 from talking_points.descriptions.steps import generate_request, refine_request
 from talking_points.descriptions.verification import Verdict, verify
 from talking_points.records import CANDIDATE_SCHEMA, Candidate
-from tasks.answers import Answer, ask, shared_backend
+from tasks.answers import Answer, ask, release_backend, shared_backend
 from tasks.request_cache import RequestCache
 from tasks.shards import Manifest, Order, ShardWriter, shard_task
 from tasks.storage import Storage
 from tasks.text_shards import check_share, commit_texts, read_candidates, read_texts, request_cache, step_config
 
 VERSION = 1
+"""To be raised with every change to parsing, verifying or the rows: shards are made again, from kept answers."""
 
 VERIFIED_SCHEMA = pa.schema(
     [
@@ -48,7 +49,7 @@ def run_generate(order: Order) -> Manifest:
         )
         for row in rows
     )
-    with shared_backend(config) as backend, request_cache(order, config) as cache:
+    with shared_backend("generate", config) as backend, request_cache(order, config) as cache:
         answers = ask(backend, requests, config, cache)
     return commit_texts(writer, rows, answers)
 
@@ -59,7 +60,7 @@ def run_refine(order: Order) -> Manifest:
     writer = ShardWriter(order, storage)
     rows, texts = _merge_inputs(order, storage)
     checks = VerificationConfig.model_validate(order["settings"]["verification"])
-    with shared_backend(config) as backend, request_cache(order, config) as cache:
+    with shared_backend("refine", config) as backend, request_cache(order, config) as cache:
         answers, attempts = refine(rows, texts, backend, cache, config, checks, order["settings"]["seed"])
     rounds = Counter(str(count) for count in attempts.values())
     return commit_texts(writer, rows, answers, attempts, {"rounds": dict(sorted(rounds.items()))})
@@ -111,6 +112,8 @@ def refine(
 
 def run_verify(order: Order) -> Manifest:
     """Judge every description and join the row together (inputs: sample, both captions, drafts, descriptions)."""
+    # Every text is written: what comes after the build has the accelerator to itself.
+    release_backend()
     storage = Storage(order["environment"]["output"])
     writer = ShardWriter(order, storage)
     rows, texts = _merge_inputs(order, storage)

@@ -211,7 +211,7 @@ class BuildProgress:
 
     def _show(self, stage: str, force: bool) -> None:
         status = self.stages[stage]
-        rate = f"{status.rows} rows, {status.rows_per_second:.0f}/s" if status.executed else f"{status.rows} rows"
+        rate = f"{status.rows} rows, {status.rows_per_second:.3g}/s" if status.executed else f"{status.rows} rows"
         self._bars.update(
             self._bar[stage], completed=status.done, note=f"{rate}, {sum(status.rejected.values())} rejected"
         )
@@ -264,7 +264,7 @@ def stage_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         rate = stage["rows"] / stage["seconds"] if stage["seconds"] else 0.0
         counts = [stage[key] for key in ("shards", "executed", "reused", "failed", "rows_in", "rows")]
         spent = [str(stage[key]) for key in SPENT]
-        rows.append([name, *map(str, counts), rejected, *spent, f"{stage['seconds']:.1f}", f"{rate:.0f}"])
+        rows.append([name, *map(str, counts), rejected, *spent, f"{stage['seconds']:.1f}", f"{rate:.3g}"])
     return rows
 
 
@@ -275,7 +275,7 @@ def _line(status: StageStatus) -> str:
     parts += [f"{sum(status.rejected.values())} rejected"] if status.rejected else []
     if status.executed:
         remaining = status.remaining_seconds or 0.0
-        parts += [f"{status.rows_per_second:.0f} rows/s per worker"]
+        parts += [f"{status.rows_per_second:.3g} rows/s per worker"]
         parts += [f"about {remaining:.0f} worker-seconds left"] if remaining >= 1 else []
     parts += [f"{status.tokens_in} tokens read, {status.tokens_out} written"] if status.tokens_in else []
     return ", ".join(parts)

@@ -5,15 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import Task, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.blocks.system import Secret
+from prefect.client.schemas.objects import State, TaskRun
 from pydantic import SecretStr
 
 from talking_points.config import ConfigError, PublishConfig
-from talking_points.publishing.hub import publish
+from talking_points.publishing.hub import PublishError, PublishReport, publish
 
 
-@task(name="publish", persist_result=False, retries=2, retry_delay_seconds=[30, 120])
+def may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed publication is worth another try at once: the connection broke, or the Hub is busy or down.
+
+    Not where somebody else has committed meanwhile: another try would build on theirs unseen.
+    """
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, PublishError) and (error.status is None or error.status == 429 or error.status >= 500)
+
+
+def hub_token(block: str | None) -> SecretStr | None:
+    """The Hub's token in a Prefect Secret block; without a block None, for the one of this machine."""
+    return SecretStr(Secret.load(block).get()) if block else None  # type: ignore[union-attr]
+
+
+@task(name="publish", persist_result=False, retries=2, retry_delay_seconds=[30, 120], retry_condition_fn=may_pass)
 def publish_dataset(output: str, settings: dict[str, Any]) -> str:
     """Upload the finished dataset and return its address.
 
@@ -25,8 +41,22 @@ def publish_dataset(output: str, settings: dict[str, Any]) -> str:
     config = PublishConfig.model_validate(settings)
     if config.repo is None:
         raise ConfigError("publish.repo is not set: expected org/name")
-    token = SecretStr(Secret.load(config.token_block).get()) if config.token_block else None  # type: ignore[union-attr]
     report = publish(
-        Path(output), config.repo, private=config.private, tag=config.tag, images=config.images, token=token
+        Path(output),
+        config.repo,
+        private=config.private,
+        tag=config.tag,
+        images=config.images,
+        token=hub_token(config.token_block),
     )
-    return report.url or config.repo
+    address = report.url or config.repo
+    create_markdown_artifact(key="published-dataset", markdown=_page(report, address))
+    return address
+
+
+def _page(report: PublishReport, address: str) -> str:
+    """Where the dataset is, with its figures, for the run's page."""
+    rows = ", ".join(f"{split} {count}" for split, count in report.rows.items())
+    figures = [name for name in report.files if name.startswith("figures/")]
+    shown = [f"![{Path(name).stem}]({address}/resolve/{report.tag}/{name})" for name in figures]
+    return "\n\n".join([f"# [{report.repo}]({address}/tree/{report.tag})", f"Revision {report.tag}: {rows}", *shown])

@@ -38,6 +38,7 @@ def test_every_shipped_build_config_is_valid(path: Path) -> None:
         (["workers"], "expected key=value"),
         (["seed.x=1", "seed=[}"], "single value|cannot read the value"),
         (["workers=0", "shard_size=-1"], "2 problem"),
+        (["verification.min_words=200"], "no text has 200 words"),
     ],
 )
 def test_mistakes_are_named_with_a_way_out(overrides: list[str], expected: str) -> None:
@@ -52,9 +53,19 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     broken.write_text("output: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(BuildConfig, broken)
+    broken.write_bytes("output: café".encode("latin-1"))
+    with pytest.raises(ConfigError, match="YAML file in UTF-8"):
+        load_config(BuildConfig, broken)
     broken.write_text("- output")
     with pytest.raises(ConfigError, match="expected a mapping"):
         load_config(BuildConfig, broken)
+
+
+def test_an_empty_section_can_be_filled_by_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "build.yaml"
+    file.write_text("output: out\nsources:\n")
+    config = load_config(BuildConfig, file, ["sources.partimagenet.root=/data/pin"])
+    assert config.open_sources.keys() == {"partimagenet"}
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:

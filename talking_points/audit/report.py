@@ -14,6 +14,7 @@ from typing import Any
 
 from talking_points.audit.items import Item, Questions, with_marks
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore
+from talking_points.publishing.release import data_fingerprint
 
 THRESHOLDS = (0.1, 0.2)
 """Distances, in units of the image's sides, below which a click counts as having found the point (paper, section 4)."""
@@ -61,7 +62,7 @@ def write_report(output: Path, questions: Questions) -> dict[str, Any]:
     (``compare``), or people's descriptions (``describe``) into the dataset folder. Returns the summary.
     """
     answers = AnswerStore(output / ANSWERS).latest(questions.task)
-    summary = summarize(questions, answers)
+    summary = {**summarize(questions, answers), "data": data_fingerprint(output)}
     folder = output / "audit"
     if questions.task == "describe":
         _write_descriptions(output / DESCRIPTIONS, questions, answers)

@@ -78,10 +78,13 @@ def plan_budget(config: BuildConfig, points: int) -> list[StepBudget]:
 
 
 def planned_seconds(config: BuildConfig) -> dict[str, float | None]:
-    """Seconds per row that the plan gives each text step, without loading its model; None where it gives none."""
+    """Seconds of a worker per row that the plan gives each text step, without loading its model; None: not known.
+
+    The workers share one engine: while it works on a row, all of them count the time.
+    """
     points = 10_000
     budget = {step.step: step.seconds for step in plan_budget(config, points)}
-    return {step: None if seconds is None else seconds / points for step, seconds in budget.items()}
+    return {step: None if seconds is None else seconds / points * config.workers for step, seconds in budget.items()}
 
 
 def _step_budget(step: Step, config: BuildConfig, points: int) -> StepBudget:

@@ -5,22 +5,23 @@
     <folder>/champion.json              which run is the champion, which was before it, and their scores
     <folder>/history.jsonl              one row per finished run
     <folder>/history.md, history.png    the same as a table and as a plot
-    <folder>/runs/<fingerprint>/        models and reports of a run; the champion's and the one's before it stay
+    <folder>/runs/<fingerprint>/        models, cards and reports of a run; the champion's and the one's before it stay
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from talking_points.config import Section, fingerprint
+from talking_points.config import ConfigError, Section, fingerprint
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.report import Report, compare
@@ -33,6 +34,30 @@ from matplotlib import pyplot as plt
 CODE = ("models", "training", "evaluation")
 """Packages whose source is part of a run's fingerprint."""
 
+_REPOSITORY = r"^[\w.-]+/[\w.-]+$"
+
+
+class PublishModelsConfig(Section):
+    """Where the champion's models go; nothing is uploaded without a repository."""
+
+    descriptor: str | None = Field(default=None, pattern=_REPOSITORY, description="org/name on the Hugging Face Hub")
+    localizer: str | None = Field(default=None, pattern=_REPOSITORY, description="another org/name")
+    private: bool = True
+    token_block: str | None = Field(default=None, description="name of a Prefect Secret block that holds the token")
+
+    @model_validator(mode="after")
+    def _apart(self) -> PublishModelsConfig:
+        if self.descriptor is not None and self.descriptor == self.localizer:
+            raise ValueError(f"expected one repository for each model, found {self.descriptor} for both")
+        return self
+
+    @property
+    def repositories(self) -> dict[Literal["descriptor", "localizer"], str]:
+        """The repository of every model that is to be published, by the model's folder in a run."""
+        named: dict[Literal["descriptor", "localizer"], str | None]
+        named = {"descriptor": self.descriptor, "localizer": self.localizer}
+        return {name: repository for name, repository in named.items() if repository is not None}
+
 
 class RetrainConfig(Section):
     """Everything that ``retrain-and-evaluate`` needs. ``train.output`` is replaced by the run's own folder."""
@@ -41,17 +66,28 @@ class RetrainConfig(Section):
     train: TrainConfig
     split: str = "test"
     limit: int | None = Field(default=None, ge=1, description="test points, drawn by seed")
+    publish: PublishModelsConfig = PublishModelsConfig()
 
 
 class Retraining:
-    """One run of champion against challenger in a folder."""
+    """One run of champion against challenger in a folder.
+
+    A dataset on the Hub is taken as it is now: its branch or tag is replaced by the commit that it names, so that new
+    data is a new run. Raises ``ConfigError`` where the Hub does not tell.
+    """
 
     def __init__(self, config: RetrainConfig) -> None:
-        self.config = config
+        train = config.train.model_copy(update={"revision": _commit(config.train.dataset, config.train.revision)})
+        self.config = config.model_copy(update={"train": train})
         self.folder = config.folder
-        self.fingerprint = run_fingerprint(config)
-        self.run = self.folder / "runs" / self.fingerprint
-        self.train = config.train.model_copy(update={"output": self.run})
+        self.fingerprint = run_fingerprint(self.config)
+        self.run = self.run_folder(self.fingerprint)
+        self.evaluation = self.run / "evaluation"
+        self.train = train.model_copy(update={"output": self.run})
+
+    def run_folder(self, run: str) -> Path:
+        """Where the models, cards and reports of a run are."""
+        return self.folder / "runs" / run
 
     @property
     def champion(self) -> dict[str, Any] | None:
@@ -69,16 +105,13 @@ class Retraining:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def judge(self) -> dict[str, Any]:
-        """Evaluate the trained run against the champion on the same points; promote it when it is better.
+        """Evaluate the trained run against the champion on the same points; returns the verdict, not yet in force.
 
         A run's score is mPCK of its own descriptor's descriptions through its own localizer. The challenger is better
         when the whole confidence interval of the paired difference lies above zero; the first run needs no opponent.
         """
         report = self._report(self.fingerprint)
-        champion = self.champion
-        if champion is not None and champion["run"] == self.fingerprint:
-            # An earlier attempt died between promoting this run and writing its history.
-            champion = champion["previous"]
+        champion = self._opponent
         entry: dict[str, Any] = {
             "run": self.fingerprint,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,16 +126,16 @@ class Retraining:
             # Evaluated again, since the test set may have changed with the dataset.
             difference = compare(self._report(champion["run"]), report)
             entry |= {"difference": asdict(difference), "promoted": difference.interval.low > 0}
-        self._model_card(entry)
+        return entry
+
+    def conclude(self, entry: dict[str, Any]) -> None:
+        """Put the verdict in force: promote the run when it is better, then write the history, which ends the run."""
         if entry["promoted"]:
-            _replace(
-                self.folder / "champion.json",
-                json.dumps({"run": self.fingerprint, "mpck": report.mpck, "previous": champion}, indent=1),
-            )
+            champion = {"run": self.fingerprint, "mpck": entry["mpck"], "previous": self._opponent}
+            _replace(self.folder / "champion.json", json.dumps(champion, indent=1))
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self._draw_history()
-        return entry
 
     def restore_previous(self) -> dict[str, Any]:
         """Make the champion before the current one the champion again."""
@@ -112,11 +145,20 @@ class Retraining:
         _replace(self.folder / "champion.json", json.dumps(champion["previous"], indent=1))
         return champion["previous"]
 
+    @property
+    def _opponent(self) -> dict[str, Any] | None:
+        """The champion that this run is held against."""
+        champion = self.champion
+        if champion is not None and champion["run"] == self.fingerprint:
+            # An earlier attempt died between promoting this run and writing its history.
+            return champion["previous"]
+        return champion
+
     def _report(self, run: str) -> Report:
         """A run's own descriptions through its own localizer, on the current test points."""
-        models = self.folder / "runs" / run
+        models = self.run_folder(run)
         settings = EvaluateConfig(
-            output=self.run / ("evaluation" if run == self.fingerprint else "champion"),
+            output=self.evaluation if run == self.fingerprint else self.run / "champion",
             dataset=self.config.train.dataset,
             revision=self.config.train.revision,
             split=self.config.split,
@@ -129,20 +171,6 @@ class Retraining:
             features=self.config.train.features,
         )
         return evaluate(settings)["descriptor"]
-
-    def _model_card(self, entry: dict[str, Any]) -> None:
-        tables = (self.run / "evaluation" / "tables.md").read_text(encoding="utf-8")
-        for name, kind in (("descriptor", "Point Descriptor"), ("localizer", "Point Localizer")):
-            card = (
-                "---\nlibrary_name: talking-points\npipeline_tag: image-text-to-text\n"
-                f"tags: [keypoints, grounding]\n---\n# {kind}\n\n"
-                f"Trained on `{self.config.train.dataset}` with the `{self.config.train.preset}` preset, "
-                f"run `{self.fingerprint}`, {entry['at']}.\n\n"
-                f"The run's descriptions, found by its own localizer: mPCK {entry['mpck']:.2f} "
-                f"({entry['interval']['low']:.1f} to {entry['interval']['high']:.1f}) over {entry['points']} points."
-                f"\n\n{tables}"
-            )
-            (self.run / name / "README.md").write_text(card, encoding="utf-8")
 
     def _draw_history(self) -> None:
         rows = self.history()
@@ -178,6 +206,23 @@ def run_fingerprint(config: RetrainConfig) -> str:
             source.update(str(file.relative_to(package)).encode() + file.read_bytes())
     settings = [stage_settings(config.train, kind) for kind in ("vision", "localizer", "descriptor")]
     return fingerprint([settings, config.split, config.limit, source.hexdigest()])
+
+
+def _commit(dataset: str, revision: str | None) -> str | None:
+    """The commit that a revision of a dataset on the Hub names now; a folder's revision as it is."""
+    import httpx2
+    from huggingface_hub import HfApi
+
+    if Path(dataset).is_dir() or re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        return revision
+    try:
+        return HfApi().dataset_info(dataset, revision=revision).sha
+    except (httpx2.HTTPError, OSError, ValueError) as error:
+        # The cause is cut off: its frames hold request headers, and so the token.
+        raise ConfigError(
+            f"cannot find the dataset {dataset} at {revision or 'main'} ({type(error).__name__}): expected the folder "
+            "of a finished build, or a dataset on the Hub that this machine can reach and its token may read"
+        ) from None
 
 
 def _replace(path: Path, text: str) -> None:

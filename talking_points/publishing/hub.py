@@ -1,30 +1,32 @@
-"""Publishing a finished dataset on the Hugging Face Hub, so that running it again after any failure completes it.
+"""Publishing on the Hugging Face Hub, so that running it again after any failure completes it.
 
-The card goes up first, then the data, then what was uploaded is read back, and only what was found right is tagged.
-Every commit names the commit it builds on, so of two publishers at once the Hub lets one through. The token comes from
-the Hub's standard places (HF_TOKEN, ``hf auth login``) or from the caller, and is never part of a message or a report.
+A dataset's card goes up first, then the data; a model goes up with its card in one commit. Then what was uploaded is
+compared, and only what was found right is tagged. Every commit names the commit it builds on, so of two publishers at
+once the Hub lets one through. The token comes from the Hub's standard places (HF_TOKEN, ``hf auth login``) or from the
+caller, and is never part of a message or a report.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.images import ImageMode
-from talking_points.publishing.release import Release, ReleaseError, file_sha256, prepare_release
+from talking_points.publishing.release import Release, ReleaseError, content_sha256, prepare_release
 from talking_points.publishing.verification import differences, file_digests
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import RepoFile
 
 _ADVICE = {
     400: "the Hub refused the request itself; the reason is quoted above",
@@ -34,7 +36,7 @@ _ADVICE = {
     "ask its owner for access",
     404: "the organisation, repository or revision does not exist, or the token may not see it: check the spelling of "
     "ORG/NAME and who the token belongs to ('hf auth whoami')",
-    409: "the name is taken there already: choose another tag with --revision, or another repository",
+    409: "the name is taken there already: choose another tag or another repository",
     412: "somebody else committed to the repository meanwhile, and nothing of theirs was overwritten: wait until "
     "they are done, then run the same command again",
     429: "too many requests (the Hub counts commits per hour): wait, then run the same command again; it goes "
@@ -44,7 +46,7 @@ _UNAVAILABLE = "the Hub failed to answer properly: run the same command again; i
 
 
 class PublishError(RuntimeError):
-    """The Hub did not take the dataset. ``status`` is its HTTP status, or None where the connection broke."""
+    """The Hub did not take what was to go up. ``status`` is its HTTP status, or None where the connection broke."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -113,93 +115,138 @@ def _upload(
     release: Release, repo: str, private: bool, tag: str, token: SecretStr | None, verify: bool
 ) -> tuple[str, str]:
     """Create, upload, verify, tag. Returns the repository's address and the commit that holds the dataset."""
-    from huggingface_hub import HfApi
-
-    secret = token.get_secret_value() if token else None
-    api = HfApi(token=secret)
-    url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-    present = api.repo_info(repo, repo_type="dataset")
-    if private and not present.private:
-        raise PublishError(
-            f"{repo} exists and is public, but was to be private: make it private in its settings on the Hub, or "
-            "publish without --private",
-            409,
-        )
-    head = _commit_card(api, release, repo, present.sha)
+    repository = Repository.connect(repo, "dataset", token)
+    url, head = repository.open(private)
+    # Card, manifest and figures in one commit; figures that the card no longer shows go away with it.
+    described = {name: file for name, file in release.files.items() if name not in release.data}
+    present = repository.paths(head)
+    stale = [name for name in present if name.startswith("figures/") and name not in described]
+    head = repository.commit("Update the dataset card", described, stale, head)
     # upload_folder splits into several commits where files are many, and skips what is there already.
-    head = api.upload_folder(
+    head = repository.api.upload_folder(
         repo_id=repo,
         repo_type="dataset",
-        folder_path=_data_folder(release),
+        folder_path=next(iter(release.data.values())).parent,
         path_in_repo="data",
         allow_patterns=[Path(name).name for name in release.data],
         delete_patterns=["*.parquet"],
         commit_message="Upload the data",
         parent_commit=head,
     ).oid
-    _check_files(api, release, repo, head)
+    repository.check(head, release.data, "data")
     if verify:
+        secret = token.get_secret_value() if token else None
         wrong = differences(repo, head, file_digests(release.data.values()), secret)
         if wrong:
             raise PublishError(f"{repo} at {head} reads back differently: {'; '.join(wrong)}. It was not tagged")
-    _tag(api, repo, tag, head)
-    return str(url), head
+    repository.tag(tag, head)
+    return url, head
 
 
-def _commit_card(api: HfApi, release: Release, repo: str, head: str | None) -> str:
-    """Card, manifest and figures in one commit; figures that the card no longer shows go away with it."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+@dataclass(frozen=True)
+class Repository:
+    """A repository on the Hub and the client that reaches it. Files map paths in it to local files or to text."""
 
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(name, file.encode() if isinstance(file, str) else file)
-        for name, file in release.files.items()
-        if name not in release.data
-    ]
-    present = api.list_repo_files(repo, repo_type="dataset", revision=head)
-    stale = [name for name in present if name.startswith("figures/") and name not in release.files]
-    operations += [CommitOperationDelete(name) for name in stale]
-    return api.create_commit(
-        repo, operations, repo_type="dataset", commit_message="Update the dataset card", parent_commit=head
-    ).oid
+    api: HfApi
+    name: str
+    kind: Literal["dataset", "model"]
 
+    @classmethod
+    def connect(cls, name: str, kind: Literal["dataset", "model"], token: SecretStr | None) -> Repository:
+        """The repository ``name`` ("org/name"), reached with ``token`` or with one from the standard places."""
+        from huggingface_hub import HfApi
 
-def _data_folder(release: Release) -> Path:
-    return next(iter(release.data.values())).parent
+        return cls(HfApi(token=token.get_secret_value() if token else None), name, kind)
 
-
-def _check_files(api: HfApi, release: Release, repo: str, commit: str) -> None:
-    """The commit must hold exactly the data files of this release, whoever else was writing."""
-    from huggingface_hub.hf_api import RepoFile
-
-    found = {}
-    for item in api.list_repo_tree(repo, "data", repo_type="dataset", revision=commit, recursive=True):
-        if isinstance(item, RepoFile):
-            found[item.path] = (item.size, item.lfs.sha256 if item.lfs else None)
-    expected = {name: (path.stat().st_size, file_sha256(path)) for name, path in release.data.items()}
-    if found != expected:
-        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-        raise PublishError(
-            f"{repo} at {commit} does not hold the files of this dataset: {', '.join(wrong)}. Another publisher may be "
-            "writing to it: wait until it is done, then run the same command again",
-            412,
-        )
-
-
-def _tag(api: HfApi, repo: str, tag: str, commit: str) -> None:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        api.create_tag(repo, tag=tag, revision=commit, repo_type="dataset")
-    except HfHubHTTPError as error:
-        if error.response.status_code != 409:
-            raise
-        tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type="dataset").tags}
-        if tags.get(tag) != commit:
+    def open(self, private: bool) -> tuple[str, str | None]:
+        """Create it where it is missing. Returns its address and its newest commit."""
+        url = self.api.create_repo(self.name, repo_type=self.kind, private=private, exist_ok=True)
+        present = self.api.repo_info(self.name, repo_type=self.kind)
+        if private and not present.private:
             raise PublishError(
-                f"the data is in {repo} at {commit}, but the tag '{tag}' exists already, at {tags.get(tag)}: "
-                "choose another with --revision, or delete it on the Hub",
+                f"{self.name} exists and is public, but was to be private: make it private in its settings on the "
+                "Hub, or publish it as public",
+                409,
+            )
+        return str(url), present.sha
+
+    def paths(self, commit: str | None) -> list[str]:
+        """The files that a commit holds."""
+        return self.api.list_repo_files(self.name, repo_type=self.kind, revision=commit)
+
+    def commit(self, message: str, files: Mapping[str, Path | str], stale: Iterable[str], parent: str | None) -> str:
+        """Add ``files`` and delete ``stale`` ones, in one commit on ``parent``; an unchanged repository gets none.
+
+        Returns the commit that holds them.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(name, file.encode() if isinstance(file, str) else file) for name, file in files.items()
+        ]
+        operations += [CommitOperationDelete(name) for name in stale]
+        return self.api.create_commit(
+            self.name, operations, repo_type=self.kind, commit_message=message, parent_commit=parent
+        ).oid
+
+    def check(
+        self,
+        commit: str,
+        files: Mapping[str, Path | str],
+        folder: str | None = None,
+        ours: Callable[[str], bool] = lambda path: True,
+    ) -> None:
+        """Refuse a commit that, among the paths of ours in ``folder``, does not hold exactly ``files``."""
+        wrong = [name for name in self._differing(commit, files, folder) if name in files or ours(name)]
+        if wrong:
+            raise PublishError(
+                f"{self.name} at {commit} does not hold what was uploaded: {', '.join(wrong)}. Another publisher may "
+                "be writing to it: wait until it is done, then run the same command again",
+                412,
+            )
+
+    def tag(self, tag: str, commit: str, files: Mapping[str, Path | str] | None = None) -> None:
+        """Tag ``commit``. A tag that is there already may stay, at ``commit`` or at one with the same ``files``."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            self.api.create_tag(self.name, tag=tag, revision=commit, repo_type=self.kind)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 409:
+                raise
+            refs = self.api.list_repo_refs(self.name, repo_type=self.kind)
+            tagged = next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
+            if tagged == commit or (tagged and files and files.keys().isdisjoint(self._differing(tagged, files))):
+                return
+            choose = "choose another with --revision, or " if self.kind == "dataset" else ""
+            raise PublishError(
+                f"the content is in {self.name} at {commit}, but the tag '{tag}' exists already, at {tagged}: "
+                f"{choose}delete it on the Hub",
                 409,
             ) from None
+
+    def _differing(self, commit: str, files: Mapping[str, Path | str], folder: str | None = None) -> list[str]:
+        """Paths in ``folder`` whose size or digest differs, missing and surplus ones included.
+
+        The digest is the sha256 of a large file, and git's own of a regular one: the Hub states no other.
+        """
+        from huggingface_hub.hf_api import RepoFile
+
+        tree = self.api.list_repo_tree(self.name, folder, repo_type=self.kind, revision=commit, recursive=True)
+        found = {item.path: item for item in tree if isinstance(item, RepoFile)}
+        same = {name for name in files.keys() & found.keys() if _holds(found[name], files[name])}
+        return sorted((files.keys() | found.keys()) - same)
+
+
+def _holds(found: RepoFile, file: Path | str) -> bool:
+    from huggingface_hub.utils.sha import git_hash
+
+    size = len(file.encode()) if isinstance(file, str) else file.stat().st_size
+    if found.size != size:
+        return False
+    if found.lfs is not None:
+        return found.lfs.sha256 == content_sha256(file)
+    return found.blob_id == git_hash(file.encode() if isinstance(file, str) else file.read_bytes())
 
 
 @contextmanager
@@ -213,9 +260,10 @@ def explained(failure: str) -> Iterator[None]:
 
     try:
         yield
-    except (HfHubHTTPError, httpx2.TransportError, ConnectionError, RuntimeError) as raised:
-        # The upload of a large file wraps its error once more.
-        error = raised.__cause__ if isinstance(raised, RuntimeError) else raised
+    except (HfHubHTTPError, httpx2.TransportError, ConnectionError, RuntimeError, ValueError) as raised:
+        # The upload of a large file and the check of a card wrap their errors once more.
+        wrapped = isinstance(raised, RuntimeError | ValueError) and not isinstance(raised, HfHubHTTPError)
+        error = raised.__cause__ if wrapped else raised
         if isinstance(error, HfHubHTTPError):
             status = error.response.status_code
             raise PublishError(f"{failure}: {_first_line(error)}\n{_advice(error)}", status) from None

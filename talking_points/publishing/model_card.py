@@ -26,13 +26,15 @@ def render_model_card(
     dataset: str | None = None,
     dataset_revision: str | None = None,
     base_model: str | None = None,
+    curves: bool = False,
     repo: str | None = None,
 ) -> str:
     """The text of ``README.md`` for a model folder, or for the Hub when ``repo`` ("org/name") is given.
 
     ``config`` is the training configuration, ``reports`` are evaluation reports as plain values, the main one
-    first, all of one definition of the metric. ``dataset`` and ``base_model`` are Hub names or descriptions. Raises
-    ``ValueError`` for reports of different definitions: their scores must not stand in one table.
+    first, all of one definition of the metric. ``dataset`` and ``base_model`` are Hub names or descriptions;
+    ``curves`` says that ``curves.png`` lies beside the card. Raises ``ValueError`` for reports of different
+    definitions: their scores must not stand in one table.
     """
     definitions = [report["definition"] for report in reports]
     if any(definition != definitions[0] for definition in definitions):
@@ -53,6 +55,7 @@ def render_model_card(
         dataset=dataset,
         dataset_revision=dataset_revision,
         base_model=base_model,
+        curves=curves,
         citations=citations(()),
     )
 

@@ -1,7 +1,7 @@
 """How good the texts of a build are, from its folder: acceptance, lengths, diversity, levels, and a page of examples.
 
-``write_quality_report`` writes ``report/index.html`` (one file, pictures inside), ``report/examples.png`` and
-``report/quality.json`` into a dataset's folder. The same dataset gives the same report.
+``write_quality_report`` writes ``report/index.html`` (one file, pictures inside), ``report/examples.png``,
+``report/close_ups.png`` and ``report/quality.json`` into a dataset's folder. The same dataset gives the same report.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 from sacrebleu.metrics.bleu import BLEU
 
-from talking_points.config import ConfigError
+from talking_points.config import ConfigError, CropConfig
 from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.descriptions.gaussian_crop import contact_sheet, gaussian_crop
 from talking_points.descriptions.levels import split_levels
 from talking_points.descriptions.nouns import object_names, part_names
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
@@ -59,7 +60,9 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     add_pictures(root, examples)
     folder = root / FOLDER
     folder.mkdir(exist_ok=True)
-    page, sheet, numbers = folder / "index.html", folder / "examples.png", folder / "quality.json"
+    page, numbers = folder / "index.html", folder / "quality.json"
+    sheets = folder / "examples.png", folder / "close_ups.png"
+    close_ups = _close_ups(examples, read_manifest(root))
     numbers.write_text(json.dumps(quality, indent=1) + "\n", encoding="utf-8")
     page.write_text(
         render_page(
@@ -67,6 +70,7 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
             quality=quality,
             examples=[{**row, "picture": picture_url(row)} for row in examples],
             histogram=_histogram_url([row["description"] for row in rows]),
+            close_ups=_data_url(close_ups, "JPEG", quality=85) if close_ups else None,
             titles=SOURCE_TITLES,
         ),
         encoding="utf-8",
@@ -74,11 +78,13 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     shown = [
         Example(np.asarray(marked[0]), marked[1], row["description"]) for row in examples if (marked := _shown(row))
     ]
-    if not shown:
+    for sheet in sheets:
         sheet.unlink(missing_ok=True)
-        return [page, numbers]
-    example_grid(shown, sheet, columns=4)
-    return [page, sheet, numbers]
+    if shown:
+        example_grid(shown, sheets[0], columns=4)
+    if close_ups:
+        close_ups.save(sheets[1])
+    return [page, *(sheet for sheet in sheets if sheet.is_file()), numbers]
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -91,8 +97,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 
 _TEXT_COLUMNS = [
-    "id", "source", "object", "part", "image_width", "image_height", "keypoint", "object_location", "part_location",
-    "point_location", "object_caption", "local_caption", "draft", "description", "flags",
+    "id", "source", "object", "part", "part_bbox", "image_width", "image_height", "keypoint", "object_location",
+    "part_location", "point_location", "object_caption", "local_caption", "draft", "description", "flags",
 ]  # fmt: skip
 
 
@@ -157,6 +163,7 @@ def _acceptance(root: Path, rows: Sequence[Row], manifest: Mapping[str, Any]) ->
             "rows_out": stage["rows_out"],
             "accepted": round(stage["rows_out"] / max(stage["rows_in"], 1), 4),
             "rejected": stage["rejected"],
+            "rounds": stage.get("rounds", {}),
         }
         for name, stage in sorted(manifest["stages"].items(), key=lambda entry: _STAGES.index(entry[0]))
     }
@@ -300,6 +307,19 @@ def _shown(row: Mapping[str, Any]) -> tuple[Image.Image, tuple[float, float]] | 
     scale = picture.width / row["image_width"], picture.height / row["image_height"]
     x, y = ((value + 0.5) * factor - 0.5 for value, factor in zip(row["keypoint"], scale, strict=True))
     return picture, (x, y)
+
+
+def _close_ups(rows: Sequence[Row], manifest: Mapping[str, Any]) -> Image.Image | None:
+    """The Gaussian-weighted crops that the local captions are about; None where the dataset has not the full pixels."""
+    if manifest["images"] != "embed":
+        return None
+    config = CropConfig.model_validate(manifest["config"].get("crop", {}))
+    crops = []
+    for row in rows:
+        with Image.open(io.BytesIO(row["image"])) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        crops.append(gaussian_crop(pixels, row["keypoint"], row["part_bbox"], config))
+    return Image.fromarray(contact_sheet(crops, [f"{row['object']}, {row['part']}" for row in rows]))
 
 
 def _histogram_url(texts: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from talking_points.config import fingerprint
 from talking_points.publishing.card import card_figures, image_modes, render_card
 from talking_points.publishing.images import ImageMode, image_cell
 from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
@@ -44,7 +45,7 @@ class Release:
     @property
     def name(self) -> str:
         """A tag that names exactly this content."""
-        contents = {name: _content_digest(file) for name, file in sorted(self.files.items())}
+        contents = {name: content_sha256(file) for name, file in sorted(self.files.items())}
         return f"build-{hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:12]}"
 
 
@@ -77,13 +78,20 @@ def prepare_release(
         folder = workspace
     figures = card_figures(manifest)
     manifest = {**manifest, "figures": figures}
+    audit = read_audit(output)
     files: dict[str, Path | str] = {
-        "README.md": render_card(manifest, repo=repo, audit=read_audit(output)),
+        "README.md": render_card(manifest, repo=repo, audit=audit),
         "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
     }
     files |= {name: output / name for name in figures}
     files |= {file["path"]: folder / file["path"] for file in manifest["files"]}
-    return Release(manifest, files, tuple(_warnings(manifest, modes, public)))
+    warnings = list(_warnings(manifest, modes, public))
+    if audit is None and (output / AUDIT_REPORT).is_file():
+        warnings.append(
+            f"{output / AUDIT_REPORT} is not in the card: nobody answered, or the rows have changed since; run "
+            "'talking-points audit' again"
+        )
+    return Release(manifest, files, tuple(warnings))
 
 
 def read_manifest(output: Path) -> dict[str, Any]:
@@ -107,9 +115,21 @@ def read_manifest(output: Path) -> dict[str, Any]:
 
 
 def read_audit(output: Path) -> dict[str, Any] | None:
-    """The summary of the human check of a dataset, or None where there was none."""
+    """The summary of the human check of a dataset, or None where nobody has checked the rows that it holds now."""
     path = output / AUDIT_REPORT
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    audit = json.loads(path.read_text(encoding="utf-8"))
+    return audit if audit["answers"] and audit["data"] == data_fingerprint(output) else None
+
+
+def data_fingerprint(output: Path) -> str | None:
+    """Names the rows of a finished dataset, after the digests in its manifest; None where there is no manifest."""
+    path = output / "manifest.json"
+    if not path.is_file():
+        return None
+    files = json.loads(path.read_text(encoding="utf-8"))["files"]
+    return fingerprint({file["path"]: file["sha256"] for file in files})
 
 
 def file_sha256(path: Path) -> str:
@@ -118,7 +138,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _content_digest(file: Path | str) -> str:
+def content_sha256(file: Path | str) -> str:
+    """Hex digest of a local file's content, or of text."""
     return hashlib.sha256(file.encode()).hexdigest() if isinstance(file, str) else file_sha256(file)
 
 

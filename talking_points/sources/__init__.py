@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,18 @@ def open_source(name: str, root: str | Path, split: str | None = None, **options
     ``root`` is the unpacked dataset's folder, or one up to two levels above it. ``split`` is the source's own
     name or the generic one ("train", "val", "test"); None reads all. ``options`` are the further
     keyword arguments of the source's class. Checks the layout only: labels are read while iterating.
-    Raises ``SourceError`` for an unknown name, an unknown split, or a root without the dataset.
+    Raises ``SourceError`` for an unknown name, split or option, or a root without the dataset.
     """
     if name not in READERS:
         raise SourceError(f"expected a source name of {', '.join(READERS)}; found {name!r}")
-    return READERS[name](root, split, **options)
+    reader = READERS[name]
+    known = [option for option in inspect.signature(reader).parameters if option not in ("root", "split")]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise SourceError(
+            f"expected options of {name} of {', '.join(known) or 'none at all'}; found {', '.join(unknown)}"
+        )
+    return reader(root, split, **options)
 
 
 __all__ = ["READERS", "SkippedImage", "Source", "SourceEntry", "SourceError", "open_source"]

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -97,7 +97,7 @@ class CocoIndex:
         """Read one file of ``split``; returns its categories. ``image_id`` turns a file name into the image id.
 
         Raises ``SourceError`` for broken JSON (with the byte and what was read before it), a file without
-        images, or a full disk.
+        images or that cannot be opened, or a full disk.
         """
         self._files += 1
         file = path.relative_to(self.source.root).as_posix() if path.is_relative_to(self.source.root) else path.name
@@ -110,6 +110,8 @@ class CocoIndex:
             annotations = (self._annotation_row(item, namespace) for item in lists.items("annotations"))
             known = self._insert(f"INSERT INTO annotations SELECT ?1, ?2, ?3, ?4 {seen}", annotations)
             categories = [item for item in lists.items("categories") if isinstance(item, dict)]
+        except (IsADirectoryError, PermissionError) as error:
+            raise SourceError(f"cannot read {path}: {error.strerror}; expected a JSON file there") from error
         except sqlite3.OperationalError as error:
             raise SourceError(
                 f"cannot index {path}: {error}; free space in the temporary folder, or name another in SQLITE_TMPDIR"
@@ -140,26 +142,26 @@ class CocoIndex:
     def _image_row(
         self, item: Any, namespace: str, split: str, file: str, image_id: Callable[[str], str]
     ) -> tuple[str, str, str, str, str] | None:
-        name = item.get("file_name") if isinstance(item, dict) else None
-        if not isinstance(name, str) or not name or "id" not in item:
+        name = _file_name(item) if isinstance(item, dict) else None
+        if name is None or "id" not in item:
             self.source.skip("malformed_image", f"{file}: {str(item)[:80]}")
             return None
         payload = json.dumps([name, item.get("width"), item.get("height")])
-        return f"{namespace}{item['id']}", f"{split}/{image_id(name)}", split, file, payload
+        return f"{namespace}{_whole(item['id'])}", f"{split}/{image_id(name)}", split, file, payload
 
     def _annotation_row(self, item: Any, namespace: str) -> tuple[str, str | None, float, str] | None:
         if not isinstance(item, dict) or "image_id" not in item:
             self.source.skip("malformed_annotation", f"annotation without image_id: {str(item)[:80]}")
             return None
-        category = item.get("category_id")
+        category = _whole(item.get("category_id"))
         if isinstance(category, bool) or not isinstance(category, int):
             self.source.skip("malformed_annotation", f"annotation {item.get('id')}: category_id {category!r}")
             return None
-        kept = {key: item[key] for key in _KEPT if key in item}
+        kept = {key: item[key] for key in _KEPT if key in item} | {"category_id": category}
         number = item.get("id")
+        key = None if number is None else str(_whole(number))
         number = float(number) if isinstance(number, int | float) else 0.0
-        key = str(item["id"]) if "id" in item else None
-        return f"{namespace}{item['image_id']}", key, number, json.dumps(kept, separators=(",", ":"))
+        return f"{namespace}{_whole(item['image_id'])}", key, number, json.dumps(kept, separators=(",", ":"))
 
     def images(self) -> Iterator[CocoImage]:
         """All images in the order of their ids. Counts annotations whose image is not listed."""
@@ -174,7 +176,11 @@ class CocoIndex:
 
     def _of(self, key: str) -> list[dict[str, Any]]:
         order = "SELECT payload FROM annotations WHERE key = ? ORDER BY number, payload"
-        return [json.loads(payload) for (payload,) in self._database.execute(order, (key,))]
+        listed = [payload for (payload,) in self._database.execute(order, (key,))]
+        kept = list(dict.fromkeys(listed))
+        if len(kept) < len(listed):
+            self.source.skip("duplicate_annotation", kept[0][:80], len(listed) - len(kept))
+        return [json.loads(payload) for payload in kept]
 
     def image_ids(self) -> frozenset[str]:
         return frozenset(image_id for (image_id,) in self._database.execute("SELECT image_id FROM images"))
@@ -184,6 +190,18 @@ class CocoIndex:
         self._database.execute("CREATE INDEX IF NOT EXISTS by_image ON annotations (key)")
         row = self._database.execute("SELECT key FROM images WHERE image_id = ?", (image_id,)).fetchone()
         return self._of(row[0]) if row else []
+
+
+def _file_name(item: Mapping[str, Any]) -> str | None:
+    """The listed file name with "/" between folders, as not every system writes it; None if no file can have it."""
+    name = item.get("file_name")
+    name = name.replace("\\", "/") if isinstance(name, str) else ""
+    return name if PurePosixPath(name).name else None
+
+
+def _whole(value: Any) -> Any:
+    """Ids and categories that went through floating point (``3.0``) as the integers they are."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class _Lists:

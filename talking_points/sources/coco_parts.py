@@ -151,8 +151,8 @@ def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
 def _polygon(polygon: object, width: int, height: int) -> list[float] | None:
     """The points of a polygon that can be rasterised. Absurd coordinates would exhaust the rasteriser's memory."""
     points = _numbers(polygon)
-    if points is None or len(points) < 6 or len(points) % 2:
-        return None
+    if points is None or len(points) % 2 or len(set(zip(points[::2], points[1::2], strict=True))) < 3:
+        return None  # among them two points that some tool has closed to three
     limit = 10 * max(width, height)
     return points if max(map(abs, points)) <= limit else None
 
@@ -172,18 +172,24 @@ def _checked_rle(segmentation: Mapping[str, Any], width: int, height: int) -> Rl
         raise BadAnnotationError("outline_size_mismatch", f"run lengths for {size}, image is {[height, width]}")
     if isinstance(counts, str):
         runs = _decompress(counts)
-        rle: Rle = {"size": size, "counts": counts.encode()} if runs is not None else {}
+        rle: Rle = {"size": [height, width], "counts": counts.encode()} if runs is not None else {}
     else:
         numbers = _numbers(counts)
         runs = None if numbers is None else np.asarray(numbers)
-        rle = coco_mask.frPyObjects(dict(segmentation), height, width) if _fills(runs, width, height) else {}
+        rle = {}
+        if runs is not None and _fills(runs, width, height):
+            whole = {"size": [height, width], "counts": runs.astype(np.int64).tolist()}
+            rle = coco_mask.frPyObjects(whole, height, width)
     if not _fills(runs, width, height):
         raise BadAnnotationError("malformed_outline", "run lengths do not fill the image")
     return rle
 
 
 def _fills(runs: NDArray[np.int64] | NDArray[np.float64] | None, width: int, height: int) -> bool:
-    return runs is not None and runs.size > 0 and bool((runs >= 0).all()) and int(runs.sum()) == width * height
+    if runs is None or not runs.size:
+        return False
+    pixels = width * height
+    return bool(((runs >= 0) & (runs <= pixels) & (runs % 1 == 0)).all() and runs.sum() == pixels)
 
 
 def _decompress(counts: str) -> NDArray[np.int64] | None:

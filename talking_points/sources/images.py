@@ -25,7 +25,12 @@ def _decode(path: Path, mode: str | None, missing: str, unreadable: str, truncat
     try:
         with Image.open(path) as image:
             image.load()
-            return np.asarray(image if mode is None or image.mode == mode else image.convert(mode))
+            if mode is None or image.mode == mode:
+                return np.asarray(image)
+            if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
+                grey = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                return np.asarray(grey.convert(mode))
+            return np.asarray(image.convert(mode))
     except FileNotFoundError as error:
         raise SkippedImage(missing, str(path)) from error
     except MemoryError:

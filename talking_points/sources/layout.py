@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from talking_points.sources.protocol import SkippedImage, Source, SourceError
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
 
-_LONGEST_NAME = 255
-"""No common file system has longer names, and asking for one is an error there."""
+_IMPOSSIBLE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors that say of a path that nothing can be there; others say that the disk or its permissions fail."""
 
 _GENERIC_SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 
@@ -107,10 +108,19 @@ def stems(folder: Path, extensions: frozenset[str] = IMAGE_EXTENSIONS) -> dict[s
     with os.scandir(folder) as items:
         for item in items:
             stem, dot, extension = item.name.rpartition(".")
-            if item.name.startswith(".") or f"{dot}{extension}".lower() not in extensions or not item.is_file():
+            if item.name.startswith(".") or f"{dot}{extension}".lower() not in extensions or not _is_file(item):
                 continue
             found[stem] = min(item.name, found.get(stem, item.name))
     return found
+
+
+def _is_file(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_file()
+    except OSError as error:
+        if error.errno not in _IMPOSSIBLE:
+            raise
+        return False  # a link that leads to itself
 
 
 def has_files(folder: Path, extensions: frozenset[str]) -> bool:
@@ -137,11 +147,14 @@ def _folder_is_inside(root: Path, folder: Path) -> bool:
 def inside(root: Path, relative: str) -> Path:
     """``root / relative`` once it is certain to stay in ``root`` (a resolved folder).
 
-    Raises ``SkippedImage("path_outside_root")`` for absolute paths, ``..``, and links that lead outside.
+    Raises ``SkippedImage("path_outside_root")`` for absolute paths, ``..``, and links that lead outside, and
+    ``SkippedImage("undecodable_name")`` for names that are no text and could not be written to a table.
     """
     path = PurePosixPath(relative)
     if not relative or "\0" in relative or path.is_absolute() or ".." in path.parts:
         raise SkippedImage("path_outside_root", repr(relative))
+    if not relative.isascii() and any("\ud800" <= character <= "\udfff" for character in relative):
+        raise SkippedImage("undecodable_name", ascii(relative))
     full = root / path
     if not _is_inside(root, full):
         raise SkippedImage("path_outside_root", f"{relative!r} is a link to {full.resolve()}")
@@ -175,10 +188,9 @@ class ImageFinder:
     def find(self, name: str) -> str | None:
         """POSIX path from the root, or None. Raises ``SkippedImage`` for a name that leaves the folder."""
         path = PurePosixPath(name)
-        if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
+        absolute = path.is_absolute() or PureWindowsPath(name).is_absolute()
+        if not name or "\0" in name or absolute or ".." in path.parts:
             raise SkippedImage("path_outside_root", repr(name))
-        if any(len(part) > _LONGEST_NAME for part in path.parts):
-            return None
         tried = {path.parent: None}
         if not self._exact_folders:
             tried |= {PurePosixPath(): None, PurePosixPath(path.stem.partition("_")[0]): None}
@@ -195,7 +207,12 @@ class ImageFinder:
     def _listing(self, folder: Path) -> dict[str, str]:
         key = str(folder)
         if key not in self._listings:
-            self._listings[key] = stems(folder) if folder.is_dir() else {}
+            try:
+                self._listings[key] = stems(folder)
+            except OSError as error:
+                if error.errno not in _IMPOSSIBLE:
+                    raise
+                self._listings[key] = {}
         return self._listings[key]
 
     def all_stems(self) -> set[str]:

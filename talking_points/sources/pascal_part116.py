@@ -284,7 +284,7 @@ class PascalPart116(Source):
 def _optional_folder(folder: str | Path | None) -> Path | None:
     if folder is None:
         return None
-    path = Path(folder).expanduser()
+    path = Path(str(folder)).expanduser()
     if not path.is_dir():
         raise SourceError(
             f"expected a folder of instance annotations at {path}, found none; correct or remove the option"

@@ -74,7 +74,7 @@ class Source(ABC):
         self.skipped[reason] += count
         details = self.skipped_details.setdefault(reason, [])
         if detail and len(details) < 5:
-            details.append(detail)
+            details.append(detail.encode(errors="backslashreplace").decode())  # file names need not be text
 
     def __iter__(self) -> Iterator[ImageRecord]:
         self.skipped.clear()

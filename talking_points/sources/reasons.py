@@ -11,6 +11,7 @@ SKIP_REASONS = {
     "duplicate_image": "the same image is listed twice; the first listing is kept",
     "malformed_image": "an image entry of the annotation file lacks its id or file name",
     "path_outside_root": "a path is absolute, climbs with '..' or is a link to a place outside the dataset",
+    "undecodable_name": "the name of a file is not UTF-8: rename the image and its labels",
     "unreadable_image": "the image cannot be decoded",
     "truncated_image": "the image file ends too early",
     "size_mismatch": "the annotation file gives another image size than the decoded image has",
@@ -24,7 +25,7 @@ SKIP_REASONS = {
     # annotations
     "malformed_annotation": "an annotation lacks a required key or holds a value of the wrong type",
     "annotation_without_image": "an annotation names an image id that the file does not list",
-    "duplicate_annotation": "the same annotation id occurs in two files of a union; the first is kept",
+    "duplicate_annotation": "the same annotation is listed twice, or its id in two files of a union; one is kept",
     "unknown_category": "an annotation has a category id that the dataset does not define",
     "crowd": "the annotation is marked iscrowd",
     "zero_area": "the annotation has area 0",

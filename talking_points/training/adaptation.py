@@ -159,7 +159,6 @@ def sample(
         top_k=0,
         top_p=1.0,
         max_new_tokens=config.max_new_tokens,
-        suppress_tokens=never_written(model) or None,
     )
     ends = torch.isin(tokens, torch.tensor(model.config.text_config.eos_token_id, device=tokens.device))
     mask = (ends.cumsum(1) - ends.long()) == 0
@@ -198,7 +197,8 @@ def score(
 
     def answered(hidden: Tensor) -> Tensor:
         logits, tokens, _ = model.answer_logits(language.norm(hidden), batch.labels)
-        logits = logits.index_fill(1, torch.tensor(never_written(model), device=logits.device), -torch.inf)
+        # What `generate` gives no probability gets none here either.
+        logits = logits.index_fill(1, torch.tensor(model.never_written, device=logits.device), -torch.inf)
         found = logits.new_zeros(samples.mask.shape, dtype=torch.float32)
         return found.masked_scatter(samples.mask, token_log_probs(logits, tokens, temperature))
 
@@ -208,12 +208,6 @@ def score(
         with lora_disabled(model.language_model):
             reference = answered(through(language.layers[split:], shared))
     return answered(through(language.layers[split:], shared)), reference
-
-
-def never_written(model: PointDescriptor) -> list[int]:
-    """Placeholders that stand for images and prompts: a description that held one could not be read again."""
-    config = model.config
-    return [token for token in (config.mark_token_id, config.region_token_id) if token < config.text_config.vocab_size]
 
 
 def prepare_adaptation(model: PointDescriptor, config: AdaptConfig) -> list[str]:

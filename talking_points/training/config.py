@@ -96,6 +96,9 @@ class VisionConfig(Section):
     images: int = Field(default=1000, ge=1, description="at most so many of each source")
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    backbone_steps: int = Field(default=0, ge=0, description="steps of the backbone alone, which come first")
+    backbone_batch_size: int = Field(default=16, ge=1)
+    backbone_learning_rate: float = Field(default=4e-3, gt=0)
 
 
 class Ap10kConfig(Section):

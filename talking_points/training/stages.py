@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ import torch
 from talking_points.config import ConfigError, changed_fields, fingerprint
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
+from talking_points.records import ImageRecord
 from talking_points.sources import open_source
 from talking_points.training.adaptation import adapt_descriptor
-from talking_points.training.config import TrainConfig
+from talking_points.training.config import TrainConfig, VisionConfig
 from talking_points.training.data import PointSet, ap10k_points, load_points
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
+from talking_points.training.pictures import labelled_pictures
 from talking_points.training.start import save_vision, start_model
-from talking_points.training.vision import labelled_pictures, pretrain_vision
+from talking_points.training.vision import pretrain_vision
 
 STARTED, FINISHED = "started.json", "stage.json"
 
@@ -53,16 +55,27 @@ def pretrained_vision(config: TrainConfig) -> dict[str, Any]:
     def work(folder: Path) -> dict[str, float]:
         train = _points(config, "train", config.descriptor.text)
         model = start_model(PointDescriptor, config, config.descriptor, [e.text for e in train.examples])
-        records = (
-            record
-            for name, root in sorted(config.vision.sources.items())
-            for record in islice(open_source(name, root, split="train"), config.vision.images)
-        )
-        found = pretrain_vision(model, labelled_pictures(records, config.image_size), config.vision, config.seed)
+        held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
+        pictures = labelled_pictures(vision_records(config.vision, held_out), config.image_size)
+        found = pretrain_vision(model, pictures, config.vision, config.seed)
         save_vision(model, folder / "vision.safetensors")
         return found
 
     return _once(config, "vision", "vision", work)
+
+
+def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[ImageRecord]:
+    """What the vision path may learn from: every source but the pictures of the held-out digests.
+
+    The dataset is not split as its sources are, so that their own training images are among its test images.
+    """
+    for name, root in sorted(config.sources.items()):
+        allowed = (
+            record
+            for record in open_source(name, root)
+            if hashlib.sha256(record.image_path.read_bytes()).hexdigest() not in held_out
+        )
+        yield from islice(allowed, config.images)
 
 
 def trained_localizer(config: TrainConfig, name: str = "localizer") -> dict[str, Any]:

@@ -9,10 +9,6 @@ speaks of. The heads of these tasks are thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,75 +16,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
-from talking_points.config import ConfigError
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
-from talking_points.models.omg_llava.image_processing import padding
-from talking_points.records import Box, ImageRecord
+from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.config import VisionConfig
+from talking_points.training.optimizers import MuonAdamW
+from talking_points.training.pictures import LabelledPictures, accuracy, label_loss, middles
 
 POINTS_PER_IMAGE = 16
 
 BOX_WEIGHT = 4.0
 """Of a mean distance in shares of the frame, beside cross-entropies: such distances are far below 1."""
-
-BACKGROUND_WEIGHT = 0.1
-"""Of cells and queries without an object (Mask2Former)."""
-
-
-@dataclass(frozen=True)
-class LabelledPictures:
-    """Pictures as the model sees them, and the annotated part that each pixel lies on.
-
-    pixels: uint8 (N, S, S, 3); regions: int32 (N, S, S), rows of the tables below, 0 is the background.
-    part, object: int64 (R,) labels, 0 is none; instance: int64 (R,) tells the objects of a picture apart.
-    boxes: float32 (R, 8), left, top, right and bottom of the object and of the part, in shares of the frame.
-    """
-
-    pixels: NDArray[np.uint8]
-    regions: NDArray[np.int32]
-    part: Tensor
-    object: Tensor
-    instance: Tensor
-    boxes: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-
-def labelled_pictures(records: Iterable[ImageRecord], size: int) -> LabelledPictures:
-    """Square pictures of ``size`` pixels, padded as the model pads, with their annotated parts."""
-    part_labels: dict[str, int] = {}
-    object_labels: dict[str, int] = {}
-    rows: list[tuple[int, int, int, tuple[float, ...]]] = [(0, 0, 0, (0.0,) * 8)]
-    pixels, regions = [], []
-    for record in records:
-        side, left, top = padding(record.width, record.height)
-        region_map = np.zeros((side, side), np.int32)
-        inside = (slice(top, top + record.height), slice(left, left + record.width))
-        for instance, annotated in enumerate(record.objects, start=1):
-            own = object_labels.setdefault(annotated.name, len(object_labels) + 1)
-            for part in annotated.parts:
-                if part.mask is not None:
-                    label = part_labels.setdefault(part.name, len(part_labels) + 1)
-                    region_map[inside][part.mask] = len(rows)
-                    boxes = (_corners(box, side, left, top) for box in (annotated.bbox, part.bbox))
-                    rows.append((label, own, instance, tuple(value for corners in boxes for value in corners)))
-        picture = np.full((side, side, 3), 122, np.uint8)
-        picture[inside] = record.pixels
-        pixels.append(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA))
-        smaller = cv2.resize(region_map.astype(np.float64), (size, size), interpolation=cv2.INTER_NEAREST)
-        regions.append(smaller.astype(np.int32))
-    if not part_labels:
-        raise ConfigError("pretraining the vision path needs pictures with part masks, found none")
-    return LabelledPictures(
-        np.stack(pixels), np.stack(regions), *(torch.tensor(column) for column in zip(*rows, strict=True))
-    )
-
-
-def _corners(box: Box, side: int, left: int, top: int) -> tuple[float, ...]:
-    x, y, width, height = box
-    return (x + left) / side, (y + top) / side, (x + left + width) / side, (y + top + height) / side
 
 
 class PartTasks(nn.Module):
@@ -116,7 +54,7 @@ class PartTasks(nn.Module):
         regions = torch.from_numpy(self.data.regions[index]).long()
         features = self.model.encode_images((pixels - self.mean) / self.std)
         assert features.mask_features is not None
-        at_cells = _middles(regions, features.mask_features.shape[-1])
+        at_cells = middles(regions, features.mask_features.shape[-1])
         named = {"pixel part": (self.pixel_head(features.mask_features), self.data.part[at_cells])}
         boxes = {}
 
@@ -126,8 +64,8 @@ class PartTasks(nn.Module):
         part, obj, box = self.token_head(tokens.flatten(0, 1)).split((self.parts, self.objects, 16), 1)
         named["token part"] = (part, self.data.part[at_tokens])
         named["token object"] = (obj, self.data.object[at_tokens])
-        middles = (torch.arange(side) + 0.5) / side
-        grid = torch.stack(torch.meshgrid(middles, middles, indexing="xy"), -1).view(-1, 2).repeat(len(index), 1)
+        centres = (torch.arange(side) + 0.5) / side
+        grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).view(-1, 2).repeat(len(index), 1)
         boxes["token box"] = self._box_errors(box, grid, at_tokens)
 
         points, owner = _points(regions, random)
@@ -140,10 +78,10 @@ class PartTasks(nn.Module):
         around = functional.avg_pool2d(pixels, 4)
         boxes["point colour"] = colour - around[owner, :, points[:, 1].long() // 4, points[:, 0].long() // 4]
 
-        losses = [_cross_entropy(logits, labels) for logits, labels in named.values()]
+        losses = [label_loss(logits, labels) for logits, labels in named.values()]
         losses += [BOX_WEIGHT * errors.abs().mean() for errors in boxes.values()]
         losses.append(self._object_loss(features, at_cells))
-        measured = {name: _accuracy(logits, labels) for name, (logits, labels) in named.items()}
+        measured = {name: accuracy(logits, labels) for name, (logits, labels) in named.items()}
         errors = {name: float(errors.detach().abs().mean()) for name, errors in boxes.items()}
         return torch.stack(losses).sum(), measured | errors
 
@@ -182,15 +120,8 @@ class PartTasks(nn.Module):
             labels[row, chosen] = wanted[order]
             losses.append(_mask_costs(logits[row, chosen], masks[order]).diagonal().mean())
             losses.append(BOX_WEIGHT * (boxes[row, chosen] - corners[order]).abs().mean())
-        named = _cross_entropy(classes.flatten(0, 1), labels.flatten())
+        named = label_loss(classes.flatten(0, 1), labels.flatten())
         return named + torch.stack(losses).sum() / max(1, len(regions)) if losses else named
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of logits (N, C, ...); the background, which most cells and queries show, counts less."""
-    weight = torch.ones(logits.shape[1])
-    weight[0] = BACKGROUND_WEIGHT
-    return functional.cross_entropy(logits, labels, weight)
 
 
 def _mask_costs(logits: Tensor, masks: Tensor) -> Tensor:
@@ -199,12 +130,6 @@ def _mask_costs(logits: Tensor, masks: Tensor) -> Tensor:
     inside = logits.sigmoid()
     dice = 1 - (2 * inside @ masks.T + 1) / (inside.sum(1, keepdim=True) + masks.sum(1) + 1)
     return entropy + dice
-
-
-def _middles(regions: Tensor, cells: int) -> Tensor:
-    """What lies at the middle pixel of each cell: (B, S, S) to (B, cells, cells)."""
-    step = regions.shape[-1] // cells
-    return regions[:, step // 2 :: step, step // 2 :: step]
 
 
 def _main_regions(regions: Tensor, cells: int) -> Tensor:
@@ -232,37 +157,30 @@ def _points(regions: Tensor, random: np.random.Generator) -> tuple[Tensor, Tenso
 def pretrain_vision(
     model: PointDescriptor, data: LabelledPictures, config: VisionConfig, seed: int = 0
 ) -> dict[str, float]:
-    """Train the model's vision path in place for ``config.steps`` steps.
+    """Train the model's vision path in place: its backbone first, then all of it for ``config.steps`` steps.
 
     Returns accuracies in percent and errors in shares of the frame (of the range, for colours) on the last twentieth
     of the pictures, which are not trained on.
     """
+    random = np.random.default_rng(seed)
+    seen = max(1, len(data) - len(data) // 20)
+    backbone = pretrain_backbone(model, data, config, random, seen) if config.backbone_steps else {}
+    # A position code of a spread like that of the query beside it: the language model is given both as one token.
+    nn.init.orthogonal_(model.vision.pos_linear.weight)
     tasks = PartTasks(model, data)
     model.requires_grad_(False)
     model.vision.requires_grad_(True)
-    trained = [parameter for parameter in tasks.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
-    random = np.random.default_rng(seed)
-    seen = max(1, len(data) - len(data) // 20)
+    heads = (tasks.pixel_head, tasks.token_head, tasks.point_head, tasks.query_head)
+    optimizer = MuonAdamW(tasks, heads, config.learning_rate, config.steps)
     tasks.train()
     for _ in range(config.steps):
         index = random.choice(seen, size=min(config.batch_size, seen), replace=False)
         loss, _ = tasks(index, random)
         loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
     model.eval().vision.requires_grad_(False)
     with torch.no_grad():
         held_out = np.arange(seen, len(data)) if seen < len(data) else np.arange(len(data))
         batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))
         measured = [tasks(batch, random)[1] for batch in batches]
-    return {name: float(np.nanmean([values[name] for values in measured])) for name in measured[0]}
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Percentage of labels other than background that the logits (N, C, ...) name."""
-    named = labels > 0
-    return 100 * float((logits.argmax(1) == labels)[named].float().mean())
+    return backbone | {name: float(np.nanmean([values[name] for values in measured])) for name in measured[0]}

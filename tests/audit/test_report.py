@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from talking_points.audit.items import Item, Questions, load_questions
 from talking_points.audit.report import DESCRIPTIONS, summarize, wilson_interval, write_report
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore, Verdict
 from talking_points.publishing.card import render_card
-from talking_points.publishing.release import read_audit
-from tests.publishing.small_dataset import ROWS, small_manifest, write_dataset
+from talking_points.publishing.release import prepare_release, read_audit
+from tests.publishing.small_dataset import ROWS, noise_jpeg, small_manifest, write_dataset
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,30 @@ def test_report_files_and_card(questions: Questions, tmp_path: Path) -> None:
     card = render_card(small_manifest(ROWS, "embed"), audit=read_audit(output))
     assert "1 person answered for 6 of 6 rows of the test split" in card
     assert "| within 0.1 of the image | 83.3 % |" in card
+
+
+def test_a_check_of_other_rows_or_without_answers_stays_out_of_the_card(questions: Questions, tmp_path: Path) -> None:
+    output = tmp_path / "dataset"
+
+    def published() -> tuple[str, tuple[str, ...]]:
+        release = prepare_release(output, "org/name", tmp_path / "work", images="embed", public=False)
+        return str(release.files["README.md"]), release.warnings
+
+    write_report(output, questions)
+    card, warnings = published()
+    assert "Checked by people" not in card
+    assert "nobody answered" in warnings[0]
+    AnswerStore(output / ANSWERS).add(click(questions.items[0], "ann", 0.02))
+    write_report(output, questions)
+    card, warnings = published()
+    assert "Checked by people" in card
+    assert not warnings
+    for folder in ("data", "figures"):
+        shutil.rmtree(output / folder)
+    write_dataset(output, encode=lambda number: noise_jpeg(number + 1))
+    card, warnings = published()
+    assert "Checked by people" not in card
+    assert "the rows have changed since" in warnings[0]
 
 
 def test_comparison(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from talking_points.config import BuildConfig, StepConfig, load_config
-from talking_points.descriptions.budget import plan_budget, prompt_tokens, requests_in_flight
+from talking_points.descriptions.budget import plan_budget, planned_seconds, prompt_tokens, requests_in_flight
 from talking_points.descriptions.memory_plan import GPUS
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
@@ -74,6 +74,17 @@ def test_batching_and_shared_prompts_save_time() -> None:
     batched, alone = seconds(), seconds(concurrency=1, options={"max_num_seqs": 1})
     assert batched * 4 < alone
     assert batched < seconds(options={"enable_prefix_caching": False})
+
+
+def test_workers_share_the_engine() -> None:
+    """However many there are, the plan for the whole build is the time of the one engine."""
+    section = {"backend": "vllm", "model": LLAVA, "options": {"max_num_seqs": 16}}
+    for workers in (1, 4):
+        settings = config(generate=section, workers=workers)
+        planned, engine = planned_seconds(settings)["generate"], plan_budget(settings, 10_000)[2].seconds
+        assert planned is not None
+        assert planned * 10_000 / workers == pytest.approx(engine)
+    assert planned_seconds(config())["generate"] is None
 
 
 def test_a_model_that_does_not_fit_has_no_time() -> None:

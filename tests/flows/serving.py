@@ -118,3 +118,17 @@ def executions(log: Path) -> list[str]:
     """Keys of the shards whose execution began, in that order."""
     lines = log.read_text().split("\n") if log.exists() else []
     return [line.split()[1] for line in lines if line.startswith("start ")]
+
+
+def session(leader: int) -> list[int]:
+    """Living processes of the session that ``leader`` began."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found

@@ -66,6 +66,8 @@ def test_wrong_input_is_refused_with_exit_code_2(drawn: dict[str, Path], tmp_pat
     broken = Path(shutil.copytree(drawn["ade20k_part234"], tmp_path / "broken"))
     joint = next(broken.glob("*train.json"))
     joint.write_text(joint.read_text()[: joint.stat().st_size // 2])
+    file = tmp_path / "file"
+    file.write_text("")
     occupied = tmp_path / "occupied"
     occupied.mkdir()
     (occupied / "thesis.tex").write_text("mine")
@@ -82,6 +84,9 @@ def test_wrong_input_is_refused_with_exit_code_2(drawn: dict[str, Path], tmp_pat
             "serves",
         ),
         (["build", "--config", str(tmp_path / "none.yaml")], "no configuration at"),
+        ([*build_arguments(file, drawn), "--dry-run"], "found the file"),
+        (build_arguments(tmp_path / "out", drawn, "sources.partimagenet.options.masks=x"), "found masks"),
+        (["draw-sample", str(file), "--images", "1"], "cannot draw into"),
         (["status", str(tmp_path)], "no build found"),
     ]
     for arguments, message in cases:

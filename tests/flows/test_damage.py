@@ -130,8 +130,13 @@ def test_a_second_build_is_refused_at_once(copy: tuple[Path, Path], drawn: dict[
     from tests.flows.building import CONFIG, overrides
 
     config = load_config(BuildConfig, CONFIG, overrides(copy[0], drawn, *SETTINGS))
-    with build_folder.build_folder(config), pytest.raises(FolderInUse, match="another build is writing"):
-        build(copy[0], drawn, *SETTINGS)
+    with build_folder.build_folder(config):
+        with pytest.raises(FolderInUse, match="another build is writing"):
+            build(copy[0], drawn, *SETTINGS)
+        # The command looks before it starts an orchestrator.
+        with pytest.raises(FolderInUse, match="another build is writing"):
+            build_folder.check_folder(Storage(copy[0]), config)
+    build_folder.check_folder(Storage(copy[0]), config)
 
 
 def test_a_full_disk_is_named_and_room_repairs_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +11,20 @@ import pytest
 
 from flows.report import BuildFailed
 from tasks.storage import Storage
-from tests.flows.building import build, data_digests
+from tests.flows.building import build, data_digests, overrides
+from tests.flows.serving import executions, project, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
 
 SETTINGS = ("limit=12", "shard_size=6")
+RECORDS = "remote-file-system/records"
+"""The Prefect block that says where the result records go."""
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket on a local S3 server."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty folder in a bucket of a local S3 server, which keeps what earlier tests put there."""
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
     servers = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
     server = servers.ThreadedMotoServer("127.0.0.1", port=0)
@@ -32,13 +36,29 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     boto3.client("s3").create_bucket(Bucket="points")
     try:
-        yield "s3://points"
+        yield f"s3://points/{tmp_path.name}"
     finally:
         server.stop()
+        # File systems are kept by their arguments, and the address, which the environment gives, is none of them.
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def local(orchestrator: None, drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Digests of the data, built on a local disk."""
+    output = tmp_path_factory.mktemp("local") / "out"
+    build(output, drawn, *SETTINGS)
+    return data_digests(output)
+
+
+def stored_digests(output: str) -> dict[str, str]:
+    """Digests of the data in the store."""
+    storage = Storage(output)
+    return {name: hashlib.sha256(storage.read_bytes(f"data/{name}")).hexdigest() for name in storage.names("data")}
 
 
 def test_a_build_on_an_object_store_goes_on_where_it_failed(
-    bucket: str, drawn: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, drawn: dict[str, Path], local: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.filesystems import RemoteFileSystem
     from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK, temporary_settings
@@ -46,7 +66,7 @@ def test_a_build_on_an_object_store_goes_on_where_it_failed(
     import tasks.merge as merge
     from tasks.text_shards import read_texts
 
-    RemoteFileSystem(basepath=f"{bucket}/records").save("records", overwrite=True)
+    RemoteFileSystem(basepath=f"{folder}/records").save("records", overwrite=True)
     real = read_texts
 
     def broken(storage: Storage, manifest: dict) -> dict:
@@ -55,16 +75,44 @@ def test_a_build_on_an_object_store_goes_on_where_it_failed(
         return real(storage, manifest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(merge, "read_texts", broken)
-    with temporary_settings({PREFECT_DEFAULT_RESULT_STORAGE_BLOCK: "remote-file-system/records"}):
+    with temporary_settings({PREFECT_DEFAULT_RESULT_STORAGE_BLOCK: RECORDS}):
         with pytest.raises(BuildFailed, match=r"refine-1.*the store is gone"):
-            build(f"{bucket}/out", drawn, *SETTINGS)
+            build(f"{folder}/out", drawn, *SETTINGS)
         monkeypatch.setattr(merge, "read_texts", real)
-        again = build(f"{bucket}/out", drawn, *SETTINGS)
+        again = build(f"{folder}/out", drawn, *SETTINGS)
         assert again["executed_shards"] == 3, "refine-1, verify-1 and assemble"
-        assert build(f"{bucket}/out", drawn, *SETTINGS)["executed_shards"] == 0
-    assert Storage(f"{bucket}/records").names()
+        assert build(f"{folder}/out", drawn, *SETTINGS)["executed_shards"] == 0
+    assert Storage(f"{folder}/records").names()
+    assert stored_digests(f"{folder}/out") == local
 
-    build(tmp_path / "local", drawn, *SETTINGS)
-    storage = Storage(f"{bucket}/out")
-    remote = {name: hashlib.sha256(storage.read_bytes(f"data/{name}")).hexdigest() for name in storage.names("data")}
-    assert remote == data_digests(tmp_path / "local")
+
+def test_a_run_of_a_deployment_on_an_object_store_is_retried(
+    folder: str, drawn: dict[str, Path], local: dict[str, str], tmp_path: Path
+) -> None:
+    from prefect.filesystems import RemoteFileSystem
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    state, log, broken = tmp_path / "state", tmp_path / "executions", tmp_path / "broken"
+    broken.write_text("generate-1")
+    environment = {
+        "EXECUTIONS": str(log),
+        "BROKEN": str(broken),
+        "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": RECORDS,
+    }
+    with served(project(tmp_path / "home"), state, **environment) as prefect:
+        with temporary_settings({PREFECT_API_URL: f"{prefect.url}/api"}):
+            RemoteFileSystem(basepath=f"{folder}/records").save("records")
+        run = prefect.trigger(*overrides(f"{folder}/out", drawn, *SETTINGS))
+        failed = prefect.wait(run, "FAILED", "CRASHED", "COMPLETED")
+        assert failed["type"] == "FAILED", failed
+        assert "1 shard(s) failed: generate-1" in failed["message"]
+
+        first = executions(log)
+        broken.unlink()
+        prefect.retry(run)
+        done = prefect.wait(run, "COMPLETED", "CRASHED")
+        assert done["type"] == "COMPLETED", done
+    assert Counter(executions(log)[len(first) :]) == Counter(["generate-1", "refine-1", "verify-1", "assemble-0"])
+    assert Storage(f"{folder}/records").names()
+    assert not list((state / "results").rglob("*")), "nothing is kept on this machine"
+    assert stored_digests(f"{folder}/out") == local

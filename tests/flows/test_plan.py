@@ -9,6 +9,7 @@ import pytest
 
 from flows import plan
 from flows.build_llamapointinpart import check_build
+from flows.plan import open_output
 from talking_points.config import BuildConfig, ConfigError, load_config
 from talking_points.records import SOURCES
 
@@ -60,6 +61,22 @@ def test_the_build_itself_refuses_what_is_not_installed(bare: None, drawn: dict[
     with pytest.raises(ConfigError, match="vllm") as refused:
         check_build(settings(tmp_path / "out", drawn))
     assert str(refused.value).count("not installed") == 4
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("note", "found the file .*note; choose another output"),
+        ("note/below/it", "found the file .*note; choose another output"),
+        ("x" * 300, "File name too long"),
+        ("nowhere://x", "Protocol not known"),
+    ],
+)
+def test_an_output_that_no_folder_can_be_is_refused(tmp_path: Path, output: str, problem: str) -> None:
+    (tmp_path / "note").write_text("")
+    with pytest.raises(ConfigError, match=problem):
+        open_output(output if "://" in output else str(tmp_path / output))
+    assert open_output(str(tmp_path / "not" / "yet" / "there")).is_local
 
 
 def test_the_plan_still_refuses_what_cannot_work(bare: None, drawn: dict[str, Path], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_report_prints_what_it_wrote(tmp_path: Path) -> None:
     done = run("report", output, "--seed", 3)
     assert done.exit_code == 0, done.output
     written = [Path(line) for line in done.stdout.splitlines()]
-    assert [path.name for path in written] == ["index.html", "examples.png", "quality.json"]
+    assert [path.name for path in written] == ["index.html", "examples.png", "close_ups.png", "quality.json"]
     assert all(path.is_file() for path in written)
 
 

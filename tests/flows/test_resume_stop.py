@@ -14,7 +14,7 @@ import pytest
 
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
-from tests.flows.serving import REPOSITORY, executions, wait_for
+from tests.flows.serving import REPOSITORY, executions, session, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -49,10 +49,10 @@ def test_a_signal_stops_the_build_and_all_it_started(
             # As a terminal does: Ctrl-C goes to every process of the group, SIGTERM to the one that is asked.
             (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
             _, errors = process.communicate(timeout=60)
-            wait_for(lambda: not group(process.pid), 10, "no process of the build is left")
+            wait_for(lambda: not session(process.pid), 10, "no process of the build is left")
             took = time.monotonic() - began
         finally:
-            for pid in [process.pid, *group(process.pid)]:
+            for pid in session(process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         assert process.returncode == 130, errors
@@ -67,17 +67,3 @@ def test_a_signal_stops_the_build_and_all_it_started(
     assert not {key for key in again if key.startswith(("index", "candidates", "sample", "object_caption"))}
     finished = {line.split()[1] for line in log.read_text().splitlines() if line.startswith("end ")}
     assert set(before) - {"assemble-0"} <= finished
-
-
-def group(leader: int) -> list[int]:
-    """Processes of the group that ``leader`` began, itself left out."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != leader:
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if int(fields[3]) == leader and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found

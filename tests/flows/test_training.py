@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,8 +15,12 @@ from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.retraining import RetrainConfig, Retraining
 from talking_points.training.config import TrainConfig
 from tests.flows.building import build
+from tests.prefect_records import prefect_api, prefect_records
+from tests.publishing.conftest import Run
+from tests.publishing.local_hub import READER, WRITER, LocalHub, card_problems
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+RETRAIN = str(CONFIGS / "train" / "retrain.yaml")
 SHORT = ("max_steps=2", "batch_size=4", "save_steps=1", "eval_steps=2", "eval_points=4")
 
 
@@ -86,26 +92,105 @@ def test_from_a_dataset_to_adapted_models_and_their_report(settings: list[str], 
     assert len(json.loads((tmp_path / "comparisons.json").read_text())) == 3
 
 
-@pytest.mark.slow
-def test_a_challenger_is_promoted_only_when_better(settings: list[str], tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Retrained:
+    """Two runs of ``retrain-and-evaluate`` in one folder: what they returned, and the settings of the first."""
+
+    folder: Path
+    settings: list[str]
+    first: dict[str, Any]
+    second: dict[str, Any]
+
+    @property
+    def champion(self) -> dict[str, Any]:
+        return self.second if self.second["promoted"] else self.first
+
+
+@pytest.fixture(scope="module")
+def retrained(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     from flows.retrain_and_evaluate import retrain_and_evaluate
 
-    config = str(CONFIGS / "train" / "retrain.yaml")
-    given = [f"folder={tmp_path}", "limit=6", *(f"train.{setting}" for setting in settings)]
-    first = retrain_and_evaluate(config, given)
+    folder = tmp_path_factory.mktemp("champions")
+    given = [f"folder={folder}", "limit=6", *(f"train.{setting}" for setting in settings)]
+    first = retrain_and_evaluate(RETRAIN, given)
+    assert not retrain_and_evaluate(RETRAIN, given)["changed"]
+    return Retrained(folder, given, first, retrain_and_evaluate(RETRAIN, [*given, "train.seed=3"]))
+
+
+@pytest.mark.slow
+def test_a_challenger_is_promoted_only_when_better(retrained: Retrained) -> None:
+    folder, first, second = retrained.folder, retrained.first, retrained.second
     assert first["changed"]
     assert first["promoted"]
-    assert not retrain_and_evaluate(config, given)["changed"]
-    second = retrain_and_evaluate(config, [*given, "train.seed=3"])
+    assert first["published"] == {}
     better = second["difference"]["interval"]["low"] > 0
     assert second["promoted"] is better
-    retraining = Retraining(load_config(RetrainConfig, config, given))
+    retraining = Retraining(load_config(RetrainConfig, RETRAIN, retrained.settings))
     assert retraining.champion is not None
-    assert retraining.champion["run"] == (second if better else first)["run"]
-    assert (tmp_path / "history.png").stat().st_size > 3000
-    assert (tmp_path / "history.md").read_text().count("\n") == 4
-    card = (tmp_path / "runs" / first["run"] / "descriptor" / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name")
+    assert retraining.champion["run"] == retrained.champion["run"]
+    assert (folder / "history.png").stat().st_size > 3000
+    assert (folder / "history.md").read_text().count("\n") == 4
+    for entry in (first, second):
+        for role in ("descriptor", "localizer"):
+            card = (folder / "runs" / entry["run"] / role / "README.md").read_text()
+            assert card_problems(card) == []
+            low, high = (f"{entry['interval'][end]:.1f}" for end in ("low", "high"))
+            assert f"| descriptor | {entry['points']} | {entry['mpck']:.1f} | {low} to {high} |" in card
+            assert str(folder) not in card
     if not better:
         with pytest.raises(ValueError, match="earlier champion"):
             retraining.restore_previous()
+
+
+FLOW = """
+import json, sys
+from flows.retrain_and_evaluate import retrain_and_evaluate
+print(json.dumps(retrain_and_evaluate(sys.argv[1], json.loads(sys.argv[2]))))
+"""
+WEIGHTS = """
+import hashlib, sys
+from talking_points.models.descriptor import PointDescriptor
+model = PointDescriptor.from_pretrained(sys.argv[1], revision=sys.argv[2])
+digest = hashlib.sha256()
+for name, tensor in sorted(model.state_dict().items()):
+    digest.update(name.encode() + tensor.numpy().tobytes())
+print(model.text_tokenizer.vocab_size, digest.hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_champion_goes_to_the_hub_when_configured(retrained: Retrained, hub: LocalHub, run: Run) -> None:
+    """After a publication that the Hub refused the same flow run again trains nothing and publishes."""
+    from prefect.blocks.system import Secret
+
+    repositories = {"descriptor": "org/descriptor", "localizer": "org/localizer"}
+    publish = [f"publish.{role}={repo}" for role, repo in repositories.items()]
+    environment = {"PREFECT_API_URL": prefect_api(), "PREFECT_LOGGING_LEVEL": "DEBUG"}
+    for name, token in (("reader", READER), ("writer", WRITER)):
+        Secret(value=token).save(name, overwrite=True)
+    refused, done = (
+        run(FLOW, RETRAIN, json.dumps([*retrained.settings, *publish, f"publish.token_block={name}"]), token=None,
+            **environment)
+        for name in ("reader", "writer")
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "HTTP 403" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    entry = json.loads(done.stdout.splitlines()[-1])
+    champion = retrained.champion["run"]
+    assert not entry["changed"]
+    assert entry["published"] == {role: f"{hub.url}/{repo}/tree/{champion}" for role, repo in repositories.items()}
+    for repo in repositories.values():
+        assert list(hub.repository(repo, "model").tags) == [champion]
+
+    here = run(WEIGHTS, retrained.folder / "runs" / champion / "descriptor", "main")
+    there = run(WEIGHTS, "org/descriptor", champion)
+    assert there.returncode == 0, there.stderr
+    assert there.stdout == here.stdout
+
+    records = prefect_records()
+    assert "publish-models" in records["task_runs"]
+    assert "HTTP 403" in records["logs"]
+    for token in (READER, WRITER):
+        assert not [kind for kind, text in records.items() if token in text]
+        assert token not in refused.stdout + refused.stderr + done.stdout + done.stderr

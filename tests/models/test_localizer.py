@@ -165,8 +165,9 @@ def test_a_model_without_text_or_images_says_what_is_missing(localizer, features
         localizer(features=features, descriptions=["x"])
 
 
-def test_texts_that_share_an_image_give_the_gradients_of_texts_read_alone(tokenizer, pictures):
-    model = _configured(tokenizer)
+@pytest.mark.parametrize("written", [TEXTS, TEXTS[:1] * 3], ids=["different", "the same"])
+def test_texts_that_share_an_image_give_the_gradients_of_texts_read_alone(tokenizer, pictures, written):
+    model = _configured(tokenizer, localizer_lm_weight=0.5)
     model.prepare_training()
     model.train()
     features = model.encode_pictures(pictures)
@@ -175,7 +176,7 @@ def test_texts_that_share_an_image_give_the_gradients_of_texts_read_alone(tokeni
     def gradients(rows: list[list[int]]) -> dict[str, torch.Tensor]:
         model.zero_grad()
         for row in rows:
-            texts = [TEXTS[index] for index in row]
+            texts = [written[index] for index in row]
             loss = model(features=features, image_index=IMAGES[row], descriptions=texts, points=points[row]).loss
             (loss * len(row) / 3).backward()
         return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}

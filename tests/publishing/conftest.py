@@ -34,14 +34,25 @@ def hub(tmp_path: Path) -> Iterator[LocalHub]:
 
 
 @pytest.fixture
+def reached(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """The local Hub as this process's Hub, for uploads; the clients' downloads read their settings once, at import."""
+    for name, value in {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    return hub
+
+
+@pytest.fixture
 def start(hub: LocalHub, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Start a Python process whose Hub is the local one."""
 
-    def started(code: str, *arguments: object, token: str | None = WRITER, home: str = "home") -> subprocess.Popen[str]:
+    def started(
+        code: str, *arguments: object, token: str | None = WRITER, home: str = "home", **variables: str
+    ) -> subprocess.Popen[str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         return subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
-            env=own | hub.environment(tmp_path / home, token) | {"PYTHONPATH": str(ROOT)},
+            env=own | hub.environment(tmp_path / home, token) | {"PYTHONPATH": str(ROOT)} | variables,
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

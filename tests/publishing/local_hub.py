@@ -1,8 +1,9 @@
-"""A Hub on this machine: the part of the Hugging Face Hub's HTTP API that its own clients use for datasets.
+"""A Hub on this machine: the part of the Hugging Face Hub's HTTP API that its own clients use for datasets and models.
 
 Repositories, commits with parents, branches, tags, regular and LFS uploads, file trees, ranged downloads, tokens with
-roles, the card check, and faults on demand. It serves ``huggingface_hub`` and ``datasets`` unchanged, in processes
-started with ``LocalHub.environment``. What it does not have is Xet storage, so clients run with it switched off.
+roles, the card check, and faults on demand. It serves ``huggingface_hub``, ``datasets`` and ``transformers`` unchanged,
+in processes started with ``LocalHub.environment``. What it does not have is Xet storage, so clients run with it
+switched off.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import yaml
 
 WRITER, READER = "hf_localwriter0000", "hf_localreader0000"
 ROLES = {WRITER: "write", READER: "read"}
+_LARGE = (".parquet", ".png", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class LocalHub:
     def __init__(self, folder: Path) -> None:
         self.objects = folder / "objects"
         self.objects.mkdir(parents=True)
-        self.repositories: dict[str, Repository] = {}
+        self.repositories: dict[tuple[str, str], Repository] = {}
         self.served: list[Served] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
@@ -143,16 +145,16 @@ class LocalHub:
                     return fault
         return None
 
-    def repository(self, name: str) -> Repository:
-        if name not in self.repositories:
+    def repository(self, name: str, kind: str = "dataset") -> Repository:
+        if (kind, name) not in self.repositories:
             raise Refusal(404, "Repository not found", "RepoNotFound")
-        return self.repositories[name]
+        return self.repositories[kind, name]
 
-    def create(self, name: str, private: bool) -> Repository:
-        attributes = self.store(b"*.parquet filter=lfs diff=lfs merge=lfs -text\n")
-        commit = Commit(_oid(name, "initial"), "initial commit", {".gitattributes": attributes})
-        self.repositories[name] = Repository(name, private, [commit], {"main": commit.oid})
-        return self.repositories[name]
+    def create(self, name: str, private: bool, kind: str = "dataset") -> Repository:
+        attributes = self.store("".join(f"*{end} filter=lfs diff=lfs merge=lfs -text\n" for end in _LARGE).encode())
+        commit = Commit(_oid(kind, name, "initial"), "initial commit", {".gitattributes": attributes})
+        self.repositories[kind, name] = Repository(name, private, [commit], {"main": commit.oid})
+        return self.repositories[kind, name]
 
     def store(self, data: bytes) -> Blob:
         """Keep a regular file."""
@@ -207,7 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
             for method, pattern, handle in _ROUTES:
                 match = re.fullmatch(pattern, path)
                 if match and self.command in method.split("|"):
-                    handle(self, **match.groupdict())
+                    arguments = match.groupdict()
+                    self.kind = "dataset" if arguments.pop("kind", None) == "datasets/" else "model"
+                    handle(self, **arguments)
                     break
             else:
                 raise Refusal(404, f"no such endpoint: {self.command} {path}")
@@ -244,14 +248,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _readable(self, repo: str) -> Repository:
         role = self._role()
-        repository = self.hub.repository(repo)
+        repository = self.hub.repository(repo, self.kind)
         if repository.private and role is None:
             raise Refusal(401, "Repository not found", "RepoNotFound")
         return repository
 
     def _writable(self, repo: str) -> Repository:
         self._writer()
-        return self.hub.repository(repo)
+        return self.hub.repository(repo, self.kind)
 
     def _writer(self) -> None:
         role = self._role()
@@ -275,14 +279,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._writer()
         wanted = json.loads(self.body)
         name = f"{wanted.get('organization') or 'local'}/{wanted['name']}"
+        self.kind = wanted.get("type", "model")
         with self.hub.lock:
-            exists = name in self.hub.repositories
+            exists = (self.kind, name) in self.hub.repositories
             if not exists:
-                self.hub.create(name, wanted.get("private") or wanted.get("visibility") == "private")
-        answer = {"url": f"{self.hub.url}/datasets/{name}", "name": name, "id": name}
+                self.hub.create(name, wanted.get("private") or wanted.get("visibility") == "private", self.kind)
+        answer = {"url": self._address(name), "name": name, "id": name}
         self._json(
-            answer | ({"error": "You already created this dataset repo"} if exists else {}), 409 if exists else 200
+            answer | ({"error": f"You already created this {self.kind} repo"} if exists else {}), 409 if exists else 200
         )
+
+    def _address(self, repo: str) -> str:
+        return f"{self.hub.url}/{'datasets/' if self.kind == 'dataset' else ''}{repo}"
 
     def check_card(self) -> None:
         problems = card_problems(json.loads(self.body)["content"])
@@ -295,7 +303,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = []
         for file in json.loads(self.body)["files"]:
             current = tree.get(file["path"])
-            mode = "lfs" if file["path"].endswith((".parquet", ".png")) else "regular"
+            mode = "lfs" if file["path"].endswith(_LARGE) else "regular"
             oid = (current.digest if current.lfs else current.oid) if current else None
             files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._json({"files": files})
@@ -310,8 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
             objects.append(wanted if stored else wanted | actions)
         self._json({"transfer": "basic", "objects": objects})
 
-    def lfs_put(self, repo: str, oid: str) -> None:
-        self.hub.repository(repo)
+    def lfs_put(self, oid: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != oid:
             raise Refusal(422, "content does not match its digest")
         temporary = self.hub.objects / f"{oid}.{threading.get_ident()}"
@@ -319,8 +326,7 @@ class _Handler(BaseHTTPRequestHandler):
         temporary.replace(self.hub.objects / oid)
         self._json({})
 
-    def lfs_verify(self, repo: str, oid: str) -> None:
-        self.hub.repository(repo)
+    def lfs_verify(self, oid: str) -> None:
         if not (self.hub.objects / oid).exists():
             raise Refusal(404, "object not found")
         self._json({})
@@ -350,7 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
             commit = Commit(_oid(head, header["summary"], sorted(tree.items())), header["summary"], tree)
             repository.commits.append(commit)
             repository.branches[revision] = commit.oid
-        url = f"{self.hub.url}/datasets/{repo}/commit/{commit.oid}"
+        url = f"{self._address(repo)}/commit/{commit.oid}"
         self._json({"success": True, "commitUrl": url, "commitOid": commit.oid, "hookOutput": ""})
 
     def info(self, repo: str, revision: str = "main") -> None:
@@ -453,34 +459,38 @@ def _listed(path: str, blob: Blob) -> dict[str, Any]:
 
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
+_API = f"/api/(?P<kind>datasets/|models/){_REPO}"
+_FILES = f"/(?P<kind>datasets/)?{_REPO}"
 _REV = r"(?P<revision>[^/]+)"
 _ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", "/api/whoami-v2", _Handler.who_am_i),
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.check_card),
-    ("POST", f"/api/datasets/{_REPO}/preupload/{_REV}", _Handler.preupload),
-    ("POST", f"/datasets/{_REPO}.git/info/lfs/objects/batch", _Handler.lfs_batch),
-    ("PUT", f"/lfs/{_REPO}/(?P<oid>[0-9a-f]+)", _Handler.lfs_put),
-    ("POST", f"/lfs/{_REPO}/(?P<oid>[0-9a-f]+)/verify", _Handler.lfs_verify),
-    ("POST", f"/api/datasets/{_REPO}/commit/{_REV}", _Handler.commit),
-    ("POST", f"/api/datasets/{_REPO}/branch/(?P<name>.+)", _Handler.branch),
-    ("POST", f"/api/datasets/{_REPO}/tag/{_REV}", _Handler.tag),
-    ("GET", f"/api/datasets/{_REPO}/refs", _Handler.refs),
-    ("GET", f"/api/datasets/{_REPO}/tree/{_REV}", _Handler.tree),
-    ("GET", f"/api/datasets/{_REPO}/tree/{_REV}/(?P<folder>.+)", _Handler.tree),
-    ("POST", f"/api/datasets/{_REPO}/paths-info/{_REV}", _Handler.paths_info),
-    ("GET", f"/api/datasets/{_REPO}/revision/{_REV}", _Handler.info),
-    ("GET", f"/api/datasets/{_REPO}", _Handler.info),
-    ("GET|HEAD", f"/datasets/{_REPO}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
+    ("POST", f"{_API}/preupload/{_REV}", _Handler.preupload),
+    ("POST", f"{_FILES}.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("PUT", "/lfs/.+/(?P<oid>[0-9a-f]+)", _Handler.lfs_put),
+    ("POST", "/lfs/.+/(?P<oid>[0-9a-f]+)/verify", _Handler.lfs_verify),
+    ("POST", f"{_API}/commit/{_REV}", _Handler.commit),
+    ("POST", f"{_API}/branch/(?P<name>.+)", _Handler.branch),
+    ("POST", f"{_API}/tag/{_REV}", _Handler.tag),
+    ("GET", f"{_API}/refs", _Handler.refs),
+    ("GET", f"{_API}/tree/{_REV}", _Handler.tree),
+    ("GET", f"{_API}/tree/{_REV}/(?P<folder>.+)", _Handler.tree),
+    ("POST", f"{_API}/paths-info/{_REV}", _Handler.paths_info),
+    ("GET", f"{_API}/revision/{_REV}", _Handler.info),
+    ("GET", _API, _Handler.info),
+    ("GET|HEAD", f"{_FILES}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
 ]
 
 _LICENSES = {"other", "mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "unknown"}
 _SIZES = {"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M"}
 _TASKS = {"image-to-text", "keypoint-detection", "visual-question-answering", "image-text-to-text"}
 
+_NAME = r"(?:[\w-]+/)?[\w.-]+"
+
 
 def card_problems(text: str) -> list[str]:
-    """What the Hub's check of a dataset card's metadata would object to; the rules it documents for the keys used."""
+    """What the Hub's check of a card's metadata would object to; the rules it documents for the keys used."""
     match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if not match:
         return ["no YAML metadata block"]
@@ -497,6 +507,17 @@ def card_problems(text: str) -> list[str]:
     problems += [f'"task_categories": {task!r}' for task in data.get("task_categories", []) if task not in _TASKS]
     if any(not re.fullmatch(r"[a-z]{2,3}", language) for language in data.get("language", [])):
         problems.append('"language" must hold ISO 639 codes')
+    if data.get("pipeline_tag", "image-to-text") not in _TASKS:
+        problems.append(f'"pipeline_tag": {data["pipeline_tag"]!r}')
+    for key in ("datasets", "base_model"):
+        problems += [f'"{key}": {name!r}' for name in data.get(key, []) if not re.fullmatch(_NAME, str(name))]
+    for model in data.get("model-index", []):
+        problems += [] if model.get("name") else ['every entry of "model-index" needs a "name"']
+        for result in model["results"]:
+            problems += [] if re.fullmatch(_NAME, result["dataset"]["type"]) else ['"dataset.type" must be a Hub name']
+            problems += [] if result["task"].get("type") in _TASKS else ['"task.type" must be one of the Hub\'s tasks']
+            if not all(metric.get("type") and metric.get("value") is not None for metric in result["metrics"]):
+                problems.append('every entry of "metrics" needs "type" and "value"')
     for config in data.get("configs", []):
         if not isinstance(config.get("config_name"), str) or not config.get("data_files"):
             problems.append('every entry of "configs" needs "config_name" and "data_files"')

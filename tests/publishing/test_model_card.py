@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from talking_points.publishing.model_card import render_model_card
+from tests.publishing.local_hub import card_problems
 
 
 def report(name: str = "ground truth", **changes: Any) -> dict[str, Any]:
@@ -39,8 +40,10 @@ def test_scores_and_metadata() -> None:
         dataset="org/name",
         dataset_revision="build-1",
         base_model="org/base",
+        curves=True,
         repo="org/localizer",
     )
+    assert card_problems(text) == []
     assert 'PointLocalizer.from_pretrained("org/localizer")' in text
     assert "| ground truth | 4,000 | 78.8 | 77.0 to 80.1 | 30.0 | 65.6 | 92.0 | - |" in text
     assert "| our descriptor | 4,000 | - |" in text
@@ -48,6 +51,7 @@ def test_scores_and_metadata() -> None:
     assert "37.3 points" in text
     assert "| partimagenet | 40 | 78.8 | 30.0 | 65.6 | 92.0 |\n| ade20k_part234 | 40 |" in text
     assert "learning_rate: 0.0002" in text
+    assert "](curves.png)\n\n## Evaluation" in text
     assert "/home/someone" not in text
     data = ModelCard(text).data.to_dict()
     assert (data["pipeline_tag"], data["datasets"], data["base_model"]) == (
@@ -61,6 +65,8 @@ def test_a_model_without_reports() -> None:
     text = render_model_card("point-descriptor", "descriptor")
     assert "PointDescriptor" in text
     assert "Not evaluated yet" in text
+    assert "curves.png" not in text
+    assert card_problems(text) == []
     assert "None" not in text
     assert ModelCard(text).data.to_dict()["license"] == "other"
 

@@ -9,14 +9,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from talking_points.config import ConfigError
+from talking_points.config import ConfigError, CropConfig
+from talking_points.descriptions.gaussian_crop import gaussian_crop
 from talking_points.publishing.quality import (
     EXAMPLES,
+    add_pictures,
     choose_examples,
     distinct_n,
     level_shares,
@@ -97,6 +101,16 @@ def test_acceptance_by_source_category_and_reason(tmp_path: Path) -> None:
     assert quality["stages"]["verify"]["accepted"] == 0.9
 
 
+def test_rows_by_how_often_they_were_written(tmp_path: Path) -> None:
+    output = write_dataset(tmp_path / "dataset")
+    manifest = json.loads((output / "manifest.json").read_text())
+    refined = {"shards": 1, "rows_in": 20, "rows_out": 20, "rejected": {}, "rounds": {"1": 17, "2": 3}}
+    manifest["stages"] = {"refine": refined, **manifest["stages"]}
+    (output / "manifest.json").write_text(json.dumps(manifest))
+    page = write_quality_report(output)[0]
+    assert "<td>1: 17, 2: 3</td>" in page.read_text()
+
+
 def test_the_paper_stands_beside(tmp_path: Path) -> None:
     output = write_dataset(tmp_path / "dataset")
     lines = {line["what"]: line for line in measure(output, read_rows(output))["paper"]}
@@ -114,14 +128,31 @@ def test_the_paper_stands_beside(tmp_path: Path) -> None:
 def test_the_report_is_written_and_written_again_the_same(tmp_path: Path) -> None:
     output = write_dataset(tmp_path / "dataset")
     paths = write_quality_report(output)
-    assert [path.name for path in paths] == ["index.html", "examples.png", "quality.json"]
+    assert [path.name for path in paths] == ["index.html", "examples.png", "close_ups.png", "quality.json"]
     contents = [path.read_bytes() for path in paths]
     assert contents == [path.read_bytes() for path in write_quality_report(output)]
     page = paths[0].read_text()
-    assert page.count("data:image/jpeg;base64,") == min(EXAMPLES, sum(ROWS.values()))
+    assert page.count("data:image/jpeg;base64,") == min(EXAMPLES, sum(ROWS.values())) + 1
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
     with Image.open(paths[1]) as sheet:
         assert sheet.width == 2400
+
+
+def test_the_close_ups_are_those_of_the_local_captioner(tmp_path: Path) -> None:
+    crop = {"surround": "black", "min_side": 32, "size": 168}
+    config = {"seed": 0, "images": "embed", "refine": {"backend": "rules"}, "crop": crop}
+    output = write_dataset(tmp_path / "dataset", config=config)
+    write_quality_report(output)
+    first = choose_examples(read_rows(output), 1, 0)[0]
+    add_pictures(output, [first])
+    pixels = np.asarray(Image.open(io.BytesIO(first["image"])))
+    expected = gaussian_crop(pixels, first["keypoint"], first["part_bbox"], CropConfig.model_validate(crop))
+    with Image.open(output / "report" / "close_ups.png") as sheet:
+        assert sheet.size == (6 * 168, 3 * 186)
+        found = np.asarray(sheet)[2:166, 2:166]
+    resized = cv2.resize(expected, (164, 164), interpolation=cv2.INTER_AREA)
+    away_from_the_ring = np.hypot(*np.mgrid[-82:82, -82:82]) > 12
+    np.testing.assert_array_equal(found[away_from_the_ring], resized[away_from_the_ring])
 
 
 def test_a_dataset_without_pixels_has_a_page_without_pictures(tmp_path: Path) -> None:

@@ -85,6 +85,25 @@ def test_files_of_a_union_share_ids_and_others_do_not(source: PascalPart116) -> 
         assert source.skipped == ({"duplicate_annotation": 1} if joint else {})
 
 
+@pytest.mark.parametrize("of_image", [1, 1.0, "1"])
+@pytest.mark.parametrize("of_annotation", [1, 1.0, "1"])
+def test_ids_that_went_through_floating_point_or_text_still_meet(
+    source: PascalPart116, of_image: Any, of_annotation: Any
+) -> None:
+    items = [annotation(1, of_annotation, 3, (1, 1, 5, 5), category_id=3.0)]
+    (image,) = read(source, coco([image_entry(of_image, "a.jpg")], items))
+    assert [repr(item["category_id"]) for item in image.annotations] == ["3"]
+    assert source.skipped == {}
+
+
+def test_file_names_of_another_system_and_of_none(source: PascalPart116) -> None:
+    names = ["sub\\a.jpg", ".", "/", "", None, 5]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    (image,) = read(source, coco(images, []))
+    assert (image.image_id, image.file_name) == ("train/sub/a", "sub/a.jpg")
+    assert source.skipped == {"malformed_image": 5}
+
+
 def big_file(path: Path, count: int) -> str:
     images = [image_entry(number, f"{number:06}.jpg") for number in range(count)]
     annotations = [annotation(number, number, 0, (1, 1, 5, 5)) for number in range(count)]
@@ -160,3 +179,17 @@ def test_a_split_may_have_no_images_but_not_no_list(source: PascalPart116) -> No
     assert read(source, coco([], [])) == []
     with pytest.raises(SourceError, match='expected a COCO file with a list "images"'):
         read(source, {"info": {}, "images": {"1": "a.jpg"}})
+
+
+def test_the_same_annotation_listed_twice_is_taken_once(source: PascalPart116) -> None:
+    first, other = annotation(1, 1, 0, (1, 1, 5, 5)), annotation(1, 1, 0, (9, 9, 5, 5))
+    (image,) = read(source, coco([image_entry(1, "a.jpg")], [first, first, other]))
+    assert [item["bbox"] for item in image.annotations] == [[1, 1, 5, 5], [9, 9, 5, 5]]
+    assert source.skipped == {"duplicate_annotation": 1}
+
+
+def test_a_folder_in_the_place_of_the_file_is_told(source: PascalPart116) -> None:
+    folder = source.root / "x.json"
+    folder.mkdir()
+    with pytest.raises(SourceError, match=r"cannot read .*x\.json: Is a directory"):
+        read(source, folder)

@@ -48,6 +48,16 @@ def test_run_lengths_of_both_kinds_give_the_mask_back(encode: Any, mask: Mask) -
         assert region.box == (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
 
 
+@pytest.mark.parametrize("encode", [compressed, uncompressed])
+def test_run_lengths_may_be_written_as_floats(encode: Any) -> None:
+    mask = rectangle(4, 5, 10, 6)
+    floats = encode(mask)
+    floats["size"] = [float(side) for side in floats["size"]]
+    if isinstance(floats["counts"], list):
+        floats["counts"] = [float(run) for run in floats["counts"]]
+    assert np.array_equal(outline({"segmentation": floats}, WIDTH, HEIGHT).mask(), mask)
+
+
 @given(masks, st.data())
 def test_run_lengths_that_do_not_fill_the_image_are_refused(mask: Mask, data: st.DataObject) -> None:
     height, width = mask.shape
@@ -80,6 +90,8 @@ POLYGON = rectangle_polygon(4, 5, 10, 6)
         ([POLYGON, [30.0, 20.0, 33.0, 25.0]], rectangle(4, 5, 10, 6), True),
         ([[30.0, 20.0]], rectangle(2, 3, 20, 10), False),
         ([[2.0, 3.0, 9.0, 9.0]], rectangle(2, 3, 20, 10), False),
+        ([[2.0, 3.0, 9.0, 9.0, 2.0, 3.0]], rectangle(2, 3, 20, 10), False),
+        ([POLYGON, [2.0, 3.0, 9.0, 9.0, 2.0, 3.0]], rectangle(4, 5, 10, 6), True),
         ([], rectangle(2, 3, 20, 10), False),
         (None, rectangle(2, 3, 20, 10), False),
         ([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]], rectangle(2, 3, 20, 10), False),
@@ -107,6 +119,8 @@ def test_short_polygons_are_dropped_and_the_box_stands_in(segmentation: Any, exp
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "0P`1"}}, "malformed_outline"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}}, "malformed_outline"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH + 1, -1]}}, "malformed_outline"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [0.5, HEIGHT * WIDTH - 0.5]}}, "malformed_outline"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1e308, 1e308]}}, "malformed_outline"),
         ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "malformed_outline"),
         ({"segmentation": {}}, "outline_size_mismatch"),
         ({"segmentation": "polygon"}, "malformed_outline"),

@@ -55,6 +55,16 @@ def _pascal_maps(root: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
         yield np.asarray(Image.open(root / "images" / split / f"{stem}.jpg")), objects, parts
 
 
+def test_nothing_is_drawn_into_a_dataset_that_was_not(tmp_path: Path) -> None:
+    real = tmp_path / "ADE20KPart234" / "ade20k_instance_train.json"
+    real.parent.mkdir()
+    real.write_text("real")
+    with pytest.raises(ValueError, match=r"ADE20KPart234 holds something that was not drawn"):
+        draw_sample(tmp_path, 1)
+    assert real.read_text() == "real"
+    assert list(tmp_path.iterdir()) == [real.parent]
+
+
 def test_a_picture_depends_on_seed_and_index_alone(sample: dict[str, Path], tmp_path: Path) -> None:
     fewer = draw_sample(tmp_path / "fewer", 5, seed=3, workers=2)
     other = draw_sample(tmp_path / "other", 1, seed=4)
@@ -80,10 +90,9 @@ def test_progress_counts_every_picture(tmp_path: Path) -> None:
 
 
 def test_drawing_again_leaves_nothing_of_the_first_time(tmp_path: Path) -> None:
-    foreign = tmp_path / "PascalPart116" / "images" / "train" / "2008_000002.jpg"
-    foreign.parent.mkdir(parents=True)
-    foreign.write_bytes(b"")
     draw_sample(tmp_path, 3, seed=1)
+    foreign = tmp_path / "PascalPart116" / "images" / "train" / "2008_000002.jpg"
+    foreign.write_bytes(b"")
     roots = draw_sample(tmp_path, 1, seed=2)
     for source, root in roots.items():
         pictures = [path for path in root.rglob("*") if path.suffix in (".jpg", ".JPEG") and path != foreign]

@@ -25,6 +25,13 @@ def test_every_kind_of_picture_becomes_rgb_whatever_its_name(tmp_path: Path, mod
     assert pixels.std() > 10  # still the noise that was written, not a blank
 
 
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    grey = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH) * 27
+    label_map(tmp_path / "x.png", grey).rename(tmp_path / "x.jpg")
+    pixels = decode_rgb(tmp_path / "x.jpg")
+    assert np.array_equal(pixels, np.dstack([grey // 256] * 3))
+
+
 def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "rotated.jpg"
     exif = Image.Exif()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,9 @@ def test_links_inside_the_root_are_followed(tmp_path: Path) -> None:
     assert inside(tmp_path, "link.jpg") == tmp_path / "link.jpg"
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.jpg", "link.jpg", "linked/secret.jpg"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "C:/data/secret.jpg", "../secret.jpg", "link.jpg", "linked/secret.jpg"]
+)
 def test_annotation_files_cannot_name_images_outside(guarded: Path, name: str) -> None:
     with pytest.raises(SkippedImage, match="path_outside_root"):
         ImageFinder(guarded, [guarded]).find(name)
@@ -156,6 +159,8 @@ def test_images_are_found_by_stem_nested_or_flat(tmp_path: Path, on_disk: str, l
     assert ImageFinder(tmp_path, [tmp_path]).find(listed) == on_disk
     assert ImageFinder(tmp_path, [tmp_path]).find("other.jpg") is None
     assert ImageFinder(tmp_path, [tmp_path]).find("x" * 400 + ".jpg") is None
+    assert ImageFinder(tmp_path, [tmp_path]).find("é" * 200 + "/x.jpg") is None
+    assert ImageFinder(tmp_path, [tmp_path]).find("x/" * 3000 + "x.jpg") is None
 
 
 @pytest.mark.parametrize("escape", ["/etc/passwd", "../../../secret.jpg"])
@@ -187,6 +192,22 @@ def test_a_label_map_or_image_linked_from_outside_is_refused(tmp_path: Path, kin
     source = open_source("pascal_part116", root)
     assert list(source) == []
     assert source.skipped == {"path_outside_root": 1}
+
+
+def test_links_to_themselves_and_names_that_are_no_text_are_counted(tmp_path: Path) -> None:
+    root = pascal_tree(tmp_path / "PascalPart116")
+    pascal_tree(root, "2008_000003")
+    loop = root / "images" / "train" / "2008_000002.jpg"
+    loop.unlink()
+    loop.symlink_to(loop.name)
+    for file in list(root.rglob("2008_000003.*")):
+        os.rename(file, os.fsencode(file.parent) + b"/\xe9t\xe9" + os.fsencode(file.suffix))  # noqa: PTH104
+    source = open_source("pascal_part116", root)
+    assert list(source) == []
+    assert source.skipped == {"missing_image": 1, "undecodable_name": 1}
+    (root / "images" / "train").joinpath(os.fsdecode(b"\xe9.jpg")).touch()
+    assert list(source) == []
+    assert r"\udce9.jpg" in source.skipped_details["missing_label"][0]
 
 
 def test_root_spelled_with_part_and_images_in_its_path(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import talking_points.sources
-from talking_points.sources import READERS, SkippedImage, SourceEntry, open_source
+from talking_points.sources import READERS, SkippedImage, SourceEntry, SourceError, open_source
 from talking_points.sources.reasons import SKIP_REASONS
 from tests.sources.trees import (
     ade_tree,
@@ -104,6 +104,13 @@ def test_a_changed_entry_cannot_leave_the_root(tmp_path: Path, name: str, path: 
     with pytest.raises(SkippedImage) as skipped:
         source.read(changed)
     assert skipped.value.reason == ("missing_image" if path == "gone.jpg" else "path_outside_root")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_unknown_option_is_named_with_the_known_ones(tmp_path: Path, name: str) -> None:
+    known = {"pascal_part116": "part_annotations", "ap10k": "partition, families", "mp100": "partition"}
+    with pytest.raises(SourceError, match=f"options of {name} of {known.get(name, 'none at all')}.*found mask"):
+        open_source(name, tree(name, tmp_path), mask=True)
 
 
 def reasons_in_code() -> dict[str, str]:

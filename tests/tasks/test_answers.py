@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from talking_points.config import StepConfig
+from talking_points.descriptions import steps
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -100,6 +101,33 @@ def test_answers_are_kept_one_by_one_and_failures_are_not(tmp_path: Path) -> Non
     assert {name: answer.text for name, answer in found.items()} == {f"r{n}": f"about r{n}" for n in range(8)}
 
 
+def test_a_changed_parser_reads_kept_answers_and_nothing_is_generated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.model_copy(update={"structured": True})
+
+    def reply(request: ChatRequest, attempt: int) -> Completion:
+        text = '{"description": "%s"}' if request.id != "r1" else "description: %s"
+        return Completion(text % f"about {request.id}", "stop", 5, 2)
+
+    backend = Scripted(reply)
+    with RequestCache(tmp_path / "c.sqlite") as cache:
+        found = ask(backend, requests(4), config, cache)
+        assert backend.asked == ["r0", "r1", "r2", "r3", "r1"]
+        assert found["r1"].error is not None
+        assert found["r1"].error.reason == "malformed_answer"
+
+        parse = steps.parse_answer
+        monkeypatch.setattr(
+            steps,
+            "parse_answer",
+            lambda text, structured: parse(text.removeprefix("description: "), structured and text[0] == "{").upper(),
+        )
+        found = ask(backend, requests(4), config, cache)
+    assert len(backend.asked) == 5
+    assert {name: answer.text for name, answer in found.items()} == {f"r{n}": f"ABOUT R{n}" for n in range(4)}
+
+
 def test_a_window_that_fails_as_one_ends_the_run() -> None:
     backend = Scripted(lambda request, attempt: RequestError("bad_request", "context is 8 tokens"))
     with pytest.raises(WholesaleFailure, match=r"first 16 requests.*bad_request: context is 8 tokens"):
@@ -117,8 +145,36 @@ def test_a_backend_that_is_lost_ends_the_run(monkeypatch: pytest.MonkeyPatch) ->
         raise BackendUnavailable("no answer from http://127.0.0.1:9")
 
     monkeypatch.setattr(answers, "open_backend", lambda config: Scripted(gone))
-    with pytest.raises(WholesaleFailure, match=r"no answer.*run again"), shared_backend(CONFIG) as backend:
+    with pytest.raises(WholesaleFailure, match=r"no answer.*run again"), shared_backend("generate", CONFIG) as backend:
         ask(backend, requests(3), CONFIG, None)
+    answers.release_backend()
+
+
+def test_a_model_is_released_once_nobody_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Scripted] = []
+    monkeypatch.setattr(Scripted, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(answers, "open_backend", lambda config: Scripted(right))
+    other = CONFIG.model_copy(update={"model": "other"})
+    with shared_backend("generate", CONFIG) as first, shared_backend("refine", CONFIG) as second:
+        assert first is second
+        answers.release_backend()
+        assert not closed
+    with shared_backend("refine", other) as third:
+        assert closed == [first]
+    answers.release_backend()
+    answers.release_backend()
+    assert closed == [first, third]
+
+
+def test_a_model_that_turns_out_to_take_no_images_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "open_backend", lambda config: Scripted(right))
+    with (
+        pytest.raises(WholesaleFailure, match=r"local_caption\.backend: .*takes none"),
+        shared_backend("local_caption", CONFIG),
+    ):
+        pass
+    with shared_backend("generate", CONFIG) as backend:
+        assert ask(backend, requests(3), CONFIG, None)["r2"].text == "about r2"
     answers.release_backend()
 
 

@@ -16,7 +16,6 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.training.adaptation import (
     AdaptationTrainer,
     adapt_descriptor,
-    never_written,
     prepare_adaptation,
     sample,
     score,
@@ -191,7 +190,7 @@ def test_scores_are_those_of_reading_each_sequence_alone(descriptor, features) -
         )
         hidden, labels, _ = descriptor.read_language(alone)
         logits, tokens, _ = descriptor.answer_logits(hidden, labels)
-        logits[:, never_written(descriptor)] = -torch.inf
+        logits[:, descriptor.never_written] = -torch.inf
         expected = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         torch.testing.assert_close(policy[row][samples.mask[row]], expected, rtol=1e-4, atol=1e-4)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import torch
 from talking_points.config import ConfigError
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.sources import open_source
+from talking_points.training.backbone import DenseLabels, pretrain_backbone
 from talking_points.training.config import VisionConfig
+from talking_points.training.pictures import LabelledPictures, labelled_pictures
 from talking_points.training.start import save_vision
-from talking_points.training.vision import LabelledPictures, labelled_pictures, pretrain_vision
+from talking_points.training.vision import pretrain_vision
 from tests.training.conftest import small
 
 
@@ -73,6 +76,26 @@ def test_only_the_vision_path_is_trained_and_it_is_frozen_again(tmp_path: Path) 
 
     other.vision.load_state_dict(load_file(tmp_path / "vision.safetensors"))
     assert torch.equal(other.vision.pos_linear.weight, model.vision.pos_linear.weight)
+
+
+def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not() -> None:
+    model = small(PointDescriptor)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = VisionConfig(backbone_steps=60, backbone_batch_size=8)
+    found = pretrain_backbone(model, squares(), config, np.random.default_rng(0), seen=20)
+    assert found["backbone part"] > 60
+    assert found["backbone object"] > 80
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith("vision.backbone.") for name in changed)
+    data = squares(2)
+    task = DenseLabels(model, data)
+    mirrored = replace(data, pixels=data.pixels[:, :, ::-1].copy(), regions=data.regions[:, :, ::-1].copy())
+    everything, nothing = np.ones(2, bool), np.zeros(2, bool)
+    with torch.no_grad():
+        loss = task(np.arange(2), everything)[0]
+        task.data = mirrored
+        torch.testing.assert_close(task(np.arange(2), nothing)[0], loss)
 
 
 @pytest.mark.slow

@@ -34,24 +34,27 @@ def _as_data_url(image: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def messages(
-    request: ChatRequest, image_part: Callable[[NDArray[np.uint8]], dict[str, Any]] = _as_data_url
+    request: ChatRequest,
+    image_part: Callable[[NDArray[np.uint8]], dict[str, Any]] = _as_data_url,
+    *,
+    always_parts: bool = False,
 ) -> list[dict[str, Any]]:
     """The request as chat messages.
 
-    Without images the content is plain text, which every chat template takes. With images it is a list of parts: each
-    image as ``image_part`` gives it (by default a PNG ``data:`` URL, the form of the OpenAI API), then the text.
+    Without images the content is plain text, which the template of every text model takes. With images it is a list
+    of parts: each image as ``image_part`` gives it (by default a PNG ``data:`` URL, the form of the OpenAI API), then
+    the text. ``always_parts`` gives that form to a request without images too: templates of vision models, LLaVA's
+    among them, leave plain text out of the prompt.
     """
-    content: str | list[dict[str, Any]] = request.prompt
-    if request.images:
-        content = [*map(image_part, request.images), {"type": "text", "text": request.prompt}]
-    user = {"role": "user", "content": content}
+    parts = always_parts or bool(request.images)
+
+    def content(text: str, *images: dict[str, Any]) -> str | list[dict[str, Any]]:
+        return [*images, {"type": "text", "text": text}] if parts else text
+
+    user = {"role": "user", "content": content(request.prompt, *map(image_part, request.images))}
     if not request.system:
         return [user]
-    system: str | list[dict[str, Any]] = request.system
-    # Templates of vision models expect every content in the same form.
-    if request.images:
-        system = [{"type": "text", "text": request.system}]
-    return [{"role": "system", "content": system}, user]
+    return [{"role": "system", "content": content(request.system)}, user]
 
 
 def png_data_url(image: NDArray[np.uint8]) -> str:

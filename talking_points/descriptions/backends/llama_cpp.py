@@ -27,6 +27,8 @@ CONTEXT = 4096
 """Tokens of prompt and answer together; ``options.n_ctx`` changes it."""
 
 _EXCEEDS = re.compile(r"Requested tokens \((\d+)\) exceed context window")
+_SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})/")
+"""The commit in the path of a file that was downloaded from the Hub."""
 
 
 class LlamaCppBackend:
@@ -56,15 +58,17 @@ class LlamaCppBackend:
             ) from error
         self._limit = int(self._llama.n_ctx())
         self._size = Path(path).stat().st_size
+        commit = _SNAPSHOT.search(path) if filename else None
+        self._revision = commit[1] if commit else config.revision or ""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The file, its size, and the library's version."""
+        """The file, its size, its commit, and the library's version."""
         return {
             "backend": "llama_cpp",
             "model": str(self._config.model),
             "file": str(self._config.options.get("filename", "")),
-            "revision": self._config.revision or "",
+            "revision": self._revision,
             "bytes": str(self._size),
             "llama_cpp": llama_cpp.__version__,
         }

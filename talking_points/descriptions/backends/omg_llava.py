@@ -6,6 +6,7 @@ A request carries the whole image and, in its facts, ``keypoint`` (x, y) and, wh
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talking_points.config import StepConfig
+from talking_points.descriptions.backends.chat import refusal, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -25,6 +27,9 @@ from talking_points.descriptions.backends.protocol import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from talking_points.models.omg_llava.chat import Turn
     from talking_points.models.omg_llava.features import VisionFeatures
 
 _POINT = "The point meant is region1 <mark>."
@@ -60,6 +65,7 @@ class OmgLlavaBackend:
         if model.tokenizer is None:
             raise BackendUnavailable(f"{step.model} has no tokenizer: convert the release with its tokenizer files")
         self._model: Any = model.to(device).eval()  # None once closed
+        self._limit = int(model.config.text_config.max_position_embeddings)
         self._batch_size = step.batch_size
         self._features: OrderedDict[str, VisionFeatures] = OrderedDict()
         self._cached_images = int(step.options.get("cached_images", 8))
@@ -109,48 +115,70 @@ class OmgLlavaBackend:
 
         self._model = None
         self._features.clear()
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _answer(self, requests: Sequence[ChatRequest], digests: Sequence[str]) -> list[Completion | RequestError]:
         import torch
 
+        with torch.no_grad():
+            features = {
+                digest: self._encode(digest, request.images[0])
+                for digest, request in zip(digests, requests, strict=True)
+            }
+            turns = [self._turn(request) for request in requests]
+            lengths = [_length(turn, features[digest]) for turn, digest in zip(turns, digests, strict=True)]
+            fitting = [i for i, request in enumerate(requests) if lengths[i] + request.max_tokens <= self._limit]
+            answers: dict[int, Completion | RequestError] = {}
+            if fitting:
+                tokens = self._generate(
+                    [requests[i] for i in fitting], [turns[i] for i in fitting], [digests[i] for i in fitting], features
+                )
+                for i, row in zip(fitting, tokens.tolist(), strict=True):
+                    answers[i] = self._completion(row, lengths[i], requests[i].max_tokens)
+        for i, request in enumerate(requests):
+            answers.setdefault(i, too_long(lengths[i], request.max_tokens, self._limit))
+        return [answers[i] for i in range(len(requests))]
+
+    def _turn(self, request: ChatRequest) -> Turn:
         from talking_points.models.omg_llava.chat import encode_turn, plain_text
+
+        asked = plain_text(f"{request.system} {request.prompt}")
+        prompts = _POINT if request.facts.get("object_bbox") is None else _POINT_AND_BOX
+        text, placeholder = f"<image>\n{asked} {prompts}", self._model.config.image_token_index
+        return encode_turn(self._model.tokenizer, text, image_token_index=placeholder)
+
+    def _generate(
+        self,
+        requests: Sequence[ChatRequest],
+        turns: Sequence[Turn],
+        digests: Sequence[str],
+        encoded: Mapping[str, VisionFeatures],
+    ) -> Tensor:
+        """New token ids (requests, tokens); all requests are greedy, or there is one."""
+        import torch
+
         from talking_points.models.omg_llava.features import VisionFeatures
         from talking_points.models.omg_llava.modeling import LanguageInputs
 
-        model = self._model
-        with torch.no_grad():
-            order = list(dict.fromkeys(digests))
-            pictures = dict(zip(digests, (request.images[0] for request in requests), strict=True))
-            features = VisionFeatures.concatenate([self._encode(digest, pictures[digest]) for digest in order])
-            image_index = torch.tensor([order.index(digest) for digest in digests])
-            marks = model.encode_points(features, [request.facts["keypoint"] for request in requests], image_index)
-            boxed = [index for index, request in enumerate(requests) if request.facts.get("object_bbox") is not None]
-            boxes = [requests[index].facts["object_bbox"] for index in boxed]
-            regions = model.encode_boxes(features, boxes, image_index[boxed]) if boxed else None
-            turns = []
-            for request in requests:
-                asked = plain_text(f"{request.system} {request.prompt}")
-                prompts = _POINT if request.facts.get("object_bbox") is None else _POINT_AND_BOX
-                turns.append(
-                    encode_turn(
-                        model.tokenizer, f"<image>\n{asked} {prompts}", image_token_index=model.config.image_token_index
-                    )
-                )
-            options: dict[str, Any] = {"do_sample": False}
-            if requests[0].temperature > 0:
-                options = {"do_sample": True, "temperature": requests[0].temperature}
-                torch.manual_seed(requests[0].seed)
-            tokens = model.generate(
-                LanguageInputs(turns, features, image_index, marks, regions),
-                max_new_tokens=max(request.max_tokens for request in requests),
-                **options,
-            )
-        return [
-            self._completion(row.tolist(), len(turn.ids), request.max_tokens)
-            for row, turn, request in zip(tokens, turns, requests, strict=True)
-        ]
+        model, order = self._model, list(dict.fromkeys(digests))
+        features = VisionFeatures.concatenate([encoded[digest] for digest in order])
+        image_index = torch.tensor([order.index(digest) for digest in digests])
+        marks = model.encode_points(features, [request.facts["keypoint"] for request in requests], image_index)
+        boxed = [index for index, request in enumerate(requests) if request.facts.get("object_bbox") is not None]
+        boxes = [requests[index].facts["object_bbox"] for index in boxed]
+        regions = model.encode_boxes(features, boxes, image_index[boxed]) if boxed else None
+        options: dict[str, Any] = {"do_sample": False}
+        if requests[0].temperature > 0:
+            options = {"do_sample": True, "temperature": requests[0].temperature}
+            torch.manual_seed(requests[0].seed)
+        tokens: Tensor = model.generate(
+            LanguageInputs(turns, features, image_index, marks, regions),
+            max_new_tokens=max(request.max_tokens for request in requests),
+            **options,
+        )
+        return tokens
 
     def _completion(self, tokens: list[int], prompt_tokens: int, limit: int) -> Completion:
         ends = self._model.config.text_config.eos_token_id
@@ -172,8 +200,9 @@ class OmgLlavaBackend:
 
 def _problem(request: ChatRequest) -> RequestError | None:
     """Why a request cannot be put to the model, or None."""
-    if not request.images:
-        return RequestError("missing_image", "OMG-LLaVA describes what it sees: the request carries no image")
+    refused = refusal(request, vision=True)
+    if refused:
+        return refused
     keypoint = request.facts.get("keypoint")
     if keypoint is None:
         return RequestError("missing_fact", "OMG-LLaVA is asked about a point: the request's facts lack 'keypoint'")
@@ -182,6 +211,12 @@ def _problem(request: ChatRequest) -> RequestError | None:
     if not (0 <= round(x) < width and 0 <= round(y) < height):
         return RequestError("unusable_facts", f"the keypoint ({x}, {y}) lies outside the image of {width} x {height}")
     return None
+
+
+def _length(turn: Turn, features: VisionFeatures) -> int:
+    """Tokens of a prompt: those of its text, of which one stands for the image, and those of the image."""
+    separator = 1
+    return len(turn.ids) - 1 + features.visual_tokens.shape[1] + separator + int(features.object_valid.sum())
 
 
 def _digest(request: ChatRequest) -> str:

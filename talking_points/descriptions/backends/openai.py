@@ -63,7 +63,8 @@ class OpenAIBackend:
 
     ``config.endpoint`` is the base URL (".../v1"), ``config.model`` the name the server lists. The key is read from
     the variable named by ``config.api_key_env`` and is never stored or shown. ``config.options`` is merged into every
-    request body, except ``attempts``.
+    request body, except ``attempts`` and ``schema_as``: how a structured answer is asked for, ``json_schema`` (OpenAI,
+    vLLM, llama.cpp's ``llama-server``) or ``json_object`` with the schema in it (llama-cpp-python's server).
     """
 
     capabilities = BACKENDS["openai"].capabilities
@@ -72,6 +73,11 @@ class OpenAIBackend:
         self._config = config
         self._body = dict(config.options)
         self._attempts = int(self._body.pop("attempts", ATTEMPTS))
+        self._schema_as = str(self._body.pop("schema_as", "json_schema"))
+        if self._schema_as not in ("json_schema", "json_object"):
+            raise BackendUnavailable(
+                f"options.schema_as: expected 'json_schema' or 'json_object', found '{self._schema_as}'"
+            )
         key = os.environ.get(config.api_key_env)
         self._client = httpx.AsyncClient(
             base_url=str(config.endpoint).rstrip("/") + "/",
@@ -219,8 +225,12 @@ class OpenAIBackend:
             **self._body,
         }
         if request.schema is not None:
-            schema = {"name": "answer", "strict": True, "schema": dict(request.schema)}
-            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+            schema = dict(request.schema)
+            if self._schema_as == "json_schema":
+                named = {"name": "answer", "strict": True, "schema": schema}
+                payload["response_format"] = {"type": "json_schema", "json_schema": named}
+            else:
+                payload["response_format"] = {"type": "json_object", "schema": schema}
         return payload
 
 

@@ -66,6 +66,11 @@ class TransformersBackend:
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._limit = int(self._model.config.get_text_config().max_position_embeddings)
+        # Where answers end is the checkpoint's to say; how they are sampled, penalties included, comes with requests.
+        own = self._model.generation_config
+        self._model.generation_config = transformers.GenerationConfig(
+            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=self._tokenizer.pad_token_id
+        )
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -121,7 +126,7 @@ class TransformersBackend:
 
     def _encode(self, requests: Sequence[ChatRequest]) -> Any:
         """Inputs of a batch: token ids and masks (batch, tokens), left-padded, and the pixels of its images."""
-        chats = [messages(request, _image_part) for request in requests]
+        chats = [messages(request, _image_part, always_parts=self._vision) for request in requests]
         keywords: dict[str, Any] = {"processor_kwargs": {"padding": True}} if self._vision else {"padding": True}
         return self._processor.apply_chat_template(
             chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **keywords
@@ -153,11 +158,6 @@ class TransformersBackend:
             max_new_tokens=max(request.max_tokens for request in requests),
             do_sample=False,
             logits_processor=transformers.LogitsProcessorList([SeededSampling(requests)]),
-            pad_token_id=self._tokenizer.pad_token_id,
-            # The checkpoint's own sampling settings do not apply: requests carry theirs.
-            temperature=None,
-            top_p=None,
-            top_k=None,
         )
         ends = self._model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])

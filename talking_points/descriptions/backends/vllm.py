@@ -72,12 +72,12 @@ class VllmBackend:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Model, revision, number format, quantization and the engine's version."""
+        """Model, commit, number format, quantization and the engine's version."""
         model = self._llm.model_config
         return {
             "backend": "vllm",
             "model": str(self._config.model),
-            "revision": self._config.revision or "",
+            "revision": getattr(model.hf_config, "_commit_hash", None) or self._config.revision or "",
             "dtype": str(model.dtype).removeprefix("torch."),
             "quantization": str(model.quantization or ""),
             "vllm": vllm.__version__,

@@ -259,10 +259,14 @@ def _write_shards(
     checksums: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {name: plan.tensor(name).to(_target_dtype(name, dtype)).contiguous() for name in names}
+        # Copies always: parts of one official tensor may share its memory, which safetensors refuses.
+        tensors = {
+            name: plan.tensor(name).to(_target_dtype(name, dtype), copy=True, memory_format=torch.contiguous_format)
+            for name in names
+        }
         checksums.update({name: checksum(tensor) for name, tensor in tensors.items()})
-        # Parts of one official tensor may share its memory, which safetensors refuses.
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, output / file, {"format": "pt"})
+        save_file(tensors, output / file, {"format": "pt"})
+        del tensors  # before the next shard is put together
         files.update(dict.fromkeys(names, file))
     if len(shards) > 1:
         total = sum((output / file).stat().st_size for file in set(files.values()))
@@ -273,7 +277,7 @@ def _write_shards(
 
 def checksum(tensor: Tensor) -> str:
     """sha256 of a tensor's bytes."""
-    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().data).hexdigest()
 
 
 def verify(output: str | Path, expected: dict[str, tuple[int, ...]], checksums: dict[str, str]) -> None:

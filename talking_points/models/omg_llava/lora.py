@@ -39,6 +39,7 @@ def merge_lora(language_model: nn.Module) -> None:
             module.merge(safe_merge=True)
             parent, _, child = name.rpartition(".")
             setattr(language_model.get_submodule(parent), child, module.get_base_layer())
+    del language_model.peft_config  # where peft notes which adapters it injected
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLine
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
 from talking_points.models.omg_llava.prompt_masks import box_cells, region_cells, region_centre
 from talking_points.models.omg_llava.query_decoder import ClassHead, QueryMasks
-from talking_points.models.omg_llava.splicing import SplicedBatch, splice_inputs
+from talking_points.models.omg_llava.splicing import IGNORED_LABEL, SplicedBatch, splice_inputs
 from talking_points.models.omg_llava.vision import OmgVision
 
 _OWN_HEADS = ("coordinate_head.",)
@@ -265,14 +265,15 @@ class OmgLlavaModel(PreTrainedModel):
         return [] if prompts is None else list(self.projector.queries(prompts)[:, None])
 
     def read_prefix(self, inputs: LanguageInputs) -> tuple[SplicedBatch, Tensor, Cache]:
-        """Let the language model read everything up to the image once per image, for turns that then go on.
+        """Let the language model read what turns have in common once per image, for turns that then go on.
 
-        Returns the left-padded rest of each turn, the attention mask of prefix and rest (N, P + L), and the
-        cache of the prefixes, one entry per turn.
+        Common is all text up to the first visual prompt, difference or answer, and the image in it. Returns the
+        left-padded rest of each turn, the attention mask of prefix and rest (N, P + L), and the cache of the
+        prefixes, one entry per turn. Raises ValueError when the texts differ before the image.
         """
         first = inputs.turns[0].ids
-        end = int((first == self.config.image_token_index).nonzero()[0]) + 1
-        if any(not torch.equal(turn.ids[:end], first[:end]) for turn in inputs.turns):
+        end = self._common_length(inputs.turns)
+        if self.config.image_token_index not in first[:end]:
             raise ValueError("expected turns with the same text before the image: describe them in separate calls")
         used, entry = inputs.image_index.unique(return_inverse=True)
         images = self.projector(inputs.features.compact().select(used))
@@ -298,15 +299,27 @@ class OmgLlavaModel(PreTrainedModel):
         offset = prefix.attention_mask.sum(1)[entry, None]
         return replace(rest, position_ids=rest.position_ids + offset), mask, cache
 
+    def _common_length(self, turns: Sequence[Turn]) -> int:
+        shortest = min(len(turn.ids) for turn in turns)
+        ids = torch.stack([turn.ids[:shortest] for turn in turns])
+        answered = torch.stack([turn.labels[:shortest] for turn in turns]) != IGNORED_LABEL
+        prompts = torch.tensor([self.config.mark_token_id, self.config.region_token_id])
+        own = (ids != ids[0]) | torch.isin(ids, prompts)
+        own[:, :-1] |= answered[:, 1:]  # an answer is predicted from the token before it
+        own[:, -1] = True
+        return int(own.any(0).int().argmax())
+
     @torch.no_grad()
     def generate(self, inputs: LanguageInputs, **options: Any) -> Tensor:
         """Continue each turn through transformers' ``generate``: new token ids (N, new), padded on the right.
 
         ``options`` are those of ``GenerationMixin.generate`` (``max_new_tokens``, ``do_sample``, ...). Turns of
-        different images and lengths share a batch; turns of one image share the reading of that image.
+        different images and lengths share a batch; turns of one image share the reading of that image. Tokens of
+        ``never_written`` are suppressed besides those that ``suppress_tokens`` names.
         """
         rest, mask, cache = self.read_prefix(inputs)
         text = self.config.text_config
+        suppressed = {*self.never_written, *(options.pop("suppress_tokens", None) or ())}
         # Only the length of the cached part counts: its embeddings are never read again.
         cached = rest.inputs_embeds.new_zeros(len(mask), mask.shape[1] - rest.inputs_embeds.shape[1], 1)
         embeds = torch.cat((cached.expand(-1, -1, rest.inputs_embeds.shape[2]), rest.inputs_embeds), dim=1)
@@ -314,6 +327,7 @@ class OmgLlavaModel(PreTrainedModel):
             inputs_embeds=embeds,
             attention_mask=mask.long(),
             past_key_values=cache,
+            suppress_tokens=sorted(suppressed) or None,
             **{
                 "bos_token_id": text.bos_token_id,
                 "eos_token_id": text.eos_token_id,
@@ -321,6 +335,14 @@ class OmgLlavaModel(PreTrainedModel):
                 **options,
             },
         )
+
+    @property
+    def never_written(self) -> list[int]:
+        """Ids of the placeholders of visual prompts that the head has: a text with one could not be read again."""
+        config = self.config
+        return [
+            token for token in (config.mark_token_id, config.region_token_id) if token < config.text_config.vocab_size
+        ]
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Generated ids (N, L) to texts, up to the end of the turn."""

@@ -120,7 +120,8 @@ class Plan:
         weight = self.sources[name].tensor()
         if name in self.low_rank:
             down, up = (source.tensor().float() for source in self.low_rank[name])
-            weight = weight.float() + self.lora_scale * (up @ down)
+            # One product in place of three: a vocabulary of float32 is the largest tensor by far.
+            weight = torch.addmm(weight.float(), up, down, alpha=self.lora_scale)
         return weight
 
 

@@ -39,7 +39,7 @@ def draw_sample(
     ``variant`` is "standard" or "hard" (three to five things of one class and similar size per picture).
     ``workers`` processes draw; ``progress(done, total)`` is called after each picture. Pictures of an earlier
     drawing in the same place are removed. Raises ValueError for a number of images below 0 or too large, fewer
-    than one worker, or an unknown variant.
+    than one worker, an unknown variant, or a source's folder that holds anything but an earlier drawing.
     """
     if not 0 <= images <= MAX_IMAGES:
         raise ValueError(f"images must be between 0 and {MAX_IMAGES} per source, got {images}")
@@ -48,11 +48,18 @@ def draw_sample(
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     roots = {source: Path(root) / folder for source, folder in FOLDERS.items()}
+    for folder in roots.values():
+        if folder.exists() and not is_drawn(folder) and (folder.is_file() or any(folder.iterdir())):
+            raise ValueError(
+                f"{folder} holds something that was not drawn (it has no {MARKER}), perhaps the real dataset, whose "
+                "annotation files would be overwritten: draw into another folder"
+            )
     total = images * len(roots)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) if workers > 1 else None
     try:
         for position, (source, folder) in enumerate(roots.items()):
             prepare_folders(source, folder)
+            (folder / MARKER).write_text(f"Drawn by `talking-points draw-sample`: a stand-in for {source}.\n")
             encode = partial(encode_picture, source, folder, seed, variant=variant)
             encoded = pool.map(encode, range(images), chunksize=_CHUNK) if pool else map(encode, range(images))
             with JointFiles(source, folder) as joint:
@@ -60,7 +67,6 @@ def draw_sample(
                     joint.add(entries)
                     if progress:
                         progress(position * images + done, total)
-            (folder / MARKER).write_text(f"Drawn by `talking-points draw-sample`: a stand-in for {source}.\n")
     finally:
         if pool:
             pool.shutdown(cancel_futures=True)

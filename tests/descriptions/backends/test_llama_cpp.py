@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,18 @@ pytest.importorskip("gguf", reason="needs gguf (make test-llama-cpp)")
 
 from talking_points.config import StepConfig  # noqa: E402
 from talking_points.descriptions.backends.llama_cpp import LlamaCppBackend  # noqa: E402
+from talking_points.descriptions.backends.openai import OpenAIBackend  # noqa: E402
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError  # noqa: E402
 from tests.descriptions.backends import contract  # noqa: E402
 from tests.descriptions.backends.contract import image_request, text_request, texts  # noqa: E402
+from tests.model_server import model_server  # noqa: E402
 from tests.tiny_gguf import CONTEXT, write_tiny_gguf  # noqa: E402
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"description": {"type": "string", "enum": ["a cat", "a dog"]}},
+    "required": ["description"],
+}
 
 
 def _open(file: Path, **options: Any) -> LlamaCppBackend:
@@ -27,8 +36,13 @@ def _open(file: Path, **options: Any) -> LlamaCppBackend:
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCppBackend]:
-    opened = _open(write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf"))
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_gguf: Path) -> Iterator[LlamaCppBackend]:
+    opened = _open(tiny_gguf)
     yield opened
     opened.close()
     opened.close()
@@ -58,12 +72,7 @@ def test_a_request_that_leaves_no_room_for_its_answer_fails_alone(backend):
 
 
 def test_structured_answers_are_json(backend):
-    schema = {
-        "type": "object",
-        "properties": {"description": {"type": "string", "enum": ["a cat", "a dog"]}},
-        "required": ["description"],
-    }
-    (answer,) = texts(backend.complete([text_request(schema=schema, max_tokens=60)]))
+    (answer,) = texts(backend.complete([text_request(schema=SCHEMA, max_tokens=60)]))
     assert json.loads(answer)["description"] in ("a cat", "a dog")
 
 
@@ -79,6 +88,41 @@ def test_each_answer_is_told(backend):
 
 def test_the_identity_tells_files_apart(backend):
     assert int(backend.identity["bytes"]) > 1000
+
+
+@pytest.fixture(scope="module")
+def served(tiny_gguf: Path) -> Iterator[OpenAIBackend]:
+    """The same file behind the server of llama-cpp-python, which punishes repetitions unless it is told not to."""
+    pytest.importorskip("llama_cpp.server.app", reason="needs the server of llama-cpp-python (make test-llama-cpp)")
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(tiny_gguf), "--model_alias", "tiny"]
+    command += ["--n_ctx", str(CONTEXT), "--n_threads", "1"]
+    options = {"repeat_penalty": 1.0, "schema_as": "json_object"}
+    with model_server(command, tiny_gguf.with_name("server.log")) as url:
+        client = OpenAIBackend(StepConfig(backend="openai", model="tiny", endpoint=url, timeout=60, options=options))
+        yield client
+        client.close()
+
+
+def test_the_served_model_gives_the_same_text(served, backend):
+    contract.check_greedy_text_is_repeated(served)
+    contract.check_seeds(served)
+    requests = [text_request("word " * length, temperature=heat) for length in (1, 6, 20) for heat in (0.0, 0.9)]
+    assert texts(served.complete(requests)) == texts(backend.complete(requests))
+
+
+def test_a_request_that_is_too_long_for_the_server_fails_alone(served):
+    contract.check_too_long_fails_alone(served, CONTEXT)
+
+
+def test_structured_answers_of_the_server_are_json(served):
+    (answer,) = texts(served.complete([text_request(schema=SCHEMA, max_tokens=60)]))
+    assert json.loads(answer)["description"] in ("a cat", "a dog")
+
+
+def test_a_model_that_the_server_does_not_have_is_named(served):
+    config = served._config.model_copy(update={"model": "other"})
+    with pytest.raises(BackendUnavailable, match="does not serve 'other': it lists tiny"):
+        OpenAIBackend(config)
 
 
 @pytest.mark.parametrize("content", [None, b"not a gguf file"])

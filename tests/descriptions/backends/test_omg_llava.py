@@ -17,7 +17,7 @@ from talking_points.descriptions.backends.protocol import (  # noqa: E402
     Completion,
     RequestError,
 )
-from talking_points.models.omg_llava.modeling import OmgLlavaModel  # noqa: E402
+from talking_points.models.omg_llava.modeling import LanguageInputs, OmgLlavaModel  # noqa: E402
 from talking_points.models.presets import tiny_config, train_tokenizer  # noqa: E402
 
 PROMPT = "Describe the object in one sentence."
@@ -91,7 +91,7 @@ def test_the_vision_path_runs_once_per_image(backend, monkeypatch):
 def test_a_bad_request_fails_alone(backend):
     good = _request(1)
     bad = {
-        "missing_image": _request(0, images=()),
+        "image_missing": _request(0, images=()),
         "missing_fact": _request(0, facts={}),
         "unusable_facts": _request(0, facts={"keypoint": (60, 3)}),
     }
@@ -99,6 +99,28 @@ def test_a_bad_request_fails_alone(backend):
     assert [answer.reason for answer in answers[:3]] == list(bad)
     assert all(isinstance(answer, RequestError) and not answer.retryable for answer in answers[:3])
     assert answers[3] == backend.complete([good])[0]
+
+
+def test_a_request_that_is_too_long_fails_alone(backend):
+    """Its length counts the image's tokens: as many as the language model is given."""
+    good, limit = _request(1), backend._limit
+    answers = backend.complete([good, _request(0, prompt="far too long " * 800), good])
+    error = answers[1]
+    assert isinstance(error, RequestError)
+    assert error.reason == "too_long"
+    assert str(limit) in error.detail
+    assert answers[0] == answers[2] == backend.complete([good])[0]
+    embedded = backend._model.splice(_language_inputs(backend, good)).inputs_embeds.shape[1]
+    assert answers[0].prompt_tokens == embedded
+
+
+def _language_inputs(backend, request) -> LanguageInputs:
+    with torch.no_grad():
+        features = backend._model.encode_pictures(request.images)
+        index = torch.tensor([0])
+        marks = backend._model.encode_points(features, [request.facts["keypoint"]], index)
+        regions = backend._model.encode_boxes(features, [request.facts["object_bbox"]], index)
+    return LanguageInputs([backend._turn(request)], features, index, marks, regions)
 
 
 def test_markup_in_names_cannot_break_the_prompt(backend):

@@ -297,6 +297,15 @@ def test_settings_seeds_schemas_and_options_are_sent(server):
     assert body["messages"] == [{"role": "user", "content": "fine"}]
 
 
+def test_a_schema_is_sent_in_the_form_that_the_server_knows(server):
+    _complete(server, _request("fine", schema=ANSWER_SCHEMA), options={"schema_as": "json_object"})
+    (body,) = server.bodies
+    assert body["response_format"] == {"type": "json_object", "schema": ANSWER_SCHEMA}
+    assert "schema_as" not in body
+    with pytest.raises(BackendUnavailable, match="expected 'json_schema' or 'json_object', found 'grammar'"):
+        OpenAIBackend(_config(server, options={"schema_as": "grammar"}))
+
+
 def test_concurrency_is_bounded_and_used(server):
     _complete(server, *(_request(f"slow {number}") for number in range(24)), concurrency=6)
     assert server.most_at_once == 6

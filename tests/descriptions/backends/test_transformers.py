@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,32 @@ def test_image_tokens_count_towards_the_length(llava):
 def test_text_and_image_requests_may_share_a_call(llava):
     mixed = [image_request(0), text_request("a"), image_request(1), text_request("b")]
     assert llava.complete(mixed) == [llava.complete([request])[0] for request in mixed]
+
+
+def test_text_reaches_a_vision_model_without_an_image_too(tiny_llava, tmp_path):
+    """LLaVA's template takes text from parts alone: plain text would be left out without a word."""
+    folder = shutil.copytree(tiny_llava, tmp_path / "llava")
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+        "{{ part['text'] }} {% endfor %}{% endfor %}"
+    )
+    backend = _open(folder)
+    inputs = backend._encode([text_request("Describe the point.", system="You describe.")])
+    assert backend._tokenizer.decode(inputs["input_ids"][0]).strip() == "You describe. Describe the point."
+    backend.close()
+
+
+def test_the_checkpoints_own_sampling_settings_do_not_apply(llama, tiny_llama, tmp_path):
+    folder = shutil.copytree(tiny_llama, tmp_path / "llama")
+    file = folder / "generation_config.json"
+    own = {"do_sample": True, "temperature": 0.1, "top_k": 3, "repetition_penalty": 9.0}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    backend = _open(folder)
+    requests = [text_request("word " * length, max_tokens=40) for length in (1, 5)]
+    assert texts(backend.complete(requests)) == texts(llama.complete(requests))
+    sampled = [text_request("a", temperature=1.0, seed=seed) for seed in range(3)]
+    assert texts(backend.complete(sampled)) == texts(llama.complete(sampled))
+    backend.close()
 
 
 def test_a_text_model_has_no_vision_and_refuses_images(llama):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -24,6 +20,7 @@ from talking_points.descriptions.backends.protocol import BackendUnavailable, Co
 from talking_points.descriptions.backends.vllm import VllmBackend  # noqa: E402
 from tests.descriptions.backends import contract  # noqa: E402
 from tests.descriptions.backends.contract import image_request, text_request, texts  # noqa: E402
+from tests.model_server import model_server  # noqa: E402
 
 CONTEXT = 512
 
@@ -127,26 +124,10 @@ def test_the_text_is_that_of_transformers(tiny_llama, tiny_llava, llama, llava):
 @pytest.fixture
 def served(tiny_llava: Path, tmp_path: Path) -> Iterator[str]:
     """Base URL of vLLM's own OpenAI-compatible server on the tiny LLaVA."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_llava)]
-    command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    command += ["--max-model-len", str(CONTEXT), "--enforce-eager", "--limit-mm-per-prompt", '{"image": 1}']
-    with (tmp_path / "server.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            deadline = time.monotonic() + 300
-            while True:
-                try:
-                    if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
-                assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()[-2000:]
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
+    command += ["--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", str(CONTEXT), "--enforce-eager"]
+    with model_server([*command, "--limit-mm-per-prompt", '{"image": 1}'], tmp_path / "server.log") as url:
+        yield url
 
 
 def test_the_served_model_gives_the_same_text(served, llava):

@@ -26,8 +26,8 @@ def features(descriptor, pictures):
     return descriptor.encode_pictures(pictures)
 
 
-def _inputs(model, features, chosen=slice(None)) -> LanguageInputs:
-    texts = [QUESTIONS[index % 2] for index in range(len(POINTS))][chosen]
+def _inputs(model, features, chosen=slice(None), questions=QUESTIONS) -> LanguageInputs:
+    texts = [questions[index % 2] for index in range(len(POINTS))][chosen]
     turns = [encode_turn(model.tokenizer, f"<image>\n{text}") for text in texts]
     index = IMAGES[chosen]
     return LanguageInputs(turns, features, index, marks=model.encode_points(features, POINTS[chosen], index))
@@ -90,8 +90,9 @@ def test_left_padding_changes_no_output(descriptor, features):
     torch.testing.assert_close(hidden["left"], hidden["right"], rtol=1e-4, atol=1e-5)
 
 
-def test_reading_an_image_once_for_all_its_texts_changes_no_output(descriptor, features):
-    inputs = _inputs(descriptor, features)
+@pytest.mark.parametrize("questions", [QUESTIONS, QUESTIONS[1:] * 2], ids=["different", "the same"])
+def test_reading_an_image_once_for_all_its_texts_changes_no_output(descriptor, features, questions):
+    inputs = _inputs(descriptor, features, questions=questions)
     with torch.no_grad():
         rest, mask, cache = descriptor.read_prefix(inputs)
         shared = descriptor.language_model.model(
@@ -107,6 +108,17 @@ def test_reading_an_image_once_for_all_its_texts_changes_no_output(descriptor, f
             position_ids=batch.position_ids,
         ).last_hidden_state[:, -1]
     torch.testing.assert_close(shared, plain, rtol=1e-4, atol=1e-5)
+    if questions[0] == questions[1]:  # everything before the prompt is common
+        ids = inputs.turns[0].ids
+        assert rest.inputs_embeds.shape[1] == len(ids) - int((ids == descriptor.config.mark_token_id).nonzero())
+
+
+def _plain_tokens(model, inputs, **options) -> torch.Tensor:
+    """What transformers' ``generate`` writes after whole turns that share nothing."""
+    batch = model.splice(inputs, "left")
+    return model.language_model.generate(
+        inputs_embeds=batch.inputs_embeds, attention_mask=batch.attention_mask.long(), pad_token_id=2, **options
+    )
 
 
 def test_batched_generation_equals_one_by_one_and_plain_generate(descriptor, features):
@@ -114,12 +126,39 @@ def test_batched_generation_equals_one_by_one_and_plain_generate(descriptor, fea
     together = descriptor.generate(_inputs(descriptor, features), **options)
     assert together.shape == (5, 12)
     assert len({tuple(row) for row in together.tolist()}) > 1
+    plain = {**options, "suppress_tokens": descriptor.never_written}
     for index in range(len(POINTS)):
         inputs = _inputs(descriptor, features, slice(index, index + 1))
         assert torch.equal(descriptor.generate(inputs, **options)[0], together[index])
-        batch = descriptor.splice(inputs)
-        plain = descriptor.language_model.generate(inputs_embeds=batch.inputs_embeds, pad_token_id=2, **options)
-        assert torch.equal(plain[0], together[index])
+        assert torch.equal(_plain_tokens(descriptor, inputs, **plain)[0], together[index])
+
+
+def test_sampled_texts_do_not_depend_on_what_is_shared(descriptor, features):
+    inputs = _inputs(descriptor, features)
+    options = {"max_new_tokens": 12, "do_sample": True, "top_k": 0, "eos_token_id": -1}
+    torch.manual_seed(3)
+    shared = descriptor.generate(inputs, **options)
+    torch.manual_seed(3)
+    plain = _plain_tokens(descriptor, inputs, suppress_tokens=descriptor.never_written, **options)
+    assert torch.equal(shared, plain)
+
+
+def test_generation_writes_no_placeholder_of_a_prompt(tokenizer, pictures):
+    torch.manual_seed(9)
+    model = OmgLlavaModel(tiny_config(tokenizer)).eval()
+    model.tokenizer = tokenizer
+    placeholders = torch.tensor([model.config.mark_token_id, model.config.region_token_id])
+    with torch.no_grad():  # one of the two is the likeliest token whatever the hidden state
+        head = model.language_model.lm_head.weight.zero_()
+        head[placeholders[0]] = torch.randn(head.shape[1])
+        head[placeholders[1]] = -head[placeholders[0]]
+    inputs = _inputs(model, model.encode_pictures(pictures))
+    length = {"max_new_tokens": 4, "eos_token_id": -1}
+    assert torch.isin(_plain_tokens(model, inputs, **length), placeholders).all()
+    for options in ({}, {"do_sample": True, "top_k": 0}, {"suppress_tokens": [0]}):
+        tokens = model.generate(inputs, **length, **options)
+        unwanted = torch.cat((placeholders, torch.tensor(options.get("suppress_tokens", []), dtype=torch.long)))
+        assert not torch.isin(tokens, unwanted).any()
 
 
 def test_texts_that_begin_differently_cannot_share_an_image(descriptor, features):
@@ -189,6 +228,9 @@ def test_fresh_adapters_change_nothing_and_can_be_switched_off_and_merged(tokeni
     model.merge_lora()
     torch.testing.assert_close(logits(), adapted, rtol=1e-4, atol=1e-4)
     assert not any("lora" in name for name, _ in model.named_parameters())
+    assert not hasattr(model.language_model, "peft_config")
+    model.add_lora()
+    torch.testing.assert_close(logits(), adapted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shard", ["50GB", "1MB"])

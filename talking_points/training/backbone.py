@@ -1,0 +1,79 @@
+"""The first half of the pretraining of a small vision path: the backbone learns alone what lies where.
+
+Most of what a vision path has to learn is in its backbone, and without the decoders a picture costs a third. Each of
+the coarser stages names the object and the part in every cell of one grid that is finer than the stage itself, as in
+sub-pixel convolution (Shi et al. 2016): a visual token, which is one cell of the coarsest stage, then knows what lies
+where within it. The heads are thrown away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.training.config import VisionConfig
+from talking_points.training.optimizers import MuonAdamW
+from talking_points.training.pictures import LabelledPictures, accuracy, label_loss, middles
+
+
+class DenseLabels(nn.Module):
+    """The loss of all stages that are at least as coarse as the second one, whose grid is the one that is named."""
+
+    def __init__(self, model: PointDescriptor, data: LabelledPictures) -> None:
+        super().__init__()
+        self.backbone = model.vision.backbone
+        self.data = data
+        self.labels = (int(data.part.max()) + 1, int(data.object.max()) + 1)
+        channels = model.config.vision_config.hidden_sizes[1:]
+        self.heads = nn.ModuleList(
+            nn.Conv2d(size, sum(self.labels) * 4**stage, 1) for stage, size in enumerate(channels)
+        )
+        processor = model.image_processor
+        self.register_buffer("mean", torch.tensor(processor.image_mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(processor.image_std).view(3, 1, 1))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, index: NDArray[np.intp], mirrored: NDArray[np.bool_]) -> tuple[Tensor, dict[str, float]]:
+        """Loss of some pictures, some of them mirrored, and the accuracies of the coarsest stage."""
+        flip = torch.from_numpy(mirrored)[:, None, None]
+        pixels = torch.from_numpy(self.data.pixels[index]).permute(0, 3, 1, 2).float() / 255
+        pixels = torch.where(flip[:, None], pixels.flip(-1), pixels)
+        regions = torch.from_numpy(self.data.regions[index]).long()
+        regions = torch.where(flip, regions.flip(-1), regions)
+        stages = self.backbone((pixels - self.mean) / self.std)[1:]
+        at_cells = middles(regions, stages[0].shape[-1])
+        parts, objects = self.data.part[at_cells], self.data.object[at_cells]
+        losses: list[Tensor] = []
+        for stage, (features, head) in enumerate(zip(stages, self.heads, strict=True)):
+            part, named = functional.pixel_shuffle(head(features), 2**stage).split(self.labels, 1)
+            losses += [label_loss(part, parts), label_loss(named, objects)]
+        measured = {"backbone part": accuracy(part, parts), "backbone object": accuracy(named, objects)}
+        return torch.stack(losses).sum(), measured
+
+
+def pretrain_backbone(
+    model: PointDescriptor, data: LabelledPictures, config: VisionConfig, random: np.random.Generator, seen: int
+) -> dict[str, float]:
+    """Train the backbone in place for ``config.backbone_steps`` steps on the first ``seen`` pictures.
+
+    Returns accuracies in percent on the others, or on all of them where there are no others.
+    """
+    task = DenseLabels(model, data)
+    model.requires_grad_(False)
+    model.vision.backbone.requires_grad_(True)
+    optimizer = MuonAdamW(task, [task.heads], config.backbone_learning_rate, config.backbone_steps)
+    size = min(config.backbone_batch_size, seen)
+    for _ in range(config.backbone_steps):
+        loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)
+        loss.backward()
+        optimizer.step()
+    held_out = np.arange(seen, len(data)) if seen < len(data) else np.arange(len(data))
+    with torch.no_grad():
+        batches = np.array_split(held_out, -(-len(held_out) // size))
+        measured = [task(batch, np.zeros(len(batch), bool))[1] for batch in batches]
+    return {name: float(np.nanmean([values[name] for values in measured])) for name in measured[0]}

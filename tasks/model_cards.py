@@ -1,0 +1,81 @@
+"""The cards of a run's two models: written when it is judged, rendered for the Hub when it is published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from talking_points.evaluation.retraining import Retraining
+from talking_points.publishing.model_card import Role, render_model_card
+from talking_points.training.config import TrainConfig
+from talking_points.training.stages import dataset_digest
+
+CARDS = "cards.json"
+"""What the cards of a run say, before it is put into words: the arguments of ``render_model_card``, by model."""
+
+_REPORTS: dict[Role, tuple[str, str]] = {
+    "descriptor": ("descriptor", "ground_truth"),
+    "localizer": ("ground_truth", "descriptor"),
+}
+"""The reports in each card, the main one first."""
+
+
+def write_model_cards(retraining: Retraining) -> None:
+    """Write ``README.md`` of both models of the run, from its configuration and its evaluation reports."""
+    cards = {role: _content(retraining, role) for role in _REPORTS}
+    (retraining.run / CARDS).write_text(json.dumps(cards, indent=1), encoding="utf-8")
+    for role, card in cards.items():
+        (retraining.run / role / "README.md").write_text(render_model_card(**card), encoding="utf-8")
+
+
+def hub_card(run: Path, role: Role, repo: str) -> str:
+    """The card of a model of a judged run as it stands in the repository ``repo``."""
+    cards = json.loads((run / CARDS).read_text(encoding="utf-8"))
+    return render_model_card(**cards[role], repo=repo)
+
+
+def _content(retraining: Retraining, role: Role) -> dict[str, Any]:
+    train = retraining.train
+    reports = [json.loads((retraining.evaluation / f"{name}.json").read_text()) for name in _REPORTS[role]]
+    for report in reports:
+        del report["predictions"]
+    dataset, revision = _dataset(train)
+    return {
+        "name": f"point-{role}-{train.preset}-{retraining.fingerprint}",
+        "role": role,
+        "config": _settings(train, role),
+        "reports": reports,
+        "dataset": dataset,
+        "dataset_revision": revision,
+        "base_model": _base_model(train),
+        "curves": (retraining.run / role / "curves.png").exists(),
+    }
+
+
+def _settings(train: TrainConfig, role: Role) -> dict[str, Any]:
+    """What the weights depend on, without the places of this machine."""
+    shared = {"preset", "image_size", "stem_stride", "vocabulary_size", "start_revision", "limit", "seed"}
+    settings = train.model_dump(mode="json", include=shared | {role})
+    if train.vision.steps:
+        settings["vision"] = train.vision.model_dump(mode="json") | {"sources": sorted(train.vision.sources)}
+    return settings
+
+
+def _dataset(train: TrainConfig) -> tuple[str, str | None]:
+    """Name and revision: of the Hub, or a built folder's own name and the digest of its rows."""
+    folder = Path(train.dataset)
+    if not folder.is_dir():
+        return train.dataset, train.revision
+    name = folder.name
+    if (folder / "manifest.json").is_file():
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        drawn = all(source.get("drawn") for source in manifest["sources"].values())
+        name = f"{manifest['name']}, built on drawn stand-ins for its sources," if drawn else manifest["name"]
+    return name, dataset_digest(train.dataset, None)
+
+
+def _base_model(train: TrainConfig) -> str:
+    if train.start is None:
+        return "random weights"
+    return f"the checkpoint {Path(train.start).name}" if Path(train.start).exists() else train.start

@@ -1,0 +1,31 @@
+"""Muon for matrices, AdamW for the rest."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from talking_points.training.optimizers import MuonAdamW
+
+
+def test_matrices_are_orthogonalised_and_everything_else_is_not() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {"body": nn.Linear(8, 8), "norm": nn.LayerNorm(8), "frozen": nn.Linear(8, 8), "head": nn.Linear(8, 3)}
+    )
+    model["frozen"].requires_grad_(False)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer = MuonAdamW(model, [model["head"]], 1e-2, steps=5)
+    hidden = model["norm"](model["body"](torch.randn(16, 8)))
+    model["head"](hidden).square().sum().backward()
+    optimizer.step()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    changes = {name: (value - before[name]).detach() for name, value in model.named_parameters()}
+    assert {name for name, change in changes.items() if change.any()} == {
+        "body.weight", "body.bias", "norm.weight", "norm.bias", "head.weight", "head.bias",
+    }  # fmt: skip
+    # AdamW moves every weight as far in its first step, Muon every direction (the norm leaves seven of eight).
+    size = changes["head.weight"].abs()
+    torch.testing.assert_close(size, size.mean().expand_as(size), rtol=0.05, atol=0)
+    directions = torch.linalg.svdvals(changes["body.weight"])
+    assert directions[0] < 2 * directions[6]
