@@ -18,12 +18,15 @@ from torch.nn import functional
 
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
+from talking_points.models.omg_llava.positions import box_positions
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW
 from talking_points.training.pictures import LabelledPictures, accuracy, label_loss, middles
 
 POINTS_PER_IMAGE = 16
+GRID = 32
+"""Places along each side of the frame that position codes are whitened over."""
 
 BOX_WEIGHT = 4.0
 """Of a mean distance in shares of the frame, beside cross-entropies: such distances are far below 1."""
@@ -154,6 +157,27 @@ def _points(regions: Tensor, random: np.random.Generator) -> tuple[Tensor, Tenso
     return torch.tensor(points).reshape(-1, 2), torch.tensor(owner, dtype=torch.long)
 
 
+@torch.no_grad()
+def spread_positions(model: PointDescriptor) -> None:
+    """Start the map of position codes so that it whitens them: components of equal spread over all places of a frame.
+
+    The code itself is nearly the same everywhere: most of its numbers are slow waves or speak of the box's size. A
+    language model that starts from nothing would hardly see the rest in the token that tells it where a point is.
+    """
+    config, layer = model.config, model.vision.pos_linear
+    places = torch.cartesian_prod(*(torch.linspace(0, 1, GRID),) * 2)
+    sides = torch.full_like(places, 2 * config.prompt_box_half_side / config.image_size)
+    codes = box_positions(torch.cat((places, sides), 1), config.decoder_size // 2).double()
+    middle = codes.mean(0)
+    _, sizes, directions = torch.linalg.svd(codes - middle, full_matrices=False)
+    spread = sizes[: layer.out_features] / len(codes) ** 0.5
+    # Beyond the precision of the code there is nothing but noise to be amplified.
+    scale = torch.where(spread > 1e-3 * spread[0], 1 / spread, 0)
+    weight = directions[: layer.out_features] * scale[:, None]
+    layer.weight.copy_(weight)
+    layer.bias.copy_(-weight @ middle)
+
+
 def pretrain_vision(
     model: PointDescriptor, data: LabelledPictures, config: VisionConfig, seed: int = 0
 ) -> dict[str, float]:
@@ -165,8 +189,7 @@ def pretrain_vision(
     random = np.random.default_rng(seed)
     seen = max(1, len(data) - len(data) // 20)
     backbone = pretrain_backbone(model, data, config, random, seen) if config.backbone_steps else {}
-    # A position code of a spread like that of the query beside it: the language model is given both as one token.
-    nn.init.orthogonal_(model.vision.pos_linear.weight)
+    spread_positions(model)
     tasks = PartTasks(model, data)
     model.requires_grad_(False)
     model.vision.requires_grad_(True)

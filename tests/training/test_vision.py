@@ -17,7 +17,7 @@ from talking_points.training.backbone import DenseLabels, pretrain_backbone
 from talking_points.training.config import VisionConfig
 from talking_points.training.pictures import LabelledPictures, labelled_pictures
 from talking_points.training.start import save_vision
-from talking_points.training.vision import pretrain_vision
+from talking_points.training.vision import pretrain_vision, spread_positions
 from tests.training.conftest import small
 
 
@@ -96,6 +96,19 @@ def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not() -> None:
         loss = task(np.arange(2), everything)[0]
         task.data = mirrored
         torch.testing.assert_close(task(np.arange(2), nothing)[0], loss)
+
+
+def test_positions_start_as_different_as_the_places_are() -> None:
+    model = small(PointDescriptor)
+    spread_positions(model)
+    size = model.config.image_size
+    places = torch.rand(400, 2, generator=torch.Generator().manual_seed(0)) * size
+    _, positions = model.vision.prompt_queries(places, (size, size))
+    spread = positions.std(0)
+    seen = spread > 1e-3
+    assert seen.sum() >= 8
+    assert 0.6 < spread[seen].mean() < 1.6
+    assert positions.mean(0).abs().max() < 0.6
 
 
 @pytest.mark.slow
