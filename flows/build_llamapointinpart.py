@@ -23,6 +23,7 @@ from tasks.assemble import assemble, assembly_settings
 from tasks.build_folder import build_folder
 from tasks.candidates import candidates
 from tasks.caption import local_caption, object_caption
+from tasks.figures import show_figures
 from tasks.index import index
 from tasks.merge import generate, refine_task, verify_task
 from tasks.orders import Orders
@@ -82,6 +83,7 @@ def build_llamapointinpart(
         dataset = _complete(
             stages.run(assemble, [orders.assemble(everything, assembly_settings(settings, roots))]), progress
         )[0]
+        show_figures(storage)
     if settings.publish.repo:
         publish_dataset(settings.output, settings.publish.model_dump(mode="json"))
     return summary(settings, dataset, progress)

@@ -47,8 +47,9 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     dataset, roots = drawn_dataset(output, "standard", images)
     config = learn_config(output, dataset, roots, quick, overrides)
 
-    # The vision path first; then two processes with one thread each, which two cores serve better than two threads.
-    results = [pretrained_vision(config.model_copy(update={"threads": 2}))]
+    # Two processes with one thread each, which two cores serve better than two threads. What never sees an image can
+    # be trained beside the vision path that all others start from.
+    results = in_parallel([(pretrained_vision, config, "vision"), blind_job(config)])
     results += in_parallel(jobs(config, quick))
     seeds = (0,) if quick else (0, 1, 2)
     adapting: list[Job] = [
@@ -108,13 +109,16 @@ def learn_config(
     return load_config(TrainConfig, "configs/train/learn.yaml", [*given, *overrides])
 
 
+def blind_job(config: TrainConfig) -> Job:
+    """The control that reads the text alone."""
+    return trained_localizer, _with(config, "localizer", blind=True), "text-only"
+
+
 def jobs(config: TrainConfig, quick: bool) -> list[Job]:
-    """The supervised trainings: the models, their judges and controls, and in a full run the ablations."""
-    blind = _with(config, "localizer", blind=True)
+    """The supervised trainings of what sees: the models, two judges, and in a full run the ablations."""
     found: list[Job] = [
         (trained_localizer, config, "localizer"),
         (trained_descriptor, config, "descriptor"),
-        (trained_localizer, blind, "text-only"),
         (trained_localizer, config.model_copy(update={"seed": config.seed + 1}), "judge-b"),
     ]
     if quick:

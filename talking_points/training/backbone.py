@@ -57,22 +57,26 @@ class DenseLabels(nn.Module):
 
 
 def pretrain_backbone(
-    model: PointDescriptor, data: LabelledPictures, config: VisionConfig, random: np.random.Generator, seen: int
+    model: PointDescriptor,
+    data: LabelledPictures,
+    config: VisionConfig,
+    random: np.random.Generator,
+    seen: NDArray[np.intp],
+    held_out: NDArray[np.intp],
 ) -> dict[str, float]:
-    """Train the backbone in place for ``config.backbone_steps`` steps on the first ``seen`` pictures.
+    """Train the backbone in place for ``config.backbone_steps`` steps on the pictures ``seen``, given by number.
 
-    Returns accuracies in percent on the others, or on all of them where there are no others.
+    Returns accuracies in percent on the pictures ``held_out``.
     """
     task = DenseLabels(model, data)
     model.requires_grad_(False)
     model.vision.backbone.requires_grad_(True)
     optimizer = MuonAdamW(task, [task.heads], config.backbone_learning_rate, config.backbone_steps)
-    size = min(config.backbone_batch_size, seen)
+    size = min(config.backbone_batch_size, len(seen))
     for _ in range(config.backbone_steps):
         loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)
         loss.backward()
         optimizer.step()
-    held_out = np.arange(seen, len(data)) if seen < len(data) else np.arange(len(data))
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // size))
         measured = [task(batch, np.zeros(len(batch), bool))[1] for batch in batches]

@@ -49,8 +49,8 @@ _SECTIONS = {
 """The sections of the configuration that a stage depends on."""
 
 
-def pretrained_vision(config: TrainConfig) -> dict[str, Any]:
-    """Pretrain the vision path that localizer and descriptor start from: ``output/vision/vision.safetensors``."""
+def pretrained_vision(config: TrainConfig, name: str = "vision") -> dict[str, Any]:
+    """Pretrain the vision path that localizer and descriptor start from: ``output/<name>/vision.safetensors``."""
 
     def work(folder: Path) -> dict[str, float]:
         train = _points(config, "train", config.descriptor.text)
@@ -61,7 +61,7 @@ def pretrained_vision(config: TrainConfig) -> dict[str, Any]:
         save_vision(model, folder / "vision.safetensors")
         return found
 
-    return _once(config, "vision", "vision", work)
+    return _once(config, name, "vision", work)
 
 
 def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[ImageRecord]:
@@ -85,7 +85,9 @@ def trained_localizer(config: TrainConfig, name: str = "localizer") -> dict[str,
         train = _points(config, "train", config.localizer.text)
         held_out = _points(config, "test", config.localizer.text)
         texts = [example.text for example in train.examples]
-        model = start_model(PointLocalizer, config, config.localizer, texts, _vision(config))
+        # A localizer that never sees an image needs no vision path.
+        vision = None if config.localizer.blind else _vision(config)
+        model = start_model(PointLocalizer, config, config.localizer, texts, vision)
         return train_localizer(model, train, held_out, config.localizer, config.features, folder, config.seed)
 
     return _once(config, name, "localizer", work)

@@ -183,12 +183,13 @@ def pretrain_vision(
 ) -> dict[str, float]:
     """Train the model's vision path in place: its backbone first, then all of it for ``config.steps`` steps.
 
-    Returns accuracies in percent and errors in shares of the frame (of the range, for colours) on the last twentieth
-    of the pictures, which are not trained on.
+    Returns accuracies in percent and errors in shares of the frame (of the range, for colours) on a twentieth of the
+    pictures, which is not trained on; on all of them where they are fewer than 20.
     """
     random = np.random.default_rng(seed)
-    seen = max(1, len(data) - len(data) // 20)
-    backbone = pretrain_backbone(model, data, config, random, seen) if config.backbone_steps else {}
+    order = random.permutation(len(data))
+    held_out, seen = (order[: len(data) // 20], order[len(data) // 20 :]) if len(data) >= 20 else (order, order)
+    backbone = pretrain_backbone(model, data, config, random, seen, held_out) if config.backbone_steps else {}
     spread_positions(model)
     tasks = PartTasks(model, data)
     model.requires_grad_(False)
@@ -197,13 +198,12 @@ def pretrain_vision(
     optimizer = MuonAdamW(tasks, heads, config.learning_rate, config.steps)
     tasks.train()
     for _ in range(config.steps):
-        index = random.choice(seen, size=min(config.batch_size, seen), replace=False)
+        index = random.choice(seen, size=min(config.batch_size, len(seen)), replace=False)
         loss, _ = tasks(index, random)
         loss.backward()
         optimizer.step()
     model.eval().vision.requires_grad_(False)
     with torch.no_grad():
-        held_out = np.arange(seen, len(data)) if seen < len(data) else np.arange(len(data))
         batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))
         measured = [tasks(batch, random)[1] for batch in batches]
     return backbone | {name: float(np.nanmean([values[name] for values in measured])) for name in measured[0]}

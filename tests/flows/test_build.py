@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tasks.shards import Manifest
 from tasks.storage import Storage
 from tasks.text_shards import read_texts
 from tests.flows.building import SOURCES, build, data_digests, made
+from tests.prefect_records import prefect_records
 
 pytestmark = pytest.mark.usefixtures("orchestrator")
 
@@ -93,6 +97,15 @@ def test_the_folder_says_how_it_was_made(built: Path) -> None:
     assert str(manifest["rows"]["train"]) in card
     for figure in manifest["figures"]:
         assert (built / figure).stat().st_size > 1000
+
+
+def test_the_figures_are_on_the_page_of_the_run(built: Path) -> None:
+    artifacts = json.loads(prefect_records()["artifacts"])
+    pages = [entry["data"] for entry in artifacts if entry["key"] == "dataset-figures" and str(built) in entry["data"]]
+    for name in ("acceptance", "composition", "examples", "lengths"):
+        shown = re.search(rf"!\[{name}\]\(data:image/webp;base64,([^)]+)\)", pages[0])
+        assert shown
+        assert Image.open(io.BytesIO(base64.b64decode(shown[1]))).width > 300
 
 
 def test_a_second_run_makes_nothing(copy: Path, drawn: dict[str, Path]) -> None:

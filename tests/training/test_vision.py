@@ -82,7 +82,7 @@ def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not() -> None:
     model = small(PointDescriptor)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     config = VisionConfig(backbone_steps=60, backbone_batch_size=8)
-    found = pretrain_backbone(model, squares(), config, np.random.default_rng(0), seen=20)
+    found = pretrain_backbone(model, squares(), config, np.random.default_rng(0), np.arange(20), np.arange(20, 24))
     assert found["backbone part"] > 60
     assert found["backbone object"] > 80
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -114,7 +114,7 @@ def test_positions_start_as_different_as_the_places_are() -> None:
 @pytest.mark.slow
 def test_it_learns_what_lies_where() -> None:
     found = pretrain_vision(
-        small(PointDescriptor), squares(), VisionConfig(steps=100, batch_size=4, learning_rate=3e-3)
+        small(PointDescriptor), squares(120), VisionConfig(steps=120, batch_size=4, learning_rate=3e-3)
     )
     assert found["pixel part"] > 80
     assert found["point part"] > 80

@@ -1,0 +1,28 @@
+"""The dataset's figures on the page of its run, where people look before they look for files."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+from prefect.artifacts import create_markdown_artifact
+
+from tasks.storage import Storage
+
+WIDTH = 900
+"""Pixels of a figure on the page; the files have more."""
+
+
+def show_figures(storage: Storage) -> None:
+    """Leave the figures of the finished dataset as the artifact ``dataset-figures``, small pictures inside Markdown."""
+    shown = []
+    for name in sorted(storage.names("figures")):
+        if name.endswith(".png"):
+            picture = Image.open(io.BytesIO(storage.read_bytes(f"figures/{name}"))).convert("RGB")
+            picture.thumbnail((WIDTH, 10 * WIDTH))
+            content = io.BytesIO()
+            picture.save(content, "WEBP", quality=80)
+            encoded = base64.b64encode(content.getvalue()).decode()
+            shown.append(f"![{name.removesuffix('.png')}](data:image/webp;base64,{encoded})")
+    create_markdown_artifact(key="dataset-figures", markdown="\n\n".join([f"# {storage.root}", *shown]))
