@@ -123,13 +123,16 @@ def jobs(config: TrainConfig, quick: bool) -> list[Job]:
     ]
     if quick:
         return found
-    frozen = _with(config, "localizer", model={"train_language_model": False, "train_vocabulary": False})
-    plain = _with(config, "descriptor", model={"keypoint_mask": "predicted"})
+    frozen = _with_model(config, "localizer", train_language_model=False, train_vocabulary=False)
+    plain = _with_model(config, "descriptor", keypoint_mask="predicted")
+    # Without a point there is little to learn: a third of the steps reach it.
+    steps = config.descriptor.max_steps or 3
+    nowhere = _with(plain, "descriptor", withhold_points=True, max_steps=steps // 3)
     return [
         *found,
         (trained_localizer, frozen, "frozen-lm"),
         (trained_descriptor, plain, "no-gaussian"),
-        (trained_descriptor, _with(plain, "descriptor", withhold_points=True), "no-location"),
+        (trained_descriptor, nowhere, "no-location"),
     ]
 
 
@@ -205,6 +208,11 @@ def table(report: dict[str, Any]) -> str:
 def _with(config: TrainConfig, section: str, **fields: Any) -> TrainConfig:
     """The configuration with other fields in one section."""
     return config.model_copy(update={section: getattr(config, section).model_copy(update=fields)})
+
+
+def _with_model(config: TrainConfig, section: str, **choices: Any) -> TrainConfig:
+    """The configuration with other choices for the model of one section, beside those that it has."""
+    return _with(config, section, model={**getattr(config, section).model, **choices})
 
 
 def _colours(described: dict[str, Any]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
 
 import pyarrow as pa
 
@@ -42,7 +41,7 @@ def run_candidates(order: Order) -> Manifest:
         skipped += reasons
         if not found:
             writer.reject(row, "no_keypoint", ", ".join(f"{reason}: {n}" for reason, n in sorted(reasons.items())))
-    table = pa.Table.from_pylist([asdict(candidate) for candidate in rows], schema=CANDIDATE_SCHEMA)
+    table = pa.Table.from_pylist([vars(candidate) for candidate in rows], schema=CANDIDATE_SCHEMA)
     return writer.commit(table, {"skipped": dict(skipped + source.skipped)})
 
 

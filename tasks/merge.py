@@ -7,7 +7,7 @@ Refining goes back and forth with the verifier: what fails is written again with
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -123,7 +123,7 @@ def run_verify(order: Order) -> Manifest:
         verdict = verify(texts["description"][row.id], row, checks)
         if verdict.accepted:
             flags = sorted({*row.flags, *verdict.flags})
-            finished.append(asdict(row) | {name: column[row.id] for name, column in texts.items()} | {"flags": flags})
+            finished.append(vars(row) | {name: column[row.id] for name, column in texts.items()} | {"flags": flags})
         else:
             error = _rejection(verdict)
             writer.reject(row.__dict__, error.reason, error.detail, texts["description"][row.id])

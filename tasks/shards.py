@@ -17,6 +17,7 @@ from typing import Any, NotRequired, TypedDict
 import pyarrow as pa
 from prefect import Task, task
 
+from talking_points.allocator import keep_freed_memory
 from talking_points.config import fingerprint
 from tasks.storage import Storage
 
@@ -130,6 +131,7 @@ def shard_task(stage: str) -> Callable[[Callable[[Order], Manifest]], Task[[Orde
     def decorate(run: Callable[[Order], Manifest]) -> Task[[Order], Manifest]:
         @wraps(run)
         def run_and_seal(order: Order) -> Manifest:
+            keep_freed_memory()
             return sealed(run(order))
 
         return as_task(run_and_seal)

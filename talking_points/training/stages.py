@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from talking_points.allocator import keep_freed_memory
 from talking_points.config import ConfigError, changed_fields, fingerprint
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -158,6 +159,7 @@ def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict
     (folder / STARTED).write_text(json.dumps(settings, indent=1))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()
     wall, cpu = time.monotonic(), time.process_time()
     metrics = work(folder)
     result = {
