@@ -7,10 +7,12 @@ adapts the descriptor on animals that it never saw, and writes ``report.json``. 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,9 +140,18 @@ def jobs(config: TrainConfig, quick: bool) -> list[Job]:
 
 def in_parallel(work: list[Job], processes: int = 2) -> list[dict[str, Any]]:
     """Run stages side by side, each in a process of its own."""
-    with ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=1) as pool:
+    os.environ["TQDM_DISABLE"] = "1"
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_quiet, max_tasks_per_child=1) as pool:
         waiting = [pool.submit(stage, config, name) for stage, config, name in work]
+        for done in as_completed(waiting):
+            result = done.result()
+            print(f"{result['stage']:<12} {result['seconds']:.0f} s{' (made before)' if result['reused'] else ''}")
         return [future.result() for future in waiting]
+
+
+def _quiet() -> None:
+    # What several processes write would be mixed up; values and curves are in the stages' folders.
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def measured(config: TrainConfig, quick: bool, seeds: Iterable[int]) -> dict[str, Any]:

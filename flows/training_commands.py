@@ -46,6 +46,16 @@ def retrain_and_evaluate(
     _run("retrain_and_evaluate", config, overrides, verbose)
 
 
+@app.command("restore-champion")
+def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: Overrides = None) -> None:
+    """Make the champion before the current one the champion again; prints which run that is."""
+    with exit_codes():
+        with needs_extra("train"):
+            from talking_points.evaluation.retraining import RetrainConfig, restore_previous
+        restored = restore_previous(load_config(RetrainConfig, config, overrides or []).folder)
+    print(json.dumps(restored))
+
+
 def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> None:
     """Run the flow ``name`` of the module ``flows.<name>``; the last line on stdout is its result as JSON."""
     from flows.server import claim_port, orchestrator

@@ -14,6 +14,7 @@ FLOORS = ("talking_points", "tasks", "flows")
 ROOMS = (
     "records",
     "config",
+    "allocator",
     "sources",
     "candidates",
     "descriptions",

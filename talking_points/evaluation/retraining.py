@@ -69,6 +69,21 @@ class RetrainConfig(Section):
     publish: PublishModelsConfig = PublishModelsConfig()
 
 
+def champion_of(folder: Path) -> dict[str, Any] | None:
+    """The entry of the champion in a folder of runs, or None before the first run."""
+    path = folder / "champion.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def restore_previous(folder: Path) -> dict[str, Any]:
+    """Make the champion before the current one the champion again; raises ``ConfigError`` when there is none."""
+    champion = champion_of(folder)
+    if champion is None or champion["previous"] is None:
+        raise ConfigError(f"{folder} has no earlier champion to go back to: expected the folder of the runs")
+    _replace(folder / "champion.json", json.dumps(champion["previous"], indent=1))
+    return champion["previous"]
+
+
 class Retraining:
     """One run of champion against challenger in a folder.
 
@@ -92,8 +107,7 @@ class Retraining:
     @property
     def champion(self) -> dict[str, Any] | None:
         """The champion's entry, or None before the first run."""
-        path = self.folder / "champion.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return champion_of(self.folder)
 
     def finished(self) -> dict[str, Any] | None:
         """The history's entry of this very data, configuration and code: there is nothing to do."""
@@ -136,14 +150,6 @@ class Retraining:
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self._draw_history()
-
-    def restore_previous(self) -> dict[str, Any]:
-        """Make the champion before the current one the champion again."""
-        champion = self.champion
-        if champion is None or champion["previous"] is None:
-            raise ValueError(f"{self.folder} has no earlier champion to go back to")
-        _replace(self.folder / "champion.json", json.dumps(champion["previous"], indent=1))
-        return champion["previous"]
 
     @property
     def _opponent(self) -> dict[str, Any] | None:

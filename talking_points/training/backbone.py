@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.utils.logging import tqdm
 
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.training.config import VisionConfig
@@ -73,7 +74,7 @@ def pretrain_backbone(
     model.vision.backbone.requires_grad_(True)
     optimizer = MuonAdamW(task, [task.heads], config.backbone_learning_rate, config.backbone_steps)
     size = min(config.backbone_batch_size, len(seen))
-    for _ in range(config.backbone_steps):
+    for _ in tqdm(range(config.backbone_steps), "backbone", disable=None):
         loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)
         loss.backward()
         optimizer.step()

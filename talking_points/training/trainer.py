@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: b
         logging_nan_inf_filter=False,
         report_to=["tensorboard"],
         remove_unused_columns=False,
-        disable_tqdm=True,
+        disable_tqdm=not sys.stderr.isatty(),
         use_cpu=not torch.cuda.is_available(),
     )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.utils.logging import tqdm
 
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
@@ -197,7 +198,7 @@ def pretrain_vision(
     heads = (tasks.pixel_head, tasks.token_head, tasks.point_head, tasks.query_head)
     optimizer = MuonAdamW(tasks, heads, config.learning_rate, config.steps)
     tasks.train()
-    for _ in range(config.steps):
+    for _ in tqdm(range(config.steps), "vision path", disable=None):
         index = random.choice(seen, size=min(config.batch_size, len(seen)), replace=False)
         loss, _ = tasks(index, random)
         loss.backward()

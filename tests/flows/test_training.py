@@ -12,7 +12,7 @@ import yaml
 
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.config import EvaluateConfig
-from talking_points.evaluation.retraining import RetrainConfig, Retraining
+from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.training.config import TrainConfig
 from tests.flows.building import build
 from tests.prefect_records import prefect_api, prefect_records
@@ -138,8 +138,8 @@ def test_a_challenger_is_promoted_only_when_better(retrained: Retrained) -> None
             assert f"| descriptor | {entry['points']} | {entry['mpck']:.1f} | {low} to {high} |" in card
             assert str(folder) not in card
     if not better:
-        with pytest.raises(ValueError, match="earlier champion"):
-            retraining.restore_previous()
+        with pytest.raises(ConfigError, match="earlier champion"):
+            restore_previous(folder)
 
 
 FLOW = """

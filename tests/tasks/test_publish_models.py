@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from talking_points.config import ConfigError, load_config
-from talking_points.evaluation.retraining import RetrainConfig, Retraining
+from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.publishing.hub import PublishError
 from talking_points.training.config import TrainConfig
 from tasks.evaluate import judge
@@ -131,7 +131,7 @@ def test_the_champion_is_published_and_a_challenger_that_lost_is_not(reached: Lo
     publish_champion.fn(better)
     assert set(reached.repository("org/localizer", "model").tags) == {first.fingerprint, better.fingerprint}
     assert weights_on(reached, "org/localizer") == digest(weights(3, "localizer"))
-    better.restore_previous()
+    restore_previous(better.folder)
     publish_champion.fn(better)
     assert weights_on(reached, "org/localizer") == digest(weights(1, "localizer"))
 
