@@ -16,6 +16,7 @@ from transformers import Cache, DynamicCache, LlamaForCausalLM, PreTrainedModel,
 from transformers import initialization as init
 from transformers.utils import cached_file
 
+from talking_points.models.omg_llava.cache import growing_cache
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
 from talking_points.models.omg_llava.features import VisionFeatures
@@ -326,7 +327,7 @@ class OmgLlavaModel(PreTrainedModel):
         return self.language_model.generate(
             inputs_embeds=embeds,
             attention_mask=mask.long(),
-            past_key_values=cache,
+            past_key_values=growing_cache(cache),
             suppress_tokens=sorted(suppressed) or None,
             **{
                 "bos_token_id": text.bos_token_id,
