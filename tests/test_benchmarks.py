@@ -1,0 +1,34 @@
+"""Every benchmark runs as its own page says, here at its smallest size."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+SMALLEST = {
+    "backends": ["--rows", "4", "--tokens", "2"],
+    "candidates": ["--images", "2", "--plain-images", "2"],
+    "omg_llava": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "2"],
+    "overhead": ["--images", "2"],
+    "resume": ["--images", "2"],
+    "training": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "4"],
+}
+
+
+def test_all_are_tried() -> None:
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} == set(SMALLEST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_ends_with_a_figure(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *SMALLEST[name]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"\d", done.stdout.splitlines()[-1])
