@@ -19,6 +19,8 @@ from pathlib import Path
 from talking_points.records import SOURCES
 from talking_points.sources.drawn import draw_sample
 
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "build" / "rules.yaml"
+
 
 def main() -> None:
     """Print one line of JSON: seconds of the full and the resumed build, outside and inside, and their ratios."""
@@ -30,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         roots = draw_sample(folder / "sample", arguments.images, 0, workers=arguments.workers)
-        command = [sys.executable, "-m", "flows.cli", "build", "--config", "configs/build/rules.yaml"]
+        command = [sys.executable, "-m", "flows.cli", "build", "--config", str(CONFIG)]
         settings = [f"output={folder / 'out'}", f"workers={arguments.workers}"]
         settings += [f"sources.{name}.root={root}" for name, root in roots.items() if name in SOURCES]
         command += [word for setting in settings for word in ("--set", setting)]

@@ -1,0 +1,60 @@
+"""``make learn`` in miniature: every stage, both controls, all ablations, the figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SETTINGS = {
+    "image_size": 64,
+    "vision.backbone_steps": 2,
+    "vision.steps": 2,
+    "adapt.max_steps": 2,
+    "adapt.batch_size": 2,
+    "adapt.save_steps": 1,
+    "adapt.max_new_tokens": 8,
+    "ap10k.limit": 6,
+    **{
+        f"{stage}.{name}": value
+        for stage in ("localizer", "descriptor")
+        for name, value in {"max_steps": 3, "batch_size": 4, "eval_points": 4, "save_steps": 2, "eval_steps": 2}.items()
+    },
+}
+
+FIGURES = {
+    "localizer_gt", "text_only", "shuffled_images", "centre", "descriptor", "grpo", "frozen_lm", "no_gaussian",
+    "no_location", "zero_shot", "in_domain", "hard",
+}  # fmt: skip
+
+
+def learn(output: Path) -> tuple[dict, str]:
+    command = [sys.executable, "-m", "flows.learn", "--output", str(output), "--images", "16"]
+    for name, value in SETTINGS.items():
+        command += ["--set", f"{name}={value}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((output / "report.json").read_text()), done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_from_nothing_to_figures(tmp_path: Path) -> None:
+    report, printed = learn(tmp_path / "learn")
+    assert set(report) >= FIGURES
+    assert 0 <= report["localizer_gt"] <= 100
+    assert report["details"]["no_gaussian"]["words"].keys() == report["details"]["descriptor"]["words"].keys()
+    seeds = {"adapted-0", "adapted-1", "adapted-2"}
+    stages = {"vision", "text-only", "localizer", "descriptor", "judge-b", "frozen-lm", "no-gaussian", "no-location"}
+    assert set(report["stages"]) == stages | seeds
+    assert "| localizer_gt |" in printed
+    assert printed.splitlines()[-1] == str(tmp_path / "learn" / "report.json")
+    started = json.loads((tmp_path / "learn" / "train" / "no-gaussian" / "started.json").read_text())
+    assert started["descriptor"]["model"] == {"keypoint_tokens": 2, "keypoint_mask": "predicted"}
