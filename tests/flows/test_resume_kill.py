@@ -62,7 +62,7 @@ def test_thirty_kills_lose_nothing_repeat_nothing_and_change_nothing(
 ) -> None:
     from talking_points.sources.drawn import draw_sample
 
-    roots = draw_sample(tmp_path_factory.mktemp("forty"), 40, 3, workers=2)
+    roots = draw_sample(tmp_path_factory.mktemp("images"), 60, 3, workers=2)
     draw = random.Random(SEED)
     kills: list[float] = []
     with serving(FaultServer(delay=0.03)) as model:
