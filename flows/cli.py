@@ -60,7 +60,9 @@ def draw_sample_command(
     folder: Annotated[Path, typer.Argument(help="where the drawn datasets go")],
     images: Annotated[int, typer.Option(help="images per source", min=1)] = 60,
     seed: int = 0,
-    variant: Annotated[str, typer.Option(help="standard, or hard: several like objects per image")] = "standard",
+    variant: Annotated[
+        str, typer.Option(help="standard, hard: several like objects, or plain: few classes, any size")
+    ] = "standard",
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Draw part-annotated sample sources in the layouts of the real datasets."""

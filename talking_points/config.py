@@ -60,6 +60,9 @@ class KeypointConfig(Section):
     sigma: float = Field(default=1.6, gt=0)
     min_part_area: int = Field(default=64, ge=1, description="pixels; smaller parts get no keypoint")
     border_margin: int = Field(default=4, ge=0, description="pixels between a keypoint and the image border")
+    places: Literal["fine", "coarse"] = Field(
+        default="fine", description="words for places: coarse names one of three cells per axis, fine also how far"
+    )
 
 
 class SamplingConfig(Section):

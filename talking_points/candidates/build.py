@@ -40,7 +40,8 @@ def build_candidates(
         return [], reasons
     phash = perceptual_hash(record.pixels)
     instances = _instances(record)
-    return [_candidate(record, point, instances, image_sha256, phash) for point in points], reasons
+    coarse = config.places == "coarse"
+    return [_candidate(record, point, instances, image_sha256, phash, coarse) for point in points], reasons
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> int:
@@ -64,7 +65,12 @@ def _instances(record: ImageRecord) -> list[_Instance]:
 
 
 def _candidate(
-    record: ImageRecord, point: PointInPart, instances: list[_Instance], image_sha256: str, phash: int
+    record: ImageRecord,
+    point: PointInPart,
+    instances: list[_Instance],
+    image_sha256: str,
+    phash: int,
+    coarse: bool,
 ) -> Candidate:
     annotated: AnnotatedObject = record.objects[point.object_index]
     part = annotated.parts[point.part_index]
@@ -97,9 +103,9 @@ def _candidate(
         sift_response=point.response,
         sift_size=point.size,
         sift_angle=point.angle,
-        object_location=object_location(object_box, record.width, record.height),
-        part_location=part_location(part_box, object_box, annotated.name),
-        point_location=point_location((point.x, point.y), part_box),
+        object_location=object_location(object_box, record.width, record.height, coarse=coarse),
+        part_location=part_location(part_box, object_box, annotated.name, coarse=coarse),
+        point_location=point_location((point.x, point.y), part_box, coarse=coarse),
         flags=tuple(flag for flag, raised in flags if raised),
     )
 

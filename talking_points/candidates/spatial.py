@@ -24,6 +24,8 @@ magnitude, so mirroring the image exchanges left and right and nothing else, at 
     above CELL, up to EDGE           toward the left                  left
     above EDGE                       close to the left edge           left
 
+With ``coarse`` words only the cell of the grid is said: "in the center", "toward the left", "toward the upper right".
+
 A box is also "close to" an edge if it lies in an outer cell and its gap to that edge is below GAP of the frame.
 A box that takes at least SPAN of the frame along an axis "spans" it instead.
 
@@ -76,26 +78,26 @@ _CORNERS = {-1: "upper", 1: "lower"}
 _IRREGULAR_PLURALS = {"person": "people", "shelf": "shelves", "sheep": "sheep", "fish": "fish"}
 
 
-def object_location(box: Box, width: int, height: int) -> str:
+def object_location(box: Box, width: int, height: int, *, coarse: bool = False) -> str:
     """Where an object's box lies in its image of ``width`` x ``height`` pixels: a verb phrase."""
-    horizontal, vertical = _axes(box, (0, 0, width, height))
+    horizontal, vertical = _axes(box, (0, 0, width, height), coarse)
     if _SPANS in (horizontal[0], vertical[0]):
         return f"spans {_extent(horizontal, vertical, 'image')}"
     return f"is {_place(horizontal, vertical, ' of the image')}"
 
 
-def part_location(part_box: Box, object_box: Box, object_name: str) -> str:
+def part_location(part_box: Box, object_box: Box, object_name: str, *, coarse: bool = False) -> str:
     """Where a part's box lies in its object's box: an adverbial phrase that names the object."""
-    horizontal, vertical = _axes(part_box, object_box)
+    horizontal, vertical = _axes(part_box, object_box, coarse)
     if _SPANS in (horizontal[0], vertical[0]):
         return f"spanning {_extent(horizontal, vertical, object_name)}"
     return _place(horizontal, vertical, f" of the {object_name}")
 
 
-def point_location(point: tuple[float, float], part_box: Box) -> str:
+def point_location(point: tuple[float, float], part_box: Box, *, coarse: bool = False) -> str:
     """Where a point lies in its part's box: an adverbial phrase. ``point``: pixels, integers are pixel centers."""
     x, y = point
-    return _place(*_axes((x + 0.5, y + 0.5, 0.0, 0.0), part_box))
+    return _place(*_axes((x + 0.5, y + 0.5, 0.0, 0.0), part_box, coarse))
 
 
 def instance_phrase(index: int, count: int, name: str) -> str:
@@ -151,8 +153,17 @@ Position = tuple[int, int]
 """Degree (``_CENTERED`` to ``_SPANS``) and side (-1 left or top, 1 right or bottom) along one axis."""
 
 
-def _axes(box: Box, frame: Box) -> tuple[Position, Position]:
-    return _axis(box[0], box[2], frame[0], frame[2]), _axis(box[1], box[3], frame[1], frame[3])
+_CELLS = {_SLIGHT: _CENTERED, _EDGE: _OUTER}
+
+
+def _axes(box: Box, frame: Box, coarse: bool) -> tuple[Position, Position]:
+    horizontal, vertical = _axis(box[0], box[2], frame[0], frame[2]), _axis(box[1], box[3], frame[1], frame[3])
+    return (_cell(horizontal), _cell(vertical)) if coarse else (horizontal, vertical)
+
+
+def _cell(position: Position) -> Position:
+    degree, side = position
+    return _CELLS.get(degree, degree), side
 
 
 def _axis(start: float, extent: float, frame_start: float, frame_extent: float) -> Position:

@@ -18,7 +18,17 @@ from transformers.utils.logging import tqdm
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW
-from talking_points.training.pictures import LabelledPictures, accuracy, label_loss, middles
+from talking_points.training.pictures import (
+    BOX_WEIGHT,
+    LabelledPictures,
+    accuracy,
+    box_errors,
+    cell_middles,
+    label_loss,
+    main_regions,
+    middles,
+    mirrored_boxes,
+)
 
 
 class DenseLabels(nn.Module):
@@ -33,6 +43,8 @@ class DenseLabels(nn.Module):
         self.heads = nn.ModuleList(
             nn.Conv2d(size, sum(self.labels) * 4**stage, 1) for stage, size in enumerate(channels)
         )
+        self.box_head = nn.Linear(channels[-1], 16)
+        self.boxes = torch.stack((data.boxes, mirrored_boxes(data.boxes)))
         processor = model.image_processor
         self.register_buffer("mean", torch.tensor(processor.image_mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(processor.image_std).view(3, 1, 1))
@@ -53,7 +65,16 @@ class DenseLabels(nn.Module):
         for stage, (features, head) in enumerate(zip(stages, self.heads, strict=True)):
             part, named = functional.pixel_shuffle(head(features), 2**stage).split(self.labels, 1)
             losses += [label_loss(part, parts), label_loss(named, objects)]
+        cells = stages[-1].shape[-1]
+        place = cell_middles(cells).repeat(len(index), 1)
+        region = main_regions(at_cells, cells).flatten(1)
+        box = self.box_head(stages[-1].flatten(2).mT)
+        # Regions of mirrored pictures are rows of the second half of the table.
+        row = torch.where(flip[:, 0] & (region > 0), region + len(self.data.boxes), region).flatten()
+        errors = box_errors(box.flatten(0, 1), place, self.boxes.flatten(0, 1), row)
+        losses.append(BOX_WEIGHT * errors.abs().mean())
         measured = {"backbone part": accuracy(part, parts), "backbone object": accuracy(named, objects)}
+        measured["backbone box"] = float(errors.detach().abs().mean())
         return torch.stack(losses).sum(), measured
 
 
@@ -72,7 +93,7 @@ def pretrain_backbone(
     task = DenseLabels(model, data)
     model.requires_grad_(False)
     model.vision.backbone.requires_grad_(True)
-    optimizer = MuonAdamW(task, [task.heads], config.backbone_learning_rate, config.backbone_steps)
+    optimizer = MuonAdamW(task, [task.heads, task.box_head], config.backbone_learning_rate, config.backbone_steps)
     size = min(config.backbone_batch_size, len(seen))
     for _ in tqdm(range(config.backbone_steps), "backbone", disable=None):
         loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)

@@ -19,6 +19,9 @@ from talking_points.records import Box, ImageRecord
 BACKGROUND_WEIGHT = 0.1
 """Of cells and queries without an object (Mask2Former)."""
 
+BOX_WEIGHT = 4.0
+"""Of a mean distance in shares of the frame, beside cross-entropies: such distances are far below 1."""
+
 
 @dataclass(frozen=True)
 class LabelledPictures:
@@ -92,3 +95,50 @@ def middles(regions: Tensor, cells: int) -> Tensor:
     """What lies at the middle pixel of each cell: (B, S, S) to (B, cells, cells)."""
     step = regions.shape[-1] // cells
     return regions[:, step // 2 :: step, step // 2 :: step]
+
+
+def main_regions(regions: Tensor, cells: int) -> Tensor:
+    """What fills most of each cell beside the background: (B, h, h) to (B, cells, cells)."""
+    step = regions.shape[-1] // cells
+    blocks = regions.unflatten(2, (cells, step)).unflatten(1, (cells, step)).transpose(2, 3).flatten(3)
+    # Numbers that occur once stand for the background, so that any region that occurs twice is more frequent.
+    single = -1 - torch.arange(blocks.shape[-1])
+    return torch.where(blocks > 0, blocks, single).mode(-1).values.clamp(min=0)
+
+
+def cell_middles(cells: int) -> Tensor:
+    """The middles (cells * cells, 2) of a square grid's cells, row by row, in shares of the frame."""
+    centres = (torch.arange(cells) + 0.5) / cells
+    return torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).view(-1, 2)
+
+
+def box_errors(predicted: Tensor, places: Tensor, boxes: Tensor, regions: Tensor) -> Tensor:
+    """Errors (M, 16) of the boxes of object and part for those M of the places (N, 2) that lie on a part.
+
+    ``predicted`` (N, 16) are the boxes in the frame and relative to the place: a language model with rotary positions
+    finds the place of a visual token nowhere but in its features. ``regions`` (N,) are rows of ``boxes`` (R, 8).
+    """
+    inside = regions > 0
+    wanted = boxes[regions[inside]]
+    return predicted[inside] - torch.cat((wanted, wanted - places[inside].repeat(1, 4)), 1)
+
+
+def relative_places(points: Tensor, boxes: Tensor) -> Tensor:
+    """What words say of places, as numbers (N, 6), for points (N, 2) in shares of the frame and their boxes (N, 8).
+
+    The point in its part and the part's middle in its object, each in half sides from the middle (-1 is left or top),
+    and the share of the object's width and height that the part takes.
+    """
+    (owner_start, owner_end), (part_start, part_end) = (box.chunk(2, 1) for box in boxes.chunk(2, 1))
+    owner_size, part_size = (owner_end - owner_start).clamp(min=1e-6), (part_end - part_start).clamp(min=1e-6)
+    middle = (part_start + part_end) / 2
+    in_part = 2 * (points - middle) / part_size
+    in_owner = 2 * (middle - (owner_start + owner_end) / 2) / owner_size
+    # A pixel of the small frame may lie just outside of a box that was measured in the large one.
+    return torch.cat((in_part.clamp(-1, 1), in_owner.clamp(-1, 1), (part_size / owner_size).clamp(max=1)), 1)
+
+
+def mirrored_boxes(boxes: Tensor) -> Tensor:
+    """Boxes (R, 8) of the same pictures seen in a mirror."""
+    left, top, right, bottom = boxes.view(-1, 2, 4).unbind(-1)
+    return torch.stack((1 - right, top, 1 - left, bottom), -1).view(-1, 8)

@@ -3,8 +3,8 @@
 A model that starts from random weights has a vision path that knows nothing, and it is frozen in all later stages.
 As OMG-Seg's, it learns to segment: object queries find objects (Mask2Former, Cheng et al. 2022) and every cell of the
 mask features names its part. Besides, every visual token and the query of a point, confined to its Gaussian, learn
-the object and the part that they lie on with both boxes, and the point's query the colour there: what a description
-speaks of. The heads of these tasks are thrown away.
+the object and the part that they lie on with both boxes, and the point's query the colour there and how it lies in
+its part and its object: what a description speaks of. The heads of these tasks are thrown away.
 """
 
 from __future__ import annotations
@@ -23,14 +23,21 @@ from talking_points.models.omg_llava.positions import box_positions
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW
-from talking_points.training.pictures import LabelledPictures, accuracy, label_loss, middles
+from talking_points.training.pictures import (
+    BOX_WEIGHT,
+    LabelledPictures,
+    accuracy,
+    box_errors,
+    cell_middles,
+    label_loss,
+    main_regions,
+    middles,
+    relative_places,
+)
 
-POINTS_PER_IMAGE = 16
+POINTS_PER_IMAGE = 24
 GRID = 32
 """Places along each side of the frame that position codes are whitened over."""
-
-BOX_WEIGHT = 4.0
-"""Of a mean distance in shares of the frame, beside cross-entropies: such distances are far below 1."""
 
 
 class PartTasks(nn.Module):
@@ -44,7 +51,7 @@ class PartTasks(nn.Module):
         size, self.parts, self.objects = config.decoder_size, int(data.part.max()) + 1, int(data.object.max()) + 1
         self.pixel_head = nn.Conv2d(size, self.parts, 1)
         self.token_head = nn.Linear(config.visual_token_size, self.parts + self.objects + 16)
-        self.point_head = nn.Linear(size, self.parts + self.objects + 16 + 3)
+        self.point_head = nn.Linear(size, self.parts + self.objects + 16 + 3 + 6)
         self.query_head = nn.Linear(size, self.objects + 4)
         processor = model.image_processor
         self.register_buffer("mean", torch.tensor(processor.image_mean).view(3, 1, 1))
@@ -64,21 +71,22 @@ class PartTasks(nn.Module):
 
         tokens = features.visual_tokens[..., : self.model.config.visual_token_size]
         side = round(tokens.shape[1] ** 0.5)
-        at_tokens = _main_regions(at_cells, side).flatten()
+        at_tokens = main_regions(at_cells, side).flatten()
         part, obj, box = self.token_head(tokens.flatten(0, 1)).split((self.parts, self.objects, 16), 1)
         named["token part"] = (part, self.data.part[at_tokens])
         named["token object"] = (obj, self.data.object[at_tokens])
-        centres = (torch.arange(side) + 0.5) / side
-        grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).view(-1, 2).repeat(len(index), 1)
-        boxes["token box"] = self._box_errors(box, grid, at_tokens)
+        boxes["token box"] = box_errors(box, cell_middles(side).repeat(len(index), 1), self.data.boxes, at_tokens)
 
         points, owner = _points(regions, random)
         at_points = regions[owner, points[:, 1].long(), points[:, 0].long()]
         queries = self.model.encode_points(features, points, owner)[:, : self.model.config.decoder_size]
-        part, obj, box, colour = self.point_head(queries).split((self.parts, self.objects, 16, 3), 1)
+        answers = self.point_head(queries).split((self.parts, self.objects, 16, 3, 6), 1)
+        part, obj, box, colour, relative = answers
         named["point part"] = (part, self.data.part[at_points])
         named["point object"] = (obj, self.data.object[at_points])
-        boxes["point box"] = self._box_errors(box, points / pixels.shape[-1], at_points)
+        places = points / pixels.shape[-1]
+        boxes["point box"] = box_errors(box, places, self.data.boxes, at_points)
+        boxes["point place"] = relative - relative_places(places, self.data.boxes[at_points])
         around = functional.avg_pool2d(pixels, 4)
         boxes["point colour"] = colour - around[owner, :, points[:, 1].long() // 4, points[:, 0].long() // 4]
 
@@ -88,15 +96,6 @@ class PartTasks(nn.Module):
         measured = {name: accuracy(logits, labels) for name, (logits, labels) in named.items()}
         errors = {name: float(errors.detach().abs().mean()) for name, errors in boxes.items()}
         return torch.stack(losses).sum(), measured | errors
-
-    def _box_errors(self, predicted: Tensor, places: Tensor, regions: Tensor) -> Tensor:
-        """Errors (M, 16) of boxes, predicted in the frame and relative to places (N, 2), for places that lie on parts.
-
-        A language model with rotary positions finds the place of a visual token nowhere but in its features.
-        """
-        inside = regions > 0
-        boxes = self.data.boxes[regions[inside]]
-        return predicted[inside] - torch.cat((boxes, boxes - places[inside].repeat(1, 4)), 1)
 
     def _object_loss(self, features: VisionFeatures, regions: Tensor) -> Tensor:
         """Set prediction: every object of a picture is matched with the query that fits it best, the others are void.
@@ -134,15 +133,6 @@ def _mask_costs(logits: Tensor, masks: Tensor) -> Tensor:
     inside = logits.sigmoid()
     dice = 1 - (2 * inside @ masks.T + 1) / (inside.sum(1, keepdim=True) + masks.sum(1) + 1)
     return entropy + dice
-
-
-def _main_regions(regions: Tensor, cells: int) -> Tensor:
-    """What fills most of each cell beside the background: (B, h, h) to (B, cells, cells)."""
-    step = regions.shape[-1] // cells
-    blocks = regions.unflatten(2, (cells, step)).unflatten(1, (cells, step)).transpose(2, 3).flatten(3)
-    # Numbers that occur once stand for the background, so that any region that occurs twice is more frequent.
-    single = -1 - torch.arange(blocks.shape[-1])
-    return torch.where(blocks > 0, blocks, single).mode(-1).values.clamp(min=0)
 
 
 def _points(regions: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -128,3 +128,12 @@ def test_photographs(source: str, root: str):
                 if piece.mask is not None and (owner.name, piece.name) == (candidate.object, candidate.part)
             ]
             assert any(masks)
+
+
+def test_places_are_worded_as_finely_as_configured():
+    head = part("head", rectangle(40, 50, 40, 40))
+    scene = record(texture(), dog(head, box=(20.0, 40.0, 100.0, 80.0)))
+    fine, coarse = (build(scene, KeypointConfig(per="part", places=places))[0] for places in ("fine", "coarse"))
+    assert fine.part_location == "slightly left of and above the center of the dog"
+    assert coarse.part_location == "in the center of the dog"
+    assert (fine.id, fine.keypoint) == (coarse.id, coarse.keypoint)

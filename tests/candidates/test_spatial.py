@@ -241,3 +241,32 @@ def test_contradiction_is_what_a_reader_would_see(first: tuple[Box, Box], second
     if "left" in truth.horizontal and "right" in other.horizontal:
         assert contradicts(other, truth)
         assert contradicts(truth, other)
+
+
+@given(nested_boxes(), QUARTERS, QUARTERS)
+def test_coarse_words_name_the_cell_and_no_degree(boxes: tuple[Box, Box], x: float, y: float):
+    part, owner = boxes
+    phrases = {
+        coarse: (
+            object_location(part, 1000, 1000, coarse=coarse),
+            part_location(part, owner, "dog", coarse=coarse),
+            point_location((x, y), part, coarse=coarse),
+        )
+        for coarse in (False, True)
+    }
+    for fine, coarse in zip(phrases[False], phrases[True], strict=True):
+        assert "slightly" not in coarse
+        assert "close" not in coarse
+        said, meant = directions(coarse), directions(fine)
+        assert not said.slight
+        assert not contradicts(said, meant)
+        for axis in ("horizontal", "vertical"):
+            sides = getattr(meant, axis)
+            assert getattr(said, axis) == (frozenset({"center"}) if sides & meant.slight else sides)
+
+
+def test_coarse_words_read_naturally():
+    assert object_location((3, 3, 20, 20), 100, 100) == "is close to the left and top edges of the image"
+    assert object_location((3, 3, 20, 20), 100, 100, coarse=True) == "is toward the upper left of the image"
+    assert point_location((55, 49.5), (0, 0, 100, 100)) == "slightly right of the center"
+    assert point_location((55, 49.5), (0, 0, 100, 100), coarse=True) == "in the center"

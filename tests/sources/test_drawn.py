@@ -255,6 +255,17 @@ def test_hard_pictures_show_several_of_one_class() -> None:
     assert len(draw_scene("partimagenet", 0, 0, "hard").instances) == 1
 
 
+def test_plain_pictures_show_every_thing_in_one_source_only() -> None:
+    things = {
+        source: {
+            instance.category for index in range(40) for instance in draw_scene(source, 0, index, "plain").instances
+        }
+        for source in ("pascal_part116", "ade20k_part234", "partimagenet")
+    }
+    assert all(len(names) > 2 for names in things.values())
+    assert sum(map(len, things.values())) == len(set().union(*things.values()))
+
+
 def test_held_out_species_are_drawn_for_ap10k_only() -> None:
     families = {species["name"]: species["family"] for species in load_labels("ap10k")["species"]}
     held_out = {name for names in HELD_OUT.values() for name in names}

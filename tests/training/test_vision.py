@@ -15,7 +15,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.sources import open_source
 from talking_points.training.backbone import DenseLabels, pretrain_backbone
 from talking_points.training.config import VisionConfig
-from talking_points.training.pictures import LabelledPictures, labelled_pictures
+from talking_points.training.pictures import LabelledPictures, labelled_pictures, mirrored_boxes, relative_places
 from talking_points.training.start import save_vision
 from talking_points.training.vision import pretrain_vision, spread_positions
 from tests.training.conftest import small
@@ -90,11 +90,12 @@ def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not() -> None:
     assert all(name.startswith("vision.backbone.") for name in changed)
     data = squares(2)
     task = DenseLabels(model, data)
-    mirrored = replace(data, pixels=data.pixels[:, :, ::-1].copy(), regions=data.regions[:, :, ::-1].copy())
+    flipped = {name: getattr(data, name)[:, :, ::-1].copy() for name in ("pixels", "regions")}
+    mirrored = replace(data, **flipped, boxes=mirrored_boxes(data.boxes))
     everything, nothing = np.ones(2, bool), np.zeros(2, bool)
     with torch.no_grad():
         loss = task(np.arange(2), everything)[0]
-        task.data = mirrored
+        task.data, task.boxes = mirrored, task.boxes.flip(0)
         torch.testing.assert_close(task(np.arange(2), nothing)[0], loss)
 
 
@@ -118,3 +119,20 @@ def test_it_learns_what_lies_where() -> None:
     )
     assert found["pixel part"] > 80
     assert found["point part"] > 80
+
+
+def test_relative_places_are_what_words_say_of_a_point() -> None:
+    # An object from 0.2 to 0.6 and its part from 0.4 to 0.5, along both axes.
+    boxes = torch.tensor([[0.2, 0.2, 0.6, 0.6, 0.4, 0.4, 0.5, 0.5]]).repeat(3, 1)
+    points = torch.tensor([[0.45, 0.4], [0.5, 0.475], [0.51, 0.45]])
+    in_part = torch.tensor([[0.0, -1.0], [1.0, 0.5], [1.0, 0.0]])
+    expected = torch.cat((in_part, torch.full((3, 4), 0.25)), 1)
+    torch.testing.assert_close(relative_places(points, boxes), expected, atol=1e-6, rtol=0)
+
+
+def test_a_mirror_moves_boxes_and_seen_twice_nothing() -> None:
+    boxes = torch.rand(5, 8, generator=torch.Generator().manual_seed(0)).view(5, 2, 2, 2).sort(2).values.view(5, 8)
+    flipped = mirrored_boxes(boxes)
+    torch.testing.assert_close(mirrored_boxes(flipped), boxes)
+    torch.testing.assert_close(flipped[:, 0] + boxes[:, 2], torch.ones(5))
+    assert (flipped[:, 0::4] <= flipped[:, 2::4]).all()

@@ -25,7 +25,7 @@ from talking_points.sources.drawn.species import BUILDS
 from talking_points.sources.drawn.vehicles import draw_aeroplane, draw_bicycle, draw_boat, draw_bus, draw_car
 from talking_points.sources.drawn.wildlife import BIRDS, FISH, SNAKES, draw_bird, draw_fish, draw_snake
 
-VARIANTS = ("standard", "hard")
+VARIANTS = ("standard", "hard", "plain")
 
 HELD_OUT: dict[str, tuple[str, ...]] = {
     "Bovidae": ("antelope", "argali sheep", "bison", "buffalo"),
@@ -164,6 +164,21 @@ PARTIMAGENET_CLASSES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = 
 }  # fmt: skip
 """(ImageNet class, what is drawn, where) by split: the original release keeps the classes of its splits apart."""
 
+PLAIN: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "pascal_part116": (
+        ("horse", ("meadow", "plain")), ("bicycle", ("street", "meadow")), ("aeroplane", ("sky",)),
+        ("bus", ("street",)),
+    ),
+    "ade20k_part234": (
+        ("chair", ("room", "studio")), ("table", ("room", "studio")), ("bed", ("room",)),
+        ("lamp", ("room", "studio")), ("bench", ("street", "meadow")),
+    ),
+}  # fmt: skip
+"""(thing, places) of the variant "plain". No thing is in two sources: each names the same part differently."""
+
+PLAIN_PARTIMAGENET = ("goldfish", "anemone fish", "great white shark", "garter snake", "black stork", "heron", "boat")
+"""What the variant "plain" keeps of the classes of PartImageNet."""
+
 AP10K_SPECIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "antelope": ("antelope", ("meadow", "plain")),
     "argali sheep": ("argali sheep", ("plain", "meadow")),
@@ -210,7 +225,8 @@ def draw_scene(source: str, seed: int, index: int, variant: str = "standard") ->
 
     ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k. The variant "hard" shows three to
     five things of one class at similar sizes, scattered, so that a phrase about the scene does not say which;
-    pictures of partimagenet keep their one object, at any place and size.
+    pictures of partimagenet keep their one object, at any place and size. The variant "plain" shows one or two things
+    of few classes, whose sizes differ much; no class is drawn for two sources, which name the same parts differently.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
@@ -234,8 +250,13 @@ def draw_scene(source: str, seed: int, index: int, variant: str = "standard") ->
 
 def _cast(source: str, index: int, variant: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...], list[str]]:
     """The picture's label, the places it may show, and the things in it, the main one first."""
+    if variant == "plain" and source in PLAIN:
+        thing, places = PLAIN[source][rng.integers(len(PLAIN[source]))]
+        return "", places, [thing] * int(rng.integers(1, 3))
     if source == "partimagenet":
         classes = PARTIMAGENET_CLASSES[split_of(source, index)]
+        if variant == "plain":
+            classes = tuple(entry for entry in classes if entry[1] in PLAIN_PARTIMAGENET)
         label, thing, places = classes[rng.integers(len(classes))]
         return label, places, [thing]
     if source == "ap10k":
@@ -280,18 +301,21 @@ class _Spot:
 def _populate(canvas: Canvas, place: Place, names: list[str], variant: str, alone: bool) -> None:
     """Choose places and sizes, then draw the far things first."""
     rng = canvas.rng
-    spots = _scattered(canvas, place, names) if variant == "hard" and not alone else _composed(canvas, place, names)
+    if variant == "hard" and not alone:
+        spots = _scattered(canvas, place, names)
+    else:
+        spots = _composed(canvas, place, names, plain=variant == "plain")
     for spot in sorted(spots, key=lambda spot: spot.y if DRAWABLES[spot.name].stands != "high wall" else -1.0):
         _draw(canvas, place, spot, rng)
 
 
-def _composed(canvas: Canvas, place: Place, names: list[str]) -> list[_Spot]:
+def _composed(canvas: Canvas, place: Place, names: list[str], plain: bool) -> list[_Spot]:
     """One main thing that fills a good part of the picture, the others around it at true relative size."""
     rng = canvas.rng
     main = DRAWABLES[names[0]]
     floor = canvas.height - place.far
     crowd = len(names) ** 0.5
-    fill = rng.uniform(0.5, 1.02) / crowd
+    fill = (rng.uniform(0.3, 1.3) if plain else rng.uniform(0.5, 1.02)) / crowd
     unit = min(fill * canvas.width / main.width, fill * 1.15 * canvas.height / main.height)
     scale = unit / main.metres
     order = rng.permutation(len(names))
