@@ -82,7 +82,7 @@ def claims_true(description: str, facts: Facts) -> list[bool]:
     """One entry per level with an annotated place, from coarse to fine, and one for a claimed order among its like."""
     levels = _levels(description, facts)
     names = tuple(sorted({*object_names(facts.object), *_parts(facts)}))
-    judged = [_agrees(levels.object_place if facts.part else description.lower(), facts.object_location, names)]
+    judged = [_agrees(levels.object_place if facts.part else _about_image(description), facts.object_location, names)]
     if facts.part:
         judged += [
             _agrees(said, annotated, names)
@@ -133,6 +133,19 @@ def _levels(description: str, facts: Facts) -> Levels:
 def _parts(facts: Facts) -> frozenset[str]:
     # Without an annotated part any other name may stand there; one that never occurs keeps the levels apart.
     return part_names(facts.object, facts.part) if facts.part else frozenset({"\0"})
+
+
+_IMAGE_CLAUSE = re.compile(r".*?\b(?:image|picture|photo)\b[^,;.]*", re.DOTALL)
+
+
+def _about_image(description: str) -> str:
+    """What a description of any object says of its place in the image; all of it when it names no image.
+
+    Who describes an animal of unknown parts, perhaps by a wrong name, goes on to places within the animal.
+    """
+    text = description.lower()
+    found = _IMAGE_CLAUSE.match(text)
+    return found[0] if found else text
 
 
 def _agrees(said: str | None, annotated: str, names: tuple[str, ...]) -> bool:

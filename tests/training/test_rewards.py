@@ -66,6 +66,9 @@ def test_a_bare_keypoint_is_judged_by_its_objects_place_alone() -> None:
     bare = Facts("fox", None, "is toward the left of the image and vertically centered", None, None, 0, 1)
     assert claims_true("The fox is toward the left of the image, on its eye.", bare) == [True]
     assert claims_true("The fox is toward the right of the image, on its eye.", bare) == [False]
+    on = "which is toward the left of the image and vertically centered, on its head, toward the upper right of the"
+    assert claims_true(f"On the horse, {on} horse, and within the head at the bottom.", bare) == [True]
+    assert claims_true(f"On the horse, {on.replace('left', 'right')} horse, at the left.", bare) == [False]
 
 
 def test_colours_are_compared_with_their_own_reference_and_with_chance() -> None:

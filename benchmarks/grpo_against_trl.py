@@ -1,0 +1,127 @@
+"""Our adaptation step beside that of TRL's GRPOTrainer, in generated tokens per CPU-second.
+
+    python -m pip install --no-deps --target build/trl trl==1.16.0
+    PYTHONPATH=build/trl python benchmarks/grpo_against_trl.py
+
+Both adapt the last two blocks of the tiny preset's language model by LoRA, three samples of each prompt, the same
+limit of tokens, one thread. TRL's step is spared most of ours: it has no image, and its reward is the number of tokens
+instead of a localizer. The figures are the last line of the output, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from training import DESCRIPTION, GROUP, adapted, models, points
+from transformers import LlamaForCausalLM, TrainerCallback
+
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.omg_llava.lora import LINEAR_LAYERS
+from talking_points.training.adaptation import prepare_adaptation
+from talking_points.training.config import AdaptConfig, FeatureConfig
+from talking_points.training.features import PointFeatures
+
+SKIPPED = 1
+"""First steps that are not counted."""
+
+
+def ours(prompts: int, new_tokens: int, steps: int) -> float:
+    """Tokens per CPU-second of our step, on the tiny preset with random weights."""
+    descriptor, localizer = models("tiny", "cpu")
+    data = points(max(1, prompts // 2), 2, 256)
+    config = AdaptConfig(group=GROUP, max_new_tokens=new_tokens)
+    with TemporaryDirectory() as folder:
+        cache = FeatureConfig(folder=Path(folder))
+        known, judged = PointFeatures(descriptor, data, cache), PointFeatures(localizer, data, cache)
+        known.prepare()
+        judged.prepare()
+        localizer.eval().requires_grad_(False)
+        prepare_adaptation(descriptor, config)
+        descriptor.eval()
+        optimizer = torch.optim.AdamW([p for p in descriptor.parameters() if p.requires_grad], 1e-6)
+        tokens = 0
+        for step in range(SKIPPED + steps):
+            if step == SKIPPED:
+                tokens, start = 0, time.process_time()
+            tokens += int(adapted(descriptor, localizer, data, known, judged, config).mask.sum())
+            optimizer.step()
+        return tokens / (time.process_time() - start)
+
+
+def theirs(prompts: int, new_tokens: int, steps: int) -> float:
+    """The same of TRL on the same language model, whose prompts are as long as ours."""
+    from trl import GRPOConfig, GRPOTrainer
+
+    descriptor: PointDescriptor = models("tiny", "cpu")[0]
+    blocks = descriptor.config.text_config.num_hidden_layers
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(descriptor.config.text_config)
+    tokens: list[int] = []
+    starts: list[float] = []
+
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        tokens.append(sum(map(len, completion_ids)))
+        return [float(len(ids)) for ids in completion_ids]
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            starts.append(time.process_time())
+
+    with TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=prompts * GROUP,
+            num_generations=GROUP,
+            max_completion_length=new_tokens,
+            max_steps=SKIPPED + steps,
+            beta=0.1,
+            learning_rate=1e-6,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = GRPOTrainer(
+            model,
+            reward_funcs=reward,
+            args=config,
+            train_dataset=Dataset.from_list([{"prompt": DESCRIPTION}] * prompts * (SKIPPED + steps)),
+            processing_class=descriptor.text_tokenizer,
+            peft_config=LoraConfig(
+                r=descriptor.config.lora_rank,
+                lora_alpha=descriptor.config.lora_alpha,
+                target_modules=list(LINEAR_LAYERS),
+                layers_to_transform=[blocks - 2, blocks - 1],
+            ),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    return sum(tokens[SKIPPED:]) / (starts[-1] - starts[SKIPPED - 1])
+
+
+def main() -> None:
+    """Measure both, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=57)
+    parser.add_argument("--steps", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    work = (options.prompts, options.new_tokens, options.steps)
+    figures = {"trl": theirs(*work), "ours": ours(*work)}
+    figures["ratio"] = figures["ours"] / figures["trl"]
+    print(json.dumps({name: round(value, 2) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
