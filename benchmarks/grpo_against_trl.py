@@ -3,9 +3,9 @@
     python -m pip install --no-deps --target build/trl trl==1.16.0
     PYTHONPATH=build/trl python benchmarks/grpo_against_trl.py
 
-Both adapt the last two blocks of the tiny preset's language model by LoRA, three samples of each prompt, the same
-limit of tokens, one thread. TRL's step is spared most of ours: it has no image, and its reward is the number of tokens
-instead of a localizer. The figures are the last line of the output, as JSON.
+Both adapt the last two blocks of the tiny preset's language model by LoRA: three samples of each prompt, prompts of the
+same number of tokens (ours are an image and a point, TRL's a text), the same limit of new tokens, the number of written
+tokens as reward, one thread. The figures are the last line of the output, as JSON.
 """
 
 from __future__ import annotations
@@ -20,30 +20,35 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from training import DESCRIPTION, GROUP, adapted, models, points
+from training import GROUP, models, points
 from transformers import LlamaForCausalLM, TrainerCallback
 
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.lora import LINEAR_LAYERS
-from talking_points.training.adaptation import prepare_adaptation
+from talking_points.training.adaptation import prepare_adaptation, sample, score
 from talking_points.training.config import AdaptConfig, FeatureConfig
 from talking_points.training.features import PointFeatures
+from talking_points.training.grpo import group_advantages, grpo_loss
 
 SKIPPED = 1
 """First steps that are not counted."""
 
 
+def prompt_tokens(descriptor: PointDescriptor) -> int:
+    """How many tokens the language model reads before it writes about a point."""
+    config = descriptor.config
+    image = (config.image_size // config.visual_token_stride) ** 2 + config.num_queries
+    return image + len(descriptor.turns(1)[0].ids) - 1
+
+
 def ours(prompts: int, new_tokens: int, steps: int) -> float:
     """Tokens per CPU-second of our step, on the tiny preset with random weights."""
-    descriptor, localizer = models("tiny", "cpu")
+    descriptor = models("tiny", "cpu")[0]
     data = points(max(1, prompts // 2), 2, 256)
     config = AdaptConfig(group=GROUP, max_new_tokens=new_tokens)
     with TemporaryDirectory() as folder:
-        cache = FeatureConfig(folder=Path(folder))
-        known, judged = PointFeatures(descriptor, data, cache), PointFeatures(localizer, data, cache)
+        known = PointFeatures(descriptor, data, FeatureConfig(folder=Path(folder)))
         known.prepare()
-        judged.prepare()
-        localizer.eval().requires_grad_(False)
         prepare_adaptation(descriptor, config)
         descriptor.eval()
         optimizer = torch.optim.AdamW([p for p in descriptor.parameters() if p.requires_grad], 1e-6)
@@ -51,17 +56,27 @@ def ours(prompts: int, new_tokens: int, steps: int) -> float:
         for step in range(SKIPPED + steps):
             if step == SKIPPED:
                 tokens, start = 0, time.process_time()
-            tokens += int(adapted(descriptor, localizer, data, known, judged, config).mask.sum())
+            samples = sample(descriptor, data.examples, known, config)
+            written = samples.mask.sum(1)
+            advantages = group_advantages(written.float().view(-1, GROUP)).flatten()
+            log_probs, reference = score(descriptor, samples, config.last_blocks)
+            grpo_loss(log_probs, reference, advantages, samples.mask).total.backward()
             optimizer.step()
+            optimizer.zero_grad()
+            tokens += int(written.sum())
         return tokens / (time.process_time() - start)
 
 
 def theirs(prompts: int, new_tokens: int, steps: int) -> float:
-    """The same of TRL on the same language model, whose prompts are as long as ours."""
+    """The same of TRL on the same language model."""
     from trl import GRPOConfig, GRPOTrainer
 
     descriptor: PointDescriptor = models("tiny", "cpu")[0]
     blocks = descriptor.config.text_config.num_hidden_layers
+    tokenizer = descriptor.text_tokenizer
+    prompt = "x"
+    while len(tokenizer(prompt).input_ids) < prompt_tokens(descriptor):
+        prompt += " x"
     torch.manual_seed(0)
     model = LlamaForCausalLM(descriptor.config.text_config)
     tokens: list[int] = []
@@ -95,8 +110,8 @@ def theirs(prompts: int, new_tokens: int, steps: int) -> float:
             model,
             reward_funcs=reward,
             args=config,
-            train_dataset=Dataset.from_list([{"prompt": DESCRIPTION}] * prompts * (SKIPPED + steps)),
-            processing_class=descriptor.text_tokenizer,
+            train_dataset=Dataset.from_list([{"prompt": prompt}] * prompts * (SKIPPED + steps)),
+            processing_class=tokenizer,
             peft_config=LoraConfig(
                 r=descriptor.config.lora_rank,
                 lora_alpha=descriptor.config.lora_alpha,

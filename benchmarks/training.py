@@ -132,8 +132,8 @@ def supervised(model: PointDescriptor | PointLocalizer, data: PointSet, known: P
 def adapted(
     model: PointDescriptor, localizer: PointLocalizer, data: PointSet, known: PointFeatures, judged: PointFeatures,
     config: AdaptConfig,
-) -> Samples:  # fmt: skip
-    """One step of adaptation; returns the sampled descriptions."""
+) -> int:  # fmt: skip
+    """One step of adaptation; returns the number of sampled descriptions."""
     samples = sample(model, data.examples, known, config)
     examples = [
         replace(e, text=t)
@@ -144,7 +144,7 @@ def adapted(
     advantages = group_advantages(torch.from_numpy(neg_mse(rewarded(examples, found))).view(-1, GROUP)).flatten()
     log_probs, reference = score(model, samples, config.last_blocks)
     stepped(model, grpo_loss(log_probs, reference, advantages.to(log_probs), samples.mask).total)
-    return samples
+    return len(examples)
 
 
 def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: PointSet, config: AdaptConfig) -> int:
@@ -195,7 +195,7 @@ def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[st
         localizer.eval().requires_grad_(False)
         prepare_adaptation(descriptor, config)
         descriptor.eval()
-        figures["grpo"] = rate(lambda: len(adapted(descriptor, localizer, data, known, judged, config).texts), device)
+        figures["grpo"] = rate(lambda: adapted(descriptor, localizer, data, known, judged, config), device)
         descriptor.config.lora_last_blocks = None
         descriptor.prepare_training()
         few = data.subset(range(2))

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 
 from talking_points.config import ConfigError
@@ -28,6 +29,7 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.models.omg_llava.modeling import LanguageInputs
+from talking_points.models.omg_llava.splicing import SplicedBatch
 from talking_points.training.config import AdaptConfig, FeatureConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.descriptor import descriptions
@@ -170,44 +172,68 @@ def score(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities (S, T) of sampled tokens under the policy, with gradients, and under the reference, without.
 
-    Both share one pass through all blocks but the last ones, the only ones whose adapters are trained.
+    Both share one pass through all blocks but the last ones, the only ones whose adapters are trained, and all
+    samples about one image share what stands before the first of its points.
     """
     turns = []
     for turn, tokens, valid in zip(samples.inputs.turns, samples.tokens.cpu(), samples.mask.cpu(), strict=True):
         answer = tokens[valid]
         turns.append(Turn(torch.cat((turn.ids, answer)), torch.cat((torch.full_like(turn.ids, -100), answer))))
-    with torch.no_grad():
-        batch = model.splice(replace(samples.inputs, turns=turns))
     language = model.language_model.model
-    attention = create_causal_mask(
-        config=language.config,
-        inputs_embeds=batch.inputs_embeds,
-        attention_mask=batch.attention_mask.long(),
-        past_key_values=None,
-        position_ids=batch.position_ids,
-    )
-    angles = language.rotary_emb(batch.inputs_embeds, position_ids=batch.position_ids)
+    split = len(language.layers) - last_blocks
+    lower, upper = language.layers[:split], language.layers[split:]
+    with torch.no_grad():
+        shared = model.share_prefix(replace(samples.inputs, turns=turns))
 
-    def through(blocks: Sequence[torch.nn.Module], hidden: Tensor) -> Tensor:
+    def through(blocks: Sequence[nn.Module], hidden: Tensor, batch: SplicedBatch, mask: Any, cache: Cache) -> Tensor:
+        angles = language.rotary_emb(hidden, position_ids=batch.position_ids)
         for block in blocks:
             hidden = block(
-                hidden, attention_mask=attention, position_ids=batch.position_ids, position_embeddings=angles
+                hidden,
+                attention_mask=mask,
+                position_ids=batch.position_ids,
+                position_embeddings=angles,
+                past_key_values=cache,
             )
         return hidden
 
+    def causal(batch: SplicedBatch, mask: Tensor, cache: Cache) -> Any:
+        return create_causal_mask(
+            config=language.config,
+            inputs_embeds=batch.inputs_embeds,
+            attention_mask=mask.long(),
+            past_key_values=cache,
+            position_ids=batch.position_ids,
+        )
+
+    before = causal(shared.prefix, shared.prefix.attention_mask, DynamicCache(config=language.config))
+
+    def read_prefix(blocks: Sequence[nn.Module], hidden: Tensor) -> tuple[Tensor, Cache]:
+        cache = DynamicCache(config=language.config)
+        hidden = through(blocks, hidden, shared.prefix, before, cache)
+        cache.batch_select_indices(shared.entry)
+        return hidden, cache
+
     def answered(hidden: Tensor) -> Tensor:
-        logits, tokens, _ = model.answer_logits(language.norm(hidden), batch.labels)
+        logits, tokens, _ = model.answer_logits(language.norm(hidden), shared.rest.labels)
         # What `generate` gives no probability gets none here either.
         logits = logits.index_fill(1, torch.tensor(model.never_written, device=logits.device), -torch.inf)
         found = logits.new_zeros(samples.mask.shape, dtype=torch.float32)
         return found.masked_scatter(samples.mask, token_log_probs(logits, tokens, temperature))
 
-    split = len(language.layers) - last_blocks
+    def scored(prefix: Tensor, rest: Tensor) -> Tensor:
+        _, cache = read_prefix(upper, prefix)
+        return answered(through(upper, rest, shared.rest, after, cache))
+
     with torch.no_grad():
-        shared = through(language.layers[:split], batch.inputs_embeds)
+        prefix, cache = read_prefix(lower, shared.prefix.inputs_embeds)
+        # The mask is the same for all blocks; it has to know how much the cache of one of them holds.
+        known = cache if split else read_prefix(upper, prefix)[1]
+        after = causal(shared.rest, shared.mask, known)
+        rest = through(lower, shared.rest.inputs_embeds, shared.rest, after, cache)
         with lora_disabled(model.language_model):
-            reference = answered(through(language.layers[split:], shared))
-    return answered(through(language.layers[split:], shared)), reference
+            reference = scored(prefix, rest)
+    return scored(prefix, rest), reference
 
 
 def prepare_adaptation(model: PointDescriptor, config: AdaptConfig) -> list[str]:

@@ -172,12 +172,18 @@ def test_the_reference_is_the_policy_before_adaptation(descriptor, features) -> 
 
 
 def test_scores_are_those_of_reading_each_sequence_alone(descriptor, features) -> None:
-    prepare_adaptation(descriptor, GRPO)
-    data = points(2, 1)
+    names = prepare_adaptation(descriptor, GRPO)
+    with torch.no_grad():
+        for name in names:
+            descriptor.get_parameter(name).add_(0.02)
+    data = points(2, 2)
     known = PointFeatures(descriptor, data, features)
     known.prepare()
     samples = sample(descriptor.eval(), data.examples, known, GRPO)
     policy, _ = score(descriptor, samples, 1)
+    weights = [descriptor.get_parameter(name) for name in names]
+    gradients = torch.autograd.grad(policy.sum(), weights, retain_graph=True)
+    total = torch.zeros(())
     found, index, point_features = known.batch(data.examples)
     assert point_features is not None
     for row in range(len(samples.texts)):
@@ -193,6 +199,9 @@ def test_scores_are_those_of_reading_each_sequence_alone(descriptor, features) -
         logits[:, descriptor.never_written] = -torch.inf
         expected = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         torch.testing.assert_close(policy[row][samples.mask[row]], expected, rtol=1e-4, atol=1e-4)
+        total = total + expected.sum()
+    for shared, own in zip(gradients, torch.autograd.grad(total, weights), strict=True):
+        torch.testing.assert_close(shared, own, rtol=1e-3, atol=1e-3)
 
 
 def test_samples_of_a_group_differ_and_end_where_the_turn_ends(descriptor, features) -> None:

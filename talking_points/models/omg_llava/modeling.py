@@ -35,6 +35,19 @@ _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "r
 
 
 @dataclass(frozen=True)
+class SharedPrefix:
+    """Turns in two pieces. ``prefix`` has an entry per image, ``entry`` (N,) says which one a turn starts with.
+
+    rest: the turns' left-padded ends (N, L), positions counted from the turns' starts; mask: (N, P + L).
+    """
+
+    prefix: SplicedBatch
+    entry: Tensor
+    rest: SplicedBatch
+    mask: Tensor
+
+
+@dataclass(frozen=True)
 class LanguageInputs:
     """Everything the language model is given for N turns, before it is spliced together.
 
@@ -265,12 +278,11 @@ class OmgLlavaModel(PreTrainedModel):
     def _prompt_tokens(self, prompts: Tensor | None) -> Sequence[Tensor]:
         return [] if prompts is None else list(self.projector.queries(prompts)[:, None])
 
-    def read_prefix(self, inputs: LanguageInputs) -> tuple[SplicedBatch, Tensor, Cache]:
-        """Let the language model read what turns have in common once per image, for turns that then go on.
+    def share_prefix(self, inputs: LanguageInputs) -> SharedPrefix:
+        """Cut turns into what those about one image have in common and what each goes on with.
 
-        Common is all text up to the first visual prompt, difference or answer, and the image in it. Returns the
-        left-padded rest of each turn, the attention mask of prefix and rest (N, P + L), and the cache of the
-        prefixes, one entry per turn. Raises ValueError when the texts differ before the image.
+        Common is all text up to the first visual prompt, difference or answer, and the image in it. Raises ValueError
+        when the texts differ before the image.
         """
         first = inputs.turns[0].ids
         end = self._common_length(inputs.turns)
@@ -278,27 +290,35 @@ class OmgLlavaModel(PreTrainedModel):
             raise ValueError("expected turns with the same text before the image: describe them in separate calls")
         used, entry = inputs.image_index.unique(return_inverse=True)
         images = self.projector(inputs.features.compact().select(used))
-        embedding = self.language_model.get_input_embeddings()
         prefix = splice_inputs(
-            embedding,
+            self.language_model.get_input_embeddings(),
             [first[:end]] * len(used),
             {self.config.image_token_index: images},
             padding_side="left",
         )
-        cache = DynamicCache(config=self.language_model.config)
-        self.language_model.model(
-            inputs_embeds=prefix.inputs_embeds,
-            attention_mask=prefix.attention_mask,
-            position_ids=prefix.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        )
         entry = entry.to(prefix.inputs_embeds.device)
-        cache.batch_select_indices(entry)
         rest = self._splice(inputs, [turn.ids[end:] for turn in inputs.turns], "left", images=None)
         mask = torch.cat((prefix.attention_mask[entry], rest.attention_mask), dim=1)
         offset = prefix.attention_mask.sum(1)[entry, None]
-        return replace(rest, position_ids=rest.position_ids + offset), mask, cache
+        return SharedPrefix(prefix, entry, replace(rest, position_ids=rest.position_ids + offset), mask)
+
+    def read_prefix(self, inputs: LanguageInputs) -> tuple[SplicedBatch, Tensor, Cache]:
+        """Let the language model read what turns have in common once per image, for turns that then go on.
+
+        Returns the left-padded rest of each turn, the attention mask of prefix and rest (N, P + L), and the cache of
+        the prefixes, one entry per turn. Raises ValueError as ``share_prefix`` does.
+        """
+        shared = self.share_prefix(inputs)
+        cache = DynamicCache(config=self.language_model.config)
+        self.language_model.model(
+            inputs_embeds=shared.prefix.inputs_embeds,
+            attention_mask=shared.prefix.attention_mask,
+            position_ids=shared.prefix.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache.batch_select_indices(shared.entry)
+        return shared.rest, shared.mask, cache
 
     def _common_length(self, turns: Sequence[Turn]) -> int:
         shortest = min(len(turn.ids) for turn in turns)
