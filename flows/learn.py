@@ -70,11 +70,11 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     adapting: list[Job] = [
         (adapted_descriptor, config.model_copy(update={"seed": seed}), f"adapted-{seed}") for seed in seeds
     ]
-    results += in_parallel(adapting)
+    results += in_parallel(adapting, len(adapting))
 
     report = measured(config, quick, seeds)
     if not quick:
-        report["hard"] = hard_variant(output, config, images // 8)
+        report["hard"] = hard_variant(output, config, max(4, images // 8))
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     report |= {
         "quick": quick,
