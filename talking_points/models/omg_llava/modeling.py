@@ -22,6 +22,7 @@ from talking_points.models.omg_llava.configuration import OmgLlavaConfig
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, OmgLlavaImageProcessor, to_rgb
 from talking_points.models.omg_llava.lora import inject_lora, merge_lora
+from talking_points.models.omg_llava.panels import weights_in_panels
 from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLinear
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
 from talking_points.models.omg_llava.prompt_masks import box_cells, region_cells, region_centre
@@ -344,18 +345,19 @@ class OmgLlavaModel(PreTrainedModel):
         # Only the length of the cached part counts: its embeddings are never read again.
         cached = rest.inputs_embeds.new_zeros(len(mask), mask.shape[1] - rest.inputs_embeds.shape[1], 1)
         embeds = torch.cat((cached.expand(-1, -1, rest.inputs_embeds.shape[2]), rest.inputs_embeds), dim=1)
-        return self.language_model.generate(
-            inputs_embeds=embeds,
-            attention_mask=mask.long(),
-            past_key_values=growing_cache(cache),
-            suppress_tokens=sorted(suppressed) or None,
-            **{
-                "bos_token_id": text.bos_token_id,
-                "eos_token_id": text.eos_token_id,
-                "pad_token_id": text.pad_token_id,
-                **options,
-            },
-        )
+        with weights_in_panels(self.language_model, len(embeds)):
+            return self.language_model.generate(
+                inputs_embeds=embeds,
+                attention_mask=mask.long(),
+                past_key_values=growing_cache(cache),
+                suppress_tokens=sorted(suppressed) or None,
+                **{
+                    "bos_token_id": text.bos_token_id,
+                    "eos_token_id": text.eos_token_id,
+                    "pad_token_id": text.pad_token_id,
+                    **options,
+                },
+            )
 
     @property
     def never_written(self) -> list[int]:
