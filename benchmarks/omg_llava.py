@@ -31,6 +31,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.pixel_decoder import DeformableAttention, cell_centres
 from talking_points.models.presets import (
+    medium_config,
     paper_config,
     special_token_ids,
     text_token_ids,
@@ -62,35 +63,6 @@ def stand_in_tokenizer() -> PreTrainedTokenizerFast:
     config = TalkingPointsConfig()
     question = config.question.format(keypoint=config.keypoint_token)
     return train_tokenizer([DESCRIPTION, question, config.localizer_question] * 4, 430)
-
-
-def medium_config(tokenizer: PreTrainedTokenizerFast) -> TalkingPointsConfig:
-    """About 60 million parameters, 256 pixels: large enough that arithmetic outweighs Python."""
-    return TalkingPointsConfig(
-        vision_config={"hidden_sizes": [48, 96, 192, 384], "depths": [2, 2, 6, 2]},
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 512,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 10,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "max_position_embeddings": 2048,
-            **text_token_ids(tokenizer),
-        },
-        image_size=256,
-        decoder_size=128,
-        pixel_decoder_layers=3,
-        pixel_decoder_ffn_size=256,
-        query_decoder_ffn_size=512,
-        num_queries=64,
-        num_classes=32,
-        num_prototypes=1,
-        prototype_size=64,
-        space_to_depth=1,
-        gaussian_sigma=16.0,
-        **special_token_ids(tokenizer),
-    )
 
 
 def seven_billion_config(tokenizer: PreTrainedTokenizerFast) -> TalkingPointsConfig:

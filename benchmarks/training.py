@@ -3,8 +3,9 @@
     python benchmarks/training.py                      the tiny preset on the CPU; the 7B too where a GPU is present
     python benchmarks/training.py --sizes 7b --batch-size 8
 
-Plain means: images encoded in every step instead of once, one description generated at a time, policy and reference
-scored one sequence at a time with adapters in every block. The figures are the last line of the output, as JSON.
+Plain means: the image of every sample encoded in every step instead of each image once, one description generated at
+a time, policy and reference scored one sequence at a time with adapters in every block. The figures are the last line
+of the output, as JSON.
 CPU figures are per CPU-second of the process, so that a busy machine does not change them.
 """
 
@@ -26,7 +27,14 @@ from PIL import Image
 
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.models.presets import paper_config, special_token_ids, text_token_ids, tiny_config, train_tokenizer
+from talking_points.models.presets import (
+    medium_config,
+    paper_config,
+    special_token_ids,
+    text_token_ids,
+    tiny_config,
+    train_tokenizer,
+)
 from talking_points.training.adaptation import Samples, prepare_adaptation, sample, score
 from talking_points.training.config import AdaptConfig, FeatureConfig
 from talking_points.training.data import PointExample, PointSet
@@ -52,7 +60,7 @@ def points(images: int, per_image: int, side: int) -> PointSet:
     examples = [
         PointExample(
             f"{image}-{number}", image, "noise", (float(x), float(y)), (side, side), (0, 0, side, side), None, facts,
-            DESCRIPTION,
+            f"{len(pixels) * number + int(image)}. {DESCRIPTION}",
         )
         for image in pixels
         for number, (x, y) in enumerate(random.integers(0, side, (per_image, 2)))
@@ -71,11 +79,7 @@ def models(size: str, device: str) -> tuple[PointDescriptor, PointLocalizer]:
             for name, value in special_token_ids(tokenizer).items():
                 setattr(config, name, value)
         else:
-            config = tiny_config(tokenizer)
-            if size == "medium":
-                config.text_config.hidden_size, config.text_config.num_hidden_layers = 512, 8
-                config.text_config.intermediate_size, config.text_config.num_attention_heads = 1408, 8
-                config.text_config.head_dim = 64
+            config = {"tiny": tiny_config, "medium": medium_config}[size](tokenizer)
         torch.manual_seed(0)
         with torch.device(device):
             model = kind(config)
@@ -120,9 +124,9 @@ def supervised(model: PointDescriptor | PointLocalizer, data: PointSet, known: P
             arguments["point_features"] = point_features
     else:
         pictures = dict(data.pictures({example.image for example in examples}))
-        arguments["image_index"] = torch.tensor([list(pictures).index(example.image) for example in examples])
+        arguments["image_index"] = torch.arange(len(examples))
         with torch.no_grad():
-            arguments["features"] = model.encode_pictures(list(pictures.values()))
+            arguments["features"] = model.encode_pictures([pictures[example.image] for example in examples])
     if isinstance(model, PointLocalizer) or not cached:
         arguments["points"] = data.keypoints
     stepped(model, model(**arguments).loss)

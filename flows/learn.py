@@ -16,16 +16,24 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from flows.local import local_orchestration
 from flows.server import claim_port, orchestrator
 from talking_points.config import load_config
-from talking_points.evaluation.learning import Judges, adaptation_figures, descriptor_figures, ground_truth_report
+from talking_points.evaluation.learning import (
+    Judges,
+    adaptation_figures,
+    adaptation_scores,
+    descriptor_figures,
+    ground_truth_report,
+)
 from talking_points.evaluation.report import Report
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
@@ -63,18 +71,27 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     config = learn_config(output, dataset, roots, quick, overrides)
 
     # Two processes with one thread each, which two cores serve better than two threads. What never sees an image can
-    # be trained beside the vision path that all others start from.
-    results = in_parallel([(pretrained_vision, config, "vision"), blind_job(config)])
+    # be trained, and further scenes drawn, beside the vision path that all others start from.
+    first: list[Job] = [(pretrained_vision, config, "vision"), blind_job(config)]
+    if not quick:
+        first.append((partial(hard_scenes, output, max(4, images // 4)), config, "hard-scenes"))
+    results = in_parallel(first)
     results += in_parallel(jobs(config, quick))
     seeds = (0,) if quick else (0, 1, 2)
     adapting: list[Job] = [
         (adapted_descriptor, config.model_copy(update={"seed": seed}), f"adapted-{seed}") for seed in seeds
     ]
-    results += in_parallel(adapting, len(adapting))
-
-    report = measured(config, quick, seeds)
+    measuring: Job = (partial(measured, quick), config, "figures")
+    results += in_parallel([*adapting, measuring], len(adapting) + 1)
+    report = results.pop()["figures"]
+    scores = in_parallel(
+        [(partial(scored, quick), config, name) for name in ("descriptor", *(name for _, _, name in adapting))]
+    )
+    before, *after = (result["scores"] for result in scores)
+    report["grpo"] = adaptation_figures(before, after)
+    report["zero_shot"] = before["judge_a"]
     if not quick:
-        report["hard"] = hard_variant(output, config, max(4, images // 8))
+        report["hard"] = hard_variant(output, config)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     report |= {
         "quick": quick,
@@ -131,6 +148,15 @@ def blind_job(config: TrainConfig) -> Job:
     return trained_localizer, _with(config, "localizer", blind=True), "text-only"
 
 
+def hard_scenes(output: Path, images: int, config: TrainConfig, name: str) -> dict[str, Any]:
+    """Draw the scenes of ``hard_variant`` and build their dataset, as a job beside others."""
+    start = os.times()
+    drawn_dataset(output, "hard", images)
+    end = os.times()
+    seconds, cpu_seconds = end.elapsed - start.elapsed, sum(end[:4]) - sum(start[:4])
+    return {"stage": name, "seconds": seconds, "cpu_seconds": cpu_seconds, "metrics": {}}
+
+
 def jobs(config: TrainConfig, quick: bool) -> list[Job]:
     """The supervised trainings of what sees: the models, and in a full run a second judge and the ablations."""
     found: list[Job] = [(trained_localizer, config, "localizer"), (trained_descriptor, config, "descriptor")]
@@ -158,7 +184,8 @@ def in_parallel(work: list[Job], processes: int = 2) -> list[dict[str, Any]]:
         waiting = [pool.submit(stage, config, name) for stage, config, name in work]
         for done in as_completed(waiting):
             result = done.result()
-            print(f"{result['stage']:<12} {result['seconds']:.0f} s{' (made before)' if result['reused'] else ''}")
+            made = " (made before)" if result.get("reused") else ""
+            print(f"{result['stage']:<12} {result['seconds']:.0f} s{made}", flush=True)
         return [future.result() for future in waiting]
 
 
@@ -167,26 +194,24 @@ def _quiet() -> None:
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 
-def measured(config: TrainConfig, quick: bool, seeds: Iterable[int]) -> dict[str, Any]:
-    """The figures of ``report.json`` from the trained models."""
+def measured(quick: bool, config: TrainConfig, name: str) -> dict[str, Any]:
+    """A job: the figures of ``report.json`` from the models that were trained on the dataset."""
+    start = time.monotonic()
+    torch.set_num_threads(1)
     trained = config.output
     test = load_points(config.dataset, "test", limit=config.limit).sample(TEST_POINTS, config.seed)
-    judges = Judges.load(trained / "localizer", None if quick else trained / "judge-b", config.features)
+    judges = both_judges(config, quick)
     truth = ground_truth_report(test, judges, trained / "text-only")
     described = descriptor_figures(test, trained / "descriptor", judges)
-    family = family_points(config, config.ap10k.test_family)
-    adapted = {seed: trained / f"adapted-{seed}" for seed in seeds}
     report: dict[str, Any] = {
         "localizer_gt": truth.mpck,
         "text_only": truth.controls["text_only"],
         "shuffled_images": truth.controls["shuffled_images"],
         "centre": truth.controls["centre"],
         "descriptor": {**described["ratio"], "part_name": described["words"]["part_named"], **_colours(described)},
-        "grpo": adaptation_figures(family, trained / "descriptor", adapted, judges),
         "in_domain": described["mpck"]["judge_a"],
         "details": {"ground_truth": _summary(truth), "descriptor": described},
     }
-    report["zero_shot"] = report["grpo"]["reward_judge"]["before"]
     if not quick:
         frozen = Judges.load(trained / "frozen-lm", None, config.features).reports("ground_truth", test)["judge_a"]
         plain = descriptor_figures(test, trained / "no-gaussian", judges)
@@ -197,16 +222,28 @@ def measured(config: TrainConfig, quick: bool, seeds: Iterable[int]) -> dict[str
             "no_location": nowhere["mpck"]["judge_a"],
         }
         report["details"] |= {"no_gaussian": plain, "no_location": nowhere}
-    return report
+    return {"stage": name, "seconds": time.monotonic() - start, "figures": report}
 
 
-def hard_variant(output: Path, config: TrainConfig, images: int) -> dict[str, Any]:
+def scored(quick: bool, config: TrainConfig, name: str) -> dict[str, Any]:
+    """A job: what a descriptor, adapted or not, reaches on the family of animals that adaptation never saw."""
+    start = time.monotonic()
+    torch.set_num_threads(1)
+    family = family_points(config, config.ap10k.test_family)
+    scores = adaptation_scores(family, config.output / name, both_judges(config, quick))
+    return {"stage": f"scores of {name}", "seconds": time.monotonic() - start, "scores": scores}
+
+
+def both_judges(config: TrainConfig, quick: bool) -> Judges:
+    """The localizer and, but for a quick run, the second one."""
+    return Judges.load(config.output / "localizer", None if quick else config.output / "judge-b", config.features)
+
+
+def hard_variant(output: Path, config: TrainConfig) -> dict[str, Any]:
     """The localizer and the text-only control on scenes with several like objects, where phrases say little."""
-    dataset, _ = drawn_dataset(output, "hard", images)
     judges = Judges.load(config.output / "localizer", None, config.features)
-    truth = ground_truth_report(
-        load_points(dataset, "test").sample(TEST_POINTS, config.seed), judges, config.output / "text-only"
-    )
+    test = load_points(output / "dataset-hard", "test").sample(TEST_POINTS, config.seed)
+    truth = ground_truth_report(test, judges, config.output / "text-only")
     return {"localizer_gt": truth.mpck, "text_only": truth.controls["text_only"], "points": truth.points}
 
 

@@ -72,13 +72,19 @@ def descriptor_figures(points: PointSet, descriptor: Path, judges: Judges, *, wi
     }
 
 
-def adaptation_figures(points: PointSet, before: Path, after: Mapping[int, Path], judges: Judges) -> dict[str, Any]:
-    """Adaptation on held-out points: each judge's mPCK and the share of true words, before and after.
+def adaptation_scores(points: PointSet, descriptor: Path, judges: Judges) -> dict[str, float]:
+    """mPCK of one descriptor's texts under every judge, and the share of their true words in percent."""
+    own = rewritten(points, descriptor, judges.features)
+    words = judge_words([e.text for e in own.examples], [e.facts for e in own.examples])
+    scores = {judge: report.mpck for judge, report in judges.reports("adapted", own).items()}
+    return {**scores, "true_words": words.true_words}
+
+
+def adaptation_figures(start: Mapping[str, float], ends: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """``adaptation_scores`` before adaptation and after it, a seed each.
 
     After is the mean over the seeds, sd their standard deviation, None for a single one.
     """
-    start = _adapted_scores(points, before, judges)
-    ends = [_adapted_scores(points, folder, judges) for folder in after.values()]
     names = {"judge_a": "reward_judge", "judge_b": "independent_judge", "true_words": "true_words"}
     return {
         names[key]: {
@@ -88,10 +94,3 @@ def adaptation_figures(points: PointSet, before: Path, after: Mapping[int, Path]
         }
         for key in start
     }
-
-
-def _adapted_scores(points: PointSet, descriptor: Path, judges: Judges) -> dict[str, float]:
-    own = rewritten(points, descriptor, judges.features)
-    words = judge_words([e.text for e in own.examples], [e.facts for e in own.examples])
-    scores = {judge: report.mpck for judge, report in judges.reports("adapted", own).items()}
-    return {**scores, "true_words": words.true_words}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
-from talking_points.models.presets import paper_config, special_token_ids, tiny_config, train_tokenizer
+from talking_points.models.presets import medium_config, paper_config, special_token_ids, tiny_config, train_tokenizer
 
 RECOMMENDED = {
     "gaussian_sigma": 32.0, "gaussian_threshold": 0.5, "mask_resize": "center", "gaussian_layers": None,
@@ -29,7 +30,7 @@ def test_the_paper_preset_makes_the_recommended_choices():
 
 
 def test_a_configuration_survives_a_file(tmp_path, tokenizer):
-    for config in (paper_config(), tiny_config(tokenizer)):
+    for config in (paper_config(), medium_config(tokenizer), tiny_config(tokenizer)):
         config.save_pretrained(tmp_path)
         assert TalkingPointsConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
@@ -71,3 +72,12 @@ def test_a_tokenizer_without_the_special_tokens_is_refused():
     )
     with pytest.raises(ValueError, match=r"lacks \['\[SEG\]', '<region>', '<mark>'\]"):
         special_token_ids(plain)
+
+
+def test_the_medium_preset_is_between_and_trains_adapters(tokenizer):
+    with torch.device("meta"):
+        model = PointDescriptor(medium_config(tokenizer))
+    assert 20_000_000 < sum(p.numel() for p in model.parameters()) < 100_000_000
+    trained = model.prepare_training()
+    assert any("lora" in name for name in trained)
+    assert not any("embed_tokens" in name for name in trained)

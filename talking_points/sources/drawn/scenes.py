@@ -174,10 +174,10 @@ PLAIN: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("lamp", ("room", "studio")), ("bench", ("street", "meadow")),
     ),
 }  # fmt: skip
-"""(thing, places) of the variant "plain". No thing is in two sources: each names the same part differently."""
+"""(thing, places) of the variants "plain" and "hard". No thing is in two sources, whose names of parts differ."""
 
 PLAIN_PARTIMAGENET = ("goldfish", "anemone fish", "great white shark", "garter snake", "black stork", "heron", "boat")
-"""What the variant "plain" keeps of the classes of PartImageNet."""
+"""What the variants "plain" and "hard" keep of the classes of PartImageNet."""
 
 AP10K_SPECIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "antelope": ("antelope", ("meadow", "plain")),
@@ -223,10 +223,11 @@ def split_of(source: str, index: int) -> str:
 def draw_scene(source: str, seed: int, index: int, variant: str = "standard") -> DrawnScene:
     """Draw the ``index``-th picture of a source. The same arguments give the same pixels, always.
 
-    ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k. The variant "hard" shows three to
-    five things of one class at similar sizes, scattered, so that a phrase about the scene does not say which;
-    pictures of partimagenet keep their one object, at any place and size. The variant "plain" shows one or two things
-    of few classes, whose sizes differ much; no class is drawn for two sources, which name the same parts differently.
+    ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k. The variant "plain" shows one or two
+    things of few classes, whose sizes differ much; no class is drawn for two sources, which name the same parts
+    differently. The variant "hard" shows three to five things of one of these classes at similar sizes, scattered, so
+    that a phrase about the scene does not say which; pictures of partimagenet keep their one object, at any place and
+    size.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
@@ -250,12 +251,12 @@ def draw_scene(source: str, seed: int, index: int, variant: str = "standard") ->
 
 def _cast(source: str, index: int, variant: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...], list[str]]:
     """The picture's label, the places it may show, and the things in it, the main one first."""
-    if variant == "plain" and source in PLAIN:
+    if variant != "standard" and source in PLAIN:
         thing, places = PLAIN[source][rng.integers(len(PLAIN[source]))]
-        return "", places, [thing] * int(rng.integers(1, 3))
+        return "", places, [thing] * (int(rng.integers(1, 3)) if variant == "plain" else _count(rng, 3, variant))
     if source == "partimagenet":
         classes = PARTIMAGENET_CLASSES[split_of(source, index)]
-        if variant == "plain":
+        if variant != "standard":
             classes = tuple(entry for entry in classes if entry[1] in PLAIN_PARTIMAGENET)
         label, thing, places = classes[rng.integers(len(classes))]
         return label, places, [thing]
@@ -266,7 +267,7 @@ def _cast(source: str, index: int, variant: str, rng: np.random.Generator) -> tu
     setting = SETTINGS[source][rng.integers(len(SETTINGS[source]))]
     thing = setting.about[rng.integers(len(setting.about))]
     names = [thing] * _count(rng, 2 if setting.beside else setting.most, variant)
-    if setting.beside and variant == "standard":
+    if setting.beside:
         more = rng.integers(0, max(1, setting.most - len(names)) + 1)
         names += [setting.beside[rng.integers(len(setting.beside))] for _ in range(more)]
     return "", setting.places, names
