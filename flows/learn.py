@@ -31,13 +31,11 @@ from talking_points.evaluation.learning import (
     Judges,
     adaptation_figures,
     adaptation_scores,
-    descriptor_figures,
-    ground_truth_report,
+    hard_figures,
+    trained_figures,
 )
-from talking_points.evaluation.report import Report
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
-from talking_points.training.data import load_points
 from talking_points.training.stages import (
     adapted_descriptor,
     family_points,
@@ -91,7 +89,7 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     report["grpo"] = adaptation_figures(before, after)
     report["zero_shot"] = before["judge_a"]
     if not quick:
-        report["hard"] = hard_variant(output, config)
+        report["hard"] = hard_figures(config, output / "dataset-hard", TEST_POINTS)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     report |= {
         "quick": quick,
@@ -149,7 +147,7 @@ def blind_job(config: TrainConfig) -> Job:
 
 
 def hard_scenes(output: Path, images: int, config: TrainConfig, name: str) -> dict[str, Any]:
-    """Draw the scenes of ``hard_variant`` and build their dataset, as a job beside others."""
+    """A job: draw scenes where phrases say little, and build their dataset."""
     start = os.times()
     drawn_dataset(output, "hard", images)
     end = os.times()
@@ -195,34 +193,11 @@ def _quiet() -> None:
 
 
 def measured(quick: bool, config: TrainConfig, name: str) -> dict[str, Any]:
-    """A job: the figures of ``report.json`` from the models that were trained on the dataset."""
+    """A job: the figures of the models that were trained on the dataset."""
     start = time.monotonic()
     torch.set_num_threads(1)
-    trained = config.output
-    test = load_points(config.dataset, "test", limit=config.limit).sample(TEST_POINTS, config.seed)
-    judges = both_judges(config, quick)
-    truth = ground_truth_report(test, judges, trained / "text-only")
-    described = descriptor_figures(test, trained / "descriptor", judges)
-    report: dict[str, Any] = {
-        "localizer_gt": truth.mpck,
-        "text_only": truth.controls["text_only"],
-        "shuffled_images": truth.controls["shuffled_images"],
-        "centre": truth.controls["centre"],
-        "descriptor": {**described["ratio"], "part_name": described["words"]["part_named"], **_colours(described)},
-        "in_domain": described["mpck"]["judge_a"],
-        "details": {"ground_truth": _summary(truth), "descriptor": described},
-    }
-    if not quick:
-        frozen = Judges.load(trained / "frozen-lm", None, config.features).reports("ground_truth", test)["judge_a"]
-        plain = descriptor_figures(test, trained / "no-gaussian", judges)
-        nowhere = descriptor_figures(test, trained / "no-location", judges, withheld=True)
-        report |= {
-            "frozen_lm": frozen.mpck,
-            "no_gaussian": plain["mpck"]["judge_a"],
-            "no_location": nowhere["mpck"]["judge_a"],
-        }
-        report["details"] |= {"no_gaussian": plain, "no_location": nowhere}
-    return {"stage": name, "seconds": time.monotonic() - start, "figures": report}
+    figures = trained_figures(config, TEST_POINTS, second_judge=not quick, ablations=not quick)
+    return {"stage": name, "seconds": time.monotonic() - start, "figures": figures}
 
 
 def scored(quick: bool, config: TrainConfig, name: str) -> dict[str, Any]:
@@ -230,21 +205,8 @@ def scored(quick: bool, config: TrainConfig, name: str) -> dict[str, Any]:
     start = time.monotonic()
     torch.set_num_threads(1)
     family = family_points(config, config.ap10k.test_family)
-    scores = adaptation_scores(family, config.output / name, both_judges(config, quick))
+    scores = adaptation_scores(family, config.output / name, Judges.of_run(config, second=not quick))
     return {"stage": f"scores of {name}", "seconds": time.monotonic() - start, "scores": scores}
-
-
-def both_judges(config: TrainConfig, quick: bool) -> Judges:
-    """The localizer and, but for a quick run, the second one."""
-    return Judges.load(config.output / "localizer", None if quick else config.output / "judge-b", config.features)
-
-
-def hard_variant(output: Path, config: TrainConfig) -> dict[str, Any]:
-    """The localizer and the text-only control on scenes with several like objects, where phrases say little."""
-    judges = Judges.load(config.output / "localizer", None, config.features)
-    test = load_points(output / "dataset-hard", "test").sample(TEST_POINTS, config.seed)
-    truth = ground_truth_report(test, judges, config.output / "text-only")
-    return {"localizer_gt": truth.mpck, "text_only": truth.controls["text_only"], "points": truth.points}
 
 
 def samples(config: TrainConfig) -> dict[str, int]:
@@ -276,23 +238,6 @@ def _with(config: TrainConfig, section: str, **fields: Any) -> TrainConfig:
 def _with_model(config: TrainConfig, section: str, **choices: Any) -> TrainConfig:
     """The configuration with other choices for the model of one section, beside those that it has."""
     return _with(config, section, model={**getattr(config, section).model, **choices})
-
-
-def _colours(described: dict[str, Any]) -> dict[str, float]:
-    words = described["words"]
-    return {"true_words": words["true_words"], "colour": words["colour"], "colour_chance": words["colour_chance"]}
-
-
-def _summary(report: Report) -> dict[str, Any]:
-    return {
-        "mpck": report.mpck,
-        "interval": report.interval,
-        "pck": report.pck,
-        "inside_part": report.inside_part,
-        "levels": report.levels,
-        "points": report.points,
-        "above_text_only": report.above_text_only,
-    }
 
 
 def main(

@@ -13,8 +13,8 @@ from talking_points.evaluation.controls import control_predictions
 from talking_points.evaluation.report import Report, evaluate_predictions
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training.config import FeatureConfig
-from talking_points.training.data import PointSet
+from talking_points.training.config import FeatureConfig, TrainConfig
+from talking_points.training.data import PointSet, load_points
 from talking_points.training.descriptor import descriptions
 from talking_points.training.localizer import localized
 from talking_points.training.words import judge_words
@@ -33,6 +33,11 @@ class Judges:
         """From their folders."""
         other = PointLocalizer.from_pretrained(b).eval() if b else None
         return cls(PointLocalizer.from_pretrained(a).eval(), other, features)
+
+    @classmethod
+    def of_run(cls, config: TrainConfig, *, second: bool) -> Judges:
+        """Those of a run: its localizer and, where there is one, the judge that was trained with another seed."""
+        return cls.load(config.output / "localizer", config.output / "judge-b" if second else None, config.features)
 
     def reports(self, name: str, points: PointSet, references: Sequence[str] | None = None) -> dict[str, Report]:
         """How each judge finds the points' texts."""
@@ -72,6 +77,46 @@ def descriptor_figures(points: PointSet, descriptor: Path, judges: Judges, *, wi
     }
 
 
+def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, ablations: bool) -> dict[str, Any]:
+    """The figures of a run's models on ``count`` held-out points: localizer and controls, descriptor, ablations."""
+    trained = config.output
+    test = load_points(config.dataset, "test", limit=config.limit).sample(count, config.seed)
+    judges = Judges.of_run(config, second=second_judge)
+    truth = ground_truth_report(test, judges, trained / "text-only")
+    described = descriptor_figures(test, trained / "descriptor", judges)
+    words = described["words"]
+    figures: dict[str, Any] = {
+        "localizer_gt": truth.mpck,
+        **{control: truth.controls[control] for control in ("text_only", "shuffled_images", "centre")},
+        "descriptor": {
+            **described["ratio"],
+            "part_name": words["part_named"],
+            **{name: words[name] for name in ("true_words", "colour", "colour_chance")},
+        },
+        "in_domain": described["mpck"]["judge_a"],
+        "details": {"ground_truth": _summary(truth), "descriptor": described},
+    }
+    if not ablations:
+        return figures
+    frozen = Judges.load(trained / "frozen-lm", None, config.features).reports("ground_truth", test)["judge_a"]
+    plain = descriptor_figures(test, trained / "no-gaussian", judges)
+    nowhere = descriptor_figures(test, trained / "no-location", judges, withheld=True)
+    figures["details"] |= {"no_gaussian": plain, "no_location": nowhere}
+    return figures | {
+        "frozen_lm": frozen.mpck,
+        "no_gaussian": plain["mpck"]["judge_a"],
+        "no_location": nowhere["mpck"]["judge_a"],
+    }
+
+
+def hard_figures(config: TrainConfig, dataset: Path, count: int) -> dict[str, Any]:
+    """A run's localizer and text-only control on ``count`` held-out points of another dataset."""
+    judges = Judges.of_run(config, second=False)
+    test = load_points(dataset, "test").sample(count, config.seed)
+    truth = ground_truth_report(test, judges, config.output / "text-only")
+    return {"localizer_gt": truth.mpck, "text_only": truth.controls["text_only"], "points": truth.points}
+
+
 def adaptation_scores(points: PointSet, descriptor: Path, judges: Judges) -> dict[str, float]:
     """mPCK of one descriptor's texts under every judge, and the share of their true words in percent."""
     own = rewritten(points, descriptor, judges.features)
@@ -93,4 +138,16 @@ def adaptation_figures(start: Mapping[str, float], ends: Sequence[Mapping[str, f
             "sd": float(np.std([end[key] for end in ends], ddof=1)) if len(ends) > 1 else None,
         }
         for key in start
+    }
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {
+        "mpck": report.mpck,
+        "interval": report.interval,
+        "pck": report.pck,
+        "inside_part": report.inside_part,
+        "levels": report.levels,
+        "points": report.points,
+        "above_text_only": report.above_text_only,
     }
