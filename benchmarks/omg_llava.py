@@ -33,8 +33,6 @@ from talking_points.models.omg_llava.pixel_decoder import DeformableAttention, c
 from talking_points.models.presets import (
     medium_config,
     paper_config,
-    special_token_ids,
-    text_token_ids,
     tiny_config,
     train_tokenizer,
 )
@@ -63,16 +61,6 @@ def stand_in_tokenizer() -> PreTrainedTokenizerFast:
     config = TalkingPointsConfig()
     question = config.question.format(keypoint=config.keypoint_token)
     return train_tokenizer([DESCRIPTION, question, config.localizer_question] * 4, 430)
-
-
-def seven_billion_config(tokenizer: PreTrainedTokenizerFast) -> TalkingPointsConfig:
-    """The paper's sizes with the token ids of a stand-in tokenizer."""
-    config = paper_config()
-    for name, value in special_token_ids(tokenizer).items():
-        setattr(config, name, value)
-    for name, ids in text_token_ids(tokenizer).items():
-        setattr(config.text_config, name, ids)
-    return config
 
 
 def build(kind: type[TalkingPointsModel], setting: Setting, tokenizer: PreTrainedTokenizerFast) -> TalkingPointsModel:
@@ -232,7 +220,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("high")  # TF32 in the float32 vision path of a GPU
     tokenizer = stand_in_tokenizer()
-    configs = {"tiny": tiny_config, "medium": medium_config, "7b": seven_billion_config}
+    configs = {"tiny": tiny_config, "medium": medium_config, "7b": paper_config}
     results: dict[str, dict[str, float]] = {"deformable_attention": deformable_attention("cuda" if gpu else "cpu")}
     for size in arguments.sizes or ("tiny", "medium", *(("7b",) if gpu else ())):
         large = size == "7b"

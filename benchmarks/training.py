@@ -30,8 +30,6 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.models.presets import (
     medium_config,
     paper_config,
-    special_token_ids,
-    text_token_ids,
     tiny_config,
     train_tokenizer,
 )
@@ -73,13 +71,7 @@ def models(size: str, device: str) -> tuple[PointDescriptor, PointLocalizer]:
     tokenizer = train_tokenizer([DESCRIPTION], 400)
     made = []
     for kind in (PointDescriptor, PointLocalizer):
-        if size == "7b":
-            config = paper_config()
-            config.text_config.update(text_token_ids(tokenizer))
-            for name, value in special_token_ids(tokenizer).items():
-                setattr(config, name, value)
-        else:
-            config = {"tiny": tiny_config, "medium": medium_config}[size](tokenizer)
+        config = {"tiny": tiny_config, "medium": medium_config, "7b": paper_config}[size](tokenizer)
         torch.manual_seed(0)
         with torch.device(device):
             model = kind(config)

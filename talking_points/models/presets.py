@@ -12,9 +12,16 @@ from talking_points.models.omg_llava.chat import TURN_END
 from talking_points.models.omg_llava.configuration import SPECIAL_TOKENS
 
 
-def paper_config() -> TalkingPointsConfig:
-    """OMG-LLaVA-7B: ConvNeXt-L, OMG-Seg, InternLM2-chat-7B; every default is the paper's or the official one."""
-    return TalkingPointsConfig()
+def paper_config(tokenizer: PreTrainedTokenizerBase | None = None) -> TalkingPointsConfig:
+    """OMG-LLaVA-7B: ConvNeXt-L, OMG-Seg, InternLM2-chat-7B; every default is the paper's or the official one.
+
+    With a tokenizer other than the release's, the token ids are that tokenizer's.
+    """
+    config = TalkingPointsConfig()
+    if tokenizer is not None:
+        config.update(special_token_ids(tokenizer))
+        config.text_config.update(text_token_ids(tokenizer))
+    return config
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128, stem_stride: int = 2) -> TalkingPointsConfig:

@@ -81,3 +81,10 @@ def test_the_medium_preset_is_between_and_trains_adapters(tokenizer):
     trained = model.prepare_training()
     assert any("lora" in name for name in trained)
     assert not any("embed_tokens" in name for name in trained)
+
+
+def test_the_paper_preset_takes_another_tokenizers_ids(tokenizer):
+    config = paper_config(tokenizer)
+    assert config.mark_token_id == tokenizer.convert_tokens_to_ids("<mark>")
+    assert config.text_config.pad_token_id == tokenizer.pad_token_id
+    assert config.text_config.hidden_size == paper_config().text_config.hidden_size
