@@ -48,10 +48,10 @@ SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 
 QUICK_SHARES = {
     "vision.backbone_steps": 0.4,
-    "vision.steps": 0.3,
-    "localizer.max_steps": 0.6,
-    "descriptor.max_steps": 0.5,
-    "adapt.max_steps": 0.3,
+    "vision.steps": 0.25,
+    "localizer.max_steps": 0.55,
+    "descriptor.max_steps": 0.45,
+    "adapt.max_steps": 0.25,
 }
 """What a quick run keeps of the steps. It has no second judge, so that the localizer has time to learn to look."""
 
@@ -72,24 +72,29 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     # be trained, and further scenes drawn, beside the vision path that all others start from.
     first: list[Job] = [(pretrained_vision, config, "vision"), blind_job(config)]
     if not quick:
-        first.append((partial(hard_scenes, output, max(4, images // 4)), config, "hard-scenes"))
+        first.append((partial(timed, partial(hard_scenes, output, max(4, images // 4))), config, "hard-scenes"))
     results = in_parallel(first)
     results += in_parallel(jobs(config, quick))
     seeds = (0,) if quick else (0, 1, 2)
-    adapting: list[Job] = [
-        (adapted_descriptor, config.model_copy(update={"seed": seed}), f"adapted-{seed}") for seed in seeds
+    adapted = {f"adapted-{seed}": config.model_copy(update={"seed": seed}) for seed in seeds}
+    figures = partial(trained_figures, count=TEST_POINTS, second_judge=not quick, ablations=not quick)
+    last: list[Job] = [(adapted_descriptor, own, name) for name, own in adapted.items()]
+    results += in_parallel([*last, (partial(timed, figures), config, "figures")], len(last) + 1)
+    report = results[-1]["found"]
+    judged = ["descriptor", *adapted]
+    scoring: list[Job] = [
+        (partial(timed, partial(family_scores, name, not quick)), config, f"scores of {name}") for name in judged
     ]
-    measuring: Job = (partial(measured, quick), config, "figures")
-    results += in_parallel([*adapting, measuring], len(adapting) + 1)
-    report = results.pop()["figures"]
-    scores = in_parallel(
-        [(partial(scored, quick), config, name) for name in ("descriptor", *(name for _, _, name in adapting))]
-    )
-    before, *after = (result["scores"] for result in scores)
+    if not quick:
+        hard = partial(hard_figures, dataset=output / "dataset-hard", count=TEST_POINTS)
+        scoring.append((partial(timed, hard), config, "hard-figures"))
+    scored = in_parallel(scoring)
+    results += scored
+    before, *after = (result["found"] for result in scored[: len(judged)])
     report["grpo"] = adaptation_figures(before, after)
     report["zero_shot"] = before["judge_a"]
     if not quick:
-        report["hard"] = hard_figures(config, output / "dataset-hard", TEST_POINTS)
+        report["hard"] = scored[-1]["found"]
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     report |= {
         "quick": quick,
@@ -146,13 +151,27 @@ def blind_job(config: TrainConfig) -> Job:
     return trained_localizer, _with(config, "localizer", blind=True), "text-only"
 
 
-def hard_scenes(output: Path, images: int, config: TrainConfig, name: str) -> dict[str, Any]:
-    """A job: draw scenes where phrases say little, and build their dataset."""
-    start = os.times()
+def hard_scenes(output: Path, images: int, config: TrainConfig) -> dict[str, Any]:
+    """Draw scenes where phrases say little, and build their dataset."""
     drawn_dataset(output, "hard", images)
+    return {}
+
+
+def family_scores(descriptor: str, second_judge: bool, config: TrainConfig) -> dict[str, float]:
+    """What a descriptor of the run, adapted or not, reaches on the family of animals that adaptation never saw."""
+    family = family_points(config, config.ap10k.test_family)
+    return adaptation_scores(family, config.output / descriptor, Judges.of_run(config, second=second_judge))
+
+
+def timed(work: Callable[[TrainConfig], dict[str, Any]], config: TrainConfig, name: str) -> dict[str, Any]:
+    """A job that trains nothing, in the form of the stages that do; what it found is ``found``."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    start = os.times()
+    found = work(config)
     end = os.times()
     seconds, cpu_seconds = end.elapsed - start.elapsed, sum(end[:4]) - sum(start[:4])
-    return {"stage": name, "seconds": seconds, "cpu_seconds": cpu_seconds, "metrics": {}}
+    return {"stage": name, "seconds": seconds, "cpu_seconds": cpu_seconds, "metrics": {}, "found": found}
 
 
 def jobs(config: TrainConfig, quick: bool) -> list[Job]:
@@ -190,23 +209,6 @@ def in_parallel(work: list[Job], processes: int = 2) -> list[dict[str, Any]]:
 def _quiet() -> None:
     # What several processes write would be mixed up; values and curves are in the stages' folders.
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-
-
-def measured(quick: bool, config: TrainConfig, name: str) -> dict[str, Any]:
-    """A job: the figures of the models that were trained on the dataset."""
-    start = time.monotonic()
-    torch.set_num_threads(1)
-    figures = trained_figures(config, TEST_POINTS, second_judge=not quick, ablations=not quick)
-    return {"stage": name, "seconds": time.monotonic() - start, "figures": figures}
-
-
-def scored(quick: bool, config: TrainConfig, name: str) -> dict[str, Any]:
-    """A job: what a descriptor, adapted or not, reaches on the family of animals that adaptation never saw."""
-    start = time.monotonic()
-    torch.set_num_threads(1)
-    family = family_points(config, config.ap10k.test_family)
-    scores = adaptation_scores(family, config.output / name, Judges.of_run(config, second=not quick))
-    return {"stage": f"scores of {name}", "seconds": time.monotonic() - start, "scores": scores}
 
 
 def samples(config: TrainConfig) -> dict[str, int]:

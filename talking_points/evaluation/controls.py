@@ -6,13 +6,15 @@ mPCK on drawn scenes. So every report says how far above these controls a result
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.models.localizer import PointLocalizer
 from talking_points.records import derive_seed
 from talking_points.training.config import FeatureConfig
-from talking_points.training.data import PointSet
+from talking_points.training.data import PointExample, PointSet
 from talking_points.training.localizer import localized
 
 Floats = NDArray[np.float64]
@@ -41,6 +43,18 @@ def other_images(points: PointSet, seed: int = 0) -> list[int]:
     shown = np.empty(len(images), dtype=int)
     shown[order] = np.roll(order, -largest)
     return shown.tolist()
+
+
+def other_points(points: PointSet) -> PointSet:
+    """The points that share their image with others, each with the text of another one of them.
+
+    A description that is true of the picture and not of the point reaches about as much.
+    """
+    by_image: dict[str, list[PointExample]] = defaultdict(list)
+    for example in points.examples:
+        by_image[example.image].append(example)
+    groups = (group for group in by_image.values() if len(group) > 1)
+    return points.with_texts({own.id: group[place - 1].text for group in groups for place, own in enumerate(group)})
 
 
 def control_predictions(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from talking_points.evaluation.controls import control_predictions
+from talking_points.evaluation.controls import control_predictions, other_points
 from talking_points.evaluation.report import Report, evaluate_predictions
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -103,6 +103,7 @@ def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, abla
     nowhere = descriptor_figures(test, trained / "no-location", judges, withheld=True)
     figures["details"] |= {"no_gaussian": plain, "no_location": nowhere}
     return figures | {
+        "another_point": judges.reports("another_point", other_points(test))["judge_a"].mpck,
         "frozen_lm": frozen.mpck,
         "no_gaussian": plain["mpck"]["judge_a"],
         "no_location": nowhere["mpck"]["judge_a"],

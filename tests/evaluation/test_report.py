@@ -12,7 +12,7 @@ import pytest
 
 from talking_points.config import ConfigError
 from talking_points.evaluation.config import DescriptionSet
-from talking_points.evaluation.controls import centre, other_images, uniform
+from talking_points.evaluation.controls import centre, other_images, other_points, uniform
 from talking_points.evaluation.description_sets import described, marked, read_descriptions
 from talking_points.evaluation.pck import MP100
 from talking_points.evaluation.report import IncomparableError, Report, compare, evaluate_predictions
@@ -119,6 +119,18 @@ def test_shuffled_images_are_all_other_images() -> None:
     assert all(data.examples[a].image != data.examples[b].image for a, b in enumerate(shown))
     with pytest.raises(ValueError, match="two images"):
         other_images(points(1, 4))
+
+
+def test_texts_of_other_points_are_about_the_same_image() -> None:
+    data = points(3, 4)
+    alone = data.subset([0, *range(4, 12)])
+    exchanged = other_points(alone)
+    images = {example.text: example.image for example in data.examples}
+    assert [example.id for example in exchanged.examples] == [example.id for example in alone.examples[1:]]
+    for before, after in zip(alone.examples[1:], exchanged.examples, strict=True):
+        assert after.text != before.text
+        assert images[after.text] == before.image
+    assert {e.text for e in exchanged.examples} == {e.text for e in alone.examples[1:]}
 
 
 def test_uniform_is_the_same_for_the_same_point_and_covers_the_image() -> None:

@@ -30,7 +30,7 @@ SETTINGS = {
 
 FIGURES = {
     "localizer_gt", "text_only", "shuffled_images", "centre", "descriptor", "grpo", "frozen_lm", "no_gaussian",
-    "no_location", "zero_shot", "in_domain", "hard",
+    "no_location", "another_point", "zero_shot", "in_domain", "hard",
 }  # fmt: skip
 
 
@@ -53,8 +53,8 @@ def test_from_nothing_to_figures(tmp_path: Path) -> None:
     assert report["details"]["no_gaussian"]["words"].keys() == report["details"]["descriptor"]["words"].keys()
     seeds = {"adapted-0", "adapted-1", "adapted-2"}
     stages = {"vision", "text-only", "localizer", "descriptor", "judge-b", "frozen-lm", "no-gaussian", "no-location"}
-    stages.add("hard-scenes")
-    assert set(report["stages"]) == stages | seeds
+    others = {"hard-scenes", "figures", "hard-figures", *(f"scores of {name}" for name in {"descriptor"} | seeds)}
+    assert set(report["stages"]) == stages | seeds | others
     assert "| localizer_gt |" in printed
     assert printed.splitlines()[-1] == str(tmp_path / "learn" / "report.json")
     started = json.loads((tmp_path / "learn" / "train" / "no-gaussian" / "started.json").read_text())
