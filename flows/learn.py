@@ -65,7 +65,7 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     """Run everything into ``output`` and return the report."""
     start = time.monotonic()
     images = images * 3 // 5 if quick else images
-    dataset, roots = drawn_dataset(output, "plain", images, workers=2)
+    dataset, roots = drawn_dataset(output, "plain", images)
     config = learn_config(output, dataset, roots, quick, overrides)
 
     # Two processes with one thread each, which two cores serve better than two threads. What never sees an image can
@@ -111,7 +111,7 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     return report
 
 
-def drawn_dataset(output: Path, variant: str, images: int, workers: int) -> tuple[Path, dict[str, Path]]:
+def drawn_dataset(output: Path, variant: str, images: int) -> tuple[Path, dict[str, Path]]:
     """A dataset with a point in every part of drawn scenes; returns it and the roots of the drawn sources."""
     # Imported late: the orchestrator reads its settings when it is imported.
     from flows.build_llamapointinpart import build_llamapointinpart
@@ -119,13 +119,11 @@ def drawn_dataset(output: Path, variant: str, images: int, workers: int) -> tupl
     sample, dataset = output / f"sample-{variant}", output / f"dataset-{variant}"
     marker = sample / f".drawn-{images}"
     if not marker.exists():
-        draw_sample(sample, images, variant=variant, workers=workers)
+        draw_sample(sample, images, variant=variant, workers=2)
         marker.touch()
     folders = {"pascal_part116": "PascalPart116", "ade20k_part234": "ADE20KPart234", "partimagenet": "PartImageNet"}
     roots = {name: sample / folder for name, folder in folders.items()} | {"ap10k": sample / "ap-10k"}
-    # Without models all work is Python's own, which threads would take turns at.
-    settings = [f"output={dataset}", "runner=processes", f"workers={workers}"]
-    settings += ["keypoints.per=part", "keypoints.places=coarse"]
+    settings = [f"output={dataset}", "keypoints.per=part", "keypoints.places=coarse"]
     # Smaller parts are a pixel or two of what the tiny preset sees.
     settings += ["keypoints.min_part_area=150", "sampling.equal_shares=false"]
     settings += [f"sources.{name}.root={roots[name]}" for name in SOURCES]
@@ -155,7 +153,7 @@ def blind_job(config: TrainConfig) -> Job:
 
 def hard_scenes(output: Path, images: int, config: TrainConfig) -> dict[str, Any]:
     """Draw scenes where phrases say little, and build their dataset."""
-    drawn_dataset(output, "hard", images, workers=1)
+    drawn_dataset(output, "hard", images)
     return {}
 
 
