@@ -39,7 +39,7 @@ def learn(output: Path) -> tuple[dict, str]:
     for name, value in SETTINGS.items():
         command += ["--set", f"{name}={value}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1100)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "report.json").read_text()), done.stdout
 
