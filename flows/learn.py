@@ -253,7 +253,7 @@ def main(
     ] = None,
 ) -> None:
     """Learn from drawn scenes and print the table."""
-    local_orchestration(verbose=False)
+    local_orchestration(verbose=False, records=(output / "records").resolve())
     with orchestrator(claim_port()):
         report = learn(output, quick, images, overrides or [])
     print(table(report))

@@ -63,22 +63,21 @@ class StageRunner:
                     order = waiting.popleft()
                     running[self._submit(task, order)] = order
                 future = next(as_completed(list(running)))
-                self._collect(task, running.pop(future), future, results)
+                order = running.pop(future)
+                outcome = _outcome(future)  # first, because a future knows its last state only from then on
+                reused = future.state.name == "Cached"
+                if reused and not holds(self.storage, outcome):
+                    # The record says finished, but it or its files are gone or changed: make the shard again.
+                    running[self._submit(task.with_options(refresh_cache=True), order)] = order
+                else:
+                    self._collect(order, outcome, reused, results)
         except BaseException:
             request_stop()
             raise
         self.progress.end(stage)
         return dict(sorted(results.items()))
 
-    def _collect(
-        self, task: Task[[Order], Manifest], order: Order, future: PrefectFuture[Manifest], results: dict[int, Manifest]
-    ) -> None:
-        outcome = _outcome(future)
-        reused = future.state.name == "Cached"
-        if reused and not holds(self.storage, outcome):
-            # The record says finished, but it or its files are gone or changed: make the shard again.
-            future = self._submit(task.with_options(refresh_cache=True), order)
-            outcome, reused = _outcome(future), False
+    def _collect(self, order: Order, outcome: Any, reused: bool, results: dict[int, Manifest]) -> None:
         if isinstance(outcome, (WholesaleFailure, SourceError)):
             raise outcome
         if isinstance(outcome, BaseException):
