@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -95,11 +94,12 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     report["zero_shot"] = before["judge_a"]
     if not quick:
         report["hard"] = scored[-1]["found"]
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    # The processes of the stages are no children of this one.
+    cpu_seconds = sum(os.times()[:4]) + sum(result["process_cpu_seconds"] for result in results)
     report |= {
         "quick": quick,
         "seconds": round(time.monotonic() - start, 1),
-        "cpu_seconds": round(sum(part.ru_utime + part.ru_stime for part in usage), 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "images": images * len(SOURCES),
         "stages": {
             result["stage"]: {key: result[key] for key in ("seconds", "cpu_seconds", "metrics")} for result in results
@@ -176,7 +176,9 @@ def timed(work: Callable[[TrainConfig], dict[str, Any]], config: TrainConfig, na
 
 def jobs(config: TrainConfig, quick: bool) -> list[Job]:
     """The supervised trainings of what sees: the models, and in a full run a second judge and the ablations."""
-    found: list[Job] = [(trained_localizer, config, "localizer"), (trained_descriptor, config, "descriptor")]
+    # The longest ones first, so that both cores are busy to the end; and a localizer, if it comes after descriptors,
+    # finds the features of all images.
+    found: list[Job] = [(trained_descriptor, config, "descriptor"), (trained_localizer, config, "localizer")]
     if quick:
         return found
     frozen = _with_model(config, "localizer", train_language_model=False, train_vocabulary=False)
@@ -184,7 +186,6 @@ def jobs(config: TrainConfig, quick: bool) -> list[Job]:
     # Without a point there is little to learn: a third of the steps reach it.
     steps = config.descriptor.max_steps or 3
     nowhere = _with(plain, "descriptor", withhold_points=True, max_steps=steps // 3)
-    # The longest ones first, so that both cores are busy to the end.
     return [
         (trained_descriptor, plain, "no-gaussian"),
         *found,
@@ -197,13 +198,21 @@ def jobs(config: TrainConfig, quick: bool) -> list[Job]:
 def in_parallel(work: list[Job], processes: int = 2) -> list[dict[str, Any]]:
     """Run stages side by side, each in a process of its own."""
     os.environ["TQDM_DISABLE"] = "1"
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_quiet, max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(stage, config, name) for stage, config, name in work]
+    # A server that has imported everything forks the processes: importing takes ten seconds, and a run has twenty.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["flows.learn"])
+    with ProcessPoolExecutor(processes, context, initializer=_quiet, max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(_in_process, stage, config, name) for stage, config, name in work]
         for done in as_completed(waiting):
             result = done.result()
             made = " (made before)" if result.get("reused") else ""
             print(f"{result['stage']:<12} {result['seconds']:.0f} s{made}", flush=True)
         return [future.result() for future in waiting]
+
+
+def _in_process(stage: Callable[..., dict[str, Any]], config: TrainConfig, name: str) -> dict[str, Any]:
+    result = stage(config, name)
+    return result | {"process_cpu_seconds": sum(os.times()[:4])}
 
 
 def _quiet() -> None:
