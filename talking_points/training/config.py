@@ -94,6 +94,9 @@ class VisionConfig(Section):
     steps: int = Field(default=0, ge=0, description="0: the vision path is kept as it is")
     sources: dict[str, Path] = Field(default_factory=dict, description="roots of part-annotated sources, by name")
     images: int = Field(default=1000, ge=1, description="at most so many of each source")
+    separate: bool = Field(
+        default=False, description="the sources share no picture with the dataset, which is then not looked at"
+    )
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     backbone_steps: int = Field(default=0, ge=0, description="steps of the backbone alone, which come first")

@@ -12,6 +12,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -143,10 +144,12 @@ class PointFeatures:
         for example in points.examples:
             self._of_image.setdefault(example.image, []).append(self._shown(example))
         self._of_image = {image: sorted(set(found)) for image, found in self._of_image.items()}
+        self._sizes = {example.image: example.size for example in points.examples}
 
     def prepare(self) -> int:
         """Compute what is missing, decoding each picture once; returns how many images that were."""
-        missing = [image for image in self._of_image if not self._stored(image)]
+        needed = [self._any_image] if self.blind else self._of_image
+        missing = [image for image in needed if not self._stored(image)]
         waiting: list[tuple[str, object]] = []
         for image, picture in self.points.pictures(missing):
             waiting.append((image, picture))
@@ -173,8 +176,15 @@ class PointFeatures:
         return (example.size[0] // 2, example.size[1] // 2) if self.withheld else example.keypoint
 
     def _image(self, image: str) -> VisionFeatures:
-        features = VisionFeatures.from_tensors(self._entry(self._image_key(image), image))
-        return blind_features(features) if self.blind else features
+        if not self.blind:
+            return VisionFeatures.from_tensors(self._entry(self._image_key(image), image))
+        # What says nothing about an image can be made of any other.
+        other = VisionFeatures.from_tensors(self._entry(self._image_key(self._any_image), self._any_image))
+        return replace(blind_features(other), image_sizes=torch.tensor([self._sizes[image]]))
+
+    @property
+    def _any_image(self) -> str:
+        return next(iter(self._of_image))
 
     def _point(self, example: PointExample) -> Tensor:
         entry = self._entry(self._point_key(example.image), example.image)

@@ -54,9 +54,10 @@ def pretrained_vision(config: TrainConfig, name: str = "vision") -> dict[str, An
     """Pretrain the vision path that localizer and descriptor start from: ``output/<name>/vision.safetensors``."""
 
     def work(folder: Path) -> dict[str, float]:
-        train = _points(config, "train", config.descriptor.text)
-        model = start_model(PointDescriptor, config, config.descriptor, [e.text for e in train.examples])
-        held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
+        model = start_model(PointDescriptor, config, config.descriptor, [])  # no text reaches the vision path
+        held_out = set()
+        if not config.vision.separate:
+            held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
         pictures = labelled_pictures(vision_records(config.vision, held_out), config.image_size)
         found = pretrain_vision(model, pictures, config.vision, config.seed)
         save_vision(model, folder / "vision.safetensors")
@@ -141,7 +142,8 @@ def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
     """What the weights of a stage depend on, as plain JSON values."""
     others = {section for sections in _SECTIONS.values() for section in sections} - set(_SECTIONS[kind])
     settings = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | dict.fromkeys(others, True))
-    settings["dataset"] = dataset_digest(config.dataset, config.revision)
+    unseen = kind == "vision" and config.vision.separate
+    settings["dataset"] = None if unseen else dataset_digest(config.dataset, config.revision)
     return settings
 
 

@@ -53,7 +53,14 @@ def test_from_nothing_to_figures(tmp_path: Path) -> None:
     assert report["details"]["no_gaussian"]["words"].keys() == report["details"]["descriptor"]["words"].keys()
     seeds = {"adapted-0", "adapted-1", "adapted-2"}
     stages = {"vision", "text-only", "localizer", "descriptor", "judge-b", "frozen-lm", "no-gaussian", "no-location"}
-    others = {"hard-scenes", "figures", "hard-figures", *(f"scores of {name}" for name in {"descriptor"} | seeds)}
+    others = {
+        "vision-scenes",
+        "scenes",
+        "hard-scenes",
+        "figures",
+        "hard-figures",
+        *(f"scores of {name}" for name in {"descriptor"} | seeds),
+    }
     assert set(report["stages"]) == stages | seeds | others
     assert "| localizer_gt |" in printed
     assert printed.splitlines()[-1] == str(tmp_path / "learn" / "report.json")

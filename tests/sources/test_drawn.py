@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from talking_points.sources.drawn import HELD_OUT, draw_sample
+from talking_points.sources.drawn import HELD_OUT, draw_sample, drawn_roots
 from talking_points.sources.drawn.canvas import Canvas, Light, Material, RegionKey
 from talking_points.sources.drawn.curves import rounded_box, smooth_closed, smooth_open
 from talking_points.sources.drawn.scenes import (
@@ -83,6 +83,14 @@ def test_repeating_gives_the_same_files(tmp_path: Path) -> None:
         assert _digests(first[source], *suffixes) == _digests(second[source], *suffixes)
 
 
+def test_some_of_the_sources_can_be_drawn(tmp_path: Path) -> None:
+    alone = draw_sample(tmp_path / "alone", 2, seed=1, sources=["partimagenet"])
+    assert alone == {"partimagenet": drawn_roots(tmp_path / "alone")["partimagenet"]}
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["PartImageNet"]
+    beside = draw_sample(tmp_path / "beside", 2, seed=1)
+    assert _digests(alone["partimagenet"], ".JPEG") == _digests(beside["partimagenet"], ".JPEG") != {}
+
+
 def test_progress_counts_every_picture(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     draw_sample(tmp_path, 2, progress=lambda done, total: seen.append((done, total)))
@@ -107,7 +115,14 @@ def test_no_pictures_give_empty_but_valid_layouts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"images": -1}, {"images": 10**6}, {"images": 1, "workers": 0}, {"images": 1, "variant": "easy"}]
+    "wrong",
+    [
+        {"images": -1},
+        {"images": 10**6},
+        {"images": 1, "workers": 0},
+        {"images": 1, "variant": "easy"},
+        {"images": 1, "sources": ["coco"]},
+    ],
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"must be"):

@@ -11,7 +11,7 @@ import torch
 
 from talking_points.config import ConfigError
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training.features import FeatureStore, PointFeatures, blind_features, vision_fingerprint
+from talking_points.training.features import FeatureStore, PointFeatures, vision_fingerprint
 from tests.training.conftest import points, small
 
 
@@ -118,8 +118,10 @@ def test_many_writers_of_one_entry_leave_a_whole_one(tmp_path: Path) -> None:
 def test_a_blind_model_sees_the_same_of_every_image(localizer, features) -> None:
     data = points()
     known = PointFeatures(localizer, data, features, blind=True)
-    known.prepare()
+    assert known.prepare() == 1  # of one image, which stands for all
     seen = known.batch(data.examples)[0]
     assert seen.visual_tokens.abs().max() == seen.object_queries.abs().max() == 0
     assert seen.object_valid.sum(1).tolist() == [1, 1, 1]
-    assert torch.equal(blind_features(seen).image_sizes, seen.image_sizes)
+    sighted = PointFeatures(localizer, data, features)
+    sighted.prepare()
+    assert torch.equal(seen.image_sizes, sighted.batch(data.examples)[0].image_sizes)

@@ -6,7 +6,7 @@ source and its index alone: more pictures or more processes change none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -17,7 +17,7 @@ import cv2
 from talking_points.sources.drawn.scenes import HELD_OUT, VARIANTS
 from talking_points.sources.drawn.writers import FOLDERS, MAX_IMAGES, JointFiles, encode_picture, prepare_folders
 
-__all__ = ["HELD_OUT", "MARKER", "VARIANTS", "draw_sample", "is_drawn"]
+__all__ = ["HELD_OUT", "MARKER", "VARIANTS", "draw_sample", "drawn_roots", "is_drawn"]
 
 MARKER = "DRAWN.md"
 """File in the root of every drawn source: what is built from it must not be taken for the real dataset."""
@@ -32,15 +32,16 @@ def draw_sample(
     *,
     variant: str = "standard",
     workers: int = 1,
+    sources: Collection[str] = tuple(FOLDERS),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
-    """Draw ``images`` pictures for each source below ``root``; returns the root of each source by its name.
+    """Draw ``images`` pictures for each of ``sources`` below ``root``; returns the root of each by its name.
 
     ``variant`` is "standard", "hard" (three to five things of one class and similar size per picture) or "plain" (one
     or two things of few classes at any size, every class in one source only).
     ``workers`` processes draw; ``progress(done, total)`` is called after each picture. Pictures of an earlier
     drawing in the same place are removed. Raises ValueError for a number of images below 0 or too large, fewer
-    than one worker, an unknown variant, or a source's folder that holds anything but an earlier drawing.
+    than one worker, an unknown variant or source, or a source's folder that holds anything but an earlier drawing.
     """
     if not 0 <= images <= MAX_IMAGES:
         raise ValueError(f"images must be between 0 and {MAX_IMAGES} per source, got {images}")
@@ -48,7 +49,9 @@ def draw_sample(
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    roots = {source: Path(root) / folder for source, folder in FOLDERS.items()}
+    if unknown := set(sources) - set(FOLDERS):
+        raise ValueError(f"sources must be of {', '.join(FOLDERS)}; got {', '.join(sorted(unknown))}")
+    roots = {source: folder for source, folder in drawn_roots(root).items() if source in sources}
     for folder in roots.values():
         if folder.exists() and not is_drawn(folder) and (folder.is_file() or any(folder.iterdir())):
             raise ValueError(
@@ -72,6 +75,11 @@ def draw_sample(
         if pool:
             pool.shutdown(cancel_futures=True)
     return roots
+
+
+def drawn_roots(root: Path) -> dict[str, Path]:
+    """Where ``draw_sample`` puts each source."""
+    return {source: Path(root) / folder for source, folder in FOLDERS.items()}
 
 
 def is_drawn(root: Path) -> bool:

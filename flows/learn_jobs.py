@@ -1,0 +1,158 @@
+"""What ``make learn`` does, as jobs: scenes and their datasets, trainings, figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flows.jobs import Job, Result
+from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, trained_figures
+from talking_points.sources.drawn import draw_sample, drawn_roots
+from talking_points.training.config import TrainConfig
+from talking_points.training.stages import (
+    adapted_descriptor,
+    family_points,
+    pretrained_vision,
+    trained_descriptor,
+    trained_localizer,
+)
+
+SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
+
+TEST_POINTS = 1200
+"""Held-out points that figures are taken on: an mPCK of 80 is then known to about 1."""
+
+Stage = Callable[[TrainConfig, str], Result]
+
+
+def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -> list[Job]:
+    """All jobs of a run, what others wait for longest first; a quick run has no second judge and no ablations."""
+    # The vision path has pictures of its own: what it says of the dataset's is then nothing that it knows by heart, and
+    # it need not wait for the dataset.
+    pictures = partial(draw_once, sample_folder(output, "vision"), images * 4 // 5, "plain", 1, SOURCES)
+    jobs = [
+        _other(config, "vision-scenes", pictures),
+        _training(config, "vision", pretrained_vision, "vision-scenes"),
+        _other(config, "scenes", partial(build_scenes, output, "plain", images)),
+    ]
+    seen = ("vision", "scenes")
+    if quick:
+        jobs += [
+            _training(config, "localizer", trained_localizer, *seen),
+            _training(config, "descriptor", trained_descriptor, *seen),
+            _training(_with(config, "localizer", blind=True), "text-only", trained_localizer, "scenes"),
+        ]
+    else:
+        plain = _with_model(config, "descriptor", keypoint_mask="predicted")
+        # Without a point there is little to learn: a quarter of the steps reach it.
+        few = max(1, (config.descriptor.max_steps or 0) // 4)
+        nowhere = _with(plain, "descriptor", withhold_points=True, max_steps=few)
+        frozen = _with_model(config, "localizer", train_language_model=False, train_vocabulary=False)
+        second = config.model_copy(update={"seed": config.seed + 1})
+        jobs += [
+            _training(_with(config, "localizer", blind=True), "text-only", trained_localizer, "scenes"),
+            _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(4, images // 4))),
+            _training(config, "descriptor", trained_descriptor, *seen),
+            _training(plain, "no-gaussian", trained_descriptor, *seen),
+            _training(config, "localizer", trained_localizer, *seen),
+            _training(second, "judge-b", trained_localizer, *seen),
+            _training(frozen, "frozen-lm", trained_localizer, *seen),
+            _training(nowhere, "no-location", trained_descriptor, *seen),
+        ]
+    made = [job.name for job in jobs]
+    judges = ("localizer",) if quick else ("localizer", "judge-b")
+    adapted = adapted_names(quick)
+    for seed, name in enumerate(adapted):
+        own = config.model_copy(update={"seed": seed})
+        jobs.append(_training(own, name, adapted_descriptor, "descriptor", "localizer"))
+    figures = partial(trained_figures, config, count=TEST_POINTS, second_judge=not quick, ablations=not quick)
+    jobs.append(_other(config, "figures", figures, *made))
+    for name in ("descriptor", *adapted):
+        jobs.append(_other(config, scores_of(name), partial(family_scores, config, name, not quick), name, *judges))
+    if not quick:
+        hard = partial(hard_figures, config, dataset=dataset_folder(output, "hard"), count=TEST_POINTS)
+        jobs.append(_other(config, "hard-figures", hard, "hard-scenes", "localizer", "text-only"))
+    return jobs
+
+
+def sample_folder(output: Path, variant: str = "plain") -> Path:
+    """Where the scenes of a run are drawn."""
+    return output / f"sample-{variant}"
+
+
+def dataset_folder(output: Path, variant: str = "plain") -> Path:
+    """Where their dataset is built."""
+    return output / f"dataset-{variant}"
+
+
+def adapted_names(quick: bool) -> list[str]:
+    """The adapted descriptors of a run, one for each seed."""
+    return [f"adapted-{seed}" for seed in range(1 if quick else 3)]
+
+
+def scores_of(descriptor: str) -> str:
+    """Name of the job that takes a descriptor's figures on the family that adaptation never sees."""
+    return f"scores of {descriptor}"
+
+
+def draw_once(sample: Path, images: int, variant: str, seed: int, sources: Collection[str]) -> None:
+    """Draw scenes, unless they are there already."""
+    marker = sample / f".drawn-{images}"
+    if not marker.exists():
+        draw_sample(sample, images, seed, variant=variant, sources=sources)
+        marker.touch()
+
+
+def build_scenes(output: Path, variant: str, images: int) -> None:
+    """Draw scenes and build their dataset, with a point in every part of them."""
+    # Imported late: the orchestrator reads its settings when it is imported.
+    from flows.build_llamapointinpart import build_llamapointinpart
+
+    sample = sample_folder(output, variant)
+    draw_once(sample, images, variant, 0, (*SOURCES, "ap10k"))
+    settings = [f"output={dataset_folder(output, variant)}", "keypoints.per=part", "keypoints.places=coarse"]
+    # Smaller parts are a pixel or two of what the tiny preset sees.
+    settings += ["keypoints.min_part_area=150", "sampling.equal_shares=false"]
+    roots = drawn_roots(sample)
+    settings += [f"sources.{name}.root={roots[name]}" for name in SOURCES]
+    build_llamapointinpart("configs/build/rules.yaml", settings)
+
+
+def family_scores(config: TrainConfig, descriptor: str, second_judge: bool) -> dict[str, float]:
+    """What a descriptor of the run, adapted or not, reaches on the family of animals that adaptation never saw."""
+    family = family_points(config, config.ap10k.test_family)
+    return adaptation_scores(family, config.output / descriptor, Judges.of_run(config, second=second_judge))
+
+
+def _training(config: TrainConfig, name: str, stage: Stage, *after: str) -> Job:
+    return Job(name, partial(stage, config, name), after)
+
+
+def _other(config: TrainConfig, name: str, work: Callable[[], Any], *after: str) -> Job:
+    return Job(name, partial(_timed, work, config.threads), after)
+
+
+def _timed(work: Callable[[], Any], threads: int | None) -> Result:
+    """A job that trains nothing, in the form of those that do; what it found is ``found``."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    start = os.times()
+    found = work()
+    end = os.times()
+    seconds, cpu_seconds = end.elapsed - start.elapsed, sum(end[:4]) - sum(start[:4])
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "metrics": {}, "found": found}
+
+
+def _with(config: TrainConfig, section: str, **fields: Any) -> TrainConfig:
+    """The configuration with other fields in one section."""
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=fields)})
+
+
+def _with_model(config: TrainConfig, section: str, **choices: Any) -> TrainConfig:
+    """The configuration with other choices for the model of one section, beside those that it has."""
+    return _with(config, section, model={**getattr(config, section).model, **choices})
