@@ -34,7 +34,7 @@ QUICK_SHARES = {
     "descriptor.max_steps": 0.45,
     "adapt.max_steps": 0.25,
 }
-"""What a quick run keeps of the steps. It has no second judge, so that the localizer has time to learn to look."""
+"""What a quick run keeps of the steps."""
 
 
 def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iterable[str] = ()) -> dict[str, Any]:

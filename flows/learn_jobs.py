@@ -101,11 +101,12 @@ def scores_of(descriptor: str) -> str:
 
 
 def draw_once(sample: Path, images: int, variant: str, seed: int, sources: Collection[str]) -> None:
-    """Draw scenes, unless they are there already."""
-    marker = sample / f".drawn-{images}"
-    if not marker.exists():
+    """Draw scenes, unless the same ones are there already."""
+    marker, wanted = sample / ".drawn", f"{images} {variant} {seed}"
+    if not marker.exists() or marker.read_text() != wanted:
+        marker.unlink(missing_ok=True)  # what is interrupted is drawn again
         draw_sample(sample, images, seed, variant=variant, sources=sources)
-        marker.touch()
+        marker.write_text(wanted)
 
 
 def build_scenes(output: Path, variant: str, images: int) -> None:

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.learn import learn_config
+from flows.learn_jobs import SOURCES, draw_once, learning_jobs
+
+
+def test_scenes_are_drawn_again_only_when_others_are_there(tmp_path: Path) -> None:
+    def drawn(images: int) -> dict[Path, int]:
+        draw_once(tmp_path, images, "plain", 0, ["partimagenet"])
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.JPEG")}
+
+    two = drawn(2)
+    assert len(two) == 2
+    assert drawn(2) == two
+    assert len(drawn(3)) == 3
+    assert len(drawn(2)) == 2
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_figures_wait_for_all_that_they_are_taken_of(tmp_path: Path, quick: bool) -> None:
+    config = learn_config(tmp_path, quick, [])
+    assert sorted(config.vision.sources) == sorted(SOURCES)
+    jobs = {job.name: job for job in learning_jobs(config, tmp_path, 10, quick)}
+    assert {after for job in jobs.values() for after in job.after} <= set(jobs)
+    assert ("no-location" in jobs["figures"].after) is not quick
+    assert ("judge-b" in jobs["scores of adapted-0"].after) is not quick
+    assert jobs["text-only"].after == ("scenes",)
