@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from flows.jobs import Result, run_jobs
@@ -36,6 +37,9 @@ QUICK_SHARES = {
 }
 """What a quick run keeps of the steps."""
 
+BF16 = ("vision.backbone_bf16", "localizer.bf16", "descriptor.bf16")
+"""Settings of ``configs/train/learn.yaml`` that pay only on a CPU with instructions for bfloat16."""
+
 
 def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Run everything into ``output`` and return the report."""
@@ -55,6 +59,7 @@ def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iter
     cpu_seconds = sum(os.times()[:4]) + sum(result["process_cpu_seconds"] for result in results.values())
     report |= {
         "quick": quick,
+        "bf16": config.localizer.bf16,
         "seconds": round(time.monotonic() - start, 1),
         "cpu_seconds": round(cpu_seconds, 1),
         "images": images * len(SOURCES),
@@ -79,12 +84,20 @@ def learn_config(output: Path, quick: bool, overrides: Iterable[str]) -> TrainCo
     given += [f"vision.sources.{name}={drawn_roots(sample_folder(output, 'vision'))[name]}" for name in SOURCES]
     given.append(f"ap10k.root={drawn_roots(sample_folder(output))['ap10k']}")
     config = load_config(TrainConfig, "configs/train/learn.yaml", given)
+    if not fast_bf16():
+        given += [f"{name}=false" for name in BF16]
     if quick:
         steps = config.model_dump()
         for name, share in QUICK_SHARES.items():
             section, field = name.split(".")
             given.append(f"{name}={int(share * steps[section][field])}")
     return load_config(TrainConfig, "configs/train/learn.yaml", [*given, *overrides])
+
+
+def fast_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16; one that has none is slower with it than with float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _print_job(name: str, result: Result) -> None:

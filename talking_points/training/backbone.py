@@ -95,8 +95,10 @@ def pretrain_backbone(
     model.vision.backbone.requires_grad_(True)
     optimizer = MuonAdamW(task, [task.heads, task.box_head], config.backbone_learning_rate, config.backbone_steps)
     size = min(config.backbone_batch_size, len(seen))
+    device = next(task.parameters()).device.type
     for _ in tqdm(range(config.backbone_steps), "backbone", disable=None):
-        loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)
+        with torch.autocast(device, torch.bfloat16, enabled=config.backbone_bf16):
+            loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)
         loss.backward()
         optimizer.step()
     with torch.no_grad():

@@ -102,6 +102,7 @@ class VisionConfig(Section):
     backbone_steps: int = Field(default=0, ge=0, description="steps of the backbone alone, which come first")
     backbone_batch_size: int = Field(default=16, ge=1)
     backbone_learning_rate: float = Field(default=4e-3, gt=0)
+    backbone_bf16: bool = Field(default=False, description="bfloat16 autocast in the backbone's own steps")
 
 
 class Ap10kConfig(Section):

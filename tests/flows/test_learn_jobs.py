@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from flows.learn import learn_config
+from flows.learn import BF16, learn_config
 from flows.learn_jobs import SOURCES, draw_once, learning_jobs
 
 
@@ -29,3 +30,17 @@ def test_figures_wait_for_all_that_they_are_taken_of(tmp_path: Path, quick: bool
     assert ("no-location" in jobs["figures"].after) is not quick
     assert ("judge-b" in jobs["scores of adapted-0"].after) is not quick
     assert jobs["text-only"].after == ("scenes",)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"), [({"avx512_bf16": True}, True), ({"bf16": True}, True), ({"avx512_f": True}, False)]
+)
+def test_bfloat16_is_taken_where_the_cpu_has_instructions_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    config = learn_config(tmp_path, True, [])
+    for name in BF16:
+        section, field = name.split(".")
+        assert getattr(getattr(config, section), field) is expected
+    assert learn_config(tmp_path, True, ["localizer.bf16=true"]).localizer.bf16

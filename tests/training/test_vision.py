@@ -78,10 +78,11 @@ def test_only_the_vision_path_is_trained_and_it_is_frozen_again(tmp_path: Path) 
     assert torch.equal(other.vision.pos_linear.weight, model.vision.pos_linear.weight)
 
 
-def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not() -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not(bf16: bool) -> None:
     model = small(PointDescriptor)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    config = VisionConfig(backbone_steps=60, backbone_batch_size=8)
+    config = VisionConfig(backbone_steps=60, backbone_batch_size=8, backbone_bf16=bf16)
     found = pretrain_backbone(model, squares(), config, np.random.default_rng(0), np.arange(20), np.arange(20, 24))
     assert found["backbone part"] > 60
     assert found["backbone object"] > 80
