@@ -29,10 +29,10 @@ from talking_points.sources.drawn import drawn_roots
 from talking_points.training.config import TrainConfig
 
 QUICK_SHARES = {
-    "vision.backbone_steps": 0.4,
-    "vision.steps": 0.25,
+    "vision.backbone_steps": 0.6,
+    "vision.steps": 0.5,
     "localizer.max_steps": 0.55,
-    "descriptor.max_steps": 0.45,
+    "descriptor.max_steps": 0.5,
     "adapt.max_steps": 0.25,
 }
 """What a quick run keeps of the steps."""
@@ -41,10 +41,10 @@ BF16 = ("vision.backbone_bf16", "localizer.bf16", "descriptor.bf16")
 """Settings of ``configs/train/learn.yaml`` that pay only on a CPU with instructions for bfloat16."""
 
 
-def learn(output: Path, quick: bool = False, images: int = 1000, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def learn(output: Path, quick: bool = False, images: int = 1800, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Run everything into ``output`` and return the report."""
     start = time.monotonic()
-    images = images * 3 // 5 if quick else images
+    images = images // 2 if quick else images
     config = learn_config(output, quick, overrides)
     os.environ["TQDM_DISABLE"] = "1"
     # Two processes with one thread each, which two cores serve better than two threads.
@@ -131,7 +131,7 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="fewer steps and images, no second judge, no ablations")
     ] = False,
-    images: Annotated[int, typer.Option(help="drawn images per source")] = 1000,
+    images: Annotated[int, typer.Option(help="drawn images per source")] = 1800,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the training configuration")
     ] = None,

@@ -34,7 +34,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
     """All jobs of a run, what others wait for longest first; a quick run has no second judge and no ablations."""
     # The vision path has pictures of its own: what it says of the dataset's is then nothing that it knows by heart, and
     # it need not wait for the dataset.
-    pictures = partial(draw_once, sample_folder(output, "vision"), images * 4 // 5, "plain", 1, SOURCES)
+    pictures = partial(draw_once, sample_folder(output, "vision"), images, "plain", 1, SOURCES)
     jobs = [
         _other(config, "vision-scenes", pictures),
         _training(config, "vision", pretrained_vision, "vision-scenes"),
@@ -43,8 +43,9 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
     seen = ("vision", "scenes")
     if quick:
         jobs += [
-            _training(config, "localizer", trained_localizer, *seen),
+            # The features of the images that the descriptor computes are then there for the localizer.
             _training(config, "descriptor", trained_descriptor, *seen),
+            _training(config, "localizer", trained_localizer, *seen),
             _training(_with(config, "localizer", blind=True), "text-only", trained_localizer, "scenes"),
         ]
     else:
@@ -56,7 +57,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
         second = config.model_copy(update={"seed": config.seed + 1})
         jobs += [
             _training(_with(config, "localizer", blind=True), "text-only", trained_localizer, "scenes"),
-            _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(4, images // 4))),
+            _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(4, images // 7))),
             _training(config, "descriptor", trained_descriptor, *seen),
             _training(plain, "no-gaussian", trained_descriptor, *seen),
             _training(config, "localizer", trained_localizer, *seen),
