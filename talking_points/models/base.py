@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.omg_llava.chat import Turn, encode_turn
@@ -33,6 +33,10 @@ class TalkingPointsModel(OmgLlavaModel):
             "language_model.lm_head.": config.train_vocabulary,
         }
         return tuple(prefix for prefix, trained in flags.items() if trained)
+
+    def output_layers(self) -> list[nn.Module]:
+        """The last layers, whose rows stand for tokens or coordinates: optimizers of matrices leave them out."""
+        return [self.language_model.lm_head]
 
     def unused_prefixes(self) -> tuple[str, ...]:
         """Prefixes of parameters that this model's loss never reaches; they are never trained."""

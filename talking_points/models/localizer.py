@@ -74,6 +74,9 @@ class PointLocalizer(TalkingPointsModel):
         own = ("coordinate_head.", *(("text_projector.",) if self.config.train_text_projector else ()))
         return (*super().trainable_prefixes(), *own)
 
+    def output_layers(self) -> list[nn.Module]:
+        return [*super().output_layers(), self.coordinate_head.output]
+
     def unused_prefixes(self) -> tuple[str, ...]:
         prompts = (
             "vision.task_decoder.",

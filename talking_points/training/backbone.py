@@ -17,7 +17,7 @@ from transformers.utils.logging import tqdm
 
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.training.config import VisionConfig
-from talking_points.training.optimizers import MuonAdamW
+from talking_points.training.optimizers import MuonAdamW, OneCycle
 from talking_points.training.pictures import (
     BOX_WEIGHT,
     LabelledPictures,
@@ -93,14 +93,15 @@ def pretrain_backbone(
     task = DenseLabels(model, data)
     model.requires_grad_(False)
     model.vision.backbone.requires_grad_(True)
-    optimizer = MuonAdamW(task, [task.heads, task.box_head], config.backbone_learning_rate, config.backbone_steps)
+    rate = config.backbone_learning_rate
+    cycle = OneCycle(MuonAdamW(task, [task.heads, task.box_head], rate), rate, config.backbone_steps)
     size = min(config.backbone_batch_size, len(seen))
     device = next(task.parameters()).device.type
     for _ in tqdm(range(config.backbone_steps), "backbone", disable=None):
         with torch.autocast(device, torch.bfloat16, enabled=config.backbone_bf16):
             loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)
         loss.backward()
-        optimizer.step()
+        cycle.step()
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // size))
         measured = [task(batch, np.zeros(len(batch), bool))[1] for batch in batches]

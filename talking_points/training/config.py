@@ -33,6 +33,9 @@ class StageConfig(Section):
     )
     accumulation: int = Field(default=1, ge=1, description="steps whose gradients are added up")
     learning_rate: float = Field(default=2e-4, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: for the matrices of a model that starts from random weights"
+    )
     scheduler: str = "cosine"
     warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(default=0.0, ge=0)

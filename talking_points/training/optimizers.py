@@ -1,9 +1,15 @@
-"""The optimizer of a vision path that starts from random weights and has minutes to learn."""
+"""Muon for the matrices of a model, AdamW for the rest, and a cycle of learning rates for short trainings.
+
+A language model that starts from random weights learns from half the samples with it: 700 steps of the tiny descriptor
+end where 1,800 with AdamW do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
@@ -11,33 +17,66 @@ from torch.optim.lr_scheduler import OneCycleLR
 WEIGHT_DECAY = 0.01
 
 
-class MuonAdamW:
-    """Muon (Jordan et al. 2024) for the matrices of linear layers, AdamW for everything else, in one cycle of rates.
+class MuonAdamW(Optimizer):
+    """Muon (Jordan et al. 2024) for the matrices of linear layers, AdamW for everything else, as one optimizer.
 
     ``learning_rate`` is AdamW's; Muon's updates are scaled to the same size. Only parameters of ``module`` that require
-    gradients are trained; those of ``heads``, whose rows are classes, stay with AdamW. Gradients are clipped to a norm
-    of 1.
+    gradients are trained; those of ``heads``, whose rows are classes or coordinates, stay with AdamW.
     """
 
-    def __init__(self, module: nn.Module, heads: Iterable[nn.Module], learning_rate: float, steps: int) -> None:
-        classes = {id(parameter) for head in heads for parameter in head.parameters()}
-        linear = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)} - classes
-        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        matrices = [parameter for parameter in self.parameters if id(parameter) in linear]
-        others = [parameter for parameter in self.parameters if id(parameter) not in linear]
-        self._optimizers: list[Optimizer] = [
-            Muon(matrices, lr=learning_rate, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
-            AdamW(others, lr=learning_rate, weight_decay=WEIGHT_DECAY),
-        ]
-        self._schedules = [
-            OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)
-            for optimizer in self._optimizers
-        ]
+    def __init__(
+        self,
+        module: nn.Module,
+        heads: Iterable[nn.Module],
+        learning_rate: float,
+        weight_decay: float = WEIGHT_DECAY,
+    ) -> None:
+        apart = {id(parameter) for head in heads for parameter in head.parameters()}
+        linear = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Linear)} - apart
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        matrices = [parameter for parameter in trained if id(parameter) in linear]
+        others = [parameter for parameter in trained if id(parameter) not in linear]
+        self.parts: list[Optimizer] = []
+        if matrices:
+            self.parts.append(
+                Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+        if others:
+            self.parts.append(AdamW(others, lr=learning_rate, weight_decay=weight_decay))
+        # The very groups of the parts, so that whoever sets a rate here sets it there.
+        super().__init__([group for part in self.parts for group in part.param_groups], {"lr": learning_rate})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Apply the gradients."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+class OneCycle:
+    """Steps of an optimizer with gradients clipped to a norm of 1, in one cycle of learning rates."""
+
+    def __init__(self, optimizer: Optimizer, learning_rate: float, steps: int) -> None:
+        self.optimizer = optimizer
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)
 
     def step(self) -> None:
         """Apply the gradients, forget them, and move on in the cycle."""
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()

@@ -32,6 +32,7 @@ from talking_points.models.omg_llava.chat import Turn
 from talking_points.training.config import StageConfig
 from talking_points.training.data import LengthBuckets, PointExample, PointSet
 from talking_points.training.features import PointFeatures
+from talking_points.training.optimizers import MuonAdamW
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -51,6 +52,8 @@ class PointTrainer(Trainer):
 
     ``metric`` measures the model on held-out points, higher is better; it decides which checkpoint is best.
     """
+
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -102,6 +105,14 @@ class PointTrainer(Trainer):
         )
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=lambda examples: {"points": examples})
         return self.accelerator.prepare(loader)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.stage.optimizer == "muon" and self.optimizer is None:
+            trained = self.accelerator.unwrap_model(self.model)
+            self.optimizer = MuonAdamW(
+                trained, trained.output_layers(), self.args.learning_rate, self.args.weight_decay
+            )
+        return super().create_optimizer(model)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -22,7 +22,7 @@ from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.positions import box_positions
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.config import VisionConfig
-from talking_points.training.optimizers import MuonAdamW
+from talking_points.training.optimizers import MuonAdamW, OneCycle
 from talking_points.training.pictures import (
     BOX_WEIGHT,
     LabelledPictures,
@@ -186,13 +186,13 @@ def pretrain_vision(
     model.requires_grad_(False)
     model.vision.requires_grad_(True)
     heads = (tasks.pixel_head, tasks.token_head, tasks.point_head, tasks.query_head)
-    optimizer = MuonAdamW(tasks, heads, config.learning_rate, config.steps)
+    cycle = OneCycle(MuonAdamW(tasks, heads, config.learning_rate), config.learning_rate, config.steps)
     tasks.train()
     for _ in tqdm(range(config.steps), "vision path", disable=None):
         index = random.choice(seen, size=min(config.batch_size, len(seen)), replace=False)
         loss, _ = tasks(index, random)
         loss.backward()
-        optimizer.step()
+        cycle.step()
     model.eval().vision.requires_grad_(False)
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from talking_points.training.optimizers import MuonAdamW
+from talking_points.training.optimizers import MuonAdamW, OneCycle
 
 
 def test_matrices_are_orthogonalised_and_everything_else_is_not() -> None:
@@ -15,10 +15,10 @@ def test_matrices_are_orthogonalised_and_everything_else_is_not() -> None:
     )
     model["frozen"].requires_grad_(False)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    optimizer = MuonAdamW(model, [model["head"]], 1e-2, steps=5)
+    cycle = OneCycle(MuonAdamW(model, [model["head"]], 1e-2), 1e-2, steps=5)
     hidden = model["norm"](model["body"](torch.randn(16, 8)))
     model["head"](hidden).square().sum().backward()
-    optimizer.step()
+    cycle.step()
     assert all(parameter.grad is None for parameter in model.parameters())
     changes = {name: (value - before[name]).detach() for name, value in model.named_parameters()}
     assert {name for name, change in changes.items() if change.any()} == {
@@ -29,3 +29,24 @@ def test_matrices_are_orthogonalised_and_everything_else_is_not() -> None:
     torch.testing.assert_close(size, size.mean().expand_as(size), rtol=0.05, atol=0)
     directions = torch.linalg.svdvals(changes["body.weight"])
     assert directions[0] < 2 * directions[6]
+
+
+def test_rates_set_from_outside_hold_after_a_checkpoint_was_loaded() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4)
+
+    def stepped(optimizer: MuonAdamW) -> MuonAdamW:
+        model.zero_grad()
+        model(torch.ones(1, 4)).square().sum().backward()
+        optimizer.step()
+        return optimizer
+
+    saved = stepped(MuonAdamW(model, [], 1e-2)).state_dict()
+    optimizer = MuonAdamW(model, [], 1e-2)
+    optimizer.load_state_dict(saved)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = model.weight.detach().clone(), model.bias.detach().clone()
+    stepped(optimizer)
+    assert torch.equal(model.weight, before[0])
+    assert torch.equal(model.bias, before[1])

@@ -48,12 +48,15 @@ def copied(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize(
     ("kind", "trainer"), [(PointDescriptor, DescriptorTrainer), (PointLocalizer, LocalizerTrainer)]
 )
-def test_a_step_changes_what_the_configuration_names_and_nothing_else(kind, trainer, features, tmp_path) -> None:
+def test_a_step_changes_what_the_configuration_names_and_nothing_else(
+    kind, trainer, optimizer, features, tmp_path
+) -> None:
     model = small(kind, train_lora=True, train_language_model=False, train_vocabulary=False, lora_last_blocks=1)
-    running = trainer_of(trainer, model, points(), features, tmp_path / "run", max_steps=2)
+    running = trainer_of(trainer, model, points(), features, tmp_path / "run", max_steps=2, optimizer=optimizer)
     before = copied(model)
     running.run()
     prefixes = ("language_model.model.layers.1.", "projector.", "text_projector.", "coordinate_head.")
@@ -63,13 +66,16 @@ def test_a_step_changes_what_the_configuration_names_and_nothing_else(kind, trai
     assert all(".lora_" in name for name in found if name.startswith("language_model."))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize(
     ("kind", "trainer"), [(PointDescriptor, DescriptorTrainer), (PointLocalizer, LocalizerTrainer)]
 )
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(kind, trainer, features, tmp_path) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    kind, trainer, optimizer, features, tmp_path
+) -> None:
     data = points(4, 3)
     whole = small(kind)
-    trainer_of(trainer, whole, data, features, tmp_path / "whole", max_steps=5).run()
+    trainer_of(trainer, whole, data, features, tmp_path / "whole", max_steps=5, optimizer=optimizer).run()
     # The whole run's folder as it was when a run died after step 4 of 5, in the middle of the second epoch, while
     # writing its next checkpoint.
     shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "cut" / "checkpoint-4")
@@ -80,7 +86,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(kind, train
     with torch.no_grad():  # whatever the resumed model starts with, the checkpoint decides
         resumed.language_model.lm_head.weight.zero_()
         resumed.projector.query_proj.weight.zero_()
-    trainer_of(trainer, resumed, data, features, tmp_path / "cut", max_steps=5).run()
+    trainer_of(trainer, resumed, data, features, tmp_path / "cut", max_steps=5, optimizer=optimizer).run()
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
