@@ -30,9 +30,9 @@ from talking_points.training.config import TrainConfig
 
 QUICK_SHARES = {
     "vision.backbone_steps": 0.6,
-    "vision.steps": 0.5,
-    "localizer.max_steps": 0.6,
-    "descriptor.max_steps": 0.6,
+    "vision.steps": 0.4,
+    "localizer.max_steps": 0.55,
+    "descriptor.max_steps": 0.5,
     "adapt.max_steps": 0.25,
 }
 """What a quick run keeps of the steps."""
