@@ -1,7 +1,7 @@
 """Build configuration: parsed and validated as a whole before any expensive work starts.
 
 A YAML file plus ``key=value`` overrides give a ``BuildConfig``. Every knob is documented where it is declared.
-``stage_fingerprint`` is what cache keys are made of; ``NOT_IN_FINGERPRINT`` is the one table of fields that
+``fingerprint`` is what cache keys are made of; ``NOT_IN_FINGERPRINT`` is the one table of fields that
 cannot change a dataset and therefore never invalidate one.
 """
 
@@ -128,6 +128,7 @@ class VerificationConfig(Section):
     min_words: int = Field(default=20, ge=1)
     max_words: int = Field(default=140, ge=1)
     max_sentences: int = Field(default=1, ge=1)
+    require_look: bool = Field(default=True, description="level 4, the look of the point, must be there")
     attempts: int = Field(default=3, ge=1, description="refinements per row, the first one included")
     max_rejected_share: float = Field(
         default=0.5, ge=0, le=1, description="a shard with a larger share of rejected rows fails as a whole"
@@ -180,6 +181,9 @@ class BuildConfig(Section):
     crop: CropConfig = CropConfig()
     object_caption: StepConfig = StepConfig()
     local_caption: StepConfig = StepConfig()
+    merged_captions: Literal["both", "object_caption", "local_caption"] = Field(
+        default="both", description="what generate and refine are shown beside the annotations; one alone: an ablation"
+    )
     generate: StepConfig = StepConfig()
     refine: StepConfig = StepConfig()
     verification: VerificationConfig = VerificationConfig()
@@ -194,6 +198,15 @@ class BuildConfig(Section):
                     f"unknown source '{name}': expected one of {', '.join(SOURCES)}{_suggest(name, SOURCES)}"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _look_is_known(self) -> BuildConfig:
+        if self.verification.require_look and self.merged_captions == "object_caption":
+            raise ValueError(
+                "without the local caption nothing says what a point looks like, and the verifier would reject every "
+                "row: set verification.require_look=false"
+            )
+        return self
 
     @property
     def open_sources(self) -> dict[str, SourceConfig]:
@@ -260,23 +273,11 @@ def load_config(
 ) -> Loaded:
     """Read a YAML file, apply ``a.b=value`` overrides (values are YAML), validate.
 
-    Keyword ``values`` are applied last, as overrides of top-level fields. Raises ``ConfigError`` with every
-    problem found, never only the first.
+    A file may name another one, relative to itself, as its ``base``, and then states only what is different. Keyword
+    ``values`` are applied last, as overrides of top-level fields. Raises ``ConfigError`` with every problem found,
+    never only the first.
     """
-    data: dict[str, Any] = {}
-    if path is not None:
-        file = Path(path)
-        if not file.is_file():
-            raise ConfigError(f"no configuration at {file}: expected a YAML file; the shipped ones are in configs/")
-        try:
-            parsed = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {file}: {error}; expected a YAML file in UTF-8") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not valid YAML: {error}") from error
-        if not isinstance(parsed or {}, dict):
-            raise ConfigError(f"{file}: expected a mapping of settings, found {type(parsed).__name__}")
-        data = parsed or {}
+    data = {} if path is None else _read(Path(path))
     for override in overrides:
         _apply_override(data, override)
     data.update(values)
@@ -286,6 +287,39 @@ def load_config(
         lines = [_explain(model, dict(problem)) for problem in error.errors()]
         where = f"{path}: " if path else ""
         raise ConfigError(f"{where}{len(lines)} problem(s) in the configuration\n  " + "\n  ".join(lines)) from error
+
+
+def _read(file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a file laid over those of its base."""
+    if not file.is_file():
+        asked = f", the base of {extended_by[-1]}" if extended_by else ""
+        raise ConfigError(f"no configuration at {file}{asked}: expected a YAML file; the shipped ones are in configs/")
+    try:
+        parsed = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {file}: {error}; expected a YAML file in UTF-8") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ConfigError(f"{file}: expected a mapping of settings, found {type(parsed).__name__}")
+    base = parsed.pop("base", None)
+    if base is None:
+        return parsed
+    chain = (*extended_by, file.resolve())
+    if not isinstance(base, str):
+        raise ConfigError(f"{file}: expected 'base' to be the path of a YAML file, found {base!r}")
+    if (file.parent / base).resolve() in chain:
+        raise ConfigError(f"{file}: its base {base} leads back to itself; remove one 'base' line of the circle")
+    return _laid_over(_read(file.parent / base, chain), parsed)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """``below`` with what ``above`` states; sections are joined, everything else is replaced."""
+    joined = dict(below)
+    for key, value in above.items():
+        under = joined.get(key)
+        joined[key] = _laid_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return joined
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

@@ -7,6 +7,7 @@ Refining goes back and forth with the verifier: what fails is written again with
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,12 +44,8 @@ def run_generate(order: Order) -> Manifest:
     storage, config = Storage(order["environment"]["output"]), step_config(order)
     writer = ShardWriter(order, storage)
     rows, texts = _merge_inputs(order, storage)
-    requests = (
-        generate_request(
-            row, texts["object_caption"][row.id], texts["local_caption"][row.id], config, order["settings"]["seed"]
-        )
-        for row in rows
-    )
+    seed, shown = order["settings"]["seed"], order["settings"]["merged_captions"]
+    requests = (generate_request(row, *shown_captions(row, texts, shown), config, seed) for row in rows)
     with shared_backend("generate", config) as backend, request_cache(order, config) as cache:
         answers = ask(backend, requests, config, cache)
     return commit_texts(writer, rows, answers)
@@ -60,8 +57,9 @@ def run_refine(order: Order) -> Manifest:
     writer = ShardWriter(order, storage)
     rows, texts = _merge_inputs(order, storage)
     checks = VerificationConfig.model_validate(order["settings"]["verification"])
+    seed, shown = order["settings"]["seed"], order["settings"]["merged_captions"]
     with shared_backend("refine", config) as backend, request_cache(order, config) as cache:
-        answers, attempts = refine(rows, texts, backend, cache, config, checks, order["settings"]["seed"])
+        answers, attempts = refine(rows, texts, backend, cache, config, checks, seed, shown)
     rounds = Counter(str(count) for count in attempts.values())
     return commit_texts(writer, rows, answers, attempts, {"rounds": dict(sorted(rounds.items()))})
 
@@ -74,6 +72,7 @@ def refine(
     config: StepConfig,
     checks: VerificationConfig,
     seed: int,
+    shown: str = "both",
 ) -> tuple[dict[str, Answer], dict[str, int]]:
     """Answers and number of attempts by row id; a row that never passes ends with its last findings as the error."""
     answers: dict[str, Answer] = {}
@@ -84,8 +83,7 @@ def refine(
         requests = (
             refine_request(
                 row,
-                texts["object_caption"][row.id],
-                texts["local_caption"][row.id],
+                *shown_captions(row, texts, shown),
                 answers[row.id].text if row.id in verdicts else texts["draft"][row.id],
                 verdicts[row.id].findings if row.id in verdicts else (),
                 attempt,
@@ -108,6 +106,14 @@ def refine(
     for row in waiting:
         answers[row.id] = replace(answers[row.id], error=_rejection(verdicts[row.id]))
     return answers, attempts
+
+
+def shown_captions(row: Candidate, texts: Mapping[str, Mapping[str, str]], shown: str) -> tuple[str, str]:
+    """Object and local caption of a row as the merge sees them: empty where ``merged_captions`` withholds one."""
+    whole, local = (
+        texts[name][row.id] if shown in ("both", name) else "" for name in ("object_caption", "local_caption")
+    )
+    return whole, local
 
 
 def run_verify(order: Order) -> Manifest:

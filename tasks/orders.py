@@ -78,10 +78,11 @@ class Orders:
         return self._text("local_caption", caption.VERSION, [shard], crop=self.config.crop.model_dump(mode="json"))
 
     def generate(self, shards: Sequence[Manifest]) -> Order:
-        return self._text("generate", merge.VERSION, shards)
+        return self._text("generate", merge.VERSION, shards, merged_captions=self.config.merged_captions)
 
     def refine(self, shards: Sequence[Manifest]) -> Order:
-        return self._text("refine", merge.VERSION, shards, verification=self._verification())
+        shown = {"merged_captions": self.config.merged_captions}
+        return self._text("refine", merge.VERSION, shards, verification=self._verification(), **shown)
 
     def verify(self, shards: Sequence[Manifest]) -> Order:
         settings = {"verification": self._verification()}

@@ -39,6 +39,7 @@ def test_every_shipped_build_config_is_valid(path: Path) -> None:
         (["seed.x=1", "seed=[}"], "single value|cannot read the value"),
         (["workers=0", "shard_size=-1"], "2 problem"),
         (["verification.min_words=200"], "no text has 200 words"),
+        (["merged_captions=object_caption"], "set verification.require_look=false"),
     ],
 )
 def test_mistakes_are_named_with_a_way_out(overrides: list[str], expected: str) -> None:
@@ -59,6 +60,41 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     broken.write_text("- output")
     with pytest.raises(ConfigError, match="expected a mapping"):
         load_config(BuildConfig, broken)
+
+
+def test_a_file_states_what_is_different_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text("output: a\nseed: 3\nkeypoints: {per: part, sigma: 2.0}\n")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "own.yaml").write_text("base: ../all.yaml\nkeypoints: {per: image}\n")
+    (tmp_path / "last.yaml").write_text("base: deeper/own.yaml\noutput: b\n")
+    config = load_config(BuildConfig, tmp_path / "last.yaml", ["seed=4"])
+    assert (config.output, config.seed, config.keypoints.per, config.keypoints.sigma) == ("b", 4, "image", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("none.yaml", "no configuration at .*none.yaml, the base of .*own.yaml"),
+        ("own.yaml", "own.yaml leads back to itself"),
+        ("other.yaml", "leads back to itself"),
+        ("[a, b]", "expected 'base' to be the path of a YAML file"),
+    ],
+)
+def test_a_base_that_cannot_be_used_is_named(tmp_path: Path, base: str, expected: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"base: {base}\n")
+    (tmp_path / "other.yaml").write_text("base: own.yaml\n")
+    with pytest.raises(ConfigError, match=expected):
+        load_config(BuildConfig, tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize("shown", ["object_caption", "local_caption"])
+def test_the_ablations_of_the_merge_load_no_model_for_a_caption_that_nobody_reads(shown: str) -> None:
+    withheld = {"object_caption": "local_caption", "local_caption": "object_caption"}[shown]
+    config = load_config(BuildConfig, ROOT / "configs" / "build" / f"without_{withheld}.yaml")
+    paper = load_config(BuildConfig, ROOT / "configs" / "build" / "paper.yaml")
+    assert config.merged_captions == shown
+    assert (config.step(withheld).backend, config.step(withheld).model) == ("rules", None)
+    assert (config.step(shown), config.refine, config.sources) == (paper.step(shown), paper.refine, paper.sources)
 
 
 def test_an_empty_section_can_be_filled_by_overrides(tmp_path: Path) -> None:
@@ -89,6 +125,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("limit=10", True),
         ("refine.temperature=0.5", True),
         ("keypoints.per=part", True),
+        ("merged_captions=local_caption", True),
         ("sources.ade20k_part234.root=/more", True),
         ("sources.pascal_part116.points=5", True),
     ],

@@ -154,11 +154,13 @@ def _text(request: ChatRequest) -> str:
 def _request(step: Step, config: BuildConfig, candidate: Candidate, caption: str) -> ChatRequest:
     section = config.step(step)
     pixels = np.zeros((candidate.image_height, candidate.image_width, 3), np.uint8)
+    whole = caption if config.merged_captions != "local_caption" else ""
+    local = caption[:120] if config.merged_captions != "object_caption" else ""
     makers: dict[Step, Callable[[], ChatRequest]] = {
         "object_caption": lambda: object_caption_request(candidate, pixels, section, 0),
         "local_caption": lambda: local_caption_request(candidate, pixels, section, config.crop, 0),
-        "generate": lambda: generate_request(candidate, caption, caption[:120], section, 0),
-        "refine": lambda: refine_request(candidate, caption, caption[:120], 2 * caption, [], 0, section, 0),
+        "generate": lambda: generate_request(candidate, whole, local, section, 0),
+        "refine": lambda: refine_request(candidate, whole, local, 2 * caption, [], 0, section, 0),
     }
     return makers[step]()
 

@@ -236,8 +236,8 @@ def compose_draft(candidate: Candidate, local_caption: str, seed: int) -> str:
     return (
         f"The point is on {words.instance}, {words.who} {words.object_place}; "
         f"it is on {pronoun(words.object)} {words.part}, {words.part_clause}; "
-        f"within the {words.part}, the point is {words.point_place}, "
-        f"{look_clause(local_caption, words.part, draw)}."
+        f"within the {words.part}, the point is {words.point_place}"
+        f"{_appended(look_clause(local_caption, words.part, draw))}."
     )
 
 
@@ -266,5 +266,9 @@ def compose_description(candidate: Candidate, local_caption: str, seed: int) -> 
     ]
     if words.point_in_part:
         point_places.append(f"with the {point} {draw.choice(('sitting', 'lying', 'located'))} {words.point_in_part}")
-    look = look_clause(local_caption, words.part, draw)
-    return f"{start}, {draw.choice(part_places)}, {draw.choice(point_places)}, {look}."
+    look = _appended(look_clause(local_caption, words.part, draw))
+    return f"{start}, {draw.choice(part_places)}, {draw.choice(point_places)}{look}."
+
+
+def _appended(clause: str) -> str:
+    return f", {clause}" if clause else ""

@@ -53,7 +53,7 @@ def local_caption_request(
 def generate_request(
     candidate: Candidate, object_caption: str, local_caption: str, config: StepConfig, seed: int
 ) -> ChatRequest:
-    """Ask for the first description from the spatial phrases and both captions."""
+    """Ask for the first description from the spatial phrases and both captions; an empty one is not shown."""
     return _request(
         "generate", candidate, config, seed, {"object_caption": object_caption, "local_caption": local_caption}
     )
@@ -69,7 +69,7 @@ def refine_request(
     config: StepConfig,
     seed: int,
 ) -> ChatRequest:
-    """Ask for the final description.
+    """Ask for the final description; an empty caption is not shown.
 
     ``attempt`` counts from 0. From the second attempt on, ``draft`` is the text that failed and ``findings`` are
     the verifier's reasons, given to the model as sentences.

@@ -132,7 +132,7 @@ def verify(description: str, candidate: Candidate, config: VerificationConfig) -
         return _verdict([("empty", "The answer is empty; write the sentence.")])
     found = [*_form(description, config)]
     if not any(code in {"not_english", "repetition"} for code, _ in found):
-        found += _content(description, candidate)
+        found += _content(description, candidate, config)
     return _verdict(found)
 
 
@@ -186,7 +186,7 @@ def _repeats(words: list[str]) -> bool:
     return len(triples) >= 10 and len(set(triples)) < _MIN_DISTINCT_TRIGRAMS * len(triples)
 
 
-def _content(text: str, candidate: Candidate) -> Iterator[tuple[str, str]]:
+def _content(text: str, candidate: Candidate, config: VerificationConfig) -> Iterator[tuple[str, str]]:
     """Findings against the annotations: names, levels, places, order, other objects."""
     objects = object_names(candidate.object)
     parts = part_names(candidate.object, candidate.part)
@@ -204,7 +204,7 @@ def _content(text: str, candidate: Candidate) -> Iterator[tuple[str, str]]:
     if levels.object_named and levels.part_named and levels.named_in_order:
         names = tuple(sorted(objects | parts))
         yield from _places(levels, candidate, object_name, part_name, names)
-        if levels.point_place is not None:
+        if levels.point_place is not None and config.require_look:
             yield from _look(levels, names)
         yield from _order(levels, candidate, object_name, names)
     others = sorted(familiar_objects(text) - objects - parts)

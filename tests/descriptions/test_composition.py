@@ -137,6 +137,15 @@ def test_an_unusable_caption_claims_nothing_and_is_rejected(caption):
     }
 
 
+@settings(deadline=None)
+@given(candidates(), SEEDS)
+def test_without_a_local_caption_a_description_ends_with_the_place_of_the_point(candidate, seed):
+    for compose in (compose_draft, compose_description):
+        text = compose(candidate, "", seed)
+        assert [finding.code for finding in verify(text, candidate, VerificationConfig()).fatal] == ["look_missing"]
+        assert verify(text, candidate, VerificationConfig(require_look=False)).accepted
+
+
 def test_the_spoken_name_replaces_the_annotated_one_in_places():
     candidate = make_candidate("aeroplane", "wing")
     assert "aeroplane" not in compose_description(candidate, CAPTION, 5)

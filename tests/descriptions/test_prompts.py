@@ -54,6 +54,19 @@ def test_structured_answers_are_asked_for_only_when_wanted(step):
     assert '{"description"' in render(step, FACTS | {"structured": True})[1]
 
 
+@pytest.mark.parametrize("step", ["generate", "refine"])
+@pytest.mark.parametrize(("withheld", "label"), [("object_caption", "Whole image:"), ("local_caption", "Close-up:")])
+def test_a_withheld_caption_leaves_no_trace_in_the_question(step, withheld, label):
+    def question(facts):
+        return re.split("Now the (?:photograph|sentence) at hand", render(step, facts)[1])[1]
+
+    assert label in question(FACTS)
+    without = question(FACTS | {withheld: ""})
+    assert label not in without
+    assert FACTS[withheld] not in without
+    assert ("no close-up" in without) is (withheld == "local_caption")
+
+
 def test_refine_shows_the_draft_and_the_findings():
     _, user = render("refine", FACTS)
     assert 'Draft: "The point is on the cat."' in user

@@ -151,6 +151,18 @@ def test_a_changed_prompt_makes_only_what_depends_on_it(copy: Path, drawn: dict[
     assert set(made(copy)) == {"refine", "verify", "assemble"}
 
 
+def test_without_the_local_caption_only_the_merge_is_made_anew(copy: Path, drawn: dict[str, Path]) -> None:
+    before = {row["id"]: row for row in datasets.load_dataset(str(copy), split="train")}
+    ablation = ("merged_captions=object_caption", "verification.require_look=false", "resume=if_possible")
+    build(copy, drawn, *ablation)
+    assert made(copy).keys() == {"generate", "refine", "verify", "assemble"}
+    for row in datasets.load_dataset(str(copy), split="train"):
+        caption = before[row["id"]]["local_caption"]
+        assert caption in before[row["id"]]["description"]
+        assert row["local_caption"] == caption, "the column stays"
+        assert caption not in row["description"]
+
+
 def test_damaged_and_deleted_shards_are_made_again(copy: Path, drawn: dict[str, Path]) -> None:
     before = data_digests(copy)
     shard = copy / ".work" / "generate" / "00000.parquet"
