@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from talking_points.training.config import TrainConfig
-from talking_points.training.stages import (
-    adapted_descriptor,
-    pretrained_vision,
-    trained_descriptor,
-    trained_localizer,
-)
+from talking_points.training.processes import launch
+from talking_points.training.stages import FINISHED, STAGES, adapted_descriptor, pretrained_vision
 
 
 @task(name="vision", persist_result=False, cache_policy=NO_CACHE)
@@ -25,16 +21,25 @@ def vision(settings: TrainConfig) -> dict[str, Any]:
 @task(name="localizer", persist_result=False, cache_policy=NO_CACHE)
 def localizer(settings: TrainConfig, name: str = "localizer") -> dict[str, Any]:
     """Train the localizer; returns the stage's result."""
-    return trained_localizer(settings, name)
+    return _trained("localizer", settings, name)
 
 
 @task(name="descriptor", persist_result=False, cache_policy=NO_CACHE)
 def descriptor(settings: TrainConfig, name: str = "descriptor") -> dict[str, Any]:
     """Train the descriptor; returns the stage's result."""
-    return trained_descriptor(settings, name)
+    return _trained("descriptor", settings, name)
 
 
 @task(name="adaptation", persist_result=False, cache_policy=NO_CACHE)
 def adaptation(settings: TrainConfig, name: str = "adapted") -> dict[str, Any]:
     """Adapt the descriptor by reward; returns the stage's result."""
     return adapted_descriptor(settings, name)
+
+
+def _trained(kind: Literal["descriptor", "localizer"], settings: TrainConfig, name: str) -> dict[str, Any]:
+    """Train in this process, or in several and take what they leave."""
+    finished = (settings.output / name / FINISHED).exists()
+    if getattr(settings, kind).processes > 1 and not finished:
+        launch(kind, settings, name)
+        return {**STAGES[kind](settings, name), "reused": False}
+    return STAGES[kind](settings, name)

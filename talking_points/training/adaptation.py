@@ -285,10 +285,7 @@ def adapt_descriptor(
             found = localized(localizer, described, features)
             return 100 * float(mean_pck(rewarded(described.examples, found)).mean())
 
-    trainer = AdaptationTrainer(model, localizer, own, judged, config, output, seed, metric)
-    values = trainer.run()
-    model.save_pretrained(output)
-    return values
+    return AdaptationTrainer(model, localizer, own, judged, config, output, seed, metric).run()
 
 
 def draw_group(

@@ -28,6 +28,7 @@ class StageConfig(Section):
     epochs: float = Field(default=10, gt=0)
     max_steps: int | None = Field(default=None, ge=1, description="replaces epochs")
     batch_size: int = Field(default=8, ge=1, description="points per step and process")
+    processes: int = Field(default=1, ge=1, description="processes that train together, one per GPU")
     points_per_image: int = Field(
         default=1, ge=1, description="up to so many points of one image in a batch, which read it together"
     )
@@ -79,6 +80,13 @@ class AdaptConfig(StageConfig):
     sample_steps: int = Field(
         default=50, ge=1, description="write samples and a picture of one group every so many steps"
     )
+
+    @field_validator("processes")
+    @classmethod
+    def _one_process(cls, value: int) -> int:
+        if value > 1:
+            raise ValueError(f"adaptation runs in one process: expected 1, found {value}")
+        return value
 
     @field_validator("reward")
     @classmethod

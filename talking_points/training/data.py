@@ -202,6 +202,9 @@ class LengthBuckets:
 
     With ``images`` (N,), what is shuffled and sorted are groups of up to ``per_image`` samples of one image, drawn
     anew in every epoch: a batch then has fewer images, whose reading its samples share.
+
+    Of several processes each takes every ``processes``-th batch, beginning with its own ``process``; where batches do
+    not come out even, the first ones of the epoch are taken twice.
     """
 
     def __init__(
@@ -212,6 +215,8 @@ class LengthBuckets:
         pool: int = 32,
         images: Sequence[str] | None = None,
         per_image: int = 1,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
@@ -226,13 +231,14 @@ class LengthBuckets:
             samples.setdefault(name, []).append(index)
         self._of_image = [np.array(own) for own in samples.values()]
         self.per_image = per_image
+        self.process, self.processes = process, processes
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of one epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-len(self.lengths) // (self.batch_size * self.processes))
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
@@ -248,7 +254,9 @@ class LengthBuckets:
         ]
         samples = np.concatenate([group for pool in pools for group in pool]).tolist()
         batches = [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
-        return iter([batches[index] for index in random.permutation(len(batches))])
+        shuffled = [batches[index] for index in random.permutation(len(batches))]
+        own = range(self.process, len(self) * self.processes, self.processes)
+        return iter([shuffled[index % len(shuffled)] for index in own])
 
 
 def derangement(count: int, seed: int) -> NDArray[np.intp]:

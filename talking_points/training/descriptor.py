@@ -59,9 +59,7 @@ def train_descriptor(
         return -sum(losses) / len(evaluated)
 
     trainer = DescriptorTrainer(model, own, config, output, seed, metric)
-    values = trainer.run()
-    model.save_pretrained(output)
-    return values
+    return trainer.run()
 
 
 def descriptions(

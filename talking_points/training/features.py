@@ -27,6 +27,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.training.config import FeatureConfig
 from talking_points.training.data import PointExample, PointSet
+from talking_points.training.processes import process_state
 
 _MASK_FIELDS = (
     "gaussian_sigma", "gaussian_threshold", "mask_resize", "gaussian_layers", "gaussian_frame", "keypoint_mask",
@@ -147,9 +148,13 @@ class PointFeatures:
         self._sizes = {example.image: example.size for example in points.examples}
 
     def prepare(self) -> int:
-        """Compute what is missing, decoding each picture once; returns how many images that were."""
-        needed = [self._any_image] if self.blind else self._of_image
-        missing = [image for image in needed if not self._stored(image)]
+        """Compute what is missing, decoding each picture once; returns how many images that were.
+
+        Processes that train together share the work.
+        """
+        state = process_state()
+        needed = [self._any_image] if self.blind else list(self._of_image)
+        missing = [image for image in needed[state.process_index :: state.num_processes] if not self._stored(image)]
         waiting: list[tuple[str, object]] = []
         for image, picture in self.points.pictures(missing):
             waiting.append((image, picture))
@@ -158,6 +163,7 @@ class PointFeatures:
                 waiting = []
         if waiting:
             self._compute(waiting)
+        state.wait_for_everyone()
         return len(missing)
 
     def batch(self, examples: Sequence[PointExample]) -> tuple[VisionFeatures, Tensor, Tensor | None]:

@@ -61,9 +61,7 @@ def train_localizer(
         return 100 * float(mean_pck(rewarded(evaluated.examples, predicted)).mean())
 
     trainer = LocalizerTrainer(model, own, config, output, seed, metric)
-    values = trainer.run()
-    model.save_pretrained(output)
-    return values
+    return trainer.run()
 
 
 def localized(

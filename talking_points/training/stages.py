@@ -29,6 +29,7 @@ from talking_points.training.data import PointSet, ap10k_points, load_points
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
 from talking_points.training.pictures import labelled_pictures
+from talking_points.training.processes import process_state
 from talking_points.training.start import save_vision, start_model
 from talking_points.training.vision import pretrain_vision
 
@@ -120,6 +121,13 @@ def adapted_descriptor(config: TrainConfig, name: str = "adapted") -> dict[str, 
     return _once(config, name, "adapted", work)
 
 
+STAGES: dict[str, Callable[[TrainConfig, str], dict[str, Any]]] = {
+    "descriptor": trained_descriptor,
+    "localizer": trained_localizer,
+}
+"""The stages that several processes can share."""
+
+
 def family_points(config: TrainConfig, family: str) -> PointSet:
     """The points of one family of AP-10K."""
     if config.ap10k.root is None:
@@ -148,17 +156,18 @@ def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
 
 
 def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict[str, float]]) -> dict[str, Any]:
-    folder = config.output / name
+    folder, state = config.output / name, process_state()
     settings = stage_settings(config, kind)
-    if (folder / STARTED).exists():
-        before = json.loads((folder / STARTED).read_text())
-        if before != settings:
-            changes = "; ".join(changed_fields(before, settings)[:8])
-            raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
-        if (folder / FINISHED).exists():
-            return {**json.loads((folder / FINISHED).read_text()), "reused": True}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STARTED).write_text(json.dumps(settings, indent=1))
+    with state.main_process_first():
+        if (folder / STARTED).exists():
+            before = json.loads((folder / STARTED).read_text())
+            if before != settings:
+                changes = "; ".join(changed_fields(before, settings)[:8])
+                raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
+            if (folder / FINISHED).exists():
+                return {**json.loads((folder / FINISHED).read_text()), "reused": True}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STARTED).write_text(json.dumps(settings, indent=1))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -172,9 +181,10 @@ def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "metrics": metrics,
     }
-    temporary = folder / f"{FINISHED}.partial"
-    temporary.write_text(json.dumps(result, indent=1))
-    temporary.replace(folder / FINISHED)
+    if state.is_main_process:
+        temporary = folder / f"{FINISHED}.partial"
+        temporary.write_text(json.dumps(result, indent=1))
+        temporary.replace(folder / FINISHED)
     return {**result, "reused": False}
 
 

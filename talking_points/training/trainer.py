@@ -33,6 +33,7 @@ from talking_points.training.config import StageConfig
 from talking_points.training.data import LengthBuckets, PointExample, PointSet
 from talking_points.training.features import PointFeatures
 from talking_points.training.optimizers import MuonAdamW
+from talking_points.training.processes import process_state
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -101,10 +102,15 @@ class PointTrainer(Trainer):
         lengths = [len(example.text) for example in self.points.examples]
         images = [example.image for example in self.points.examples]
         batches = LengthBuckets(
-            lengths, self.stage.batch_size, self.args.seed, images=images, per_image=self.stage.points_per_image
+            lengths,
+            self.stage.batch_size,
+            self.args.seed,
+            images=images,
+            per_image=self.stage.points_per_image,
+            process=self.args.process_index,
+            processes=self.args.world_size,
         )
-        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=lambda examples: {"points": examples})
-        return self.accelerator.prepare(loader)
+        return _EpochLoader(self.train_dataset, batch_sampler=batches, collate_fn=lambda examples: {"points": examples})
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.stage.optimizer == "muon" and self.optimizer is None:
@@ -144,7 +150,7 @@ class PointTrainer(Trainer):
         return metrics
 
     def run(self) -> dict[str, float]:
-        """Train, going on from the last complete checkpoint; returns the last logged values."""
+        """Train, going on from the last complete checkpoint; save the model; return the last logged values."""
         checkpoint = last_checkpoint(self.args.output_dir)
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -153,6 +159,8 @@ class PointTrainer(Trainer):
                 f"cannot save step {self.state.global_step} to {self.args.output_dir} ({error}): the last good "
                 f"checkpoint is {last_checkpoint(self.args.output_dir)}; make room and run again to go on from there"
             ) from error
+        if self.args.process_index == 0:
+            self.features.model.save_pretrained(self.args.output_dir)
         values: dict[str, float] = {}
         for entry in self.state.log_history:
             values.update({name: value for name, value in entry.items() if isinstance(value, int | float)})
@@ -161,7 +169,7 @@ class PointTrainer(Trainer):
 
 def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
     """The Trainer's arguments for a stage."""
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
@@ -191,6 +199,9 @@ def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: b
         disable_tqdm=not sys.stderr.isatty(),
         use_cpu=not torch.cuda.is_available(),
     )
+    # Of several GPUs one process takes one: the Trainer would split batches, which are no tensors, among all.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def last_checkpoint(output: str | Path) -> Path | None:
@@ -199,10 +210,19 @@ def last_checkpoint(output: str | Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
+class _EpochLoader(DataLoader):
+    """Tells its batches the epoch, as the Trainer expects of a loader; accelerate's own would tell one process only."""
+
+    def set_epoch(self, epoch: int) -> None:
+        assert isinstance(self.batch_sampler, LengthBuckets)
+        self.batch_sampler.set_epoch(epoch)
+
+
 class _CompleteCheckpoint(TrainerCallback):
     """Marks a checkpoint when everything in it is on the disk."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        process_state().wait_for_everyone()  # each process writes the state of its own random numbers
         if state.is_world_process_zero:
             marker = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
             marker.write_text(json.dumps({"step": state.global_step}))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,37 @@ def points(images: int = 3, per_image: int = 3, seed: int = 0) -> PointSet:
         return ((image, Image.fromarray(array)) for image, array in pixels.items() if image in wanted)
 
     return PointSet(examples, decode)
+
+
+def write_dataset(folder: Path, rows: int = 6, **changed: object) -> Path:
+    """A dataset with the columns that training reads: two points per image."""
+    table = []
+    for number in range(rows):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((40, 50, 3), number // 2, np.uint8)).save(buffer, "PNG")
+        row = {
+            "id": f"{number:016x}", "image": {"bytes": buffer.getvalue(), "path": None},
+            "image_sha256": f"d{number // 2}", "image_width": 50, "image_height": 40, "source": 0,
+            "object": "dog", "part": "head",
+            "object_bbox": [0.0, 0, 30, 30], "part_bbox": [0.0, 0, 10, 10], "instance_index": 0, "instance_count": 1,
+            "keypoint": [float(number), 3.0], "object_location": "is in the center of the image",
+            "part_location": "toward the top of the dog", "point_location": "in the center",
+            "description": f"text {number}",
+        }  # fmt: skip
+        table.append({**row, **changed})
+    features = datasets.Features(
+        {
+            **{name: datasets.Value("string") for name in ("id", "image_sha256", "object", "part", "object_location",
+               "part_location", "point_location", "description")},
+            **{name: datasets.Value("int32") for name in ("image_width", "image_height", "instance_index",
+               "instance_count")},
+            **{name: datasets.List(datasets.Value("float32")) for name in ("object_bbox", "part_bbox", "keypoint")},
+            "source": datasets.ClassLabel(names=["pascal_part116"]), "image": datasets.Image(),
+        }
+    )  # fmt: skip
+    (folder / "data").mkdir(parents=True)
+    datasets.Dataset.from_list(table, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    return folder
 
 
 def small(kind: type[TalkingPointsModel], seed: int = 0, **fields: object) -> TalkingPointsModel:

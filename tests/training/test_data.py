@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from talking_points.config import ConfigError
 from talking_points.sources.ap10k import Ap10k
 from talking_points.sources.labels import ap10k_families, load_labels
 from talking_points.training.data import LengthBuckets, ap10k_points, derangement, load_points
+from tests.training.conftest import write_dataset
 
 SPECIES = {item["id"]: item["name"] for item in load_labels("ap10k")["species"]}
-
-
-def write_dataset(folder: Path, rows: int = 6, **changed: object) -> Path:
-    """A dataset with the columns that training reads: two points per image."""
-    table = []
-    for number in range(rows):
-        buffer = io.BytesIO()
-        Image.fromarray(np.full((40, 50, 3), number // 2, np.uint8)).save(buffer, "PNG")
-        row = {
-            "id": f"{number:016x}", "image": {"bytes": buffer.getvalue(), "path": None},
-            "image_sha256": f"d{number // 2}", "image_width": 50, "image_height": 40, "source": 0,
-            "object": "dog", "part": "head",
-            "object_bbox": [0.0, 0, 30, 30], "part_bbox": [0.0, 0, 10, 10], "instance_index": 0, "instance_count": 1,
-            "keypoint": [float(number), 3.0], "object_location": "is in the center of the image",
-            "part_location": "toward the top of the dog", "point_location": "in the center",
-            "description": f"text {number}",
-        }  # fmt: skip
-        table.append({**row, **changed})
-    features = datasets.Features(
-        {
-            **{name: datasets.Value("string") for name in ("id", "image_sha256", "object", "part", "object_location",
-               "part_location", "point_location", "description")},
-            **{name: datasets.Value("int32") for name in ("image_width", "image_height", "instance_index",
-               "instance_count")},
-            **{name: datasets.List(datasets.Value("float32")) for name in ("object_bbox", "part_bbox", "keypoint")},
-            "source": datasets.ClassLabel(names=["pascal_part116"]), "image": datasets.Image(),
-        }
-    )  # fmt: skip
-    (folder / "data").mkdir(parents=True)
-    datasets.Dataset.from_list(table, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
-    return folder
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -122,6 +89,16 @@ def test_every_epoch_holds_every_sample_once_and_never_depends_on_the_past(lengt
     again = LengthBuckets(lengths, size, seed=3)
     again.set_epoch(epoch)
     assert list(again) == found
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=200), st.integers(1, 16), st.integers(2, 5))
+def test_processes_share_the_batches_of_an_epoch_and_have_the_same_number(lengths, size: int, processes: int) -> None:
+    alone = list(LengthBuckets(lengths, size, seed=3))
+    shares = [LengthBuckets(lengths, size, seed=3, process=own, processes=processes) for own in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    together = [batch for step in zip(*shares, strict=True) for batch in step]
+    assert together[: len(alone)] == alone
+    assert len(together) - len(alone) < processes
 
 
 def test_batches_hold_texts_of_like_length_in_a_new_order_every_epoch() -> None:

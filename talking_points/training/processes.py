@@ -1,0 +1,75 @@
+"""One stage in several processes, each with a copy of the model and batches of its own.
+
+The flows start it where a stage's ``processes`` is above 1. By hand, for example on more than one machine::
+
+    accelerate launch --multi_gpu --num_processes 8 \\
+        -m talking_points.training.processes localizer configs/train/paper.yaml
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+import yaml
+from accelerate import PartialState
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from talking_points.config import load_config
+from talking_points.training.config import TrainConfig
+
+
+def process_state() -> PartialState:
+    """Which of how many processes this is, and waiting for the others; alone unless a launcher started it."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def launch(kind: Literal["descriptor", "localizer"], config: TrainConfig, name: str) -> None:
+    """Train ``config``'s stage into ``output/<name>`` in as many processes as it asks for, and wait for them.
+
+    Raises ``RuntimeError`` with the end of what they wrote when one of them fails.
+    """
+    count = getattr(config, kind).processes
+    with tempfile.TemporaryDirectory(prefix="talking-points-launch-") as folder:
+        settings = Path(folder, "train.yaml")
+        settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(count)]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        command += ["--main_process_port", "0", "-m", __name__, kind, str(settings), "--name", name]
+        last: deque[str] = deque(maxlen=40)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    sys.stderr.write(line)
+                    last.append(line)
+            except BaseException:
+                process.terminate()
+                raise
+    if process.returncode:
+        raise RuntimeError(
+            f"training the {kind} in {count} processes ended with exit code {process.returncode}; what they wrote "
+            "last:\n" + "".join(last)
+        )
+
+
+def main(
+    kind: Annotated[Literal["descriptor", "localizer"], typer.Argument(help="what to train")],
+    config: Annotated[Path, typer.Argument(help="YAML file with a training configuration")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings applied on top")] = None,
+    name: Annotated[str | None, typer.Option(help="folder below the output; default: the kind")] = None,
+) -> None:
+    """Train one stage as one of the processes that a launcher started."""
+    from talking_points.training.stages import STAGES
+
+    STAGES[kind](load_config(TrainConfig, config, overrides or []), name or kind)
+
+
+if __name__ == "__main__":
+    typer.run(record(main))  # the launcher then ends with the error of the process that failed first
