@@ -30,10 +30,10 @@ from talking_points.training.config import TrainConfig
 
 QUICK_SHARES = {
     "vision.backbone_steps": 0.6,
-    "vision.steps": 0.4,
+    "vision.steps": 0.32,
     "localizer.max_steps": 0.55,
-    "descriptor.max_steps": 0.5,
-    "adapt.max_steps": 0.25,
+    "descriptor.max_steps": 0.62,
+    "adapt.max_steps": 0.2,
 }
 """What a quick run keeps of the steps."""
 
