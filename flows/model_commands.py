@@ -61,9 +61,11 @@ def describe(
     with needs_extra("train"):
         from talking_points.models.descriptor import PointDescriptor
         from talking_points.models.figure import draw_point_figure
+        from talking_points.training.processes import process_state
     with exit_codes():
         picture = _open(image, x, y)
-        text = PointDescriptor.from_pretrained(model).describe([picture], [(x, y)])[0]
+        descriptor = PointDescriptor.from_pretrained(model).to(process_state().device)
+        text = descriptor.describe([picture], [(x, y)])[0]
         if figure:
             draw_point_figure(picture, text, keypoint=(x, y)).save(figure)
     print(text)
@@ -80,9 +82,11 @@ def localize(
     with needs_extra("train"):
         from talking_points.models.figure import draw_point_figure
         from talking_points.models.localizer import PointLocalizer
+        from talking_points.training.processes import process_state
     with exit_codes():
         picture = _open(image)
-        x, y = (float(value) for value in PointLocalizer.from_pretrained(model).localize([picture], [text])[0])
+        localizer = PointLocalizer.from_pretrained(model).to(process_state().device)
+        x, y = (float(value) for value in localizer.localize([picture], [text])[0])
         if figure:
             draw_point_figure(picture, text, localized=(x, y)).save(figure)
     print(f"{x:.1f} {y:.1f}")

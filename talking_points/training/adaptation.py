@@ -36,6 +36,7 @@ from talking_points.training.descriptor import descriptions
 from talking_points.training.features import PointFeatures
 from talking_points.training.grpo import ADVANTAGES, grpo_loss, token_log_probs
 from talking_points.training.localizer import localized, rewarded
+from talking_points.training.processes import process_state
 from talking_points.training.rewards import REWARDS, mean_pck
 from talking_points.training.trainer import PointTrainer
 
@@ -112,9 +113,7 @@ class AdaptationTrainer(PointTrainer):
             )
         ]
         features, index, _ = self.localizer_features.batch(examples)
-        predicted = self.localizer.localize(
-            None, texts, features=features.to(self.localizer.device), image_index=index, batch_size=len(texts)
-        )
+        predicted = self.localizer.localize(None, texts, features=features, image_index=index, batch_size=len(texts))
         return REWARDS[self.adapt.reward](rewarded(examples, predicted)), predicted
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -153,7 +152,7 @@ def sample(
     assert point_features is not None
     index = index.repeat_interleave(config.group)
     point_features = point_features.repeat_interleave(config.group, dim=0)
-    inputs = model.language_inputs(features.to(model.device), index, point_features, model.turns(len(index)))
+    inputs = model.language_inputs(features, index, point_features, model.turns(len(index)))
     tokens = model.generate(
         inputs,
         do_sample=True,
@@ -268,8 +267,9 @@ def adapt_descriptor(
     ``localizer`` is frozen and rewards. The running metric is mPCK of greedy descriptions of ``held_out`` points by the
     same localizer; judge the result by one that it never saw.
     """
-    prepare_adaptation(model, config)
-    localizer.eval().requires_grad_(False)
+    device = process_state().device
+    prepare_adaptation(model.to(device), config)
+    localizer.to(device).eval().requires_grad_(False)
     own, judged = PointFeatures(model, train, features), PointFeatures(localizer, train, features)
     own.prepare()
     judged.prepare()

@@ -11,6 +11,7 @@ from talking_points.models.omg_llava.chat import Turn
 from talking_points.training.config import FeatureConfig, StageConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.features import PointFeatures
+from talking_points.training.processes import process_state
 from talking_points.training.trainer import PointTrainer
 
 
@@ -24,7 +25,7 @@ class DescriptorTrainer(PointTrainer):
     def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
         found, image_index, point_features = features.batch(examples)
         return {
-            "features": found.to(self.args.device),
+            "features": found,
             "image_index": image_index,
             "point_features": point_features,
             "turns": self.turns(examples),
@@ -45,7 +46,7 @@ def train_descriptor(
     The running metric is minus the language-model loss on held-out points. Run again after an interruption it goes on
     from the last complete checkpoint.
     """
-    model.prepare_training()
+    model.to(process_state().device).prepare_training()
     own, other = (
         PointFeatures(model, points, features, withheld=config.withhold_points) for points in (train, held_out)
     )
@@ -72,7 +73,7 @@ def descriptions(
     **options: Any,
 ) -> list[str]:
     """Descriptions of all points, greedy by default, from cached features."""
-    known = PointFeatures(model, points, features, withheld=withheld)
+    known = PointFeatures(model.to(process_state().device), points, features, withheld=withheld)
     known.prepare()
     texts: dict[str, str] = {}
     # Points of one image side by side share the reading of their image.

@@ -14,6 +14,7 @@ from talking_points.models.omg_llava.chat import Turn
 from talking_points.training.config import FeatureConfig, LocalizerConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.features import PointFeatures
+from talking_points.training.processes import process_state
 from talking_points.training.rewards import Rewarded, mean_pck
 from talking_points.training.trainer import PointTrainer
 
@@ -28,7 +29,7 @@ class LocalizerTrainer(PointTrainer):
     def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
         found, image_index, _ = features.batch(examples)
         return {
-            "features": found.to(self.args.device),
+            "features": found,
             "image_index": image_index,
             "turns": self.turns(examples),
             "points": [example.keypoint for example in examples],
@@ -49,7 +50,7 @@ def train_localizer(
     The running metric is mPCK on held-out points. ``config.blind`` trains the text-only control. Run again after an
     interruption it goes on from the last complete checkpoint.
     """
-    model.prepare_training()
+    model.to(process_state().device).prepare_training()
     if config.shuffled:
         train = train.shuffled_texts(seed)
     own = PointFeatures(model, train, features, blind=config.blind)
@@ -77,6 +78,7 @@ def localized(
 
     ``images`` (N,) shows every text the image of another point: a control that nothing should survive.
     """
+    model.to(process_state().device)
     examples = list(points.examples)
     shown = [example if images is None else examples[images[place]] for place, example in enumerate(examples)]
     known = PointFeatures(model, points, features, blind=blind)
