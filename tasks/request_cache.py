@@ -17,9 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock
+
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 
 _LOG = logging.getLogger(__name__)
+_PATIENCE = 60
+"""Seconds to wait for other processes that use the file."""
 _DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
 """Words of SQLite errors that say nothing against the file itself."""
 
@@ -74,13 +78,15 @@ class RequestCache:
                 self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS answers"
-            " (key TEXT PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
-        )
+        database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        # Turning the write-ahead log on does not wait for other processes, whatever the connection's timeout says.
+        with FileLock(f"{self._path}.lock", timeout=_PATIENCE):
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS answers"
+                " (key TEXT PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
+            )
         return database
 
     def _begin_anew(self, error: sqlite3.DatabaseError) -> None:

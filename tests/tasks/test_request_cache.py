@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import random
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,25 @@ def test_two_shards_and_many_threads_write_at_once(tmp_path: Path) -> None:
         list(pool.map(lambda n: caches[n % 2].store(MODEL, request(n), Completion(f"answer {n}")), range(200)))
         found = one.lookup(MODEL, [request(n) for n in range(200)])
     assert found == {f"row{n}": Completion(f"answer {n}") for n in range(200)}
+
+
+def open_together(paths: list[Path], start: Barrier) -> None:
+    for path in paths:
+        start.wait(60)
+        with RequestCache(path):
+            pass
+
+
+def test_processes_that_begin_a_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    paths = [tmp_path / f"{number}.sqlite" for number in range(40)]
+    start = context.Barrier(4)
+    processes = [context.Process(target=open_together, args=(paths, start)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def test_damage_never_gives_a_wrong_answer_and_never_stops_the_build(tmp_path: Path) -> None:
