@@ -29,7 +29,7 @@ serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments
 	$(BIN)/talking-points server
 
 test: $(VENV)/.dev lint types ## lint, type check, then every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev ## ruff and codespell
 	$(BIN)/ruff check .
