@@ -33,7 +33,7 @@ QUICK_SHARES = {
     "vision.steps": 0.32,
     "localizer.max_steps": 0.55,
     "descriptor.max_steps": 0.62,
-    "adapt.max_steps": 0.2,
+    "adapt.max_steps": 0.4,
 }
 """What a quick run keeps of the steps."""
 
