@@ -77,7 +77,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
         jobs.append(_other(config, scores_of(name), partial(family_scores, config, name, not quick), name, *judges))
     if not quick:
         hard = partial(hard_figures, config, dataset=dataset_folder(output, "hard"), count=TEST_POINTS)
-        jobs.append(_other(config, "hard-figures", hard, "hard-scenes", "localizer", "text-only"))
+        jobs.append(_other(config, "hard-figures", hard, "hard-scenes", "localizer", "text-only", "no-location"))
     return jobs
 
 

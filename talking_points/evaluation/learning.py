@@ -111,11 +111,18 @@ def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, abla
 
 
 def hard_figures(config: TrainConfig, dataset: Path, count: int) -> dict[str, Any]:
-    """A run's localizer and text-only control on ``count`` held-out points of another dataset."""
+    """A run's localizer, its controls and the descriptor without a point on ``count`` held-out points elsewhere."""
     judges = Judges.of_run(config, second=False)
     test = load_points(dataset, "test").sample(count, config.seed)
     truth = ground_truth_report(test, judges, config.output / "text-only")
-    return {"localizer_gt": truth.mpck, "text_only": truth.controls["text_only"], "points": truth.points}
+    nowhere = descriptor_figures(test, config.output / "no-location", judges, withheld=True)
+    return {
+        "localizer_gt": truth.mpck,
+        **{control: truth.controls[control] for control in ("text_only", "centre")},
+        "another_point": judges.reports("another_point", other_points(test))["judge_a"].mpck,
+        "no_location": nowhere["mpck"]["judge_a"],
+        "points": truth.points,
+    }
 
 
 def adaptation_scores(points: PointSet, descriptor: Path, judges: Judges) -> dict[str, float]:

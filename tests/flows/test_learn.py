@@ -50,6 +50,7 @@ def test_from_nothing_to_figures(tmp_path: Path) -> None:
     report, printed = learn(tmp_path / "learn")
     assert set(report) >= FIGURES
     assert 0 <= report["localizer_gt"] <= 100
+    assert set(report["hard"]) == {"localizer_gt", "text_only", "centre", "another_point", "no_location", "points"}
     assert report["details"]["no_gaussian"]["words"].keys() == report["details"]["descriptor"]["words"].keys()
     seeds = {"adapted-0", "adapted-1", "adapted-2"}
     stages = {"vision", "text-only", "localizer", "descriptor", "judge-b", "frozen-lm", "no-gaussian", "no-location"}
