@@ -192,6 +192,7 @@ def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[st
         prepare_adaptation(descriptor, config)
         descriptor.eval()
         figures["grpo"] = rate(lambda: adapted(descriptor, localizer, data, known, judged, config), device)
+        descriptor.merge_lora()
         descriptor.config.lora_last_blocks = None
         descriptor.prepare_training()
         few = data.subset(range(2))

@@ -48,7 +48,11 @@ class TalkingPointsModel(OmgLlavaModel):
         Returns the names of the trainable parameters.
         """
         config = self.config
+        blocks = self._last_blocks()
+        if config.train_lora and config.lora_blocks not in (None, blocks):
+            self.merge_lora()  # the adapters there are sit in other blocks than those to be trained
         if config.train_lora and not config.lora_active:
+            config.lora_blocks = blocks
             self.add_lora()
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(self._is_trained(name))
@@ -62,11 +66,13 @@ class TalkingPointsModel(OmgLlavaModel):
         return name.startswith(self.trainable_prefixes())
 
     def _in_last_blocks(self, name: str) -> bool:
-        last = self.config.lora_last_blocks
-        if last is None:
-            return True
-        blocks = self.config.text_config.num_hidden_layers
-        return any(f".layers.{block}." in name for block in range(blocks - last, blocks))
+        blocks = self._last_blocks()
+        return blocks is None or any(f".layers.{block}." in name for block in blocks)
+
+    def _last_blocks(self) -> list[int] | None:
+        """Numbers of the blocks whose adapters are trained; None for all, and for an adapter of the head."""
+        last, blocks = self.config.lora_last_blocks, self.config.text_config.num_hidden_layers
+        return None if last is None else list(range(blocks - last, blocks))
 
     def read_language(self, inputs: LanguageInputs) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Run the language model over whole turns; those about one image share one reading of it, gradients included.

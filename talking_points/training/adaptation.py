@@ -153,6 +153,8 @@ def sample(
     index = index.repeat_interleave(config.group)
     point_features = point_features.repeat_interleave(config.group, dim=0)
     inputs = model.language_inputs(features, index, point_features, model.turns(len(index)))
+    prompts = torch.arange(len(examples)).repeat_interleave(config.group)
+    inputs = replace(inputs, prompt_index=prompts)
     tokens = model.generate(
         inputs,
         do_sample=True,
@@ -172,7 +174,7 @@ def score(
     """Log-probabilities (S, T) of sampled tokens under the policy, with gradients, and under the reference, without.
 
     Both share one pass through all blocks but the last ones, the only ones whose adapters are trained, and all
-    samples about one image share what stands before the first of its points.
+    samples of a group share what stands before them: image, point and question.
     """
     turns = []
     for turn, tokens, valid in zip(samples.inputs.turns, samples.tokens.cpu(), samples.mask.cpu(), strict=True):

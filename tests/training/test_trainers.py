@@ -234,7 +234,7 @@ def test_steps_of_adaptation_train_the_last_blocks_adapters_only(descriptor, loc
     assert all(torch.equal(after[name], value) for name, value in before.items())
     grown = {name for name, value in after.items() if "lora_B" in name and value.abs().max() > 0}
     assert grown
-    assert all(".layers.1." in name for name in grown)
+    assert all(".layers.1." in name for name in after if ".lora_" in name)
     assert not changed(localizer, frozen)
     assert {"reward", "reward_std", "zero_variance", "kl", "entropy", "length", "empty", "unfinished"} <= set(logged)
     rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
@@ -242,7 +242,12 @@ def test_steps_of_adaptation_train_the_last_blocks_adapters_only(descriptor, loc
     assert len(list((tmp_path / "groups").glob("*.png"))) == 2
     loaded = PointDescriptor.from_pretrained(tmp_path)
     assert loaded.config.lora_active
-    assert loaded.prepare_training()
+    names = loaded.prepare_training()
+    assert names
+    assert all(torch.equal(loaded.get_parameter(name), descriptor.get_parameter(name)) for name in names)
+    loaded.config.lora_last_blocks = None  # the adapters of the last block become part of its weights
+    blocks = {name.split(".layers.")[1][0] for name in loaded.prepare_training() if ".lora_" in name}
+    assert blocks == {"0", "1"}
 
 
 @pytest.mark.slow

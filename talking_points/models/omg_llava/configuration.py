@@ -36,6 +36,7 @@ class OmgLlavaConfig(PreTrainedConfig):
     lora_rank, lora_alpha, lora_dropout: adapters of the language model's linear layers (512, 256, 0.05 in the
         official recipe, a scale of 0.5).
     lora_on_head: whether the language-model head carries an adapter too.
+    lora_blocks: numbers of the blocks that carry adapters; None for all. Where it is given, the head carries none.
     lora_active: whether the adapters are part of the model (and of its checkpoint) or merged or not yet added.
     """
 
@@ -93,6 +94,7 @@ class OmgLlavaConfig(PreTrainedConfig):
     lora_alpha: float | int = 256.0
     lora_dropout: float | int = 0.05
     lora_on_head: bool = False
+    lora_blocks: list[int] | None = None
     lora_active: bool = False
     tie_word_embeddings: bool = False
 

@@ -16,7 +16,7 @@ HEAD = "lm_head"
 
 
 def inject_lora(language_model: nn.Module, config: OmgLlavaConfig) -> None:
-    """Wrap every linear layer of the language model in place. A fresh adapter changes no output."""
+    """Wrap the linear layers of the language model's blocks in place. A fresh adapter changes no output."""
     targets = [*LINEAR_LAYERS, HEAD] if config.lora_on_head else list(LINEAR_LAYERS)
     inject_adapter_in_model(
         LoraConfig(
@@ -24,6 +24,8 @@ def inject_lora(language_model: nn.Module, config: OmgLlavaConfig) -> None:
             lora_alpha=config.lora_alpha,
             lora_dropout=config.lora_dropout,
             target_modules=targets,
+            layers_to_transform=config.lora_blocks,
+            layers_pattern=None if config.lora_blocks is None else "layers",
             bias="none",
         ),
         language_model,

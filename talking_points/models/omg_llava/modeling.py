@@ -27,7 +27,7 @@ from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLine
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
 from talking_points.models.omg_llava.prompt_masks import box_cells, region_cells, region_centre
 from talking_points.models.omg_llava.query_decoder import ClassHead, QueryMasks
-from talking_points.models.omg_llava.splicing import IGNORED_LABEL, SplicedBatch, splice_inputs
+from talking_points.models.omg_llava.splicing import IGNORED_LABEL, SplicedBatch, check_replacements, splice_inputs
 from talking_points.models.omg_llava.vision import OmgVision
 
 _OWN_HEADS = ("coordinate_head.",)
@@ -37,7 +37,7 @@ _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "r
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Turns in two pieces. ``prefix`` has an entry per image, ``entry`` (N,) says which one a turn starts with.
+    """Turns in two pieces. ``prefix`` has an entry per image or prompt, ``entry`` (N,) says which a turn starts with.
 
     rest: the turns' left-padded ends (N, L), positions counted from the turns' starts; mask: (N, P + L).
     """
@@ -55,6 +55,8 @@ class LanguageInputs:
     turns: the tokenised texts, each with one image placeholder.
     features, image_index: the images, and which of them each turn is about (N,).
     marks, regions: visual prompts (M, 2C) for `<mark>` and `<region>`, in order of occurrence over the batch.
+    prompt_index: where several turns answer the same question about the same visual prompts, which question each
+        answers (N,): it is then read once for all of them. Without it, turns about one image share its reading.
     """
 
     turns: Sequence[Turn]
@@ -62,6 +64,7 @@ class LanguageInputs:
     image_index: Tensor
     marks: Tensor | None = None
     regions: Tensor | None = None
+    prompt_index: Tensor | None = None
 
 
 class OmgLlavaModel(PreTrainedModel):
@@ -168,6 +171,7 @@ class OmgLlavaModel(PreTrainedModel):
         if self.config.lora_active:
             merge_lora(self.language_model)
             self.config.lora_active = False
+            self.config.lora_blocks = None
 
     # ------------------------------------------------------------------ vision
 
@@ -260,13 +264,11 @@ class OmgLlavaModel(PreTrainedModel):
     def _splice(
         self, inputs: LanguageInputs, ids: Sequence[Tensor], padding_side: str, images: Sequence[Tensor] | None
     ) -> SplicedBatch:
-        config = self.config
         replacements: dict[int, Sequence[Tensor]] = {
-            config.mark_token_id: self._prompt_tokens(inputs.marks),
-            config.region_token_id: self._prompt_tokens(inputs.regions),
+            token: self._prompt_tokens(prompts) for token, prompts in self._visual_prompts(inputs).items()
         }
         if images is not None:
-            replacements[config.image_token_index] = [images[index] for index in inputs.image_index.tolist()]
+            replacements[self.config.image_token_index] = [images[index] for index in inputs.image_index.tolist()]
         labels = [turn.labels[len(turn.labels) - len(own) :] for turn, own in zip(inputs.turns, ids, strict=True)]
         return splice_inputs(
             self.language_model.get_input_embeddings(),
@@ -276,35 +278,46 @@ class OmgLlavaModel(PreTrainedModel):
             padding_side,  # type: ignore[arg-type]
         )
 
+    def _visual_prompts(self, inputs: LanguageInputs) -> dict[int, Tensor | None]:
+        """Visual prompts by the id of their placeholder."""
+        return {self.config.mark_token_id: inputs.marks, self.config.region_token_id: inputs.regions}
+
     def _prompt_tokens(self, prompts: Tensor | None) -> Sequence[Tensor]:
         return [] if prompts is None else list(self.projector.queries(prompts)[:, None])
 
     def share_prefix(self, inputs: LanguageInputs) -> SharedPrefix:
-        """Cut turns into what those about one image have in common and what each goes on with.
+        """Cut turns into what those about one image, or with one prompt, have in common and what each goes on with.
 
-        Common is all text up to the first visual prompt, difference or answer, and the image in it. Raises ValueError
-        when the texts differ before the image.
+        Common is all text up to the first difference, answer or, where turns share no more than an image, visual
+        prompt; and the image in it. Raises ValueError when the texts differ before the image.
         """
         first = inputs.turns[0].ids
-        end = self._common_length(inputs.turns)
+        if inputs.prompt_index is None:
+            shared, own = inputs.image_index, list(self._visual_prompts(inputs))
+        else:
+            shared, own = inputs.prompt_index, []
+        end = self._common_length(inputs.turns, own)
         if self.config.image_token_index not in first[:end]:
             raise ValueError("expected turns with the same text before the image: describe them in separate calls")
-        used, entry = inputs.image_index.unique(return_inverse=True)
+        used, shown = inputs.image_index.unique(return_inverse=True)
         images = self.projector(inputs.features.compact().select(used))
+        groups, entry = shared.unique(return_inverse=True)
+        leaders = [int((entry == group).nonzero()[0]) for group in range(len(groups))]
+        early, late = self._cut_prompts(inputs, end, leaders)
         prefix = splice_inputs(
             self.language_model.get_input_embeddings(),
-            [first[:end]] * len(used),
-            {self.config.image_token_index: images},
+            [first[:end]] * len(groups),
+            {self.config.image_token_index: [images[shown[leader]] for leader in leaders], **early},
             padding_side="left",
         )
         entry = entry.to(prefix.inputs_embeds.device)
-        rest = self._splice(inputs, [turn.ids[end:] for turn in inputs.turns], "left", images=None)
+        rest = self._splice(late, [turn.ids[end:] for turn in inputs.turns], "left", images=None)
         mask = torch.cat((prefix.attention_mask[entry], rest.attention_mask), dim=1)
         offset = prefix.attention_mask.sum(1)[entry, None]
         return SharedPrefix(prefix, entry, replace(rest, position_ids=rest.position_ids + offset), mask)
 
     def read_prefix(self, inputs: LanguageInputs) -> tuple[SplicedBatch, Tensor, Cache]:
-        """Let the language model read what turns have in common once per image, for turns that then go on.
+        """Let the language model read what turns have in common once per image or prompt, for turns that then go on.
 
         Returns the left-padded rest of each turn, the attention mask of prefix and rest (N, P + L), and the cache of
         the prefixes, one entry per turn. Raises ValueError as ``share_prefix`` does.
@@ -321,12 +334,30 @@ class OmgLlavaModel(PreTrainedModel):
         cache.batch_select_indices(shared.entry)
         return shared.rest, shared.mask, cache
 
-    def _common_length(self, turns: Sequence[Turn]) -> int:
+    def _cut_prompts(
+        self, inputs: LanguageInputs, end: int, leaders: Sequence[int]
+    ) -> tuple[dict[int, Sequence[Tensor]], LanguageInputs]:
+        """Visual prompts of the leaders' first ``end`` tokens, by placeholder, and the inputs with all later ones."""
+        early: dict[int, Sequence[Tensor]] = {}
+        late: list[Tensor | None] = []
+        for token, prompts in self._visual_prompts(inputs).items():
+            if prompts is None:
+                late.append(None)
+                continue
+            places = [(turn.ids == token).nonzero()[:, 0] for turn in inputs.turns]
+            counts = [len(own) for own in places]
+            check_replacements(token, sum(counts), len(prompts))
+            owned = prompts.split(counts)
+            early[token] = self._prompt_tokens(torch.cat([owned[n][: int((places[n] < end).sum())] for n in leaders]))
+            late.append(torch.cat([own[int((at < end).sum()) :] for own, at in zip(owned, places, strict=True)]))
+        return early, replace(inputs, marks=late[0], regions=late[1])
+
+    def _common_length(self, turns: Sequence[Turn], placeholders: Sequence[int]) -> int:
+        """How many first tokens all turns share, up to the first of the placeholders and to what answers follow."""
         shortest = min(len(turn.ids) for turn in turns)
         ids = torch.stack([turn.ids[:shortest] for turn in turns])
         answered = torch.stack([turn.labels[:shortest] for turn in turns]) != IGNORED_LABEL
-        prompts = torch.tensor([self.config.mark_token_id, self.config.region_token_id])
-        own = (ids != ids[0]) | torch.isin(ids, prompts)
+        own = (ids != ids[0]) | torch.isin(ids, torch.tensor(placeholders, dtype=ids.dtype))
         own[:, :-1] |= answered[:, 1:]  # an answer is predicted from the token before it
         own[:, -1] = True
         return int(own.any(0).int().argmax())

@@ -28,6 +28,15 @@ class SplicedBatch:
     offsets: list[Tensor]
 
 
+def check_replacements(token: int, found: int, given: int) -> None:
+    """Refuse a placeholder that occurs more or less often than there is something for it."""
+    if found != given:
+        raise ValueError(
+            f"placeholder {token} occurs {found} times in the text but has {given} replacements: "
+            "pass exactly one image per <image> and one visual prompt per prompt token"
+        )
+
+
 def splice_inputs(
     embedding: nn.Embedding,
     input_ids: Sequence[Tensor],
@@ -51,11 +60,7 @@ def splice_inputs(
     device = embedding.weight.device
     for token, blocks in replacements.items():
         found = int((ids == token).sum())
-        if found != len(blocks):
-            raise ValueError(
-                f"placeholder {token} occurs {found} times in the text but has {len(blocks)} replacements: "
-                "pass exactly one image per <image> and one visual prompt per prompt token"
-            )
+        check_replacements(token, found, len(blocks))
     # Placeholders may lie outside the table (-200, or <mark> in the released checkpoint).
     replaced = torch.isin(ids, torch.tensor(list(replacements), dtype=ids.dtype, device=ids.device))
     embedded = embedding(ids.masked_fill(replaced, 0).to(device))

@@ -113,6 +113,39 @@ def test_reading_an_image_once_for_all_its_texts_changes_no_output(descriptor, f
         assert rest.inputs_embeds.shape[1] == len(ids) - int((ids == descriptor.config.mark_token_id).nonzero())
 
 
+@pytest.mark.parametrize("kind", ["marks", "regions"])
+def test_reading_a_prompt_once_for_all_its_answers_changes_no_output(descriptor, features, kind):
+    token = {"marks": "<mark>", "regions": "<region>"}[kind]
+    question = f"Is {token} left of {token}?"
+    owners = torch.tensor([2, 2, 0, 1, 1, 1])
+    about = torch.tensor([0, 1, 1])[owners]
+    prompts = descriptor.encode_points(
+        features, POINTS[torch.tensor([0, 1, 2, 3, 3, 2])], torch.tensor([0, 0, 1, 1, 1, 1])
+    )
+    turns = [
+        encode_turn(descriptor.tokenizer, f"<image>\n{question}", f"answer {place}") for place in range(len(owners))
+    ]
+    inputs = LanguageInputs(turns, features, about, **{kind: prompts.view(3, 2, -1)[owners].flatten(0, 1)})
+    asked = replace(inputs, prompt_index=owners)
+    with torch.no_grad():
+        logits = []
+        for given in (inputs, asked):
+            rest, mask, cache = descriptor.read_prefix(given)
+            hidden = descriptor.language_model.model(
+                inputs_embeds=rest.inputs_embeds,
+                attention_mask=mask.long(),
+                position_ids=rest.position_ids,
+                past_key_values=cache,
+            ).last_hidden_state
+            logits.append(descriptor.answer_logits(hidden, rest.labels)[0])
+            length = rest.inputs_embeds.shape[1]
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
+    answers = [len(turn.ids) - int((turn.labels != -100).nonzero()[0]) for turn in turns]
+    assert length == max(answers) + 1  # and the token that the answer is predicted from
+    with pytest.raises(ValueError, match="exactly one image per <image> and one visual prompt per prompt token"):
+        descriptor.read_prefix(replace(asked, **{kind: prompts}))
+
+
 def _plain_tokens(model, inputs, **options) -> torch.Tensor:
     """What transformers' ``generate`` writes after whole turns that share nothing."""
     batch = model.splice(inputs, "left")
