@@ -45,12 +45,13 @@ class TalkingPointsModel(OmgLlavaModel):
     def prepare_training(self) -> list[str]:
         """Freeze everything but what the configuration trains, adding adapters where it wants them.
 
+        Adapters of other blocks than it wants become part of their weights first.
         Returns the names of the trainable parameters.
         """
         config = self.config
         blocks = self._last_blocks()
         if config.train_lora and config.lora_blocks not in (None, blocks):
-            self.merge_lora()  # the adapters there are sit in other blocks than those to be trained
+            self.merge_lora()  # those that are there sit in other blocks than the ones to be trained
         if config.train_lora and not config.lora_active:
             config.lora_blocks = blocks
             self.add_lora()

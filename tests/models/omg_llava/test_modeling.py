@@ -90,17 +90,24 @@ def test_left_padding_changes_no_output(descriptor, features):
     torch.testing.assert_close(hidden["left"], hidden["right"], rtol=1e-4, atol=1e-5)
 
 
+def _read_in_two_pieces(model, inputs):
+    """Hidden states of what turns go on with after what they share, and that rest."""
+    rest, mask, cache = model.read_prefix(inputs)
+    output = model.language_model.model(
+        inputs_embeds=rest.inputs_embeds,
+        attention_mask=mask.long(),
+        position_ids=rest.position_ids,
+        past_key_values=cache,
+    )
+    return output.last_hidden_state, rest
+
+
 @pytest.mark.parametrize("questions", [QUESTIONS, QUESTIONS[1:] * 2], ids=["different", "the same"])
 def test_reading_an_image_once_for_all_its_texts_changes_no_output(descriptor, features, questions):
     inputs = _inputs(descriptor, features, questions=questions)
     with torch.no_grad():
-        rest, mask, cache = descriptor.read_prefix(inputs)
-        shared = descriptor.language_model.model(
-            inputs_embeds=rest.inputs_embeds,
-            attention_mask=mask.long(),
-            position_ids=rest.position_ids,
-            past_key_values=cache,
-        ).last_hidden_state[:, -1]
+        hidden, rest = _read_in_two_pieces(descriptor, inputs)
+        shared = hidden[:, -1]
         batch = descriptor.splice(inputs, "left")
         plain = descriptor.language_model.model(
             inputs_embeds=batch.inputs_embeds,
@@ -130,13 +137,7 @@ def test_reading_a_prompt_once_for_all_its_answers_changes_no_output(descriptor,
     with torch.no_grad():
         logits = []
         for given in (inputs, asked):
-            rest, mask, cache = descriptor.read_prefix(given)
-            hidden = descriptor.language_model.model(
-                inputs_embeds=rest.inputs_embeds,
-                attention_mask=mask.long(),
-                position_ids=rest.position_ids,
-                past_key_values=cache,
-            ).last_hidden_state
+            hidden, rest = _read_in_two_pieces(descriptor, given)
             logits.append(descriptor.answer_logits(hidden, rest.labels)[0])
             length = rest.inputs_embeds.shape[1]
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
