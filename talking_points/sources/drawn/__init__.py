@@ -38,7 +38,7 @@ def draw_sample(
     """Draw ``images`` pictures for each of ``sources`` below ``root``; returns the root of each by its name.
 
     ``variant`` is "standard", "hard" (three to five things of one class and similar size per picture) or "plain" (one
-    or two things of few classes at any size, every class in one source only).
+    or two things of few classes that fill the picture, every class in one source only).
     ``workers`` processes draw; ``progress(done, total)`` is called after each picture. Pictures of an earlier
     drawing in the same place are removed. Raises ValueError for a number of images below 0 or too large, fewer
     than one worker, an unknown variant or source, or a source's folder that holds anything but an earlier drawing.

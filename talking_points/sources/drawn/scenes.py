@@ -224,10 +224,10 @@ def draw_scene(source: str, seed: int, index: int, variant: str = "standard") ->
     """Draw the ``index``-th picture of a source. The same arguments give the same pixels, always.
 
     ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k. The variant "plain" shows one or two
-    things of few classes, whose sizes differ much; no class is drawn for two sources, which name the same parts
-    differently. The variant "hard" shows three to five things of one of these classes at similar sizes, scattered, so
-    that a phrase about the scene does not say which; pictures of partimagenet keep their one object, at any place and
-    size.
+    things of few classes that fill the picture, so that knowing the thing does not tell the point; no class is drawn
+    for two sources, which name the same parts differently. The variant "hard" shows three to five things of one of
+    these classes at similar sizes, scattered, so that a phrase about the scene does not say which; pictures of
+    partimagenet keep their one object, at any place.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
@@ -316,7 +316,7 @@ def _composed(canvas: Canvas, place: Place, names: list[str], plain: bool) -> li
     main = DRAWABLES[names[0]]
     floor = canvas.height - place.far
     crowd = len(names) ** 0.5
-    fill = (rng.uniform(0.3, 1.3) if plain else rng.uniform(0.5, 1.02)) / crowd
+    fill = (rng.uniform(0.75, 1.3) if plain else rng.uniform(0.5, 1.02)) / crowd
     unit = min(fill * canvas.width / main.width, fill * 1.15 * canvas.height / main.height)
     scale = unit / main.metres
     order = rng.permutation(len(names))
