@@ -5,7 +5,8 @@
 
 Plain means: the image of every sample encoded in every step instead of each image once, one description generated at
 a time, policy and reference scored one sequence at a time with adapters in every block. The figures are the last line
-of the output, as JSON.
+of the output, as JSON: samples per second and what they gain, the share of the device's peak, on a GPU the memory, and
+for the 7B the hours that each of the paper's trainings would take.
 CPU figures are per CPU-second of the process, so that a busy machine does not change them.
 """
 
@@ -16,14 +17,17 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from omg_llava import peak_flops  # the benchmark beside this one
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -48,6 +52,8 @@ DESCRIPTION = (
     "round, dark brown spot set off against a beige surface."
 )
 GROUP = 3
+PAPER_SAMPLES = {"sft": 10 * 17_000, "localizer": 15 * 17_000, "grpo": 3 * 22_600 * GROUP}
+"""Samples of the paper's three trainings: epochs times points, and times the group where descriptions are sampled."""
 
 
 def points(images: int, per_image: int, side: int) -> PointSet:
@@ -84,19 +90,45 @@ def models(size: str, device: str) -> tuple[PointDescriptor, PointLocalizer]:
     return made[0], made[1]
 
 
-def rate(work: Callable[[], int], device: str, repeats: int = 3) -> float:
-    """Samples per second (GPU) or per CPU-second: the best of some repeats after one that is not counted."""
-    clock = time.perf_counter if device == "cuda" else time.process_time
-    best = 0.0
-    for repeat in range(repeats + 1):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = clock()
-        count = work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = max(best, count / (clock() - start)) if repeat else 0.0
-    return best
+@dataclass(frozen=True)
+class Way:
+    """One way to do a step: ``work`` returns how many samples it did, ``prepare`` is not timed."""
+
+    work: Callable[[], int]
+    prepare: Callable[[], Any] = lambda: None
+
+
+def rates(ways: dict[str, Way], device: str, peak: float, repeats: int = 5) -> dict[str, float]:
+    """Samples per second (GPU) or per CPU-second of each way: its best round after one that is not counted.
+
+    Every round takes all ways in turns, so that a machine whose speed changes changes it for all of them. The
+    ``share_of_peak`` are the operations of matrix products, counted in the first round, over the device's ``peak``.
+    """
+    gpu = device == "cuda"
+    clock = time.perf_counter if gpu else time.process_time
+    figures = dict.fromkeys(ways, 0.0)
+    operations = {}
+    for name, way in ways.items():
+        way.prepare()
+        if gpu:
+            torch.cuda.reset_peak_memory_stats()
+        with FlopCounterMode(display=False) as counter:
+            count = way.work()
+        operations[name] = counter.get_total_flops() / count
+        if gpu:
+            figures[f"{name}_peak_gib"] = torch.cuda.max_memory_allocated() / 1024**3
+    for _ in range(repeats):
+        for name, way in ways.items():
+            way.prepare()
+            if gpu:
+                torch.cuda.synchronize()
+            start = clock()
+            count = way.work()
+            if gpu:
+                torch.cuda.synchronize()
+            figures[name] = max(figures[name], count / (clock() - start))
+    shares = {f"{name}_share_of_peak": figures[name] * operations[name] / peak for name in ways}
+    return figures | shares
 
 
 def stepped(model: torch.nn.Module, loss: torch.Tensor) -> None:
@@ -145,7 +177,6 @@ def adapted(
 
 def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: PointSet, config: AdaptConfig) -> int:
     """The same step one description at a time, nothing shared and nothing cached, backward through every block."""
-    blocks = len(model.language_model.model.layers)
     for example in data.examples:
         picture = dict(data.pictures([example.image]))[example.image]
         scores, texts, found = [], [], []
@@ -163,7 +194,7 @@ def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: Poi
             mask = torch.ones_like(tokens, dtype=torch.bool)
             texts.append(model.decode(tokens)[0])
             found.append(localizer.localize([picture], texts[-1:])[0])
-            scores.append((*score(model, Samples(inputs, tokens, mask, texts[-1:], 0), blocks), mask))
+            scores.append((*score(model, Samples(inputs, tokens, mask, texts[-1:], 0), config.last_blocks), mask))
         rewards = neg_mse(rewarded([example] * GROUP, np.stack(found)))
         for advantage, (log_probs, reference, mask) in zip(
             group_advantages(torch.tensor(rewards)[None])[0], scores, strict=True
@@ -172,11 +203,18 @@ def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: Poi
     return GROUP * len(data)
 
 
+def with_adapters(descriptor: PointDescriptor, config: AdaptConfig) -> None:
+    """New adapters in the last blocks that the configuration says, without dropout."""
+    prepare_adaptation(descriptor, config)
+    descriptor.eval()
+
+
 def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[str, float]:
     """All rates of one size."""
     descriptor, localizer = models(size, device)
     data = points(max(1, batch_size // 2), 2, 1024 if size == "7b" else 256)
     figures: dict[str, float] = {}
+    peak = peak_flops(device)
     with TemporaryDirectory() as folder:
         cache = FeatureConfig(folder=Path(folder), limit_gb=10, dtype="bfloat16" if size == "7b" else "float32")
         known, judged = PointFeatures(descriptor, data, cache), PointFeatures(localizer, data, cache)
@@ -184,23 +222,28 @@ def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[st
         judged.prepare()
         for name, model, features in (("sft", descriptor, known), ("localizer", localizer, judged)):
             model.prepare_training()
-            for way, cached in (("", True), ("_plain", False)):
-                work = lambda m=model, f=features, c=cached: supervised(m, data, f, c)  # noqa: E731
-                figures[f"{name}{way}"] = rate(work, device)
+            step = partial(supervised, model, data, features)
+            ways = {name: Way(partial(step, True)), f"{name}_plain": Way(partial(step, False))}
+            figures |= rates(ways, device, peak)
         config = AdaptConfig(group=GROUP, max_new_tokens=new_tokens)
+        everywhere = config.model_copy(update={"last_blocks": len(descriptor.language_model.model.layers)})
         localizer.eval().requires_grad_(False)
-        prepare_adaptation(descriptor, config)
-        descriptor.eval()
-        figures["grpo"] = rate(lambda: adapted(descriptor, localizer, data, known, judged, config), device)
-        descriptor.merge_lora()
-        descriptor.config.lora_last_blocks = None
-        descriptor.prepare_training()
         few = data.subset(range(2))
-        figures["grpo_plain"] = rate(lambda: adapted_plainly(descriptor, localizer, few, config), device, repeats=1)
-    for name in ("sft", "localizer", "grpo"):
+        ways = {
+            "grpo": Way(
+                partial(adapted, descriptor, localizer, data, known, judged, config),
+                partial(with_adapters, descriptor, config),
+            ),
+            "grpo_plain": Way(
+                partial(adapted_plainly, descriptor, localizer, few, everywhere),
+                partial(with_adapters, descriptor, everywhere),
+            ),
+        }
+        figures |= rates(ways, device, peak, repeats=2)
+    for name, samples in PAPER_SAMPLES.items():
         figures[f"{name}_gain"] = figures[name] / figures[f"{name}_plain"]
-    if device == "cuda":
-        figures["peak_gib"] = torch.cuda.max_memory_allocated() / 1024**3
+        if size == "7b":
+            figures[f"{name}_paper_hours"] = samples / figures[name] / 3600
     return {name: round(value, 3) for name, value in figures.items()}
 
 
