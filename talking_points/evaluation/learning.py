@@ -87,6 +87,7 @@ def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, abla
     words = described["words"]
     figures: dict[str, Any] = {
         "localizer_gt": truth.mpck,
+        "localizer_gt_pck": truth.pck,
         **{control: truth.controls[control] for control in ("text_only", "shuffled_images", "centre")},
         "descriptor": {
             **described["ratio"],
@@ -101,8 +102,10 @@ def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, abla
     frozen = Judges.load(trained / "frozen-lm", None, config.features).reports("ground_truth", test)["judge_a"]
     plain = descriptor_figures(test, trained / "no-gaussian", judges)
     nowhere = descriptor_figures(test, trained / "no-location", judges, withheld=True)
-    figures["details"] |= {"no_gaussian": plain, "no_location": nowhere}
+    variants = {"descriptor": described, "no_gaussian": plain, "no_location": nowhere}
+    figures["details"] |= variants
     return figures | {
+        "part_names": {name: found["words"]["part_named"] for name, found in variants.items()},
         "another_point": judges.reports("another_point", other_points(test))["judge_a"].mpck,
         "frozen_lm": frozen.mpck,
         "no_gaussian": plain["mpck"]["judge_a"],

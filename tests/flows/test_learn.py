@@ -29,8 +29,8 @@ SETTINGS = {
 }
 
 FIGURES = {
-    "localizer_gt", "text_only", "shuffled_images", "centre", "descriptor", "grpo", "frozen_lm", "no_gaussian",
-    "no_location", "another_point", "zero_shot", "in_domain", "hard",
+    "localizer_gt", "localizer_gt_pck", "text_only", "shuffled_images", "centre", "descriptor", "grpo", "frozen_lm",
+    "no_gaussian", "no_location", "part_names", "another_point", "zero_shot", "in_domain", "hard",
 }  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def test_from_nothing_to_figures(tmp_path: Path) -> None:
     assert set(report) >= FIGURES
     assert 0 <= report["localizer_gt"] <= 100
     assert set(report["hard"]) == {"localizer_gt", "text_only", "centre", "another_point", "no_location", "points"}
+    assert set(report["localizer_gt_pck"]) == {"0.05", "0.1", "0.2"}
+    assert set(report["part_names"]) == {"descriptor", "no_gaussian", "no_location"}
     assert report["details"]["no_gaussian"]["words"].keys() == report["details"]["descriptor"]["words"].keys()
     seeds = {"adapted-0", "adapted-1", "adapted-2"}
     stages = {"vision", "text-only", "localizer", "descriptor", "judge-b", "frozen-lm", "no-gaussian", "no-location"}
