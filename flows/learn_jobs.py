@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flows.jobs import Job, Result
+from talking_points.config import BuildConfig, load_config
 from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, trained_figures
 from talking_points.sources.drawn import draw_sample, drawn_roots
 from talking_points.training.config import TrainConfig
@@ -57,7 +58,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
         second = config.model_copy(update={"seed": config.seed + 1})
         jobs += [
             _training(_with(config, "localizer", blind=True), "text-only", trained_localizer, "scenes"),
-            _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(4, images // 7))),
+            _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(12, images // 4))),
             _training(config, "descriptor", trained_descriptor, *seen),
             _training(plain, "no-gaussian", trained_descriptor, *seen),
             _training(config, "localizer", trained_localizer, *seen),
@@ -111,18 +112,17 @@ def draw_once(sample: Path, images: int, variant: str, seed: int, sources: Colle
 
 
 def build_scenes(output: Path, variant: str, images: int) -> None:
-    """Draw scenes and build their dataset, with a point in every part of them."""
+    """Draw ``images`` scenes of each source and build their dataset as ``configs/build/<variant>.yaml`` says."""
     # Imported late: the orchestrator reads its settings when it is imported.
     from flows.build_llamapointinpart import build_llamapointinpart
 
-    sample = sample_folder(output, variant)
-    draw_once(sample, images, variant, 0, (*SOURCES, "ap10k"))
-    settings = [f"output={dataset_folder(output, variant)}", "keypoints.per=part", "keypoints.places=coarse"]
-    # Smaller parts are a pixel or two of what the tiny preset sees.
-    settings += ["keypoints.min_part_area=150", "sampling.equal_shares=false"]
+    config, sample = f"configs/build/{variant}.yaml", sample_folder(output, variant)
+    sources = tuple(load_config(BuildConfig, config).open_sources)
+    # Adaptation takes its animals from the plain scenes.
+    draw_once(sample, images, variant, 0, (*sources, "ap10k") if variant == "plain" else sources)
     roots = drawn_roots(sample)
-    settings += [f"sources.{name}.root={roots[name]}" for name in SOURCES]
-    build_llamapointinpart("configs/build/rules.yaml", settings)
+    settings = [f"sources.{name}.root={roots[name]}" for name in sources]
+    build_llamapointinpart(config, [f"output={dataset_folder(output, variant)}", *settings])
 
 
 def family_scores(config: TrainConfig, descriptor: str, second_judge: bool) -> dict[str, float]:

@@ -14,6 +14,7 @@ from talking_points.config import (
     fingerprint,
     load_config,
 )
+from talking_points.sources.drawn import drawn_roots
 
 ROOT = Path(__file__).resolve().parents[1]
 MINIMAL = ["output=out", "sources.pascal_part116.root=/data/voc"]
@@ -95,6 +96,16 @@ def test_the_ablations_of_the_merge_load_no_model_for_a_caption_that_nobody_read
     assert config.merged_captions == shown
     assert (config.step(withheld).backend, config.step(withheld).model) == ("rules", None)
     assert (config.step(shown), config.refine, config.sources) == (paper.step(shown), paper.refine, paper.sources)
+
+
+def test_hard_scenes_differ_from_plain_ones_in_their_pictures_alone() -> None:
+    plain, hard = (load_config(BuildConfig, ROOT / "configs" / "build" / f"{name}.yaml") for name in ("plain", "hard"))
+    assert set(plain.open_sources) - set(hard.open_sources) == {"partimagenet"}, "its pictures show one object each"
+    assert hard.keypoints == plain.keypoints
+    assert (hard.keypoints.places, hard.keypoints.per, hard.sampling.equal_shares) == ("coarse", "part", False)
+    for config, variant in ((plain, "plain"), (hard, "hard")):
+        roots = drawn_roots(Path(f"build/sample-{variant}"))
+        assert {name: source.root for name, source in config.open_sources.items()}.items() <= roots.items()
 
 
 def test_an_empty_section_can_be_filled_by_overrides(tmp_path: Path) -> None:

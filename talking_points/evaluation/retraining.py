@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from pydantic import Field, model_validator
 
 from talking_points.config import ConfigError, Section, fingerprint
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
+from talking_points.evaluation.digests import code_digest, pictures_digest, weights_digest
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.report import Report, compare
 from talking_points.training.config import TrainConfig
@@ -30,9 +30,6 @@ from talking_points.training.stages import stage_settings
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-CODE = ("models", "training", "evaluation")
-"""Packages whose source is part of a run's fingerprint."""
 
 _REPOSITORY = r"^[\w.-]+/[\w.-]+$"
 
@@ -204,14 +201,10 @@ class Retraining:
 
 
 def run_fingerprint(config: RetrainConfig) -> str:
-    """Names everything that a run's models depend on: data, configuration and code."""
-    package = Path(__file__).resolve().parents[1]
-    source = hashlib.sha256()
-    for name in CODE:
-        for file in sorted((package / name).rglob("*.py")):
-            source.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    """Names everything that a run's models depend on: data, configuration and code, each by its content."""
     settings = [stage_settings(config.train, kind) for kind in ("vision", "localizer", "descriptor")]
-    return fingerprint([settings, config.split, config.limit, source.hexdigest()])
+    data = [pictures_digest(config.train.vision), weights_digest(config.train.start)]
+    return fingerprint([settings, data, config.split, config.limit, code_digest()])
 
 
 def _commit(dataset: str, revision: str | None) -> str | None:

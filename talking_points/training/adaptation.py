@@ -34,7 +34,7 @@ from talking_points.training.config import AdaptConfig, FeatureConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.descriptor import descriptions
 from talking_points.training.features import PointFeatures
-from talking_points.training.grpo import ADVANTAGES, grpo_loss, token_log_probs
+from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, token_log_probs
 from talking_points.training.localizer import localized, rewarded
 from talking_points.training.processes import process_state
 from talking_points.training.rewards import REWARDS, mean_pck
@@ -90,10 +90,11 @@ class AdaptationTrainer(PointTrainer):
         on_device = advantages.flatten().to(log_probs)
         loss = grpo_loss(log_probs, reference, on_device, samples.mask.to(log_probs.device), self.adapt.beta)
         lengths = samples.mask.sum(1)
+        spread = groups.std(1, correction=0)
         self._measure(
             reward=rewards.mean(),
-            reward_std=float(groups.std(1, correction=0).mean()),
-            zero_variance=float((advantages == 0).all(1).float().mean()),
+            reward_std=float(spread.mean()),
+            zero_variance=float((spread <= EQUAL_REWARDS).float().mean()),
             kl=float(loss.kl),
             entropy=float(loss.entropy),
             length=float(lengths.float().mean()),

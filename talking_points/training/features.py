@@ -3,6 +3,9 @@
 An entry is named by content: the digest of the image file, and a fingerprint of everything that the values depend on
 (vision weights, frame size, precision; for points also the mask and the coordinates). It can therefore never be
 stale, and any number of processes may write it at the same time: the last rename wins and all are equal.
+
+The folder stays within its bound whatever uses it: what a ``prepare`` has written makes room at its end, and what it
+found there counts as just used, so that the entries of other runs go first.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +37,11 @@ _MASK_FIELDS = (
     "gaussian_sigma", "gaussian_threshold", "mask_resize", "gaussian_layers", "gaussian_frame", "keypoint_mask",
     "prompt_box_half_side",
 )  # fmt: skip
+
+_PARTIAL = ".partial-"
+
+ABANDONED_SECONDS = 3600
+"""Age from which a file that was never completed is taken for that of a killed process."""
 
 
 class FeatureStore:
@@ -67,8 +76,7 @@ class FeatureStore:
             entry = load(path.read_bytes())
         except (FileNotFoundError, SafetensorError):
             return None
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path)
+        _renew(path)
         return entry
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> None:
@@ -76,7 +84,7 @@ class FeatureStore:
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = save(tensors)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PARTIAL, delete=False) as file:
             temporary = Path(file.name)
             try:
                 file.write(content)
@@ -85,19 +93,26 @@ class FeatureStore:
                 raise
         temporary.replace(path)
         self._written += len(content)
-        # Looking at every entry costs time, so it is done once per twentieth of the bound.
+        # Looking at every entry costs time, so it is done once per twentieth of the bound, and when a prepare ends.
         if self._written > self.limit_bytes / 20:
-            self._written = 0
             self.evict()
+
+    def use(self, key: str) -> bool:
+        """Whether there is such an entry, which is then the most recently used one."""
+        return _renew(self._path(key))
 
     def evict(self) -> int:
         """Remove the least recently used entries beyond the bound; returns how many bytes are left."""
+        self._written = 0
         with FileLock(self.folder / ".lock"):
             entries = []
-            for path in self.folder.rglob("*.safetensors"):
+            for path in self.folder.rglob("*"):
                 with contextlib.suppress(FileNotFoundError):
                     status = path.stat()
-                    entries.append((status.st_mtime_ns, status.st_size, path))
+                    if path.suffix == ".safetensors":
+                        entries.append((status.st_mtime_ns, status.st_size, path))
+                    elif path.name.startswith(_PARTIAL) and status.st_mtime < time.time() - ABANDONED_SECONDS:
+                        path.unlink()
             size = sum(entry[1] for entry in entries)
             for _, own, path in sorted(entries):
                 if size <= self.limit_bytes:
@@ -105,9 +120,6 @@ class FeatureStore:
                 path.unlink(missing_ok=True)
                 size -= own
         return size
-
-    def __contains__(self, key: str) -> bool:
-        return self._path(key).is_file()
 
     def _path(self, key: str) -> Path:
         model, name = key.split("/")
@@ -150,7 +162,7 @@ class PointFeatures:
     def prepare(self) -> int:
         """Compute what is missing, decoding each picture once; returns how many images that were.
 
-        Processes that train together share the work.
+        Processes that train together share the work. What other runs have left makes room for it.
         """
         state = process_state()
         needed = [self._any_image] if self.blind else list(self._of_image)
@@ -163,6 +175,8 @@ class PointFeatures:
                 waiting = []
         if waiting:
             self._compute(waiting)
+        if missing:
+            self.store.evict()
         state.wait_for_everyone()
         return len(missing)
 
@@ -230,13 +244,22 @@ class PointFeatures:
         keys = [self._image_key(image)]
         if isinstance(self.model, PointDescriptor):
             keys.append(self._point_key(image))
-        return all(key in self.store for key in keys)
+        return all(self.store.use(key) for key in keys)
 
     def _image_key(self, image: str) -> str:
         return f"{self._images}/{image}"
 
     def _point_key(self, image: str) -> str:
         return f"{self._images}/{image}-{fingerprint([self._masks, self._of_image[image]])}"
+
+
+def _renew(path: Path) -> bool:
+    """Make a file the most recently used one, if there is one."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _size(entry: dict[str, Tensor]) -> int:

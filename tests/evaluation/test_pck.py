@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from talking_points.evaluation.paper import FIGURES
 from talking_points.evaluation.pck import (
+    DEFINITIONS,
     MP100,
     TALKING_POINTS,
     PckDefinition,
@@ -71,6 +74,44 @@ def test_shapes_that_do_not_fit_are_refused(shape) -> None:
 def test_a_definition_averages_its_own_thresholds_only() -> None:
     with pytest.raises(ValueError, match="mean_over"):
         PckDefinition("odd", (0.1,), (0.2,), "image_wh")
+
+
+def share_below(found: list[float], threshold: float) -> float:
+    """PCK, counted."""
+    return 100 * sum(distance < threshold for distance in found) / len(found)
+
+
+@settings(max_examples=80)
+@given(st.integers(0, 2**31), st.integers(1, 40), st.sampled_from(("talking_points", "mp100")))
+def test_scores_are_those_of_a_count_by_hand(seed: int, count: int, name: str) -> None:
+    """Both definitions, written out as their texts state them, on random points, sizes and boxes."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(20, 900, (count, 2))
+    boxes = np.column_stack([random.uniform(0, 300, (count, 2)), random.uniform(5, 400, (count, 2))])
+    truth = random.uniform(0, 1, (count, 2)) * sizes
+    predicted = truth + random.normal(0, 0.12, (count, 2)) * sizes
+    lost = random.random(count) < 0.1
+    predicted[lost, random.integers(2)] = random.choice([np.nan, np.inf, -np.inf])
+    expected = []
+    for (x, y), (true_x, true_y), (width, height), box, none in zip(
+        predicted.tolist(), truth.tolist(), sizes.tolist(), boxes.tolist(), lost, strict=True
+    ):
+        if none:
+            expected.append(math.inf)
+        elif name == "talking_points":  # by the picture's own width and height
+            expected.append(math.hypot(x / width - true_x / width, y / height - true_y / height))
+        else:  # by the longer side of the object's box
+            expected.append(math.hypot(x - true_x, y - true_y) / max(box[2], box[3]))
+    thresholds = {"talking_points": [0.1, 0.2], "mp100": [0.05, 0.1, 0.15, 0.2, 0.25]}[name]
+    definition = DEFINITIONS[name]
+    found = distances(predicted, truth, sizes, boxes, definition.normalizer)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    for threshold in (0.05, *thresholds):
+        assert pck(found, threshold) == pytest.approx(share_below(expected, threshold))
+    by_hand = sum(share_below(expected, threshold) for threshold in thresholds) / len(thresholds)
+    assert mpck(found, definition) == pytest.approx(by_hand)
+    of_points = [100 * sum(distance < t for t in thresholds) / len(thresholds) for distance in expected]
+    np.testing.assert_allclose(point_scores(found, definition), of_points)
 
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=50), st.sampled_from((TALKING_POINTS, MP100)))

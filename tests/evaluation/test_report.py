@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from talking_points.config import ConfigError
 from talking_points.evaluation.config import DescriptionSet
 from talking_points.evaluation.controls import centre, other_images, other_points, uniform
 from talking_points.evaluation.description_sets import described, marked, read_descriptions
-from talking_points.evaluation.pck import MP100
+from talking_points.evaluation.pck import DEFINITIONS, MP100
 from talking_points.evaluation.report import IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import paper_tables, write_tables
 from talking_points.training.config import FeatureConfig
@@ -33,6 +35,35 @@ def test_perfect_predictions_score_a_hundred_everywhere() -> None:
     assert found.images == 6
     assert found.sources["drawn"] == {"points": 18, "mpck": 100.0, "0.05": 100.0, "0.1": 100.0, "0.2": 100.0}
     assert found.definition["thresholds"] == [0.05, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("name", ["talking_points", "mp100"])
+def test_a_reports_figures_are_those_of_a_count_by_hand(name: str) -> None:
+    random, examples = np.random.default_rng(0), []
+    for number, example in enumerate(points(8, 5).examples):
+        box = (0.0, 0.0, *random.uniform(5, 90, 2))
+        examples.append(replace(example, object_bbox=box, source="drawn" if number % 3 else "other"))
+    data = replace(points(1, 1), examples=examples)
+    predicted = data.keypoints + random.normal(0, 10, (40, 2))
+    found = report(predicted, data=data, definition=DEFINITIONS[name])
+    thresholds = {"talking_points": [0.1, 0.2], "mp100": [0.05, 0.1, 0.15, 0.2, 0.25]}[name]
+    by_source: dict[str, list[float]] = {"drawn": [], "other": []}
+    for example, (x, y) in zip(examples, predicted.tolist(), strict=True):
+        across, down = x - example.keypoint[0], y - example.keypoint[1]
+        scales = example.size if name == "talking_points" else (max(example.object_bbox[2:]),) * 2
+        by_source[example.source].append(math.hypot(across / scales[0], down / scales[1]))
+
+    def share(distances: list[float], threshold: float) -> float:
+        return 100 * sum(distance < threshold for distance in distances) / len(distances)
+
+    every = by_source["drawn"] + by_source["other"]
+    assert 0 < share(every, min(thresholds)) < share(every, max(thresholds)) < 100
+    assert found.mpck == pytest.approx(sum(share(every, t) for t in thresholds) / len(thresholds))
+    assert found.pck["0.05"] == pytest.approx(share(every, 0.05))
+    for source, own in by_source.items():
+        assert found.sources[source]["points"] == len(own)
+        assert found.sources[source]["0.1"] == pytest.approx(share(own, 0.1))
+        assert found.sources[source]["mpck"] == pytest.approx(sum(share(own, t) for t in thresholds) / len(thresholds))
 
 
 def test_levels_name_where_a_prediction_fails() -> None:

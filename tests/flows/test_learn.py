@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
+
+from flows.learn_jobs import dataset_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,3 +72,10 @@ def test_from_nothing_to_figures(tmp_path: Path) -> None:
     assert printed.splitlines()[-1] == str(tmp_path / "learn" / "report.json")
     started = json.loads((tmp_path / "learn" / "train" / "no-gaussian" / "started.json").read_text())
     assert started["descriptor"]["model"] == {"keypoint_tokens": 2, "keypoint_mask": "predicted"}
+    hard = datasets.load_dataset(str(dataset_folder(tmp_path / "learn", "hard")))
+    names = hard["test"].features["source"].names
+    rows = [row for split in hard.values() for row in split]
+    assert {names[row["source"]] for row in rows} == {"pascal_part116", "ade20k_part234"}
+    assert min(row["instance_count"] for row in rows if names[row["source"]] == "ade20k_part234") >= 2
+    for level in ("object_location", "part_location", "point_location"):
+        assert not [row[level] for row in rows if "slightly" in row[level]], "coarse words alone"

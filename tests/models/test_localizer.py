@@ -115,6 +115,46 @@ def test_loss_is_the_squared_error_of_normalised_coordinates(localizer, features
     assert output.loss.item() == pytest.approx(squared * factor, rel=1e-5)
 
 
+@pytest.mark.parametrize("frame", ["image", "padded"])
+@pytest.mark.parametrize("output", ["sigmoid", "linear"])
+def test_equation_1_is_that_of_the_paper_number_by_number(tokenizer, features, frame, output):
+    model = _configured(tokenizer, coordinate_frame=frame, coordinate_output=output)
+    random = np.random.default_rng(3)
+    index = random.integers(0, 3, 12)
+    sizes = [[int(side) for side in features.image_sizes[image]] for image in index]
+    points = random.uniform(0, 1, (12, 2)) * sizes
+    texts = [TEXTS[number] for number in random.integers(0, 3, 12)]
+    with torch.no_grad():
+        found = model(features=features, image_index=torch.from_numpy(index), descriptions=texts, points=points)
+    total = 0.0
+    for (x, y), (across, down), (width, height) in zip(
+        found.coordinates.double().tolist(), points.tolist(), sizes, strict=True
+    ):
+        if frame == "image":
+            wanted = across / width, down / height
+        else:  # the picture lies in the middle of a square
+            side = max(width, height)
+            wanted = (across + (side - width) // 2) / side, (down + (side - height) // 2) / side
+        total += ((x - wanted[0]) ** 2 + (y - wanted[1]) ** 2) / 2
+    assert found.loss.item() == pytest.approx(total / 12, rel=1e-5)
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "linear"])
+def test_coordinates_are_two_layers_over_the_projected_state(tokenizer, output):
+    model = _configured(tokenizer, coordinate_output=output)
+    random = np.random.default_rng(4)
+    state = random.normal(size=(7, model.config.query_size)).astype(np.float32)
+    with torch.no_grad():
+        found = model.coordinate_head(torch.from_numpy(state)).numpy()
+    (w1, b1), (w2, b2) = (
+        (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
+        for layer in (model.coordinate_head.hidden, model.coordinate_head.output)
+    )
+    offset = np.maximum(state @ w1.T + b1, 0) @ w2.T + b2
+    expected = 1 / (1 + np.exp(-offset)) if output == "sigmoid" else 0.5 + offset
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.publishing.hub import PublishError
+from talking_points.sources.drawn import draw_sample, drawn_roots
 from talking_points.training.config import TrainConfig
 from tasks.evaluate import judge
 from tasks.model_cards import write_model_cards
@@ -32,7 +33,7 @@ def trained(folder: Path, seed: int, drawn: bool = False, **publish: Any) -> Ret
     (dataset / "manifest.json").write_text(json.dumps(manifest))
     train = TrainConfig.model_validate(
         {"output": folder, "dataset": str(dataset), "seed": seed, "features": {"folder": str(folder / "features")},
-         "vision": {"steps": 5, "sources": {"partimagenet": str(folder / "images")}}}
+         "vision": {"steps": 5, "sources": {"partimagenet": str(images(folder))}}}
     )  # fmt: skip
     retraining = Retraining(RetrainConfig.model_validate({"folder": folder, "train": train, "publish": publish}))
     for role in BOTH:
@@ -42,6 +43,14 @@ def trained(folder: Path, seed: int, drawn: bool = False, **publish: Any) -> Ret
         found = report(name, mpck=mpck, predictions=[{"id": "1", "distance": 0.5}])
         (retraining.evaluation / f"{name}.json").write_text(json.dumps(found))
     return retraining
+
+
+def images(folder: Path) -> Path:
+    """A source of the vision path, drawn once."""
+    root = drawn_roots(folder / "images")["partimagenet"]
+    if not root.exists():
+        draw_sample(folder / "images", 1, sources=["partimagenet"])
+    return root
 
 
 def judged(folder: Path, seed: int, promoted: bool, **publish: Any) -> Retraining:

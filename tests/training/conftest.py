@@ -19,6 +19,9 @@ from talking_points.models.presets import tiny_config, train_tokenizer
 from talking_points.training.config import FeatureConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.words import Facts
+from tests.publishing.conftest import hub, reached, run, start
+
+__all__ = ["hub", "reached", "run", "start"]
 
 SIZE = (96, 80)
 

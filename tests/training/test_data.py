@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import HfApi
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from talking_points.config import ConfigError
 from talking_points.sources.ap10k import Ap10k
 from talking_points.sources.labels import ap10k_families, load_labels
 from talking_points.training.data import LengthBuckets, ap10k_points, derangement, load_points
+from tests.publishing.conftest import Run
+from tests.publishing.local_hub import LocalHub
 from tests.training.conftest import write_dataset
 
 SPECIES = {item["id"]: item["name"] for item in load_labels("ap10k")["species"]}
@@ -29,6 +32,47 @@ def test_rows_become_points_and_pictures_are_decoded_once(tmp_path: Path, stream
     assert [digest for digest, _ in decoded] == ["d0", "d2"]
     assert [int(np.asarray(picture).mean()) for _, picture in decoded] == [0, 2]
     assert points.sizes.tolist() == [[50, 40]] * 6
+
+
+READ = """
+import json, sys
+from talking_points.config import ConfigError
+from talking_points.training.data import load_points
+found = {}
+for revision in json.loads(sys.argv[1]):
+    for streaming in (False, True):
+        points = load_points("org/name", "train", revision=revision, streaming=streaming)
+        pictures = {digest: picture.getpixel((0, 0))[0] for digest, picture in points.pictures(["d2", "d0"])}
+        found[f"{revision} {streaming}"] = [[example.text for example in points.examples], pictures]
+drawn = [load_points("org/name", "train", streaming=streaming, limit=2, seed=5) for streaming in (False, True)]
+found["limited"] = [[example.id for example in points.examples] for points in drawn]
+try:
+    load_points("org/name", "train", revision="v9")
+except ConfigError as error:
+    found["absent"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_a_dataset_on_the_hub_is_that_of_the_revision_named(reached: LocalHub, run: Run, tmp_path: Path) -> None:
+    repository = reached.create("org/name", private=True)
+    for description in ("first", "second"):
+        folder = write_dataset(tmp_path / description, description=description)
+        HfApi().upload_folder(folder_path=folder, repo_id="org/name", repo_type="dataset")
+    first = repository.commits[1].oid
+    repository.tags["v1"] = first
+    done = run(READ, json.dumps([first, "v1", None]))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for revision, text in ((first, "first"), ("v1", "first"), (None, "second")):
+        for streaming in (False, True):
+            assert found[f"{revision} {streaming}"] == [[text] * 6, {"d0": 0, "d2": 2}], (revision, streaming)
+    everything = load_points(tmp_path / "second", "train")
+    assert found["limited"] == [
+        [example.id for example in everything.sample(2, 5).examples],
+        [example.id for example in everything.examples[:2]],
+    ]
+    assert "org/name" in found["absent"]
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from talking_points.config import ConfigError
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training.features import FeatureStore, PointFeatures, vision_fingerprint
+from talking_points.training.features import ABANDONED_SECONDS, FeatureStore, PointFeatures, vision_fingerprint
 from tests.training.conftest import points, small
 
 
@@ -89,6 +91,85 @@ def test_the_oldest_entries_go_first_and_reading_keeps_one_young(tmp_path: Path)
     assert store.read("m/0") is not None
     assert store.read("m/1") is None
     assert store.read("m/9") is not None
+
+
+def stored_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def test_many_small_runs_leave_a_folder_within_its_bound(localizer, features) -> None:
+    data, folder = points(1, 1), Path(features.folder)
+    PointFeatures(localizer, data, features).prepare()
+    own = stored_bytes(folder)
+    # Each run writes less than a twentieth of the bound, after which the store looks at its size by itself.
+    bounded = features.model_copy(update={"limit_gb": 20.5 * own / 1e9})
+    for _ in range(30):
+        with torch.no_grad():  # as of another training: nothing that is there is of use to it
+            localizer.vision.pos_linear.bias += 1e-3
+        assert PointFeatures(localizer, data, bounded).prepare() == 1
+        assert PointFeatures(localizer, data, bounded).prepare() == 0
+        assert stored_bytes(folder) <= 20.5 * own
+    assert stored_bytes(folder) == 20 * own
+
+
+def test_what_a_run_has_found_outlives_what_others_left_later(localizer, features) -> None:
+    data, folder = points(3, 1), Path(features.folder)
+    PointFeatures(localizer, data.subset([0, 1]), features).prepare()
+    found = set(folder.rglob("*.safetensors"))
+    # Of no use to the run below, and written later.
+    PointFeatures(small(PointLocalizer, seed=2), data, features).prepare()
+    others = set(folder.rglob("*.safetensors")) - found
+    for age, paths in ((2000, found), (1000, others)):
+        for path in paths:
+            os.utime(path, (path.stat().st_mtime - age,) * 2)
+    three = stored_bytes(folder) * 3.1 / 5
+    known = PointFeatures(localizer, data, features.model_copy(update={"limit_gb": three / 1e9}))
+    assert known.prepare() == 1
+    assert found < set(folder.rglob("*.safetensors"))
+    assert stored_bytes(folder) <= three
+    assert known.prepare() == 0, "all that the run needs is still there"
+
+
+def test_half_files_of_killed_processes_do_not_stay(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, limit_bytes=1e6)
+    store.write("m/0", {"x": torch.zeros(10)})
+    folder = next(tmp_path.rglob("0.safetensors")).parent
+    dead, alive = folder / ".partial-dead", folder / ".partial-alive"
+    for path in (dead, alive):
+        path.write_bytes(b"half")
+    os.utime(dead, (dead.stat().st_mtime - ABANDONED_SECONDS - 1,) * 2)
+    store.evict()
+    assert alive.exists()
+    assert not dead.exists()
+    assert store.read("m/0") is not None
+
+
+def use_together(folder: Path, process: int, limit: float) -> list[str]:
+    """Reads, writes and evicts what all processes share; returns what went wrong."""
+    random, wrong = np.random.default_rng(process), []
+    store = FeatureStore(folder, limit, memory_bytes=4 * 4000)
+    for _ in range(150):
+        number = int(random.integers(40))
+        entry = store.read(f"m/{number:02d}")
+        if entry is None:
+            store.write(f"m/{number:02d}", {"x": torch.full((1000,), float(number))})
+        elif not torch.equal(entry["x"], torch.full((1000,), float(number))):
+            wrong.append(f"process {process} read {entry['x'][:3].tolist()} of {number}")
+        if random.random() < 0.1:
+            store.evict()
+    store.evict()
+    return wrong
+
+
+def test_processes_that_share_a_folder_read_right_values_and_keep_its_bound(tmp_path: Path) -> None:
+    limit = 15 * 4100.0
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(4, context) as pool:
+        found = pool.map(use_together, [tmp_path] * 4, range(4), [limit] * 4)
+        assert list(found) == [[]] * 4
+    assert 0 < stored_bytes(tmp_path) <= limit
+    assert {path.name for path in tmp_path.rglob(".*")} == {".lock"}
 
 
 def test_what_was_read_stays_in_memory_up_to_its_bound(tmp_path: Path) -> None:

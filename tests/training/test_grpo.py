@@ -66,6 +66,32 @@ def test_the_loss_is_that_of_the_equations(batch, beta: float, std) -> None:
     np.testing.assert_allclose([found.policy, found.kl, found.total], expected, rtol=1e-9, atol=1e-12)
 
 
+def reference_advantages(name, rewards, clip, ddof):
+    """One number at a time; equation 3 is ``group``, ``centred`` is its numerator."""
+    found = []
+    for group in rewards.tolist():
+        mean = math.fsum(group) / len(group)
+        squares = math.fsum((reward - mean) ** 2 for reward in group)
+        deviation = math.sqrt(squares / (len(group) - ddof)) if len(group) > 1 else 0.0
+        row = []
+        for reward in group:
+            advantage = reward - mean
+            if name == "group":
+                advantage = advantage / deviation if deviation > 1e-8 else 0.0
+            row.append(min(clip, max(-clip, advantage)))
+        found.append(row)
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches(), st.sampled_from(sorted(ADVANTAGES)), st.sampled_from((0.3, 5.0)), st.booleans())
+def test_advantages_are_those_of_their_definitions(batch, name: str, clip: float, sample: bool) -> None:
+    rewards = batch[0]
+    found = ADVANTAGES[name](torch.from_numpy(rewards), clip, "sample" if sample else "population")
+    expected = reference_advantages(name, rewards, clip, ddof=int(sample))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ADVANTAGES)
 @pytest.mark.parametrize("rewards", [[[0.3]], [[-0.1, -0.1, -0.1]], [[1e9, 1e9]]])
 def test_a_group_without_differences_teaches_nothing(name: str, rewards) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talking_points.training.localizer import rewarded as in_shares
 from talking_points.training.rewards import FALSE_WORDS_WEIGHT, REWARDS, Rewarded, neg_mse, neg_mse_true_words
 from talking_points.training.words import Facts, claims_true, colours, judge_words
+from tests.training.conftest import points
 
 DOG = Facts(
     object="dog",
@@ -34,6 +39,50 @@ def rewarded(predicted, truth, text: str = TRUE) -> Rewarded:
 
 def test_the_papers_reward_is_the_mean_over_both_coordinates() -> None:
     assert neg_mse(rewarded([0.5, 0.2], [0.1, 0.2]))[0] == pytest.approx(-0.08)
+
+
+def reference_reward(name: str, predicted: list[float], truth: list[float]) -> float:
+    """One number at a time; equation 2 is ``neg_mse``."""
+    x, y = predicted[0] - truth[0], predicted[1] - truth[1]
+    distance = math.sqrt(x * x + y * y)
+    if name == "neg_mse":
+        return -(x * x + y * y) / 2
+    if name == "neg_distance":
+        return -distance
+    return ((1.0 if distance < 0.1 else 0.0) + (1.0 if distance < 0.2 else 0.0)) / 2
+
+
+@pytest.mark.parametrize("name", ["neg_mse", "neg_distance", "mean_pck"])
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(-0.3, 0.3), st.floats(-0.3, 0.3)), max_size=12),
+)
+def test_rewards_are_those_of_their_definitions(name: str, places) -> None:
+    truth = np.array([[x, y] for x, y, _, _ in places]).reshape(-1, 2)
+    predicted = truth + np.array([[dx, dy] for _, _, dx, dy in places]).reshape(-1, 2)
+    expected = [reference_reward(name, *pair) for pair in zip(predicted.tolist(), truth.tolist(), strict=True)]
+    found = REWARDS[name](Rewarded(predicted, truth, [TRUE] * len(places), [DOG] * len(places)))
+    assert found.shape == (len(places),)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [(0.0, 1.0), (np.nextafter(0.1, 0), 1.0), (0.1, 0.5), (np.nextafter(0.2, 0), 0.5), (0.2, 0.0), (1.5, 0.0)],
+)
+def test_a_point_at_the_threshold_is_not_below_it(x: float, expected: float) -> None:
+    assert REWARDS["mean_pck"](rewarded([x, 0.0], [0.0, 0.0]))[0] == expected
+
+
+@given(st.integers(0, 2**31))
+def test_equation_2_is_taken_in_shares_of_each_pictures_own_sides(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    examples, predicted, expected = [], random.uniform(0, 500, (6, 2)), []
+    for example, (x, y) in zip(points(2, 3).examples, predicted, strict=True):
+        width, height = (int(side) for side in random.integers(20, 500, 2))
+        true_x, true_y = float(random.integers(width)), float(random.integers(height))
+        examples.append(replace(example, size=(width, height), keypoint=(true_x, true_y)))
+        expected.append(-(((x - true_x) / width) ** 2 + ((y - true_y) / height) ** 2) / 2)
+    np.testing.assert_allclose(neg_mse(in_shares(examples, predicted)), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", REWARDS)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from talking_points.config import ConfigError
+from talking_points.config import ConfigError, load_config
+from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
+from talking_points.models.presets import paper_config
 from talking_points.training.adaptation import (
     AdaptationTrainer,
     adapt_descriptor,
@@ -24,11 +26,12 @@ from talking_points.training.config import AdaptConfig, LocalizerConfig, StageCo
 from talking_points.training.descriptor import DescriptorTrainer, descriptions, train_descriptor
 from talking_points.training.features import PointFeatures
 from talking_points.training.localizer import LocalizerTrainer, localized, rewarded, train_localizer
-from talking_points.training.rewards import mean_pck
+from talking_points.training.rewards import REWARDS, mean_pck
 from talking_points.training.start import check_tokenizer, start_model
 from talking_points.training.trainer import TrainingStoppedError, last_checkpoint
 from tests.training.conftest import points, small
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SHORT = {"batch_size": 4, "learning_rate": 3e-3, "save_steps": 2, "eval_steps": 100, "log_steps": 1, "warmup": 0.0}
 
 
@@ -250,6 +253,49 @@ def test_steps_of_adaptation_train_the_last_blocks_adapters_only(descriptor, loc
     assert blocks == {"0", "1"}
 
 
+COUNTED = [
+    # rewards of the groups, and the samples: their ordinary tokens, and whether the turn ended within the limit of 4
+    ([[0.1, 0.1, 0.1], [0.0, 1.0, 2.0], [-0.7, -0.7, -0.7], [3.0, 3.0, 0.0]],
+     [(0, True), (1, True), (3, True), (4, False), (4, False), (0, True)] * 2),
+    ([[1.0, 2.0, 3.0], [4.0, 4.0, 5.0], [0.0, -1.0, 0.5], [2.0, 2.0, 2.0]], [(2, True)] * 11 + [(0, True)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("advantage", ["group", "centred"])
+def test_what_is_logged_of_samples_is_counted_of_them(
+    descriptor, localizer, features, tmp_path, monkeypatch, advantage
+) -> None:
+    data = points(2, 2)
+    config = GRPO.model_copy(
+        update={
+            "batch_size": 4, "max_steps": 2, "log_steps": 2, "max_new_tokens": 4, "reward": "constructed",
+            "advantage": advantage,
+        }
+    )  # fmt: skip
+    prepare_adaptation(descriptor, config)
+    own, judged = PointFeatures(descriptor, data, features), PointFeatures(localizer, data, features)
+    own.prepare()
+    judged.prepare()
+    running = AdaptationTrainer(descriptor, localizer.eval(), own, judged, config, tmp_path, seed=0)
+    end, *_, pad = descriptor.config.text_config.eos_token_id
+    word = descriptor.text_tokenizer.convert_tokens_to_ids("a")
+    written = iter([[([word] * count + [end] * ended + [pad] * 4)[:4] for count, ended in own] for _, own in COUNTED])
+    given = iter([np.array(rewards).flatten() for rewards, _ in COUNTED])
+    monkeypatch.setattr(descriptor, "generate", lambda *_, **__: torch.tensor(next(written)))
+    monkeypatch.setitem(REWARDS, "constructed", lambda _: next(given))
+    logged = running.run()
+    # By hand: of four groups two and one are equal, of twelve samples four and one are empty, four and none cut off.
+    assert logged["zero_variance"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert logged["empty"] == pytest.approx((4 / 12 + 1 / 12) / 2)
+    assert logged["unfinished"] == pytest.approx((4 / 12 + 0) / 2)
+    # Ordinary tokens and the end: 2 * (1 + 2 + 4 + 4 + 4 + 1) of twelve samples, then 11 * 3 + 1.
+    assert logged["length"] == pytest.approx((32 / 12 + 34 / 12) / 2)
+    assert logged["reward"] == pytest.approx(np.mean([np.mean(rewards) for rewards, _ in COUNTED]))
+    groups = np.concatenate([rewards for rewards, _ in COUNTED])
+    spread = np.sqrt(((groups - groups.mean(1, keepdims=True)) ** 2).mean(1))
+    assert logged["reward_std"] == pytest.approx(spread.mean())
+
+
 @pytest.mark.slow
 def test_a_resumed_adaptation_ends_with_the_same_weights(descriptor, localizer, features, tmp_path) -> None:
     data, config = points(3, 2), GRPO.model_copy(update={"max_steps": 3})
@@ -310,3 +356,15 @@ def test_a_tokenizer_of_another_model_is_refused(descriptor) -> None:
     descriptor.tokenizer.add_tokens(["one more"])
     with pytest.raises(ConfigError, match="embeddings"):
         check_tokenizer(descriptor)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "paper"])
+def test_the_frozen_language_model_learns_nothing_with_either_preset(preset: str) -> None:
+    config = load_config(TrainConfig, CONFIGS / "train" / "frozen_lm.yaml", [f"preset={preset}"])
+    sizes = {"tiny": lambda: small(PointLocalizer).config, "paper": paper_config}[config.preset]()
+    choices = [name for name in TalkingPointsConfig.__dataclass_fields__ if name.startswith("train_")]
+    flags = {name: getattr(sizes, name) for name in choices}
+    usual = small(PointLocalizer, **flags).prepare_training()
+    assert [name for name in usual if name.startswith("language_model.")]
+    frozen = small(PointLocalizer, **(flags | config.localizer.model)).prepare_training()
+    assert {name.split(".")[0] for name in frozen} == {"projector", "text_projector", "coordinate_head"}
