@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from talking_points.config import ConfigError
+from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.models.localizer import PointLocalizer
 from tests.training.conftest import small, write_dataset
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "evaluate"
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,21 @@ def test_sets_of_some_points_are_set_against_controls_and_each_other(
         "human minus ground_truth": 4, "other minus ground_truth": 3, "other minus human": 2,
     }  # fmt: skip
     assert "| 4 of 8 |" in (tmp_path / "tables.md").read_text()
+
+
+def test_omg_llava_as_it_is_stands_in_the_papers_table(
+    made: dict[str, Any], tiny_omg_llava: Path, tmp_path: Path
+) -> None:
+    given = [f"{name}={made[name]}" for name in ("dataset", "split", "localizer", "text_only")]
+    given += [f"features.folder={made['features']['folder']}", f"output={tmp_path}", "limit=4"]
+    given += [
+        f"sets.omg_llava.backend.{name}={value}" for name, value in {"model": tiny_omg_llava, "max_tokens": 8}.items()
+    ]
+    reports = evaluate(load_config(EvaluateConfig, CONFIGS / "omg_llava.yaml", given))
+    found = reports["omg_llava"]
+    assert (found.points, found.undescribed) == (4, 0)
+    assert found.above_text_only is not None
+    assert f"| OMG-LLaVA | 31.03 | 17.26 | 44.80 | {found.mpck:.2f} |" in (tmp_path / "tables.md").read_text()
 
 
 def test_sets_without_a_common_point_are_not_compared(made: dict[str, Any], tmp_path: Path) -> None:
