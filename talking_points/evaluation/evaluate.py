@@ -28,9 +28,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Report]:
 
     Raises ``ConfigError`` before any other work where a localizer is not there.
     """
-    localizer = _loaded(config.localizer, "localizer", "train it with 'talking-points train-localizer'")
-    text_only = _loaded(config.text_only, "text_only", _WITHOUT_CONTROL) if config.text_only else None
+    _check_localizer(config.localizer, "localizer", "train it with 'talking-points train-localizer'")
+    if config.text_only:
+        _check_localizer(config.text_only, "text_only", _WITHOUT_CONTROL)
     points = evaluated_points(config)
+    localizer = PointLocalizer.from_pretrained(config.localizer).eval()
+    text_only = PointLocalizer.from_pretrained(config.text_only).eval() if config.text_only else None
     reports = {
         name: evaluate_set(
             name, described(points, source, config.features, config.seed), points, config, localizer, text_only
@@ -74,9 +77,12 @@ def evaluate_set(
     )
 
 
-def _loaded(path: str, setting: str, remedy: str) -> PointLocalizer:
+def _check_localizer(path: str, setting: str, remedy: str) -> None:
+    """Refuse a folder without a finished model, and a name that the Hub does not give one for."""
     try:
-        return PointLocalizer.from_pretrained(path).eval()
+        if Path(path).is_dir() and not Path(path, "config.json").is_file():
+            raise FileNotFoundError(f"{path} has no config.json")  # a training leaves it at its end
+        PointLocalizer.read_config(path)
     except OSError as error:
         raise ConfigError(
             f"no Point Localizer at {path} ({setting}): expected the folder of a trained one, or a repository on the "

@@ -90,8 +90,9 @@ def test_a_localizer_that_is_not_there_is_found_before_any_work(made: dict[str, 
     nowhere = {"dataset": str(tmp_path / "nowhere"), "output": tmp_path / "out"}
     with pytest.raises(ConfigError, match=r"no Point Localizer at .*absent \(text_only\).*text_only.yaml.*=null"):
         evaluate(config(made, text_only=str(tmp_path / "absent"), **nowhere))
-    with pytest.raises(ConfigError, match=r"no Point Localizer at .*absent \(localizer\).*train-localizer'"):
-        evaluate(config(made, localizer=str(tmp_path / "absent"), **nowhere))
+    (tmp_path / "unfinished").mkdir()
+    with pytest.raises(ConfigError, match=r"no Point Localizer at .*unfinished \(localizer\).*train-localizer'"):
+        evaluate(config(made, localizer=str(tmp_path / "unfinished"), **nowhere))
     assert not (tmp_path / "out").exists()
 
 
