@@ -47,7 +47,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
             # The features of the images that the descriptor computes are then there for the localizer.
             _training(config, "descriptor", trained_descriptor, *seen),
             _training(config, "localizer", trained_localizer, *seen),
-            _training(_with(config, "localizer", blind=True), "text-only", trained_localizer, "scenes"),
+            _training(config.text_only(), "text-only", trained_localizer, "scenes"),
         ]
     else:
         plain = _with_model(config, "descriptor", keypoint_mask="predicted")
@@ -57,7 +57,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
         frozen = _with_model(config, "localizer", train_language_model=False, train_vocabulary=False)
         second = config.model_copy(update={"seed": config.seed + 1})
         jobs += [
-            _training(_with(config, "localizer", blind=True), "text-only", trained_localizer, "scenes"),
+            _training(config.text_only(), "text-only", trained_localizer, "scenes"),
             _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(12, images // 4))),
             _training(config, "descriptor", trained_descriptor, *seen),
             _training(plain, "no-gaussian", trained_descriptor, *seen),

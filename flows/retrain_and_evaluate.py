@@ -33,6 +33,7 @@ def retrain_and_evaluate(
     if entry is None:
         train.vision(retraining.train)
         train.localizer(retraining.train)
+        train.localizer(retraining.text_only)
         train.descriptor(retraining.train)
         entry = judge(retraining)
     published = publish_champion(retraining) if retraining.config.publish.repositories else {}

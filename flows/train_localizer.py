@@ -1,4 +1,4 @@
-"""``train-localizer``: the Point Localizer from a dataset of triplets."""
+"""``train-localizer``: the Point Localizer, or the text-only control of it, from a dataset of triplets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tasks import train
 
 @flow(name="train-localizer", persist_result=False, validate_parameters=False)
 def train_localizer(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
-    """Train the localizer that a configuration describes into ``output/localizer``.
+    """Train the localizer that a configuration describes into ``output/localizer``, a blind one into
+    ``output/text-only``.
 
     Args:
         config: path of a YAML file with a ``TrainConfig``.
@@ -22,5 +23,6 @@ def train_localizer(config: str = "configs/train/tiny.yaml", overrides: list[str
     Run again after an interruption it goes on from the last checkpoint; finished it is taken as it is.
     """
     settings = load_config(TrainConfig, config, overrides or [])
-    train.vision(settings)
+    if not settings.localizer.blind:  # which never sees what the vision path sees
+        train.vision(settings)
     return train.localizer(settings)

@@ -22,6 +22,8 @@ def evaluation(settings: EvaluateConfig) -> dict[str, Any]:
         "mpck": {name: report.mpck for name, report in reports.items()},
         "interval": {name: report.interval for name, report in reports.items()},
         "controls": {name: report.controls for name, report in reports.items()},
+        "above_text_only": {name: report.above_text_only for name, report in reports.items()},
+        "undescribed": {name: report.undescribed for name, report in reports.items()},
     }
 
 

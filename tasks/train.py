@@ -19,15 +19,15 @@ def vision(settings: TrainConfig) -> dict[str, Any]:
 
 
 @task(name="localizer", persist_result=False, cache_policy=NO_CACHE)
-def localizer(settings: TrainConfig, name: str = "localizer") -> dict[str, Any]:
-    """Train the localizer; returns the stage's result."""
-    return _trained("localizer", settings, name)
+def localizer(settings: TrainConfig) -> dict[str, Any]:
+    """Train the localizer, or the text-only control where it is blind; returns the stage's result."""
+    return _trained("localizer", settings, settings.localizer.stage)
 
 
 @task(name="descriptor", persist_result=False, cache_policy=NO_CACHE)
-def descriptor(settings: TrainConfig, name: str = "descriptor") -> dict[str, Any]:
+def descriptor(settings: TrainConfig) -> dict[str, Any]:
     """Train the descriptor; returns the stage's result."""
-    return _trained("descriptor", settings, name)
+    return _trained("descriptor", settings, "descriptor")
 
 
 @task(name="adaptation", persist_result=False, cache_policy=NO_CACHE)

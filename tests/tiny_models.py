@@ -23,6 +23,9 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from talking_points.models.omg_llava.modeling import OmgLlavaModel
+from talking_points.models.presets import tiny_config, train_tokenizer
+
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 CONTEXT = 1024
 IMAGE_SIDE, PATCH = 56, 14
@@ -141,6 +144,18 @@ def build_tiny_llava(folder: Path, seed: int = 0) -> Path:
     )
     processor.save_pretrained(folder)
     _to_hub_layout(folder)
+    return folder
+
+
+def build_tiny_omg_llava(folder: Path, seed: int = 0) -> Path:
+    """Write an OMG-LLaVA of the tiny preset to ``folder`` and return it."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(["Describe the object in one sentence.", "A dog stands in the image."], 320)
+    config = tiny_config(tokenizer)
+    config.text_config.initializer_range = 0.2  # at 0.02 a random model writes the same whatever it is asked
+    model = OmgLlavaModel(config)
+    model.tokenizer = tokenizer
+    model.save_pretrained(folder)
     return folder
 
 

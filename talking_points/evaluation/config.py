@@ -11,12 +11,19 @@ from talking_points.config import Section, StepConfig
 from talking_points.evaluation.pck import DEFINITIONS, PckDefinition
 from talking_points.training.config import FeatureConfig
 
+_LEVELS = (
+    "where the object is in the image, which part of it the point is on and where that part is on the object, where "
+    "the point is on the part, and what it looks like there. Left and right are the viewer's."
+)
 MARKED_POINT = (
     "A small red circle with a dot in its center marks one point of the image. Describe in one sentence where this "
-    "point is, so that somebody who sees the image without the mark can find it: where the object is in the image, "
-    "which part of it the point is on and where that part is on the object, where the point is on the part, and what "
-    "it looks like there. Left and right are the viewer's. Do not mention the mark."
+    f"point is, so that somebody who sees the image without the mark can find it: {_LEVELS} Do not mention the mark."
 )
+PROMPTED_POINT = (
+    "Describe in one sentence where one point of the image is, so that somebody who sees only the image can find it: "
+    f"{_LEVELS}"
+)
+"""What a model is asked that takes the point as a prompt."""
 
 
 class DescriptionSet(Section):
@@ -24,8 +31,11 @@ class DescriptionSet(Section):
 
     descriptor: str | None = Field(default=None, description="folder or Hub repository of a Point Descriptor")
     file: Path | None = Field(default=None, description="JSONL or Parquet with the columns id and description")
-    backend: StepConfig | None = Field(default=None, description="a vision model that is shown each point, marked")
-    question: str = Field(default=MARKED_POINT, description="what the backend is asked")
+    backend: StepConfig | None = Field(default=None, description="a vision model that is told or shown each point")
+    question: str | None = Field(
+        default=None,
+        description="what the backend is asked; default: PROMPTED_POINT where it takes points, MARKED_POINT",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> DescriptionSet:
@@ -52,7 +62,9 @@ class EvaluateConfig(Section):
     limit: int | None = Field(default=None, ge=1, description="at most so many points, drawn by seed")
     seed: int = 0
     localizer: str = Field(description="folder or Hub repository of the Point Localizer that finds the descriptions")
-    text_only: str | None = Field(default=None, description="a localizer trained with localizer.blind, the control")
+    text_only: str | None = Field(
+        default=None, description="a localizer trained with localizer.blind, the control; null leaves it out"
+    )
     definition: Literal["talking_points", "mp100"] = "talking_points"
     sets: dict[str, DescriptionSet] = Field(default_factory=lambda: {"ground_truth": DescriptionSet()})
     features: FeatureConfig = FeatureConfig()

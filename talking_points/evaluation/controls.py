@@ -6,7 +6,7 @@ mPCK on drawn scenes. So every report says how far above these controls a result
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,18 @@ def uniform(points: PointSet, seed: int = 0) -> Floats:
     return np.array(drawn).reshape(-1, 2) * points.sizes
 
 
+def can_shuffle(points: PointSet) -> bool:
+    """Whether every point can be shown another's image: none has more than half of the points."""
+    return 2 * max(Counter(example.image for example in points.examples).values()) <= len(points)
+
+
 def other_images(points: PointSet, seed: int = 0) -> list[int]:
     """For every point, one in another image: whose image a text is shown when images are shuffled."""
     images = np.array([example.image for example in points.examples])
     random = np.random.default_rng(seed)
     order = np.concatenate([np.flatnonzero(images == image) for image in random.permutation(np.unique(images))])
     largest = int(np.unique(images, return_counts=True)[1].max())
-    if 2 * largest > len(images):
+    if not can_shuffle(points):
         raise ValueError("expected points of at least two images, none with more than half of them, to shuffle images")
     # Points of one image lie side by side, so a shift by the largest group leaves none with its own image.
     shown = np.empty(len(images), dtype=int)
@@ -67,14 +72,13 @@ def control_predictions(
 ) -> dict[str, Floats]:
     """Predictions (N, 2) in pixels of every control.
 
-    ``shuffled_images`` is the localizer with every text shown another image. ``text_only`` is a localizer trained
-    without images on the same texts and budget (``LocalizerConfig.blind``); without one the control is left out.
+    ``shuffled_images`` is the localizer with every text shown another image; it is left out where too many points are
+    of one image. ``text_only`` is a localizer trained without images on the same texts and budget
+    (``LocalizerConfig.blind``); without one the control is left out.
     """
-    found = {
-        "centre": centre(points),
-        "uniform": uniform(points, seed),
-        "shuffled_images": localized(localizer, points, features, images=other_images(points, seed)),
-    }
+    found = {"centre": centre(points), "uniform": uniform(points, seed)}
+    if can_shuffle(points):
+        found["shuffled_images"] = localized(localizer, points, features, images=other_images(points, seed))
     if text_only is not None:
         found["text_only"] = localized(text_only, points, text_only_features or features, blind=True)
     return found

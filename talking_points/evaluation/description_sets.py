@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,13 +16,16 @@ from PIL import Image
 
 from talking_points.config import ConfigError
 from talking_points.descriptions.backends import open_backend
-from talking_points.descriptions.backends.protocol import ChatRequest, Completion
-from talking_points.evaluation.config import DescriptionSet
+from talking_points.descriptions.backends.protocol import Backend, ChatRequest, Completion, RequestError
+from talking_points.descriptions.steps import answer_or_error
+from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.records import derive_seed
 from talking_points.training.config import FeatureConfig
-from talking_points.training.data import PointSet
+from talking_points.training.data import PointExample, PointSet
 from talking_points.training.descriptor import descriptions
+
+_LOG = logging.getLogger(__name__)
 
 
 def described(points: PointSet, source: DescriptionSet, features: FeatureConfig, seed: int = 0) -> PointSet:
@@ -61,32 +66,61 @@ def read_descriptions(path: Path) -> dict[str, str]:
 
 
 def asked(points: PointSet, source: DescriptionSet, seed: int = 0, batch_size: int = 64) -> dict[str, str]:
-    """Descriptions by a vision model that is shown every point as a mark in its image."""
+    """Descriptions by a vision model, which takes every point as a prompt or is shown it as a mark in its image.
+
+    Points without a usable answer are left out, and a warning counts them. Raises ``ConfigError`` with the count and
+    the first reason when that are all of them.
+    """
     assert source.backend is not None
-    pictures = {digest: np.asarray(picture) for digest, picture in points.pictures({e.image for e in points.examples})}
     backend = open_backend(source.backend)
     texts: dict[str, str] = {}
+    failed: list[RequestError] = []
     try:
         for start in range(0, len(points), batch_size):
             batch = points.examples[start : start + batch_size]
-            requests = [
-                ChatRequest(
-                    id=example.id,
-                    step="object_caption",
-                    prompt=source.question,
-                    images=(marked(pictures[example.image], example.keypoint),),
-                    seed=derive_seed(seed, example.id, "evaluate"),
-                    max_tokens=source.backend.max_tokens,
-                    temperature=source.backend.temperature,
-                )
-                for example in batch
-            ]
+            shown = points.pictures({example.image for example in batch})
+            pictures = {digest: np.asarray(picture) for digest, picture in shown}
+            requests = [_request(example, pictures[example.image], source, backend, seed) for example in batch]
             for example, answer in zip(batch, backend.complete(requests), strict=True):
-                if isinstance(answer, Completion) and answer.text.strip():
-                    texts[example.id] = answer.text.strip()
+                text = _text_or_error(answer)
+                if isinstance(text, str):
+                    texts[example.id] = text
+                else:
+                    failed.append(text)
     finally:
         backend.close()
+    if failed:
+        author = f"backend '{source.backend.backend}' ({source.backend.model})"
+        found = f"{len(failed)} of {len(points)} points; the first reason: {failed[0].reason}: {failed[0].detail}"
+        if not texts:
+            raise ConfigError(f"{author} described none: no answer for {found}; check the model and the question")
+        _LOG.warning("%s: no answer for %s; they are left out", author, found)
     return texts
+
+
+def _request(
+    example: PointExample, picture: NDArray[np.uint8], source: DescriptionSet, backend: Backend, seed: int
+) -> ChatRequest:
+    """The question about one point; only a backend that takes no points sees a mark."""
+    assert source.backend is not None
+    points = backend.capabilities.points
+    return ChatRequest(
+        id=example.id,
+        step="object_caption",
+        prompt=source.question or (PROMPTED_POINT if points else MARKED_POINT),
+        images=(picture if points else marked(picture, example.keypoint),),
+        facts={"keypoint": example.keypoint},
+        seed=derive_seed(seed, example.id, "evaluate"),
+        max_tokens=source.backend.max_tokens,
+        temperature=source.backend.temperature,
+    )
+
+
+def _text_or_error(answer: Completion | RequestError) -> str | RequestError:
+    """The answer's text; one that was cut off still says where the point is, and is kept."""
+    if isinstance(answer, Completion) and answer.finish_reason == "length":
+        answer = replace(answer, finish_reason="stop")
+    return answer_or_error(answer)
 
 
 def marked(picture: NDArray[np.uint8] | Image.Image, point: Sequence[float]) -> NDArray[np.uint8]:

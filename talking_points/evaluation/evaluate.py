@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from talking_points.config import ConfigError
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.controls import control_predictions
 from talking_points.evaluation.description_sets import described
@@ -16,9 +17,20 @@ from talking_points.sources import open_source
 from talking_points.training.data import PointSet, ap10k_points, load_points
 from talking_points.training.localizer import localized
 
+_WITHOUT_CONTROL = (
+    "train it with 'talking-points train-localizer --config configs/train/text_only.yaml' (localizer.blind=true on the "
+    "localizer's own configuration), or leave the control out with --set text_only=null"
+)
+
 
 def evaluate(config: EvaluateConfig) -> dict[str, Report]:
-    """Score every description set; writes reports, tables and paired comparisons into ``config.output``."""
+    """Score every description set; writes reports, tables and paired comparisons into ``config.output``.
+
+    Raises ``ConfigError`` before any other work where a localizer is not there.
+    """
+    _check_localizer(config.localizer, "localizer", "train it with 'talking-points train-localizer'")
+    if config.text_only:
+        _check_localizer(config.text_only, "text_only", _WITHOUT_CONTROL)
     points = evaluated_points(config)
     localizer = PointLocalizer.from_pretrained(config.localizer).eval()
     text_only = PointLocalizer.from_pretrained(config.text_only).eval() if config.text_only else None
@@ -61,7 +73,21 @@ def evaluate_set(
         definition=config.pck,
         controls=control_predictions(points, localizer, config.features, text_only, seed=config.seed),
         references=references if all(references) else None,
+        undescribed=len(truth) - len(points),
     )
+
+
+def _check_localizer(path: str, setting: str, remedy: str) -> None:
+    """Refuse a folder without a finished model, and a name that the Hub does not give one for."""
+    try:
+        if Path(path).is_dir() and not Path(path, "config.json").is_file():
+            raise FileNotFoundError(f"{path} has no config.json")  # a training leaves it at its end
+        PointLocalizer.read_config(path)
+    except OSError as error:
+        raise ConfigError(
+            f"no Point Localizer at {path} ({setting}): expected the folder of a trained one, or a repository on the "
+            f"Hub; {remedy}"
+        ) from error
 
 
 def write_reports(reports: dict[str, Report], folder: Path) -> None:

@@ -22,39 +22,49 @@ from talking_points.training.words import judge_words
 
 @dataclass(frozen=True)
 class Judges:
-    """Two localizers that were trained apart, and where features are kept. ``b`` may be missing in a quick run."""
+    """Two localizers that were trained apart, and where features are kept. ``b`` may be missing in a quick run.
+
+    ``text_only`` is the control of ``a``, a localizer that never sees an image.
+    """
 
     a: PointLocalizer
     b: PointLocalizer | None
     features: FeatureConfig
+    text_only: PointLocalizer | None = None
 
     @classmethod
-    def load(cls, a: Path, b: Path | None, features: FeatureConfig) -> Judges:
+    def load(cls, a: Path, b: Path | None, features: FeatureConfig, text_only: Path | None = None) -> Judges:
         """From their folders."""
-        other = PointLocalizer.from_pretrained(b).eval() if b else None
-        return cls(PointLocalizer.from_pretrained(a).eval(), other, features)
+        other, blind = (PointLocalizer.from_pretrained(path).eval() if path else None for path in (b, text_only))
+        return cls(PointLocalizer.from_pretrained(a).eval(), other, features, blind)
 
     @classmethod
-    def of_run(cls, config: TrainConfig, *, second: bool) -> Judges:
-        """Those of a run: its localizer and, where there is one, the judge that was trained with another seed."""
-        return cls.load(config.output / "localizer", config.output / "judge-b" if second else None, config.features)
+    def of_run(cls, config: TrainConfig, *, second: bool, text_only: bool = False) -> Judges:
+        """Those of a run: its localizer and, where they are trained, the judge with another seed and the control."""
+        b = config.output / "judge-b" if second else None
+        blind = config.output / "text-only" if text_only else None
+        return cls.load(config.output / "localizer", b, config.features, blind)
+
+    def mpck(self, points: PointSet) -> dict[str, float]:
+        """mPCK of the points' texts under each judge, without any control."""
+        return {judge: self._report(judge, model, judge, points).mpck for judge, model in self._judges.items()}
 
     def reports(self, name: str, points: PointSet, references: Sequence[str] | None = None) -> dict[str, Report]:
-        """How each judge finds the points' texts."""
-        judges = {"judge_a": self.a, **({"judge_b": self.b} if self.b is not None else {})}
+        """How each judge finds the points' texts; that of ``a`` has all controls where there is a text-only one."""
+        controls = {}
+        if self.text_only is not None:
+            controls["judge_a"] = control_predictions(points, self.a, self.features, self.text_only)
         return {
-            judge: evaluate_predictions(
-                name, points, localized(model, points, self.features), localizer=judge, references=references
-            )
-            for judge, model in judges.items()
+            judge: self._report(judge, model, name, points, controls=controls.get(judge), references=references)
+            for judge, model in self._judges.items()
         }
 
+    @property
+    def _judges(self) -> dict[str, PointLocalizer]:
+        return {"judge_a": self.a, **({"judge_b": self.b} if self.b is not None else {})}
 
-def ground_truth_report(points: PointSet, judges: Judges, text_only: Path) -> Report:
-    """The localizer on ground-truth descriptions, with all controls."""
-    blind = PointLocalizer.from_pretrained(text_only).eval()
-    controls = control_predictions(points, judges.a, judges.features, blind)
-    return evaluate_predictions("ground_truth", points, localized(judges.a, points, judges.features), controls=controls)
+    def _report(self, judge: str, model: PointLocalizer, name: str, points: PointSet, **given: Any) -> Report:
+        return evaluate_predictions(name, points, localized(model, points, self.features), localizer=judge, **given)
 
 
 def rewritten(points: PointSet, descriptor: Path, features: FeatureConfig, *, withheld: bool = False) -> PointSet:
@@ -64,16 +74,22 @@ def rewritten(points: PointSet, descriptor: Path, features: FeatureConfig, *, wi
     return points.with_texts({example.id: text for example, text in zip(points.examples, written, strict=True)})
 
 
-def descriptor_figures(points: PointSet, descriptor: Path, judges: Judges, *, withheld: bool = False) -> dict[str, Any]:
-    """mPCK under every judge, its ratio to that of the ground truth under the same judge, and the words' truth."""
+def descriptor_figures(
+    points: PointSet, descriptor: Path, judges: Judges, truth: Mapping[str, Report], *, withheld: bool = False
+) -> dict[str, Any]:
+    """mPCK under every judge, its ratio to ``truth``, that of the ground truth under the same judge, the words' truth,
+    and the controls.
+    """
     own = rewritten(points, descriptor, judges.features, withheld=withheld)
     references = [example.text for example in points.examples]
-    truth, found = judges.reports("ground_truth", points), judges.reports("descriptor", own, references)
+    found = judges.reports("descriptor", own, references)
     return {
         "mpck": {judge: report.mpck for judge, report in found.items()},
         "ratio": {judge: report.mpck / truth[judge].mpck for judge, report in found.items()},
         "pck": found["judge_a"].pck,
         "words": found["judge_a"].words,
+        "controls": found["judge_a"].controls,
+        "above_text_only": found["judge_a"].above_text_only,
     }
 
 
@@ -81,9 +97,10 @@ def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, abla
     """The figures of a run's models on ``count`` held-out points: localizer and controls, descriptor, ablations."""
     trained = config.output
     test = load_points(config.dataset, "test", limit=config.limit).sample(count, config.seed)
-    judges = Judges.of_run(config, second=second_judge)
-    truth = ground_truth_report(test, judges, trained / "text-only")
-    described = descriptor_figures(test, trained / "descriptor", judges)
+    judges = Judges.of_run(config, second=second_judge, text_only=True)
+    truths = judges.reports("ground_truth", test)
+    truth = truths["judge_a"]
+    described = descriptor_figures(test, trained / "descriptor", judges, truths)
     words = described["words"]
     figures: dict[str, Any] = {
         "localizer_gt": truth.mpck,
@@ -99,15 +116,15 @@ def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, abla
     }
     if not ablations:
         return figures
-    frozen = Judges.load(trained / "frozen-lm", None, config.features).reports("ground_truth", test)["judge_a"]
-    plain = descriptor_figures(test, trained / "no-gaussian", judges)
-    nowhere = descriptor_figures(test, trained / "no-location", judges, withheld=True)
+    frozen = Judges.load(trained / "frozen-lm", None, config.features).mpck(test)["judge_a"]
+    plain = descriptor_figures(test, trained / "no-gaussian", judges, truths)
+    nowhere = descriptor_figures(test, trained / "no-location", judges, truths, withheld=True)
     variants = {"descriptor": described, "no_gaussian": plain, "no_location": nowhere}
     figures["details"] |= variants
     return figures | {
         "part_names": {name: found["words"]["part_named"] for name, found in variants.items()},
-        "another_point": judges.reports("another_point", other_points(test))["judge_a"].mpck,
-        "frozen_lm": frozen.mpck,
+        "another_point": judges.mpck(other_points(test))["judge_a"],
+        "frozen_lm": frozen,
         "no_gaussian": plain["mpck"]["judge_a"],
         "no_location": nowhere["mpck"]["judge_a"],
     }
@@ -115,15 +132,15 @@ def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, abla
 
 def hard_figures(config: TrainConfig, dataset: Path, count: int) -> dict[str, Any]:
     """A run's localizer, its controls and the descriptor without a point on ``count`` held-out points elsewhere."""
-    judges = Judges.of_run(config, second=False)
+    judges = Judges.of_run(config, second=False, text_only=True)
     test = load_points(dataset, "test").sample(count, config.seed)
-    truth = ground_truth_report(test, judges, config.output / "text-only")
-    nowhere = descriptor_figures(test, config.output / "no-location", judges, withheld=True)
+    truth = judges.reports("ground_truth", test)["judge_a"]
+    nowhere = rewritten(test, config.output / "no-location", judges.features, withheld=True)
     return {
         "localizer_gt": truth.mpck,
         **{control: truth.controls[control] for control in ("text_only", "centre")},
-        "another_point": judges.reports("another_point", other_points(test))["judge_a"].mpck,
-        "no_location": nowhere["mpck"]["judge_a"],
+        "another_point": judges.mpck(other_points(test))["judge_a"],
+        "no_location": judges.mpck(nowhere)["judge_a"],
         "points": truth.points,
     }
 
@@ -132,8 +149,7 @@ def adaptation_scores(points: PointSet, descriptor: Path, judges: Judges) -> dic
     """mPCK of one descriptor's texts under every judge, and the share of their true words in percent."""
     own = rewritten(points, descriptor, judges.features)
     words = judge_words([e.text for e in own.examples], [e.facts for e in own.examples])
-    scores = {judge: report.mpck for judge, report in judges.reports("adapted", own).items()}
-    return {**scores, "true_words": words.true_words}
+    return {**judges.mpck(own), "true_words": words.true_words}
 
 
 def adaptation_figures(start: Mapping[str, float], ends: Sequence[Mapping[str, float]]) -> dict[str, Any]:

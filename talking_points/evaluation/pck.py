@@ -63,11 +63,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of b - a in points of mPCK, its interval, and the p-value of "there is no difference"."""
+    """Mean of b - a in points of mPCK, its interval, the p-value of "there is no difference"; points: how many."""
 
     difference: float
     interval: Interval
     p_value: float
+    points: int
 
 
 def distances(
@@ -153,7 +154,7 @@ def paired_difference(
     observed = abs(change.mean())
     # The tolerance keeps equal sums in another order of addition equal.
     p_value = (1 + int((null >= observed - 1e-12 * max(1.0, observed)).sum())) / (1 + draws)
-    return PairedDifference(float(change.mean()), interval, p_value)
+    return PairedDifference(float(change.mean()), interval, p_value, len(change))
 
 
 def _resampled_means(scores: Floats, images: Sequence[str], draws: int, seed: int) -> Floats:

@@ -1,6 +1,6 @@
 """One evaluation as a report: scores with their definition, intervals, breakdowns and controls, as JSON.
 
-``compare`` sets two reports of the same points side by side, point by point, and refuses what cannot be compared.
+``compare`` sets two reports side by side, point by point, where they share points, and refuses what cannot be compared.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Report:
     """What one description set reaches through one localizer.
 
     Scores are percentages. ``predictions`` holds a row per point: id, image, predicted x and y in pixels, distance.
+    ``undescribed`` counts the points that were to be described and were not: they are in no score.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Report:
     above_text_only: dict[str, Any] | None
     sources: dict[str, dict[str, float]]
     categories: dict[str, dict[str, float]]
+    undescribed: int = 0
     predictions: list[dict[str, Any]] = field(repr=False, default_factory=list)
 
     def save(self, path: str | Path) -> None:
@@ -71,8 +73,8 @@ class Report:
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read a report written by ``save``."""
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        """Read a report written by ``save``; in older ones every point counts as described."""
+        values = {"undescribed": 0} | json.loads(Path(path).read_text(encoding="utf-8"))
         missing = set(cls.__dataclass_fields__) - set(values)
         if missing:
             raise ValueError(f"{path} is no evaluation report: it lacks {sorted(missing)}")
@@ -93,6 +95,7 @@ def evaluate_predictions(
     definition: PckDefinition = TALKING_POINTS,
     controls: Mapping[str, Floats] | None = None,
     references: Sequence[str] | None = None,
+    undescribed: int = 0,
 ) -> Report:
     """Score predictions (N, 2) in pixels of points whose texts are the evaluated descriptions.
 
@@ -127,6 +130,7 @@ def evaluate_predictions(
         above_text_only=above,
         sources=_breakdown(examples, found, definition, lambda example: example.source),
         categories=_breakdown(examples, found, definition, lambda example: example.facts.object),
+        undescribed=undescribed,
         predictions=[
             {
                 "id": example.id,
@@ -141,9 +145,9 @@ def evaluate_predictions(
 
 
 def compare(before: Report, after: Report) -> PairedDifference:
-    """mPCK of ``after`` minus that of ``before`` on the points they share all of, with interval and p-value.
+    """mPCK of ``after`` minus that of ``before`` on the points that both describe, with interval and p-value.
 
-    Raises ``IncomparableError`` when the reports used other definitions of PCK or other points.
+    Raises ``IncomparableError`` when the reports used other definitions of PCK or have no point in common.
     """
     if before.definition != after.definition:
         raise IncomparableError(
@@ -151,16 +155,17 @@ def compare(before: Report, after: Report) -> PairedDifference:
             "evaluate both with the same definition"
         )
     rows = {row["id"]: row for row in after.predictions}
-    if {row["id"] for row in before.predictions} != set(rows) or not rows:
+    common = [(row, rows[row["id"]]) for row in before.predictions if row["id"] in rows]
+    if not common:
         raise IncomparableError(
-            f"'{before.name}' has {before.points} points, '{after.name}' {after.points}, not the same ones: "
+            f"none of the {before.points} points of '{before.name}' is among the {after.points} of '{after.name}': "
             "evaluate both on the same split of the same dataset"
         )
     definition = PckDefinition.from_dict(before.definition)
     return paired_difference(
-        point_scores([row["distance"] for row in before.predictions], definition),
-        point_scores([rows[row["id"]]["distance"] for row in before.predictions], definition),
-        [row["image"] for row in before.predictions],
+        point_scores([row["distance"] for row, _ in common], definition),
+        point_scores([row["distance"] for _, row in common], definition),
+        [row["image"] for row, _ in common],
     )
 
 

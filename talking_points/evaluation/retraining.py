@@ -65,6 +65,12 @@ class RetrainConfig(Section):
     limit: int | None = Field(default=None, ge=1, description="test points, drawn by seed")
     publish: PublishModelsConfig = PublishModelsConfig()
 
+    @model_validator(mode="after")
+    def _sees(self) -> RetrainConfig:
+        if self.train.localizer.blind:
+            raise ValueError("train.localizer.blind: expected a localizer that sees images; its control is trained too")
+        return self
+
 
 def champion_of(folder: Path) -> dict[str, Any] | None:
     """The entry of the champion in a folder of runs, or None before the first run."""
@@ -96,6 +102,7 @@ class Retraining:
         self.run = self.run_folder(self.fingerprint)
         self.evaluation = self.run / "evaluation"
         self.train = train.model_copy(update={"output": self.run})
+        self.text_only = self.train.text_only()
 
     def run_folder(self, run: str) -> Path:
         """Where the models, cards and reports of a run are."""
@@ -128,6 +135,7 @@ class Retraining:
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "mpck": report.mpck,
             "interval": report.interval,
+            "above_text_only": report.above_text_only,
             "points": report.points,
             "against": None if champion is None else champion["run"],
             "difference": None,
@@ -158,8 +166,13 @@ class Retraining:
         return champion
 
     def _report(self, run: str) -> Report:
-        """A run's own descriptions through its own localizer, on the current test points."""
+        """A run's own descriptions through its own localizer, on the current test points, above its own control.
+
+        A champion from before runs had a control is set against that of this run.
+        """
         models = self.run_folder(run)
+        stage = self.text_only.localizer.stage
+        control = models / stage if (models / stage).is_dir() else self.run / stage
         settings = EvaluateConfig(
             output=self.evaluation if run == self.fingerprint else self.run / "champion",
             dataset=self.config.train.dataset,
@@ -167,6 +180,7 @@ class Retraining:
             split=self.config.split,
             limit=self.config.limit,
             localizer=str(models / "localizer"),
+            text_only=str(control),
             sets={
                 "ground_truth": DescriptionSet(),
                 "descriptor": DescriptionSet(descriptor=str(models / "descriptor")),
@@ -177,12 +191,17 @@ class Retraining:
 
     def _draw_history(self) -> None:
         rows = self.history()
-        lines = ["| run | at | mPCK | interval | against | difference | promoted |", "|---|---|---|---|---|---|---|"]
+        lines = [
+            "| run | at | mPCK | interval | above text only | against | difference | promoted |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         for row in rows:
             change = "" if row["difference"] is None else f"{row['difference']['difference']:+.2f}"
             low, high = row["interval"]["low"], row["interval"]["high"]
+            above = row.get("above_text_only")  # the first runs of an older folder have none
             lines.append(
-                f"| {row['run']} | {row['at']} | {row['mpck']:.2f} | {low:.1f} to {high:.1f} | {row['against'] or ''} "
+                f"| {row['run']} | {row['at']} | {row['mpck']:.2f} | {low:.1f} to {high:.1f} "
+                f"| {'' if above is None else format(above['difference'], '+.2f')} | {row['against'] or ''} "
                 f"| {change} | {'yes' if row['promoted'] else 'no'} |"
             )
         _replace(self.folder / "history.md", "\n".join(lines) + "\n")

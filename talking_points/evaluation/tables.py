@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -14,7 +15,10 @@ from matplotlib import pyplot as plt
 from talking_points.evaluation.paper import FIGURES, TITLES
 from talking_points.evaluation.report import IncomparableError, Report
 
-HEADER = ("", "paper mPCK", "@0.1", "@0.2", "our mPCK", "95 % interval", "@0.05", "@0.1", "@0.2", "points")
+HEADER = (
+    "", "paper mPCK", "@0.1", "@0.2", "our mPCK", "95 % interval", "above text only", "@0.05", "@0.1", "@0.2", "points",
+)  # fmt: skip
+"""The column ``above text only``: our mPCK minus that of a localizer that never sees the image, with its interval."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Table:
 def paper_tables(reports: Mapping[str, Report]) -> list[Table]:
     """The paper's tables; ``reports`` maps keys of ``paper.FIGURES`` to ours. A figure without a report shows a dash.
 
-    Controls of the ground-truth report make a table of their own. Raises ``IncomparableError`` for reports that were
-    not all scored by one definition.
+    Sets that the paper does not have, and the controls of the ground-truth report, make tables of their own. Raises
+    ``IncomparableError`` for reports that were not all scored by one definition.
     """
     definitions = {str(report.definition) for report in reports.values()}
     if len(definitions) > 1:
@@ -61,12 +65,16 @@ def paper_tables(reports: Mapping[str, Report]) -> list[Table]:
                 breakdown = [f"{value:.2f}" for value in figure.pck] if figure.pck else ["", ""]
                 rows.append((figure.method, f"{figure.mpck:.2f}", *breakdown, *_ours(reports.get(figure.key))))
         tables.append(Table(key, title, rows))
+    empty = ("", "", "")
+    own = {name: report for name, report in reports.items() if name not in {figure.key for figure in FIGURES}}
+    if own:
+        rows = [(name.replace("_", " "), *empty, *_ours(report)) for name, report in own.items()]
+        tables.append(Table("own", "Description sets that the paper does not have", rows))
     truth = reports.get("ground_truth")
     if truth is not None and truth.controls:
-        empty = ("", "", "")
         rows = [("ground-truth description", *empty, *_ours(truth))]
         rows += [
-            (name.replace("_", " "), *empty, f"{value:.2f}", "", "", "", "", str(truth.points))
+            (name.replace("_", " "), *empty, f"{value:.2f}", "", "", "", "", "", _points(truth))
             for name, value in sorted(truth.controls.items(), key=lambda item: -item[1])
         ]
         tables.append(Table("controls", "Controls, which the paper does not report", rows))
@@ -109,10 +117,23 @@ def draw_table(table: Table, path: Path) -> None:
 
 def _ours(report: Report | None) -> tuple[str, ...]:
     if report is None:
-        return ("-", "", "", "", "", "")
+        return ("-", *("" for _ in HEADER[5:]))
     values = [f"{report.pck[name]:.2f}" if name in report.pck else "" for name in ("0.05", "0.1", "0.2")]
-    interval = f"{report.interval['low']:.1f} to {report.interval['high']:.1f}"
-    return (f"{report.mpck:.2f}", interval, *values, str(report.points))
+    above = "" if report.above_text_only is None else _difference(report.above_text_only)
+    return (f"{report.mpck:.2f}", _interval(report.interval), above, *values, _points(report))
+
+
+def _interval(interval: Mapping[str, float]) -> str:
+    return f"{interval['low']:.1f} to {interval['high']:.1f}"
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    return f"{found['difference']:+.2f} ({_interval(found['interval'])})"
+
+
+def _points(report: Report) -> str:
+    """How many points; of how many, where the set left some undescribed."""
+    return f"{report.points} of {report.points + report.undescribed}" if report.undescribed else str(report.points)
 
 
 def _escaped(text: str) -> str:

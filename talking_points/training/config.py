@@ -64,6 +64,11 @@ class LocalizerConfig(StageConfig):
     blind: bool = False
     shuffled: bool = Field(default=False, description="learn exchanged descriptions: must not beat the centre")
 
+    @property
+    def stage(self) -> str:
+        """The folder below the output, where none is named: the control never takes the localizer's place."""
+        return "text-only" if self.blind else "localizer"
+
 
 class AdaptConfig(StageConfig):
     """Adaptation by reward (paper, section 3.4 and appendix A.3)."""
@@ -149,6 +154,10 @@ class TrainConfig(Section):
     ap10k: Ap10kConfig = Ap10kConfig()
     descriptor_path: str | None = Field(default=None, description="the descriptor to adapt; default: output/descriptor")
     localizer_path: str | None = Field(default=None, description="the rewarding localizer; default: output/localizer")
+
+    def text_only(self) -> TrainConfig:
+        """The same with a localizer that never sees an image: the text-only control."""
+        return self.model_copy(update={"localizer": self.localizer.model_copy(update={"blind": True})})
 
 
 def _one_of(kind: str, value: str, known: dict[str, Any]) -> str:

@@ -63,12 +63,15 @@ def main(
     kind: Annotated[Literal["descriptor", "localizer"], typer.Argument(help="what to train")],
     config: Annotated[Path, typer.Argument(help="YAML file with a training configuration")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings applied on top")] = None,
-    name: Annotated[str | None, typer.Option(help="folder below the output; default: the kind")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="folder below the output; default: descriptor, localizer or text-only")
+    ] = None,
 ) -> None:
     """Train one stage as one of the processes that a launcher started."""
     from talking_points.training.stages import STAGES
 
-    STAGES[kind](load_config(TrainConfig, config, overrides or []), name or kind)
+    settings = load_config(TrainConfig, config, overrides or [])
+    STAGES[kind](settings, name) if name else STAGES[kind](settings)
 
 
 if __name__ == "__main__":

@@ -81,8 +81,8 @@ def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[
         yield from islice(allowed, config.images)
 
 
-def trained_localizer(config: TrainConfig, name: str = "localizer") -> dict[str, Any]:
-    """Train the localizer into ``output/<name>``; other names keep variants apart."""
+def trained_localizer(config: TrainConfig, name: str | None = None) -> dict[str, Any]:
+    """Train the localizer into ``output/<name>``, by default its ``stage``; other names keep variants apart."""
 
     def work(folder: Path) -> dict[str, float]:
         train = _points(config, "train", config.localizer.text)
@@ -93,7 +93,7 @@ def trained_localizer(config: TrainConfig, name: str = "localizer") -> dict[str,
         model = start_model(PointLocalizer, config, config.localizer, texts, vision)
         return train_localizer(model, train, held_out, config.localizer, config.features, folder, config.seed)
 
-    return _once(config, name, "localizer", work)
+    return _once(config, name or config.localizer.stage, "localizer", work)
 
 
 def trained_descriptor(config: TrainConfig, name: str = "descriptor") -> dict[str, Any]:
@@ -121,11 +121,11 @@ def adapted_descriptor(config: TrainConfig, name: str = "adapted") -> dict[str, 
     return _once(config, name, "adapted", work)
 
 
-STAGES: dict[str, Callable[[TrainConfig, str], dict[str, Any]]] = {
+STAGES: dict[str, Callable[..., dict[str, Any]]] = {
     "descriptor": trained_descriptor,
     "localizer": trained_localizer,
 }
-"""The stages that several processes can share."""
+"""The stages that several processes can share: of a configuration and the stage's name, which has a default."""
 
 
 def family_points(config: TrainConfig, family: str) -> PointSet:

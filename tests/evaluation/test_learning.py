@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from talking_points.evaluation.learning import adaptation_figures
+from talking_points.evaluation import learning
+from talking_points.evaluation.controls import control_predictions
+from talking_points.evaluation.learning import Judges, adaptation_figures, descriptor_figures
+from talking_points.evaluation.report import evaluate_predictions
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.training.config import FeatureConfig
+from talking_points.training.localizer import localized
+from tests.training.conftest import points, small
 
 START = {"judge_a": 60.0, "judge_b": 50.0, "true_words": 70.0}
 
@@ -25,3 +34,48 @@ def test_seeds_are_averaged(after: list[float], mean: float, sd: float | None) -
 def test_a_quick_run_has_no_independent_judge() -> None:
     start: dict[str, Any] = {name: value for name, value in START.items() if name != "judge_b"}
     assert set(adaptation_figures(start, [start])) == {"reward_judge", "true_words"}
+
+
+def test_a_descriptor_is_set_against_its_own_controls_each_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, blind = (small(PointLocalizer, seed) for seed in (1, 2, 3))
+    assert isinstance(a, PointLocalizer)
+    assert isinstance(b, PointLocalizer)
+    assert isinstance(blind, PointLocalizer)
+    descriptor = small(PointDescriptor)
+    descriptor.save_pretrained(tmp_path / "descriptor")
+    data, features = points(3, 2), FeatureConfig(folder=tmp_path / "features", limit_gb=1.0)
+    judges = Judges(a, b, features, blind)
+    truth = judges.reports("ground_truth", data)
+    assert truth["judge_b"].controls == {}
+    assert judges.mpck(data) == {judge: report.mpck for judge, report in truth.items()}
+    expected = control_predictions(data, a, features, blind)
+    alone = evaluate_predictions("x", data, localized(a, data, features), controls=expected)
+    assert (truth["judge_a"].controls, truth["judge_a"].above_text_only) == (alone.controls, alone.above_text_only)
+
+    taken = []
+
+    def counted(*given: Any) -> dict[str, Any]:
+        taken.append(given)
+        return control_predictions(*given)
+
+    monkeypatch.setattr(learning, "control_predictions", counted)
+    perfect = evaluate_predictions("x", data, data.keypoints)
+    found = descriptor_figures(data, tmp_path / "descriptor", judges, dict.fromkeys(truth, perfect))
+    assert len(taken) == 1
+    assert set(found["controls"]) == {"centre", "uniform", "shuffled_images", "text_only"}
+    assert found["above_text_only"]["difference"] == pytest.approx(
+        found["mpck"]["judge_a"] - found["controls"]["text_only"]
+    )
+    assert found["ratio"] == {judge: value / 100 for judge, value in found["mpck"].items()}
+    assert set(found["mpck"]) == {"judge_a", "judge_b"}
+
+
+def test_judges_without_a_control_report_none(tmp_path: Path) -> None:
+    a = small(PointLocalizer, 1)
+    assert isinstance(a, PointLocalizer)
+    reports = Judges(a, None, FeatureConfig(folder=tmp_path, limit_gb=1.0)).reports("ground_truth", points(2, 2))
+    assert [(name, report.controls, report.above_text_only) for name, report in reports.items()] == [
+        ("judge_a", {}, None)
+    ]

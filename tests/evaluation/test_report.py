@@ -104,8 +104,9 @@ def test_a_report_survives_its_file(tmp_path: Path) -> None:
 def test_reports_of_other_definitions_or_points_are_not_compared() -> None:
     with pytest.raises(IncomparableError, match="definition"):
         compare(report(), report(definition=MP100))
-    with pytest.raises(IncomparableError, match="same"):
-        compare(report(), report(data=points(6, 2)))
+    data = points(6, 3)
+    with pytest.raises(IncomparableError, match="none of the 9 points of 'ground_truth' is among the 6 of 'human'"):
+        compare(report(data=data.subset(range(9))), report(name="human", data=data.subset(range(9, 15))))
     with pytest.raises(IncomparableError, match="definitions"):
         paper_tables({"ground_truth": report(), "descriptor": report(definition=MP100)})
 
@@ -118,19 +119,48 @@ def test_a_comparison_is_after_minus_before() -> None:
     assert worse.p_value < 0.01
 
 
+def test_only_the_points_that_both_describe_are_compared() -> None:
+    data = points(20, 2)
+    noisy = data.keypoints + np.random.default_rng(0).normal(0, 20, (40, 2))
+    most, few = list(range(5, 40)), list(range(0, 30, 2))
+    found = compare(report(data=data.subset(most)), report(noisy[few], data=data.subset(few)))
+    both = [index for index in few if index in most]
+    alone = compare(report(data=data.subset(both)), report(noisy[both], data=data.subset(both)))
+    assert found == alone
+    assert found.points == len(both) == 12
+    assert found.difference < 0
+
+
+def test_reports_of_before_points_were_counted_are_read(tmp_path: Path) -> None:
+    report(undescribed=4).save(tmp_path / "report.json")
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert values.pop("undescribed") == Report.load(tmp_path / "report.json").undescribed == 4
+    (tmp_path / "older.json").write_text(json.dumps(values))
+    assert Report.load(tmp_path / "older.json").undescribed == 0
+
+
 def test_the_papers_tables_stand_beside_ours(tmp_path: Path) -> None:
     data = points(6, 3)
-    truth = report(data=data, controls={"centre": centre(data)})
-    paths = write_tables({"ground_truth": truth, "descriptor": report(centre(data), data=data)}, tmp_path)
+    truth = report(data=data, controls={"centre": centre(data), "text_only": centre(data)})
+    reports = {"ground_truth": truth, "descriptor": report(centre(data), data=data, undescribed=3)}
+    paths = write_tables(reports, tmp_path)
     text = paths[0].read_text()
     for figure in ("78.13", "78.83", "42.87", "31.03", "29.85", "23.63", "47.60", "92.33"):
         assert figure in text
     assert "| ground-truth description | 78.83 | 65.60 | 92.05 | 100.00 |" in text
     assert "| DAM | 42.87 | 28.24 | 57.49 | - |" in text
+    above = truth.above_text_only
+    assert above is not None
+    interval = f"{above['interval']['low']:.1f} to {above['interval']['high']:.1f}"
+    assert f"| 100.0 to 100.0 | {above['difference']:+.2f} ({interval}) |" in text
+    assert "| 18 of 21 |" in text
     assert "Controls" in text
+    assert "does not have" not in text
     latex = paths[1].read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 6
-    assert r"95 \% interval" in latex
+    assert r"95 \% interval & above text only" in latex
+    assert f"{above['difference']:+.2f} ({interval})" in latex
+    assert "| my model |  |  |  | 100.00 |" in write_tables({"my_model": truth}, tmp_path)[0].read_text()
     assert {path.name for path in paths[2:]} == {
         "table_1.png",
         "table_3.png",

@@ -1,8 +1,9 @@
-"""What makes a run of retraining another run."""
+"""What makes a run of retraining another run, and which of two runs is the champion afterwards."""
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from talking_points.config import ConfigError
 from talking_points.evaluation.digests import PACKAGE, code_digest, pictures_digest, weights_digest
+from talking_points.evaluation.report import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import SourceError
 from talking_points.training.config import VisionConfig
 from tests.publishing.local_hub import LocalHub
+from tests.training.conftest import small, write_dataset
 
 
 def retraining(folder: Path, dataset: str, revision: str | None = None, **fields: Any) -> Retraining:
@@ -165,3 +171,98 @@ def test_inputs_that_are_not_there(tmp_path: Path) -> None:
     assert weights_digest(None) is weights_digest("org/on-the-hub") is None
     with pytest.raises(ConfigError, match="is empty"):
         weights_digest(str(tmp_path))
+
+
+def test_a_blind_localizer_is_no_challenger(tmp_path: Path) -> None:
+    train = {"output": tmp_path, "dataset": str(tmp_path), "localizer": {"blind": True}}
+    with pytest.raises(ValueError, match="expected a localizer that sees images"):
+        RetrainConfig.model_validate({"folder": tmp_path, "train": train})
+
+
+# ---------------------------------------------------------------------- champion against challenger
+
+MANY, FEW, NOWHERE = (5.0, 5.0), (40.0, 5.0), (45.0, 38.0)
+"""Where points are, in pixels of images of 50x40: five at the first place, three at the second, none at the third."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, a descriptor, and localizers that always point at one place."""
+    folder = tmp_path_factory.mktemp("judged")
+    write_dataset(folder / "dataset", places=[MANY, FEW, MANY, FEW, MANY, FEW, MANY, MANY], split="test")
+    descriptor = small(PointDescriptor)
+    descriptor.config.max_new_tokens = 4
+    descriptor.save_pretrained(folder / "descriptor")
+    for name, place in {"many": MANY, "few": FEW, "nowhere": NOWHERE}.items():
+        localizer = small(PointLocalizer, seed=1)
+        assert isinstance(localizer, PointLocalizer)
+        with torch.no_grad():
+            localizer.coordinate_head.output.weight.zero_()
+            localizer.coordinate_head.output.bias.copy_(torch.tensor([place[0] / 50, place[1] / 40]).logit())
+        localizer.save_pretrained(folder / name)
+    return folder
+
+
+def trained(folder: Path, models: Path, localizer: str, seed: int, *, control: bool = True) -> Retraining:
+    """A run whose models are there: the descriptor, the named localizer, and one that finds nothing as its control."""
+    train: dict[str, Any] = {"output": folder, "dataset": str(models / "dataset"), "seed": seed}
+    train["features"] = {"folder": str(models / "features"), "limit_gb": 1.0}
+    run = Retraining(RetrainConfig.model_validate({"folder": folder, "train": train}))
+    stages = {"descriptor": "descriptor", "localizer": localizer} | ({"text-only": "nowhere"} if control else {})
+    for stage, model in stages.items():
+        shutil.copytree(models / model, run.run / stage)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "difference", "promoted"),
+    [
+        ("nowhere", "many", 62.5, True),
+        ("many", "nowhere", -62.5, False),
+        ("few", "many", 25.0, False),  # better on five points, worse on three: within the interval
+        ("many", "many", 0.0, False),
+    ],
+)
+def test_only_what_is_better_beyond_its_interval_is_promoted(
+    models: Path, tmp_path: Path, champion: str, challenger: str, difference: float, promoted: bool
+) -> None:
+    first, second = trained(tmp_path, models, champion, 1), trained(tmp_path, models, challenger, 2)
+    entry = first.judge()
+    assert entry["promoted"], "the first run needs no opponent"
+    first.conclude(entry)
+    entry = second.judge()
+    found = entry["difference"]
+    assert entry["against"] == first.fingerprint
+    assert found["difference"] == pytest.approx(difference)
+    assert found["points"] == 8
+    assert found["interval"]["low"] <= difference <= found["interval"]["high"]
+    assert (found["interval"]["low"] > 0) is promoted
+    assert entry["promoted"] is promoted
+    second.conclude(entry)
+    winner = second if promoted else first
+    assert second.champion is not None
+    assert second.champion["run"] == winner.fingerprint
+    assert [row["promoted"] for row in second.history()] == [True, promoted]
+
+
+def test_both_runs_are_set_above_a_text_only_control(models: Path, tmp_path: Path) -> None:
+    """Champions of before have no control of their own: that of the challenger is taken."""
+    older, newer = trained(tmp_path, models, "few", 1, control=False), trained(tmp_path, models, "many", 2)
+    champion = {"run": older.fingerprint, "mpck": 37.5, "previous": None}
+    (tmp_path / "champion.json").write_text(json.dumps(champion))
+    row = {"run": older.fingerprint, "at": "2026-01-01", "mpck": 37.5, "interval": {"low": 0.0, "high": 75.0}}
+    row |= {"points": 8, "against": None, "difference": None, "promoted": True}
+    (tmp_path / "history.jsonl").write_text(json.dumps(row) + "\n")
+    entry = newer.judge()
+    newer.conclude(entry)
+    assert entry["above_text_only"]["difference"] == pytest.approx(62.5)
+    for folder, above in ((newer.evaluation, 62.5), (newer.run / "champion", 37.5)):
+        for name in ("descriptor", "ground_truth"):
+            report = Report.load(folder / f"{name}.json")
+            assert report.controls["text_only"] == 0
+            assert report.above_text_only is not None
+            assert report.above_text_only["difference"] == pytest.approx(above)
+    lines = (tmp_path / "history.md").read_text().splitlines()
+    assert "| above text only |" in lines[0]
+    assert "| 0.0 to 75.0 |  |" in lines[2]
+    assert "| +62.50 |" in lines[3]

@@ -57,6 +57,8 @@ def test_from_nothing_to_figures(tmp_path: Path) -> None:
     assert set(report["localizer_gt_pck"]) == {"0.05", "0.1", "0.2"}
     assert set(report["part_names"]) == {"descriptor", "no_gaussian", "no_location"}
     assert report["details"]["no_gaussian"]["words"].keys() == report["details"]["descriptor"]["words"].keys()
+    for name in ("ground_truth", "descriptor", "no_gaussian", "no_location"):
+        assert report["details"][name]["above_text_only"]["points"] == report["details"]["ground_truth"]["points"]
     seeds = {"adapted-0", "adapted-1", "adapted-2"}
     stages = {"vision", "text-only", "localizer", "descriptor", "judge-b", "frozen-lm", "no-gaussian", "no-location"}
     others = {

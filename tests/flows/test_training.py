@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import yaml
 
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.report import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.training.config import TrainConfig
 from tests.flows.building import build
 from tests.prefect_records import prefect_api, prefect_records
 from tests.publishing.conftest import Run
 from tests.publishing.local_hub import READER, WRITER, LocalHub, card_problems
+from tests.training.conftest import write_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RETRAIN = str(CONFIGS / "train" / "retrain.yaml")
@@ -32,7 +35,10 @@ def test_every_training_configuration_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "evaluate").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_evaluation_configuration_is_valid(path: Path) -> None:
-    assert load_config(EvaluateConfig, path).pck.thresholds
+    config = load_config(EvaluateConfig, path)
+    assert config.pck.thresholds
+    control = load_config(TrainConfig, CONFIGS / "train" / "text_only.yaml")
+    assert config.text_only == str(control.output / control.localizer.stage), "where the shipped training leaves it"
 
 
 def test_the_papers_setting_is_the_papers() -> None:
@@ -78,32 +84,41 @@ def test_from_a_dataset_to_adapted_models_and_their_report(settings: list[str], 
     with pytest.raises(ConfigError, match=r"localizer.learning_rate: 0.001 -> 0.1"):
         train_localizer(config, [*settings, "localizer.learning_rate=0.1"])
     given = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
-    result = evaluate(
-        str(CONFIGS / "evaluate" / "triplets.yaml"),
-        [
-            f"output={tmp_path}", f"dataset={given['dataset']}", "limit=8",
-            f"features.folder={given['features.folder']}", f"localizer={localizer['path']}",
-            f"sets.descriptor.descriptor={descriptor['path']}", f"sets.adapted.descriptor={adapted['path']}",
-        ],
-    )  # fmt: skip
+    evaluated = [
+        f"output={tmp_path}", f"dataset={given['dataset']}", "limit=8",
+        f"features.folder={given['features.folder']}", f"localizer={localizer['path']}",
+        f"sets.descriptor.descriptor={descriptor['path']}",
+    ]  # fmt: skip
+    triplets, mp100 = (str(CONFIGS / "evaluate" / f"{name}.yaml") for name in ("triplets", "mp100"))
+    with pytest.raises(ConfigError, match=r"text-only \(text_only\).*configs/train/text_only.yaml"):
+        evaluate(triplets, [*evaluated, f"text_only={Path(localizer['path']).with_name('text-only')}"])
+    control = train_localizer(str(CONFIGS / "train" / "text_only.yaml"), settings)
+    assert Path(control["path"]) == Path(localizer["path"]).with_name("text-only")
+    evaluated.append(f"text_only={control['path']}")
+    result = evaluate(triplets, [*evaluated, f"sets.adapted.descriptor={adapted['path']}"])
     assert set(result["mpck"]) == {"ground_truth", "descriptor", "adapted"}
-    assert set(result["controls"]["ground_truth"]) == {"centre", "uniform", "shuffled_images"}
+    assert set(result["controls"]["ground_truth"]) == {"centre", "uniform", "shuffled_images", "text_only"}
+    assert result["above_text_only"].keys() == result["mpck"].keys()
+    assert result["undescribed"] == dict.fromkeys(result["mpck"], 0)
     assert (tmp_path / "tables.md").read_text().count("78.83") == 2
     assert len(json.loads((tmp_path / "comparisons.json").read_text())) == 3
+    evaluate(mp100, evaluated)
+    report = Report.load(tmp_path / "descriptor.json")
+    assert report.definition["name"] == "mp100"
+    assert report.above_text_only is not None
+    assert report.above_text_only["difference"] == pytest.approx(report.mpck - report.controls["text_only"])
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """Two runs of ``retrain-and-evaluate`` in one folder: what they returned, and the settings of the first."""
+    """Two runs of ``retrain-and-evaluate`` in one folder, the second with the better localizer: what they returned, and
+    the settings of the first.
+    """
 
     folder: Path
     settings: list[str]
     first: dict[str, Any]
     second: dict[str, Any]
-
-    @property
-    def champion(self) -> dict[str, Any]:
-        return self.second if self.second["promoted"] else self.first
 
 
 @pytest.fixture(scope="module")
@@ -111,35 +126,59 @@ def retrained(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     from flows.retrain_and_evaluate import retrain_and_evaluate
 
     folder = tmp_path_factory.mktemp("champions")
+    # All points are at one place, which the second localizer learns in a few steps.
+    data = write_dataset(tmp_path_factory.mktemp("one-place") / "dataset", places=[(5.0, 5.0)] * 8) / "data"
+    shutil.copy(data / "train-00000-of-00001.parquet", data / "test-00000-of-00001.parquet")
     given = [f"folder={folder}", "limit=6", *(f"train.{setting}" for setting in settings)]
+    given += [f"train.dataset={data.parent}", "train.localizer.learning_rate=1e-6"]
     first = retrain_and_evaluate(RETRAIN, given)
     assert not retrain_and_evaluate(RETRAIN, given)["changed"]
-    return Retrained(folder, given, first, retrain_and_evaluate(RETRAIN, [*given, "train.seed=3"]))
+    better = ["train.localizer.learning_rate=0.03", "train.localizer.max_steps=20", "train.localizer.save_steps=20"]
+    return Retrained(folder, given, first, retrain_and_evaluate(RETRAIN, [*given, *better]))
 
 
 @pytest.mark.slow
-def test_a_challenger_is_promoted_only_when_better(retrained: Retrained) -> None:
+def test_a_better_challenger_becomes_the_champion(retrained: Retrained) -> None:
     folder, first, second = retrained.folder, retrained.first, retrained.second
     assert first["changed"]
     assert first["promoted"]
     assert first["published"] == {}
-    better = second["difference"]["interval"]["low"] > 0
-    assert second["promoted"] is better
+    assert second["against"] == first["run"]
+    assert second["difference"]["interval"]["low"] > 0
+    assert second["promoted"]
     retraining = Retraining(load_config(RetrainConfig, RETRAIN, retrained.settings))
     assert retraining.champion is not None
-    assert retraining.champion["run"] == retrained.champion["run"]
+    assert retraining.champion["run"] == second["run"]
     assert (folder / "history.png").stat().st_size > 3000
     assert (folder / "history.md").read_text().count("\n") == 4
     for entry in (first, second):
+        above = entry["above_text_only"]
+        assert f"| {above['difference']:+.2f} |" in (folder / "history.md").read_text()
         for role in ("descriptor", "localizer"):
             card = (folder / "runs" / entry["run"] / role / "README.md").read_text()
             assert card_problems(card) == []
             low, high = (f"{entry['interval'][end]:.1f}" for end in ("low", "high"))
             assert f"| descriptor | {entry['points']} | {entry['mpck']:.1f} | {low} to {high} |" in card
+            assert f"never sees the image: {above['difference']:.1f} points (" in card
             assert str(folder) not in card
-    if not better:
-        with pytest.raises(ConfigError, match="earlier champion"):
-            restore_previous(folder)
+    champion = Report.load(folder / "runs" / second["run"] / "champion" / "descriptor.json")
+    assert champion.above_text_only is not None
+
+
+@pytest.mark.slow
+def test_a_restored_champion_is_the_one_to_beat(retrained: Retrained, tmp_path: Path) -> None:
+    from flows.retrain_and_evaluate import retrain_and_evaluate
+
+    folder = shutil.copytree(retrained.folder, tmp_path / "champions")
+    assert restore_previous(folder)["run"] == retrained.first["run"]
+    given = [*retrained.settings, f"folder={folder}", "train.seed=3"]
+    third = retrain_and_evaluate(RETRAIN, given)
+    assert third["against"] == retrained.first["run"]
+    assert third["difference"]["difference"] == 0, "neither has learnt anything"
+    assert not third["promoted"]
+    assert json.loads((folder / "champion.json").read_text())["run"] == retrained.first["run"]
+    with pytest.raises(ConfigError, match="earlier champion"):
+        restore_previous(folder)
 
 
 FLOW = """
@@ -177,7 +216,7 @@ def test_the_champion_goes_to_the_hub_when_configured(retrained: Retrained, hub:
     assert "HTTP 403" in refused.stderr
     assert done.returncode == 0, done.stderr
     entry = json.loads(done.stdout.splitlines()[-1])
-    champion = retrained.champion["run"]
+    champion = retrained.second["run"]
     assert not entry["changed"]
     assert entry["published"] == {role: f"{hub.url}/{repo}/tree/{champion}" for role, repo in repositories.items()}
     for repo in repositories.values():

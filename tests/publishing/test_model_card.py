@@ -26,7 +26,7 @@ def report(name: str = "ground truth", **changes: Any) -> dict[str, Any]:
         "pck": {"0.05": 30.0, "0.1": 65.6, "0.2": 92.05},
         "inside_part": None,
         "controls": {"centre": 12.0, "text_only": 41.5},
-        "above_text_only": {"difference": 37.3},
+        "above_text_only": {"difference": 37.3, "interval": {"low": 35.2, "high": 39.4}, "p_value": 0.001},
         "sources": {"partimagenet": scores, "ade20k_part234": scores},
     } | changes  # fmt: skip
 
@@ -48,7 +48,7 @@ def test_scores_and_metadata() -> None:
     assert "| ground truth | 4,000 | 78.8 | 77.0 to 80.1 | 30.0 | 65.6 | 92.0 | - |" in text
     assert "| our descriptor | 4,000 | - |" in text
     assert "text only 41.5" in text
-    assert "37.3 points" in text
+    assert "37.3 points (35.2 to 39.4)." in text
     assert "| partimagenet | 40 | 78.8 | 30.0 | 65.6 | 92.0 |\n| ade20k_part234 | 40 |" in text
     assert "learning_rate: 0.0002" in text
     assert "](curves.png)\n\n## Evaluation" in text

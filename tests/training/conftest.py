@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import datasets
@@ -59,19 +59,31 @@ def points(images: int = 3, per_image: int = 3, seed: int = 0) -> PointSet:
     return PointSet(examples, decode)
 
 
-def write_dataset(folder: Path, rows: int = 6, **changed: object) -> Path:
-    """A dataset with the columns that training reads: two points per image."""
+def write_dataset(
+    folder: Path,
+    rows: int = 6,
+    *,
+    split: str = "train",
+    places: Sequence[tuple[float, float]] | None = None,
+    **changed: object,
+) -> Path:
+    """A dataset with the columns that training reads: two points per image.
+
+    ``places`` are points in pixels of 50x40, each in an image of its own.
+    """
     table = []
+    rows, per_image = (rows, 2) if places is None else (len(places), 1)
     for number in range(rows):
         buffer = io.BytesIO()
-        Image.fromarray(np.full((40, 50, 3), number // 2, np.uint8)).save(buffer, "PNG")
+        Image.fromarray(np.full((40, 50, 3), number // per_image, np.uint8)).save(buffer, "PNG")
         row = {
             "id": f"{number:016x}", "image": {"bytes": buffer.getvalue(), "path": None},
-            "image_sha256": f"d{number // 2}", "image_width": 50, "image_height": 40, "source": 0,
+            "image_sha256": f"d{number // per_image}", "image_width": 50, "image_height": 40, "source": 0,
             "object": "dog", "part": "head",
             "object_bbox": [0.0, 0, 30, 30], "part_bbox": [0.0, 0, 10, 10], "instance_index": 0, "instance_count": 1,
-            "keypoint": [float(number), 3.0], "object_location": "is in the center of the image",
-            "part_location": "toward the top of the dog", "point_location": "in the center",
+            "keypoint": [float(number), 3.0] if places is None else list(places[number]),
+            "object_location": "is in the center of the image", "part_location": "toward the top of the dog",
+            "point_location": "in the center",
             "description": f"text {number}",
         }  # fmt: skip
         table.append({**row, **changed})
@@ -86,7 +98,8 @@ def write_dataset(folder: Path, rows: int = 6, **changed: object) -> Path:
         }
     )  # fmt: skip
     (folder / "data").mkdir(parents=True)
-    datasets.Dataset.from_list(table, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    rows_of_split = datasets.Dataset.from_list(table, features=features)
+    rows_of_split.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
 
 

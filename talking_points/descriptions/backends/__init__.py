@@ -56,7 +56,11 @@ BACKENDS: dict[BackendName, BackendEntry] = {
         "llama-cpp",
     ),
     "omg_llava": BackendEntry(
-        f"{_HERE}.omg_llava", "OmgLlavaBackend", Capabilities(vision=True, steps=("object_caption",)), "torch", "train"
+        f"{_HERE}.omg_llava",
+        "OmgLlavaBackend",
+        Capabilities(vision=True, points=True, steps=("object_caption",)),
+        "torch",
+        "train",
     ),
 }
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talking_points.config import StepConfig
+from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.chat import refusal, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
-    Capabilities,
     ChatRequest,
     Completion,
     OnAnswer,
@@ -42,7 +42,7 @@ class OmgLlavaBackend:
     ``options``: ``cached_images`` (default 8), how many images' features are kept between calls.
     """
 
-    capabilities = Capabilities(vision=True, steps=("object_caption",))
+    capabilities = BACKENDS["omg_llava"].capabilities
 
     def __init__(self, step: StepConfig) -> None:
         # The one backend that stands on our own models, which come later in the library and need torch.

@@ -30,7 +30,8 @@ class ChatRequest:
 
     ``prompt`` is the rendered user text and ``system`` the optional system text. ``images`` are uint8 RGB
     arrays (height, width, 3). ``facts`` holds the values the prompt was rendered from, for backends that
-    compose instead of generate; model backends ignore it. ``schema`` asks for guided decoding (JSON schema).
+    compose instead of generate and for those that take points; others ignore it. ``schema`` asks for guided
+    decoding (JSON schema).
     """
 
     id: str
@@ -72,7 +73,8 @@ OnAnswer = Callable[[ChatRequest, Completion | RequestError], None]
 class Capabilities:
     """What a backend can do, checked against the configuration before any expensive work.
 
-    ``concurrent`` says that ``complete`` may be called from several threads at once.
+    ``concurrent`` says that ``complete`` may be called from several threads at once, ``points`` that the model takes
+    ``facts["keypoint"]`` as a prompt, so that no mark need be drawn for it.
     """
 
     vision: bool
@@ -80,6 +82,7 @@ class Capabilities:
     guided_decoding: bool = False
     batch: bool = True
     concurrent: bool = False
+    points: bool = False
     steps: tuple[Step, ...] = STEPS
 
 

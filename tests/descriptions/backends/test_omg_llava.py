@@ -17,28 +17,14 @@ from talking_points.descriptions.backends.protocol import (  # noqa: E402
     Completion,
     RequestError,
 )
-from talking_points.models.omg_llava.modeling import LanguageInputs, OmgLlavaModel  # noqa: E402
-from talking_points.models.presets import tiny_config, train_tokenizer  # noqa: E402
+from talking_points.models.omg_llava.modeling import LanguageInputs  # noqa: E402
 
 PROMPT = "Describe the object in one sentence."
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer([PROMPT, "A dog stands in the image."], 320)
-    config = tiny_config(tokenizer)
-    config.text_config.initializer_range = 0.2  # at 0.02 a random model writes the same whatever it is asked
-    model = OmgLlavaModel(config)
-    model.tokenizer = tokenizer
-    path = tmp_path_factory.mktemp("omg_llava")
-    model.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def backend(folder):
-    return OmgLlavaBackend(StepConfig(backend="omg_llava", model=str(folder), batch_size=3))
+def backend(tiny_omg_llava):
+    return OmgLlavaBackend(StepConfig(backend="omg_llava", model=str(tiny_omg_llava), batch_size=3))
 
 
 def _request(index: int, **changes) -> ChatRequest:
@@ -48,11 +34,12 @@ def _request(index: int, **changes) -> ChatRequest:
     return ChatRequest(id=str(index), step="object_caption", **fields)
 
 
-def test_it_is_opened_by_name_and_follows_the_protocol(folder):
-    backend = open_backend(StepConfig(backend="omg_llava", model=str(folder)))
+def test_it_is_opened_by_name_and_follows_the_protocol(tiny_omg_llava):
+    backend = open_backend(StepConfig(backend="omg_llava", model=str(tiny_omg_llava)))
     assert isinstance(backend, Backend)
     assert backend.capabilities.steps == ("object_caption",)
-    assert backend.identity["model"] == str(folder)
+    assert backend.capabilities.points
+    assert backend.identity["model"] == str(tiny_omg_llava)
     assert len(backend.identity["revision"]) == 16
     backend.close()
 

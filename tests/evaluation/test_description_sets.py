@@ -1,0 +1,104 @@
+"""Vision models as the authors of descriptions: what each of them is shown, and what becomes of missing answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talking_points.config import ConfigError, StepConfig
+from talking_points.descriptions.backends import open_backend
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
+from talking_points.evaluation.description_sets import asked, described, marked
+from talking_points.records import derive_seed
+from talking_points.training.config import FeatureConfig
+from tests.fault_server import MODEL, FaultServer, right_answer, serving
+from tests.training.conftest import points
+
+DATA = points(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "question", "mark"),
+    [("omg_llava", "tiny_omg_llava", PROMPTED_POINT, False), ("transformers", "tiny_llava", MARKED_POINT, True)],
+)
+def test_only_a_model_that_takes_no_points_sees_a_mark(
+    backend: Any, model: str, question: str, mark: bool, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(model)
+    config = StepConfig(backend=backend, model=str(folder), device="cpu", max_tokens=8)
+    data = points(1, 2)
+    texts = asked(data, DescriptionSet(backend=config))
+    opened = open_backend(config)
+
+    def direct(mark: bool, question: str = question) -> dict[str, str]:
+        """What the model says of the points when it is asked without any detour."""
+        ((_, picture),) = data.pictures({"image0"})
+        requests = [
+            ChatRequest(
+                id=example.id,
+                step="object_caption",
+                prompt=question,
+                images=(marked(picture, example.keypoint) if mark else np.asarray(picture),),
+                facts={"keypoint": example.keypoint},
+                max_tokens=8,
+            )
+            for example in data.examples
+        ]
+        answers = dict(zip([e.id for e in data.examples], opened.complete(requests), strict=True))
+        return {name: " ".join(a.text.split()) for name, a in answers.items() if isinstance(a, Completion)}
+
+    assert texts == direct(mark)
+    assert texts["p0"] != texts["p1"]
+    assert texts != direct(not mark), "the mark must make a difference for this to say anything"
+    own = asked(data, DescriptionSet(backend=config, question="Where is it?"))
+    assert own == direct(mark, "Where is it?") != texts
+    opened.close()
+
+
+def server_set(server: FaultServer) -> DescriptionSet:
+    config = StepConfig(backend="openai", model=MODEL, endpoint=server.url, timeout=5, options={"attempts": 1})
+    return DescriptionSet(backend=config)
+
+
+def failing(faults: dict[str, str]) -> Callable[[int, int], str]:
+    """Which fault the server has for which points."""
+    by_seed = {seed(name): fault for name, fault in faults.items()}
+    return lambda seed, attempt: by_seed.get(seed, "right")
+
+
+def seed(name: str) -> int:
+    return derive_seed(0, name, "evaluate")
+
+
+def test_points_without_an_answer_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    faults = {"p1": "error_500", "p2": "truncated", "p4": "empty"}
+    with serving(FaultServer(failing(faults))) as server, caplog.at_level(logging.WARNING):
+        found = described(DATA, server_set(server), FeatureConfig(folder=tmp_path))
+    texts = {example.id: example.text for example in found.examples}
+    assert set(texts) == {"p0", "p2", "p3", "p5"}
+    assert texts["p0"] == right_answer(seed("p0"))
+    assert right_answer(seed("p2")).startswith(texts["p2"]), "a text that was cut off is one"
+    (message,) = caplog.messages
+    assert "no answer for 2 of 6 points; the first reason: server_error: HTTP 500" in message
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("empty", "empty_answer: the model answered"), ("no_choices", "malformed_response: expected")]
+)
+def test_a_model_that_answers_nothing_is_an_error(tmp_path: Path, fault: str, reason: str) -> None:
+    with serving(FaultServer(lambda seed, attempt: fault)) as server:
+        source = server_set(server)
+        message = f"'openai' \\({MODEL}\\) described none: no answer for 6 of 6 points; the first reason: {reason}"
+        with pytest.raises(ConfigError, match=message):
+            described(DATA, source, FeatureConfig(folder=tmp_path))
+
+
+def test_a_backend_that_lacks_facts_says_so() -> None:
+    with pytest.raises(ConfigError, match="6 of 6 points; the first reason: missing_fact"):
+        asked(DATA, DescriptionSet(backend=StepConfig()))
