@@ -35,6 +35,9 @@ LEVELS = ("found", "point", "part", "object")
 """Where a prediction fails: nowhere (nearer than the smallest threshold of mPCK), at the point (inside the part's box),
 at the part (inside the object's box), at the object."""
 
+COMPARISONS = "comparisons.json"
+"""Beside the reports of an evaluation: every pair of them compared."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -73,6 +76,8 @@ class Report:
     def load(cls, path: str | Path) -> Report:
         """Read a report written by ``save``."""
         values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} is no evaluation report: expected an object, found {type(values).__name__}")
         missing = set(cls.__dataclass_fields__) - set(values)
         if missing:
             raise ValueError(f"{path} is no evaluation report: it lacks {sorted(missing)}")
