@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from flows.console import app
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.report import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
@@ -136,8 +137,22 @@ def retrained(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("champions")
     given = [f"folder={folder}", "limit=6", *(f"train.{setting}" for setting in settings)]
     first = retrain_and_evaluate(RETRAIN, given)
-    assert not retrain_and_evaluate(RETRAIN, given)["changed"]
     return Retrained(folder, given, first, retrain_and_evaluate(RETRAIN, [*given, "train.seed=3"]))
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_repeated_and_its_paths_are_printed(
+    retrained: Retrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api())
+    given = [part for setting in retrained.settings for part in ("--set", setting)]
+    done = CliRunner().invoke(app, ["retrain-and-evaluate", "--config", RETRAIN, *given])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed == {**retrained.first, "changed": False}
+    assert Path(printed["path"]) == retrained.folder / "runs" / printed["run"]
+    assert Report.load(printed["report"]).mpck == printed["mpck"]
+    assert printed["run"] in Path(printed["history"]).read_text()
 
 
 @pytest.mark.slow
