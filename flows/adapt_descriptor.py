@@ -13,7 +13,9 @@ from tasks import train
 
 @flow(name="adapt-descriptor", persist_result=False, validate_parameters=False)
 def adapt_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
-    """Adapt a trained descriptor by the reward of a trained localizer (paper, section 3.4) into ``output/adapted``.
+    """Adapt a trained descriptor by the reward of a trained localizer (paper, section 3.4).
+
+    It goes into ``output/adapted-<family>``, named after the family of AP-10K that it is adapted on.
 
     Args:
         config: path of a YAML file with a ``TrainConfig``.

@@ -35,6 +35,7 @@ _EXPECTED = {
     "ReleaseError": WRONG_INPUT,
     "RehydrateError": WRONG_INPUT,
     "AuditError": WRONG_INPUT,
+    "IncomparableError": WRONG_INPUT,
     "BuildFailed": FAILED,
     "ShardFailed": FAILED,
     "WholesaleFailure": FAILED,

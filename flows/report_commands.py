@@ -1,4 +1,4 @@
-"""Commands that look at the texts of finished builds: the quality report of one, the comparison of two."""
+"""Commands that look at what is finished: the texts of one build, of two, evaluations in the paper's tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from flows.console import app, exit_codes
+from flows.console import app, exit_codes, needs_extra
+from talking_points.evaluation.paper import ROWS
 
 Folder = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -41,3 +42,26 @@ def compare(
         print_comparison(comparison)
         if html is not None:
             print(write_comparison(comparison, html, rows))
+
+
+@app.command()
+def tables(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="folder that receives the tables")],
+    reports: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=REPORT.json",
+            help="reports of talking-points evaluate by the row they stand in, or folders of reports whose file names "
+            f"are the rows. KEY is one of {', '.join(ROWS)}; figure_1_KEY is the row of Figure 1 alone",
+        ),
+    ],
+) -> None:
+    """Write the paper's tables and Figure 1 with our figures beside them: Markdown, LaTeX, a picture of each."""
+    with exit_codes():
+        with needs_extra("train"):
+            from talking_points.evaluation.saved_reports import read_reports
+            from talking_points.evaluation.tables import write_tables
+
+        paths = write_tables(read_reports(reports), output)
+    for path in paths:
+        print(path)

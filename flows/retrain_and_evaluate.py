@@ -25,7 +25,8 @@ def retrain_and_evaluate(
 
     Trains nothing when neither data nor configuration nor code has changed since a finished run. After a crash the
     same run goes on from its last checkpoint. The champion's models are published where ``publish`` names
-    repositories; when that fails the flow fails, and running it again only publishes. Returns the history's entry.
+    repositories; when that fails the flow fails, and running it again only publishes. Returns the history's
+    entry with the paths of the run, of its report and of the history.
     """
     retraining = Retraining(load_config(RetrainConfig, config, overrides or []))
     entry = retraining.finished()
@@ -37,4 +38,4 @@ def retrain_and_evaluate(
         train.descriptor(retraining.train)
         entry = judge(retraining)
     published = publish_champion(retraining) if retraining.config.publish.repositories else {}
-    return {**entry, "changed": changed, "published": published}
+    return {**entry, **retraining.written, "changed": changed, "published": published}

@@ -31,7 +31,7 @@ def descriptor(settings: TrainConfig) -> dict[str, Any]:
 
 
 @task(name="adaptation", persist_result=False, cache_policy=NO_CACHE)
-def adaptation(settings: TrainConfig, name: str = "adapted") -> dict[str, Any]:
+def adaptation(settings: TrainConfig, name: str | None = None) -> dict[str, Any]:
     """Adapt the descriptor by reward; returns the stage's result."""
     return adapted_descriptor(settings, name)
 

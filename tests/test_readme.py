@@ -13,6 +13,7 @@ import typer
 
 from flows import cli  # noqa: F401  (registers all commands)
 from flows.console import app
+from talking_points.evaluation.paper import ROWS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/operating.md"]
@@ -50,6 +51,12 @@ def test_every_command_is_in_the_readme() -> None:
     table = (ROOT / "README.md").read_text()
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         assert re.search(rf"`(talking-points )?{name}\b", table), f"the README does not say what '{name}' does"
+
+
+def test_every_row_of_the_papers_tables_is_explained() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert set(ROWS) <= set(re.findall(r"`(\w+)`", " ".join(table)))
 
 
 def test_the_command_for_the_real_datasets_is_a_valid_one(drawn: dict[str, Path], tmp_path: Path) -> None:

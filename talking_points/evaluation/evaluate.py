@@ -10,7 +10,7 @@ from talking_points.config import ConfigError
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.controls import control_predictions
 from talking_points.evaluation.description_sets import described
-from talking_points.evaluation.report import IncomparableError, Report, compare, evaluate_predictions
+from talking_points.evaluation.report import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
@@ -103,4 +103,4 @@ def write_reports(reports: dict[str, Report], folder: Path) -> None:
                 pairs[f"{second} minus {first}"] = asdict(compare(reports[first], reports[second]))
             except IncomparableError as reason:
                 pairs[f"{second} minus {first}"] = {"not comparable": str(reason)}
-    (folder / "comparisons.json").write_text(json.dumps(pairs, indent=1), encoding="utf-8")
+    (folder / COMPARISONS).write_text(json.dumps(pairs, indent=1), encoding="utf-8")

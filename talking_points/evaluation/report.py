@@ -35,6 +35,9 @@ LEVELS = ("found", "point", "part", "object")
 """Where a prediction fails: nowhere (nearer than the smallest threshold of mPCK), at the point (inside the part's box),
 at the part (inside the object's box), at the object."""
 
+COMPARISONS = "comparisons.json"
+"""Beside the reports of an evaluation: every pair of them compared."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -74,7 +77,10 @@ class Report:
     @classmethod
     def load(cls, path: str | Path) -> Report:
         """Read a report written by ``save``; in older ones every point counts as described."""
-        values = {"undescribed": 0} | json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} is no evaluation report: expected an object, found {type(values).__name__}")
+        values = {"undescribed": 0} | values
         missing = set(cls.__dataclass_fields__) - set(values)
         if missing:
             raise ValueError(f"{path} is no evaluation report: it lacks {sorted(missing)}")

@@ -109,6 +109,12 @@ class Retraining:
         return self.folder / "runs" / run
 
     @property
+    def written(self) -> dict[str, str]:
+        """Paths of what a judged run leaves: its folder, the report of its score, and the history it stands in."""
+        report = self.evaluation / "descriptor.json"
+        return {"path": str(self.run), "report": str(report), "history": str(self.folder / "history.md")}
+
+    @property
     def champion(self) -> dict[str, Any] | None:
         """The champion's entry, or None before the first run."""
         return champion_of(self.folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from talking_points.evaluation.paper import FIGURES, TITLES
+from talking_points.evaluation.paper import FIGURES, TITLES, PaperFigure
+from talking_points.evaluation.pck import TALKING_POINTS
 from talking_points.evaluation.report import IncomparableError, Report
 
 HEADER = (
@@ -22,30 +25,60 @@ HEADER = (
 
 
 @dataclass(frozen=True)
+class Row:
+    """One description set. ``paper`` and ``ours`` are percentages by ``mPCK`` or ``@threshold``, as far as known.
+
+    interval: of our mPCK; above_text_only: its difference to the text-only control and the interval of that.
+    """
+
+    method: str
+    paper: Mapping[str, float] = field(default_factory=dict)
+    ours: Mapping[str, float] = field(default_factory=dict)
+    interval: tuple[float, float] | None = None
+    above_text_only: tuple[float, float, float] | None = None
+    points: int = 0
+    undescribed: int = 0
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts under ``HEADER``; a row that has none of our figures shows a dash."""
+        paper = (f"{self.paper[name]:.2f}" if name in self.paper else "" for name in ("mPCK", "@0.1", "@0.2"))
+        if not self.ours:
+            return (self.method, *paper, "-", *[""] * (len(HEADER) - 5))
+        interval = "{:.1f} to {:.1f}".format(*self.interval) if self.interval else ""
+        above = "{:+.2f} ({:.1f} to {:.1f})".format(*self.above_text_only) if self.above_text_only else ""
+        ours = (f"{self.ours[name]:.2f}" if name in self.ours else "" for name in ("@0.05", "@0.1", "@0.2"))
+        points = f"{self.points} of {self.points + self.undescribed}" if self.undescribed else str(self.points)
+        return (self.method, *paper, f"{self.ours['mPCK']:.2f}", interval, above, *ours, points)
+
+
+@dataclass(frozen=True)
 class Table:
-    """A title and rows of texts as wide as ``HEADER``."""
+    """A title, rows, and notes: what forbids to compare figures of it."""
 
     key: str
     title: str
-    rows: list[tuple[str, ...]]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """A Markdown table."""
-        lines = [HEADER, tuple("---" for _ in HEADER), *self.rows]
-        return f"### {self.title}\n\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+        """A Markdown table, the notes below it."""
+        lines = [HEADER, tuple("---" for _ in HEADER), *(row.cells for row in self.rows)]
+        table = f"### {self.title}\n\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+        return table + "".join(f"\n{note}\n" for note in self.notes)
 
     def latex(self) -> str:
-        """A LaTeX ``table`` with booktabs rules."""
-        rows = [" & ".join(_escaped(cell) for cell in cells) + r" \\" for cells in (HEADER, *self.rows)]
-        body = "\n".join([rows[0], r"\midrule", *rows[1:]])
-        return (
-            "\\begin{table}\n\\caption{"
-            + _escaped(self.title)
-            + "}\n\\begin{tabular}{l"
-            + "r" * (len(HEADER) - 1)
-            + "}\n"
-            "\\toprule\n" + body + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+        """A LaTeX ``table`` with booktabs rules, the notes below it."""
+        head, *body = (
+            " & ".join(_escaped(cell) for cell in cells) + r" \\"
+            for cells in (HEADER, *(row.cells for row in self.rows))
         )
+        columns = "l" + "r" * (len(HEADER) - 1)
+        begin = [
+            r"\begin{table}", rf"\caption{{{_escaped(self.title)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+        ]  # fmt: skip
+        end = [r"\bottomrule", r"\end{tabular}", *(rf"\par {_escaped(note)}" for note in self.notes), r"\end{table}"]
+        return "\n".join([*begin, head, r"\midrule", *body, *end]) + "\n"
 
 
 def paper_tables(reports: Mapping[str, Report]) -> list[Table]:
@@ -56,25 +89,25 @@ def paper_tables(reports: Mapping[str, Report]) -> list[Table]:
     """
     definitions = {str(report.definition) for report in reports.values()}
     if len(definitions) > 1:
-        raise IncomparableError(f"the reports use {len(definitions)} definitions of PCK: {sorted(definitions)}")
+        raise IncomparableError(
+            f"the reports use {len(definitions)} definitions of PCK: {sorted(definitions)}; "
+            "evaluate all of them with the same definition"
+        )
     tables = []
     for key, title in TITLES.items():
-        rows = []
-        for figure in FIGURES:
-            if figure.table == key:
-                breakdown = [f"{value:.2f}" for value in figure.pck] if figure.pck else ["", ""]
-                rows.append((figure.method, f"{figure.mpck:.2f}", *breakdown, *_ours(reports.get(figure.key))))
-        tables.append(Table(key, title, rows))
-    empty = ("", "", "")
-    own = {name: report for name, report in reports.items() if name not in {figure.key for figure in FIGURES}}
+        figures = [figure for figure in FIGURES if figure.table == key]
+        ours = {figure: reports[name] for figure in figures for name in reversed(figure.keys) if name in reports}
+        rows = [Row(figure.method, _paper(figure), **_ours(ours.get(figure))) for figure in figures]
+        tables.append(Table(key, title, rows, _notes(ours)))
+    known = {key for figure in FIGURES for key in figure.keys}
+    own = [Row(name.replace("_", " "), **_ours(report)) for name, report in reports.items() if name not in known]
     if own:
-        rows = [(name.replace("_", " "), *empty, *_ours(report)) for name, report in own.items()]
-        tables.append(Table("own", "Description sets that the paper does not have", rows))
+        tables.append(Table("own", "Description sets that the paper does not have", own))
     truth = reports.get("ground_truth")
     if truth is not None and truth.controls:
-        rows = [("ground-truth description", *empty, *_ours(truth))]
+        rows = [Row("ground-truth description", **_ours(truth))]
         rows += [
-            (name.replace("_", " "), *empty, f"{value:.2f}", "", "", "", "", "", _points(truth))
+            Row(name.replace("_", " "), ours={"mPCK": value}, points=truth.points)
             for name, value in sorted(truth.controls.items(), key=lambda item: -item[1])
         ]
         tables.append(Table("controls", "Controls, which the paper does not report", rows))
@@ -89,51 +122,96 @@ def write_tables(reports: Mapping[str, Report], folder: Path) -> list[Path]:
     paths[0].write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
     paths[1].write_text("\n".join(table.latex() for table in tables), encoding="utf-8")
     for table in tables:
-        if any(row[4] not in ("", "-") for row in table.rows):
+        if any(row.ours for row in table.rows):
             paths.append(folder / f"{table.key}.png")
             draw_table(table, paths[-1])
     return paths
 
 
 def draw_table(table: Table, path: Path) -> None:
-    """Horizontal bars: the paper's mPCK and ours for every row."""
-    names = [row[0] for row in table.rows]
-    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.55 * len(names)), layout="constrained")
-    for offset, column, label, color in ((-0.2, 1, "paper", "#b0b0b0"), (0.2, 4, "ours", "#2a6f97")):
-        values = [float(row[column]) if row[column] not in ("", "-") else 0.0 for row in table.rows]
-        if any(values):
-            bars = axis.barh([place + offset for place in range(len(names))], values, 0.38, label=label, color=color)
-            axis.bar_label(bars, labels=[f"{value:.1f}" if value else "" for value in values], fontsize=8, padding=2)
-    axis.set_yticks(range(len(names)), names, fontsize=9)
-    axis.invert_yaxis()
-    axis.set_xlim(0, 105)
-    axis.set_xlabel("mPCK")
-    axis.set_title(table.title, fontsize=10, wrap=True)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    """Horizontal bars, the paper's and ours for every row: a panel for mPCK and one for each threshold that is told."""
+    evaluated = [row for row in table.rows if row.ours]
+    shown = ["mPCK"]
+    for name in ("@0.1", "@0.2"):
+        if any(name in row.paper for row in table.rows) or all(name in row.ours for row in evaluated):
+            shown.append(name)
+    width, height = 3.2 + 2.8 * len(shown), 1.5 + 0.55 * len(table.rows) + 0.2 * len(table.notes)
+    figure, axes = plt.subplots(
+        1, len(shown), sharey=True, squeeze=False, figsize=(width, height), dpi=110, layout="constrained"
+    )
+    for axis, name in zip(axes[0], shown, strict=True):
+        _draw_bars(axis, table.rows, name)
+    axes[0][0].set_yticks(range(len(table.rows)), [row.method for row in table.rows], fontsize=9)
+    axes[0][0].invert_yaxis()
+    # About twelve letters to an inch; the legend stands beside the title.
+    figure.suptitle(textwrap.fill(table.title, int(12 * (width - 2))), x=0.01, ha="left", fontsize=10)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
+    figure.supxlabel("\n".join(textwrap.fill(note, int(14 * width)) for note in table.notes), fontsize=8)
+    figure.savefig(path)
     plt.close(figure)
 
 
-def _ours(report: Report | None) -> tuple[str, ...]:
+def _draw_bars(axis: Any, rows: Sequence[Row], name: str) -> None:
+    """One panel: bars with their values behind them, and our intervals; a dash where none of ours is known."""
+    apart = 0.2 if any(row.paper for row in rows) else 0.0
+    for side, offset, color in (("paper", -apart, "#b0b0b0"), ("ours", apart, "#2a6f97")):
+        figures = {place: getattr(row, side)[name] for place, row in enumerate(rows) if name in getattr(row, side)}
+        if figures:
+            axis.barh([place + offset for place in figures], list(figures.values()), 0.38, label=side, color=color)
+        for place, value in figures.items():
+            end, interval = value, rows[place].interval
+            if side == "ours" and name == "mPCK" and interval is not None:
+                axis.plot(interval, [place + offset] * 2, "|-", color="black", linewidth=1, markersize=6)
+                end = max(value, interval[1])
+            axis.text(end + 2, place + offset, f"{value:.1f}", va="center", fontsize=8)
+    for place, row in enumerate(rows):
+        if not row.ours:
+            axis.text(2, place + apart, "-", va="center", fontsize=8)
+    axis.set_xlim(0, 118)
+    axis.set_xticks(range(0, 101, 25))
+    axis.tick_params(labelsize=8)
+    axis.set_title(name if name == "mPCK" else f"PCK{name}", fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _paper(figure: PaperFigure) -> dict[str, float]:
+    return {"mPCK": figure.mpck, **dict(zip(("@0.1", "@0.2"), figure.pck or (), strict=False))}
+
+
+def _ours(report: Report | None) -> dict[str, Any]:
+    """The fields of a ``Row`` that come from a report."""
     if report is None:
-        return ("-", *("" for _ in HEADER[5:]))
-    values = [f"{report.pck[name]:.2f}" if name in report.pck else "" for name in ("0.05", "0.1", "0.2")]
-    above = "" if report.above_text_only is None else _difference(report.above_text_only)
-    return (f"{report.mpck:.2f}", _interval(report.interval), above, *values, _points(report))
+        return {}
+    above = report.above_text_only
+    return {
+        "ours": {"mPCK": report.mpck, **{f"@{threshold}": value for threshold, value in report.pck.items()}},
+        "interval": _bounds(report.interval),
+        "above_text_only": None if above is None else (above["difference"], *_bounds(above["interval"])),
+        "points": report.points,
+        "undescribed": report.undescribed,
+    }
 
 
-def _interval(interval: Mapping[str, float]) -> str:
-    return f"{interval['low']:.1f} to {interval['high']:.1f}"
+def _bounds(interval: Mapping[str, float]) -> tuple[float, float]:
+    return interval["low"], interval["high"]
 
 
-def _difference(found: Mapping[str, Any]) -> str:
-    return f"{found['difference']:+.2f} ({_interval(found['interval'])})"
-
-
-def _points(report: Report) -> str:
-    """How many points; of how many, where the set left some undescribed."""
-    return f"{report.points} of {report.points + report.undescribed}" if report.undescribed else str(report.points)
+def _notes(ours: Mapping[PaperFigure, Report]) -> list[str]:
+    """What sets the reports of one table apart from the paper's, or from each other."""
+    notes = []
+    other = {report.definition["name"] for report in ours.values()} - {TALKING_POINTS.name}
+    if other:
+        notes.append(f"Ours are by the definition {', '.join(other)}, the paper's by {TALKING_POINTS.name}.")
+    points, localizers = defaultdict(set), defaultdict(set)
+    for figure, report in ours.items():
+        points[figure.test_set].add(frozenset(row["id"] for row in report.predictions))
+        localizers[figure.localizer].add(report.localizer)
+    if any(len(sets) > 1 for sets in points.values()):
+        notes.append("Ours were not taken on the same points: evaluate them on one set to compare them.")
+    if any(len(names) > 1 for names in localizers.values()):
+        names = sorted(set().union(*localizers.values()))
+        notes.append(f"Ours were not found by the same localizer: {', '.join(names)}.")
+    return notes
 
 
 def _escaped(text: str) -> str:

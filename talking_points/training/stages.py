@@ -109,8 +109,11 @@ def trained_descriptor(config: TrainConfig, name: str = "descriptor") -> dict[st
     return _once(config, name, "descriptor", work)
 
 
-def adapted_descriptor(config: TrainConfig, name: str = "adapted") -> dict[str, Any]:
-    """Adapt the descriptor on one family of AP-10K into ``output/<name>``, by the reward of the localizer."""
+def adapted_descriptor(config: TrainConfig, name: str | None = None) -> dict[str, Any]:
+    """Adapt the descriptor on one family of AP-10K by the reward of the localizer.
+
+    It goes into ``output/<name>``; without a name into ``output/adapted-<family>``, so that each family has its own.
+    """
 
     def work(folder: Path) -> dict[str, float]:
         train = family_points(config, config.ap10k.train_family)
@@ -118,7 +121,7 @@ def adapted_descriptor(config: TrainConfig, name: str = "adapted") -> dict[str, 
         localizer = PointLocalizer.from_pretrained(config.localizer_path or config.output / "localizer")
         return adapt_descriptor(model, localizer, train, None, config.adapt, config.features, folder, config.seed)
 
-    return _once(config, name, "adapted", work)
+    return _once(config, name or f"adapted-{config.ap10k.train_family.lower()}", "adapted", work)
 
 
 STAGES: dict[str, Callable[..., dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""Reports, their comparison, the paper's tables, description sets and controls."""
+"""Reports, their comparison, description sets and controls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from talking_points.evaluation.controls import centre, other_images, other_point
 from talking_points.evaluation.description_sets import described, marked, read_descriptions
 from talking_points.evaluation.pck import DEFINITIONS, MP100
 from talking_points.evaluation.report import IncomparableError, Report, compare, evaluate_predictions
-from talking_points.evaluation.tables import paper_tables, write_tables
 from talking_points.training.config import FeatureConfig
 from tests.training.conftest import points
 
@@ -96,9 +95,10 @@ def test_a_report_survives_its_file(tmp_path: Path) -> None:
     assert loaded.words["colour"] is None
     assert loaded.predictions[0]["x"] is None
     json.loads((tmp_path / "a" / "report.json").read_text(), parse_constant=pytest.fail)
-    (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(ValueError, match="no evaluation report"):
-        Report.load(tmp_path / "b.json")
+    for other in ("{}", "[{}]"):
+        (tmp_path / "b.json").write_text(other)
+        with pytest.raises(ValueError, match="no evaluation report"):
+            Report.load(tmp_path / "b.json")
 
 
 def test_reports_of_other_definitions_or_points_are_not_compared() -> None:
@@ -107,8 +107,6 @@ def test_reports_of_other_definitions_or_points_are_not_compared() -> None:
     data = points(6, 3)
     with pytest.raises(IncomparableError, match="none of the 9 points of 'ground_truth' is among the 6 of 'human'"):
         compare(report(data=data.subset(range(9))), report(name="human", data=data.subset(range(9, 15))))
-    with pytest.raises(IncomparableError, match="definitions"):
-        paper_tables({"ground_truth": report(), "descriptor": report(definition=MP100)})
 
 
 def test_a_comparison_is_after_minus_before() -> None:
@@ -137,37 +135,6 @@ def test_reports_of_before_points_were_counted_are_read(tmp_path: Path) -> None:
     assert values.pop("undescribed") == Report.load(tmp_path / "report.json").undescribed == 4
     (tmp_path / "older.json").write_text(json.dumps(values))
     assert Report.load(tmp_path / "older.json").undescribed == 0
-
-
-def test_the_papers_tables_stand_beside_ours(tmp_path: Path) -> None:
-    data = points(6, 3)
-    truth = report(data=data, controls={"centre": centre(data), "text_only": centre(data)})
-    reports = {"ground_truth": truth, "descriptor": report(centre(data), data=data, undescribed=3)}
-    paths = write_tables(reports, tmp_path)
-    text = paths[0].read_text()
-    for figure in ("78.13", "78.83", "42.87", "31.03", "29.85", "23.63", "47.60", "92.33"):
-        assert figure in text
-    assert "| ground-truth description | 78.83 | 65.60 | 92.05 | 100.00 |" in text
-    assert "| DAM | 42.87 | 28.24 | 57.49 | - |" in text
-    above = truth.above_text_only
-    assert above is not None
-    interval = f"{above['interval']['low']:.1f} to {above['interval']['high']:.1f}"
-    assert f"| 100.0 to 100.0 | {above['difference']:+.2f} ({interval}) |" in text
-    assert "| 18 of 21 |" in text
-    assert "Controls" in text
-    assert "does not have" not in text
-    latex = paths[1].read_text()
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 6
-    assert r"95 \% interval & above text only" in latex
-    assert f"{above['difference']:+.2f} ({interval})" in latex
-    assert "| my model |  |  |  | 100.00 |" in write_tables({"my_model": truth}, tmp_path)[0].read_text()
-    assert {path.name for path in paths[2:]} == {
-        "table_1.png",
-        "table_3.png",
-        "table_4.png",
-        "figure_1.png",
-        "controls.png",
-    }
 
 
 # ---------------------------------------------------------------------- controls
