@@ -80,7 +80,7 @@ class Report:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError(f"{path} is no evaluation report: expected an object, found {type(values).__name__}")
-        values = {"undescribed": 0} | values
+        values.setdefault("undescribed", 0)
         missing = set(cls.__dataclass_fields__) - set(values)
         if missing:
             raise ValueError(f"{path} is no evaluation report: it lacks {sorted(missing)}")
