@@ -18,6 +18,7 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.training.adaptation import (
     adapt_descriptor,
     prepare_adaptation,
+    rewind,
     sample,
     score,
 )
@@ -329,6 +330,17 @@ def test_steps_of_adaptation_train_the_last_blocks_adapters_only(localizer, feat
     loaded.config.lora_last_blocks = None  # the adapters of the last block become part of its weights
     blocks = {name.split(".layers.")[1][0] for name in loaded.prepare_training() if ".lora_" in name}
     assert blocks == {"0", "1", "2"}
+
+
+def test_samples_after_the_checkpoint_are_written_once(tmp_path) -> None:
+    table = tmp_path / "samples.jsonl"
+    rewind(table, 3)  # nothing was sampled yet
+    lines = [json.dumps({"step": step, "text": f"{step}"}) + "\n" for step in (0, 2, 2, 3, 4)]
+    torn = lines[0] + lines[1][:9]
+    for written, step, kept in (("".join(lines), 3, 3), ("".join(lines), 1, 1), (torn, 3, 1), ("".join(lines), 0, 0)):
+        table.write_text(written)
+        rewind(table, step)
+        assert table.read_text() == "".join(lines[:kept])
 
 
 @pytest.mark.slow
