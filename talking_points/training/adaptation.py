@@ -38,7 +38,7 @@ from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, t
 from talking_points.training.localizer import localized, rewarded
 from talking_points.training.processes import process_state
 from talking_points.training.rewards import REWARDS, mean_pck
-from talking_points.training.trainer import PointTrainer
+from talking_points.training.trainer import PointTrainer, checkpoint_step, last_checkpoint
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class AdaptationTrainer(PointTrainer):
             unfinished=samples.unfinished / len(lengths),
         )
         if self.state.global_step % self.adapt.sample_steps == 0 and self.state.is_world_process_zero:
-            self._write_samples(samples.texts, rewards, advantages.flatten(), predicted)
+            with self._writing(f"samples to {self.args.output_dir}"):
+                self._write_samples(samples.texts, rewards, advantages.flatten(), predicted)
         return (loss.total, None) if return_outputs else loss.total
 
     def rewards(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -125,6 +126,12 @@ class AdaptationTrainer(PointTrainer):
     def _measure(self, **values: float) -> None:
         for name, value in values.items():
             self._measured[name].append(float(value))
+
+    def run(self) -> dict[str, float]:
+        checkpoint = last_checkpoint(self.args.output_dir)
+        with self._writing(str(self.table)):
+            rewind(self.table, 0 if checkpoint is None else checkpoint_step(checkpoint))
+        return super().run()
 
     def _write_samples(
         self, texts: Sequence[str], rewards: NDArray[np.float64], advantages: Tensor, predicted: NDArray[np.float64]
@@ -268,7 +275,7 @@ def adapt_descriptor(
     """Adapt a descriptor to bare points and save it into ``output``; returns the last logged values.
 
     ``localizer`` is frozen and rewards. The running metric is mPCK of greedy descriptions of ``held_out`` points by the
-    same localizer; judge the result by one that it never saw.
+    same localizer, none without such points; judge the result by one that it never saw.
     """
     device = process_state().device
     prepare_adaptation(model.to(device), config)
@@ -289,6 +296,21 @@ def adapt_descriptor(
             return 100 * float(mean_pck(rewarded(described.examples, found)).mean())
 
     return AdaptationTrainer(model, localizer, own, judged, config, output, seed, metric).run()
+
+
+def rewind(table: Path, step: int) -> None:
+    """Remove from a table of samples what an interrupted run wrote at ``step`` and later: it will be written again."""
+    if not table.exists():
+        return
+    kept = []
+    for line in table.read_text(encoding="utf-8").splitlines(keepends=True):
+        # Of the last line, half may have been written.
+        if not line.endswith("\n") or json.loads(line)["step"] >= step:
+            break
+        kept.append(line)
+    temporary = table.with_suffix(".partial")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(table)
 
 
 def draw_group(

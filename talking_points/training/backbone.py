@@ -88,7 +88,8 @@ def pretrain_backbone(
 ) -> dict[str, float]:
     """Train the backbone in place for ``config.backbone_steps`` steps on the pictures ``seen``, given by number.
 
-    Returns accuracies in percent on the pictures ``held_out``.
+    Returns accuracies in percent on the pictures ``held_out``. Raises ``TrainingStoppedError`` at a loss or gradient
+    that is no number.
     """
     task = DenseLabels(model, data)
     model.requires_grad_(False)
@@ -98,10 +99,10 @@ def pretrain_backbone(
     size = min(config.backbone_batch_size, len(seen))
     device = next(task.parameters()).device.type
     for _ in tqdm(range(config.backbone_steps), "backbone", disable=None):
+        index = random.choice(seen, size=size, replace=False)
         with torch.autocast(device, torch.bfloat16, enabled=config.backbone_bf16):
-            loss, _ = task(random.choice(seen, size=size, replace=False), random.random(size) < 0.5)
-        loss.backward()
-        cycle.step()
+            loss, _ = task(index, random.random(size) < 0.5)
+        cycle.step(loss, index)
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // size))
         measured = [task(batch, np.zeros(len(batch), bool))[1] for batch in batches]

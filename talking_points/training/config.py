@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from talking_points.config import Section
 from talking_points.training.grpo import ADVANTAGES
@@ -32,7 +32,7 @@ class StageConfig(Section):
     points_per_image: int = Field(
         default=1, ge=1, description="up to so many points of one image in a batch, which read it together"
     )
-    accumulation: int = Field(default=1, ge=1, description="steps whose gradients are added up")
+    accumulation: int = Field(default=1, ge=1, description="batches whose mean loss makes a step")
     learning_rate: float = Field(default=2e-4, gt=0)
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: for the matrices of a model that starts from random weights"
@@ -46,9 +46,18 @@ class StageConfig(Section):
     save_steps: int = Field(default=500, ge=1)
     eval_steps: int = Field(default=500, ge=1)
     eval_points: int = Field(default=500, ge=1, description="held-out points that the running metric is taken on")
+    validation: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the training images that the running metric is taken on instead of being trained on; "
+        "0: it is taken on the test split, for curves only (adaptation: not at all)",
+    )
     log_steps: int = Field(default=20, ge=1)
-    patience: int | None = Field(default=None, ge=1, description="stop after so many evaluations without a better one")
-    keep: int = Field(default=2, ge=1, description="checkpoints kept")
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after so many evaluations without a better one, and save the best"
+    )
+    keep: int = Field(default=2, ge=1, description="newest checkpoints kept, and with patience the best one")
     text: Literal["description", "draft", "object_caption", "local_caption"] = Field(
         default="description", description="the column that is learnt"
     )
@@ -56,6 +65,22 @@ class StageConfig(Section):
         default=False, description="ablation: the descriptor is shown the image's centre instead of every point"
     )
     model: dict[str, Any] = Field(default_factory=dict, description="choices of TalkingPointsConfig, by field name")
+
+    @model_validator(mode="after")
+    def _can_choose(self) -> StageConfig:
+        if self.patience is None:
+            return self
+        if not self.validation:
+            raise ValueError(
+                "patience chooses weights by the running metric, which must then not be that of the test split: set "
+                "validation to the share of the training images to take it on, e.g. 0.05, or leave patience out"
+            )
+        if self.save_steps % self.eval_steps:
+            raise ValueError(
+                f"patience keeps one of the evaluated models: expected save_steps to be a multiple of eval_steps "
+                f"({self.eval_steps}), found {self.save_steps}"
+            )
+        return self
 
 
 class LocalizerConfig(StageConfig):

@@ -74,6 +74,21 @@ class PointSet:
         drawn = sorted(range(len(self)), key=lambda i: derive_seed(seed, "sample", self.examples[i].id))
         return self.subset(sorted(drawn[:count]))
 
+    def hold_out(self, share: float) -> tuple[PointSet, PointSet]:
+        """The points of most images, and those of a ``share`` of the images, drawn by digest alone.
+
+        Raises ``ConfigError`` for points of a single image.
+        """
+        images = sorted({example.image for example in self.examples}, key=lambda image: derive_seed(0, "held", image))
+        if len(images) < 2:
+            raise ConfigError(f"validation needs an image to hold out and one to train on, found {len(images)} in all")
+        held_out = set(images[: min(len(images) - 1, max(1, round(share * len(images))))])
+        inside = [example.image in held_out for example in self.examples]
+        return (
+            self.subset(place for place, held in enumerate(inside) if not held),
+            self.subset(place for place, held in enumerate(inside) if held),
+        )
+
     def with_texts(self, texts: Mapping[str, str]) -> PointSet:
         """The points that ``texts`` (id -> text) speaks of, with those texts."""
         return replace(self, examples=[replace(e, text=texts[e.id]) for e in self.examples if e.id in texts])

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.training.config import FeatureConfig
 from talking_points.training.data import PointExample, PointSet
 from talking_points.training.processes import process_state
+from talking_points.training.stopping import writing
 
 _MASK_FIELDS = (
     "gaussian_sigma", "gaussian_threshold", "mask_resize", "gaussian_layers", "gaussian_frame", "keypoint_mask",
@@ -80,18 +81,22 @@ class FeatureStore:
         return entry
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Store an entry atomically, then keep the folder within its bound."""
+        """Store an entry atomically, then keep the folder within its bound.
+
+        Raises ``TrainingStoppedError`` where it cannot be written; the entries that are there stay.
+        """
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = save(tensors)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_PARTIAL, delete=False) as file:
-            temporary = Path(file.name)
+        advice = "make room, or choose another features.folder, and run again; what is kept there stays"
+        with writing(f"features to {self.folder}", advice):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.parent / f"{_PARTIAL}{uuid.uuid4().hex}"
             try:
-                file.write(content)
+                temporary.write_bytes(content)
+                temporary.replace(path)
             except OSError:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
                 raise
-        temporary.replace(path)
         self._written += len(content)
         # Looking at every entry costs time, so it is done once per twentieth of the bound, and when a prepare ends.
         if self._written > self.limit_bytes / 20:

@@ -6,13 +6,16 @@ its loss on held-out points is 1.14, with AdamW at the best of three rates 1.26.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
+
+from talking_points.training.stopping import TrainingStoppedError
 
 WEIGHT_DECAY = 0.01
 
@@ -74,9 +77,20 @@ class OneCycle:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)
 
-    def step(self) -> None:
-        """Apply the gradients, forget them, and move on in the cycle."""
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+    def step(self, loss: Tensor, batch: Iterable[int]) -> None:
+        """Apply the gradients of the loss of a batch of pictures, given by number, forget them, and move on.
+
+        Raises ``TrainingStoppedError``, with the weights as they were, where the loss or a gradient is no number.
+        """
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for what, value in (("loss", float(loss.detach())), ("gradient", float(norm))):
+            if not math.isfinite(value):
+                raise TrainingStoppedError(
+                    f"the {what} of the vision path became {value} in step {self.schedule.last_epoch + 1}, in the "
+                    f"batch of pictures {', '.join(map(str, batch))} (from 0, in the order of the sources): look at "
+                    "these pictures, or train with a lower learning rate into another output"
+                )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()

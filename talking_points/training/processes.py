@@ -23,6 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
+from talking_points.training.stopping import TrainingStoppedError
 
 
 def process_state() -> PartialState:
@@ -33,7 +34,7 @@ def process_state() -> PartialState:
 def launch(kind: Literal["descriptor", "localizer"], config: TrainConfig, name: str) -> None:
     """Train ``config``'s stage into ``output/<name>`` in as many processes as it asks for, and wait for them.
 
-    Raises ``RuntimeError`` with the end of what they wrote when one of them fails.
+    Raises ``TrainingStoppedError`` with the end of what they wrote when one of them fails.
     """
     count = getattr(config, kind).processes
     with tempfile.TemporaryDirectory(prefix="talking-points-launch-") as folder:
@@ -53,9 +54,10 @@ def launch(kind: Literal["descriptor", "localizer"], config: TrainConfig, name: 
                 process.terminate()
                 raise
     if process.returncode:
-        raise RuntimeError(
-            f"training the {kind} in {count} processes ended with exit code {process.returncode}; what they wrote "
-            "last:\n" + "".join(last)
+        raise TrainingStoppedError(
+            f"training the {kind} in {count} processes ended with exit code {process.returncode}: put right what they "
+            f"wrote last, below, and run again to go on from the last complete checkpoint in {config.output / name}:\n"
+            + "".join(last)
         )
 
 

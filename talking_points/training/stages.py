@@ -24,13 +24,14 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.records import ImageRecord
 from talking_points.sources import open_source
 from talking_points.training.adaptation import adapt_descriptor
-from talking_points.training.config import TrainConfig, VisionConfig
+from talking_points.training.config import StageConfig, TrainConfig, VisionConfig
 from talking_points.training.data import PointSet, ap10k_points, load_points
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
 from talking_points.training.pictures import labelled_pictures
 from talking_points.training.processes import process_state
-from talking_points.training.start import save_vision, start_model
+from talking_points.training.start import check_tokenizer, save_vision, start_model
+from talking_points.training.stopping import writing
 from talking_points.training.vision import pretrain_vision
 
 STARTED, FINISHED = "started.json", "stage.json"
@@ -85,8 +86,7 @@ def trained_localizer(config: TrainConfig, name: str | None = None) -> dict[str,
     """Train the localizer into ``output/<name>``, by default its ``stage``; other names keep variants apart."""
 
     def work(folder: Path) -> dict[str, float]:
-        train = _points(config, "train", config.localizer.text)
-        held_out = _points(config, "test", config.localizer.text)
+        train, held_out = _train_and_held_out(config, config.localizer)
         texts = [example.text for example in train.examples]
         # A localizer that never sees an image needs no vision path.
         vision = None if config.localizer.blind else _vision(config)
@@ -100,8 +100,7 @@ def trained_descriptor(config: TrainConfig, name: str = "descriptor") -> dict[st
     """Train the descriptor into ``output/<name>``."""
 
     def work(folder: Path) -> dict[str, float]:
-        train = _points(config, "train", config.descriptor.text)
-        held_out = _points(config, "test", config.descriptor.text)
+        train, held_out = _train_and_held_out(config, config.descriptor)
         texts = [example.text for example in train.examples]
         model = start_model(PointDescriptor, config, config.descriptor, texts, _vision(config))
         return train_descriptor(model, train, held_out, config.descriptor, config.features, folder, config.seed)
@@ -116,10 +115,14 @@ def adapted_descriptor(config: TrainConfig, name: str | None = None) -> dict[str
     """
 
     def work(folder: Path) -> dict[str, float]:
-        train = family_points(config, config.ap10k.train_family)
+        train, held_out = family_points(config, config.ap10k.train_family), None
+        if config.adapt.validation:
+            train, held_out = train.hold_out(config.adapt.validation)
         model = PointDescriptor.from_pretrained(config.descriptor_path or config.output / "descriptor")
         localizer = PointLocalizer.from_pretrained(config.localizer_path or config.output / "localizer")
-        return adapt_descriptor(model, localizer, train, None, config.adapt, config.features, folder, config.seed)
+        for given in (model, localizer):
+            check_tokenizer(given)
+        return adapt_descriptor(model, localizer, train, held_out, config.adapt, config.features, folder, config.seed)
 
     return _once(config, name or f"adapted-{config.ap10k.train_family.lower()}", "adapted", work)
 
@@ -169,8 +172,9 @@ def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict
                 raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
             if (folder / FINISHED).exists():
                 return {**json.loads((folder / FINISHED).read_text()), "reused": True}
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / STARTED).write_text(json.dumps(settings, indent=1))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / STARTED, settings)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -185,10 +189,20 @@ def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict
         "metrics": metrics,
     }
     if state.is_main_process:
-        temporary = folder / f"{FINISHED}.partial"
-        temporary.write_text(json.dumps(result, indent=1))
-        temporary.replace(folder / FINISHED)
+        _write(folder / FINISHED, result)
     return {**result, "reused": False}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with writing(str(path), "make room and run again"):
+        temporary = path.with_name(f"{path.name}.partial")
+        temporary.write_text(json.dumps(content, indent=1))
+        temporary.replace(path)
+
+
+def _train_and_held_out(config: TrainConfig, stage: StageConfig) -> tuple[PointSet, PointSet]:
+    train = _points(config, "train", stage.text)
+    return train.hold_out(stage.validation) if stage.validation else (train, _points(config, "test", stage.text))
 
 
 def _points(config: TrainConfig, split: str, text: str) -> PointSet:

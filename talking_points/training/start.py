@@ -14,6 +14,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.presets import tiny_config, train_tokenizer
 from talking_points.training.config import StageConfig, TrainConfig
+from talking_points.training.stopping import writing
 
 Model = TypeVar("Model", bound=TalkingPointsModel)
 
@@ -71,6 +72,10 @@ def check_tokenizer(model: TalkingPointsModel) -> None:
 
 
 def save_vision(model: TalkingPointsModel, path: Path) -> None:
-    """Store a vision path that other models of the same preset start from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.vision.state_dict().items()}, path)
+    """Store a vision path that other models of the same preset start from.
+
+    Raises ``TrainingStoppedError`` where it cannot be written.
+    """
+    with writing(str(path), "make room and run again to train it anew"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in model.vision.state_dict().items()}, path)

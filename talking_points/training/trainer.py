@@ -1,25 +1,27 @@
 """What training the descriptor, the localizer and the adaptation share, on transformers' ``Trainer``.
 
 The Trainer gives gradient accumulation, mixed precision, several GPUs, logging, checkpoints and resuming. Added here
-are batches from cached features, a stop at the first loss that is no number, checkpoints that count only when they
-are complete, and curves.
+are batches from cached features, a stop at the first loss or gradient that is no number, checkpoints that count only
+when they are complete, an early stop that an interruption does not change, and curves.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -34,6 +36,7 @@ from talking_points.training.data import LengthBuckets, PointExample, PointSet
 from talking_points.training.features import PointFeatures
 from talking_points.training.optimizers import MuonAdamW
 from talking_points.training.processes import process_state
+from talking_points.training.stopping import TrainingStoppedError, writing
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -44,14 +47,15 @@ COMPLETE = "complete.json"
 METRIC = "metric"
 
 
-class TrainingStoppedError(RuntimeError):
-    """Training cannot go on: says why, at which step, and which checkpoint is good."""
-
-
 class PointTrainer(Trainer):
     """A ``Trainer`` of points: batches are lists of ``PointExample``, turned into model inputs by a subclass.
 
-    ``metric`` measures the model on held-out points, higher is better; it decides which checkpoint is best.
+    ``metric`` measures the model on held-out points, higher is better. With a ``patience`` it decides which weights
+    are the best, which are then the ones that are saved, and when to stop.
+
+    The loss of a batch is a mean over it, and with ``accumulation`` the mean of these means: that of one large batch
+    where the batches weigh the same. A localizer's do if they have as many points, a descriptor's if they have as
+    many tokens.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -70,16 +74,14 @@ class PointTrainer(Trainer):
         self.metric = metric
         self.batch: list[PointExample] = []
         self._turns: dict[str, Turn] = {}
-        callbacks: list[TrainerCallback] = [_CompleteCheckpoint(), _Curves(output)]
-        if metric is not None and config.patience is not None:
-            callbacks.append(EarlyStoppingCallback(config.patience))
+        self._since_update: list[PointExample] = []
         super().__init__(
             model=model,
             args=training_arguments(config, output, seed, evaluate=metric is not None),
             train_dataset=list(self.points.examples),
             # ``metric`` knows its own points; the Trainer only asks that there are any.
             eval_dataset=[] if metric is not None else None,
-            callbacks=callbacks,
+            callbacks=[_Curves(output)],
         )
         self.stage = config
 
@@ -129,38 +131,97 @@ class PointTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
-        if not math.isfinite(float(loss)):
-            ids = ", ".join(example.id for example in self.batch)
-            raise TrainingStoppedError(
-                f"the loss became {float(loss)} in step {self.state.global_step + 1}, in the batch of points {ids}: "
-                f"the last good checkpoint is {last_checkpoint(self.args.output_dir)}; look at these points, or "
-                "lower the learning rate, and run again to go on from there"
-            )
+        self._since_update += self.batch
+        self._require_number("loss", loss, self.batch)
         return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self._require_number("gradient", norm, self._since_update)
+        self._since_update = []
+        return norm
+
+    def _require_number(self, what: str, value: Tensor | float, batch: Sequence[PointExample]) -> None:
+        if not math.isfinite(float(value)):
+            ids = ", ".join(example.id for example in batch)
+            raise TrainingStoppedError(
+                f"the {what} became {float(value)} in step {self.state.global_step + 1}, in the batch of points {ids}: "
+                f"look at these points and {self._again()}; a lower learning rate needs another output"
+            )
+
+    def _again(self) -> str:
+        checkpoint = last_checkpoint(self.args.output_dir)
+        if checkpoint is None:
+            return "run again to begin anew, as no checkpoint is complete yet"
+        return f"run again to go on from the last good checkpoint, {checkpoint}"
+
+    def _writing(self, what: str) -> AbstractContextManager[None]:
+        return writing(what, f"make room and {self._again()}")
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        with self._writing(f"the log in {self.args.output_dir}"):
+            super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         assert self.metric is not None
         was_training = self.model.training
         self.model.eval()
         with torch.no_grad():
-            metrics = {f"eval_{METRIC}": float(self.metric())}
+            value = float(self.metric())
         self.model.train(was_training)
+        # Processes that compute it themselves might disagree on when to stop.
+        metrics = {f"eval_{METRIC}": broadcast_object_list([value])[0]}
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.stage.patience is not None:
+            self.control.should_save |= evaluations_since_best(self.state.log_history) == 0
+            self.control.should_training_stop |= self._stalled()
         return metrics
+
+    def _stalled(self) -> bool:
+        """Whether patience has come to its end: told from the logged values, which a checkpoint brings back."""
+        patience = self.stage.patience
+        return patience is not None and evaluations_since_best(self.state.log_history) >= patience
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Of a run that was interrupted after its last step, nothing is left to train: the Trainer would take one more.
+        if self.state.global_step >= self.state.max_steps or self._stalled():
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save, mark the checkpoint when everything in it is on the disk, and only then remove older ones."""
+        step = self.state.global_step
+        broken = [name for name, value in self.model.named_parameters() if value.requires_grad and not _finite(value)]
+        if broken:
+            raise TrainingStoppedError(
+                f"{len(broken)} weights are no numbers after step {step}, {broken[0]} among them: lower the learning "
+                f"rate with another output, or {self._again()}"
+            )
+        with self._writing(f"the checkpoint of step {step} to {self.args.output_dir}"):
+            super()._save_checkpoint(*args, **kwargs)
+            process_state().wait_for_everyone()  # each process writes the state of its own random numbers
+            if self.is_world_process_zero():
+                marker = Path(self.args.output_dir) / f"checkpoint-{step}" / COMPLETE
+                marker.write_text(json.dumps({"step": step}))
+                self._rotate()
+
+    def _rotate(self) -> None:
+        """Remove all complete checkpoints but the newest and the best."""
+        best = self.state.best_model_checkpoint
+        for checkpoint in complete_checkpoints(self.args.output_dir)[: -self.stage.keep]:
+            if best is None or checkpoint.name != Path(best).name:
+                (checkpoint / COMPLETE).unlink()  # before it is half a checkpoint
+                shutil.rmtree(checkpoint)
 
     def run(self) -> dict[str, float]:
         """Train, going on from the last complete checkpoint; save the model; return the last logged values."""
         checkpoint = last_checkpoint(self.args.output_dir)
-        try:
-            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        except OSError as error:
-            raise TrainingStoppedError(
-                f"cannot save step {self.state.global_step} to {self.args.output_dir} ({error}): the last good "
-                f"checkpoint is {last_checkpoint(self.args.output_dir)}; make room and run again to go on from there"
-            ) from error
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self.args.process_index == 0:
-            self.features.model.save_pretrained(self.args.output_dir)
+            with self._writing(f"the trained model to {self.args.output_dir}"):
+                self.features.model.save_pretrained(self.args.output_dir)
         values: dict[str, float] = {}
         for entry in self.state.log_history:
             values.update({name: value for name, value in entry.items() if isinstance(value, int | float)})
@@ -169,6 +230,7 @@ class PointTrainer(Trainer):
 
 def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
     """The Trainer's arguments for a stage."""
+    choose = evaluate and config.patience is not None
     arguments = TrainingArguments(
         output_dir=str(output),
         num_train_epochs=config.epochs,
@@ -186,11 +248,10 @@ def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: b
         seed=seed,
         save_strategy="steps",
         save_steps=config.save_steps,
-        save_total_limit=config.keep,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=config.eval_steps,
-        load_best_model_at_end=evaluate and config.patience is not None,
-        metric_for_best_model=f"eval_{METRIC}",
+        load_best_model_at_end=choose,
+        metric_for_best_model=f"eval_{METRIC}" if choose else None,
         greater_is_better=True,
         logging_steps=config.log_steps,
         logging_nan_inf_filter=False,
@@ -206,8 +267,29 @@ def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: b
 
 def last_checkpoint(output: str | Path) -> Path | None:
     """The newest complete checkpoint in a stage's folder."""
+    return next(reversed(complete_checkpoints(output)), None)
+
+
+def complete_checkpoints(output: str | Path) -> list[Path]:
+    """The complete checkpoints in a stage's folder, the oldest first."""
     complete = [path.parent for path in Path(output).glob(f"checkpoint-*/{COMPLETE}")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return sorted(complete, key=checkpoint_step)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The number of steps that were done when it was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def evaluations_since_best(history: Sequence[dict[str, Any]]) -> int:
+    """How many evaluations there were after the first with the highest metric; 0 without any."""
+    values = [entry[f"eval_{METRIC}"] for entry in history if f"eval_{METRIC}" in entry]
+    ranked = [-math.inf if math.isnan(value) else value for value in values]
+    return len(ranked) - 1 - ranked.index(max(ranked)) if ranked else 0
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(value.detach().isfinite().all())
 
 
 class _EpochLoader(DataLoader):
@@ -218,16 +300,6 @@ class _EpochLoader(DataLoader):
         self.batch_sampler.set_epoch(epoch)
 
 
-class _CompleteCheckpoint(TrainerCallback):
-    """Marks a checkpoint when everything in it is on the disk."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        process_state().wait_for_everyone()  # each process writes the state of its own random numbers
-        if state.is_world_process_zero:
-            marker = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
-            marker.write_text(json.dumps({"step": state.global_step}))
-
-
 class _Curves(TrainerCallback):
     """Draws what was logged so far, one panel per value, whenever a checkpoint is saved and at the end."""
 
@@ -236,7 +308,8 @@ class _Curves(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            draw_curves(state.log_history, self.path)
+            with writing(str(self.path), "make room and run again to go on from the last checkpoint"):
+                draw_curves(state.log_history, self.path)
 
     on_train_end = on_save
 

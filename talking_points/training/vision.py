@@ -119,7 +119,9 @@ class PartTasks(nn.Module):
             with torch.no_grad():
                 cost = _mask_costs(logits[row], masks) - classes[row].softmax(-1)[:, wanted]
                 cost += BOX_WEIGHT * torch.cdist(boxes[row], corners, p=1) / 4
-            chosen, order = (torch.from_numpy(side) for side in linear_sum_assignment(cost.numpy()))
+            # Costs that are no numbers cannot be matched; the loss, which is none then either, tells of them.
+            matched = linear_sum_assignment(np.nan_to_num(cost.numpy()))
+            chosen, order = (torch.from_numpy(side) for side in matched)
             labels[row, chosen] = wanted[order]
             losses.append(_mask_costs(logits[row, chosen], masks[order]).diagonal().mean())
             losses.append(BOX_WEIGHT * (boxes[row, chosen] - corners[order]).abs().mean())
@@ -175,7 +177,8 @@ def pretrain_vision(
     """Train the model's vision path in place: its backbone first, then all of it for ``config.steps`` steps.
 
     Returns accuracies in percent and errors in shares of the frame (of the range, for colours) on a twentieth of the
-    pictures, which is not trained on; on all of them where they are fewer than 20.
+    pictures, which is not trained on; on all of them where they are fewer than 20. Raises ``TrainingStoppedError`` at
+    a loss or gradient that is no number.
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(data))
@@ -191,8 +194,7 @@ def pretrain_vision(
     for _ in tqdm(range(config.steps), "vision path", disable=None):
         index = random.choice(seen, size=min(config.batch_size, len(seen)), replace=False)
         loss, _ = tasks(index, random)
-        loss.backward()
-        cycle.step()
+        cycle.step(loss, index)
     model.eval().vision.requires_grad_(False)
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))

@@ -29,7 +29,7 @@ from tests.training.conftest import write_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RETRAIN = str(CONFIGS / "train" / "retrain.yaml")
-SHORT = ("max_steps=2", "batch_size=4", "save_steps=1", "eval_steps=2", "eval_points=4")
+SHORT = ("max_steps=2", "batch_size=4", "save_steps=2", "eval_steps=2", "eval_points=4")
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "train").glob("*.yaml")), ids=lambda path: path.name)
@@ -53,6 +53,25 @@ def test_the_papers_setting_is_the_papers() -> None:
     assert (localizer.epochs, localizer.batch_size, localizer.learning_rate) == (15, 8, 1e-5)
     assert (adapt.epochs, adapt.batch_size, adapt.group, adapt.beta, adapt.learning_rate) == (3, 10, 3, 0.1, 5e-6)
     assert (adapt.reward, adapt.advantage, adapt.last_blocks) == ("neg_mse", "group", 2)
+
+
+@pytest.mark.parametrize("stage", ["localizer", "descriptor", "adapt"])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["patience=3"], "set validation to the share of the training images"),
+        (["patience=3", "validation=0.1", "save_steps=5", "eval_steps=10"], r"multiple of eval_steps \(10\), found 5"),
+        (["validation=1"], "less than 1"),
+        (["patience=3", "validation=0.1", "save_steps=20", "eval_steps=10"], None),
+    ],
+)
+def test_weights_are_not_chosen_by_the_test_split(stage: str, settings: list[str], expected: str | None) -> None:
+    given = [f"{stage}.{setting}" for setting in settings]
+    if expected is None:
+        load_config(TrainConfig, CONFIGS / "train" / "tiny.yaml", given)
+        return
+    with pytest.raises(ConfigError, match=expected):
+        load_config(TrainConfig, CONFIGS / "train" / "tiny.yaml", given)
 
 
 def test_unknown_rewards_are_refused_with_the_known_ones() -> None:

@@ -103,12 +103,12 @@ def write_dataset(
     return folder
 
 
-def small(kind: type[TalkingPointsModel], seed: int = 0, **fields: object) -> TalkingPointsModel:
+def small(kind: type[TalkingPointsModel], seed: int = 0, blocks: int = 2, **fields: object) -> TalkingPointsModel:
     """The tiny preset, smaller still: 64 pixels, two blocks."""
     tokenizer = train_tokenizer([example.text for example in points(8).examples], 300)
     torch.manual_seed(seed)
     config = tiny_config(tokenizer, 64)
-    config.text_config.num_hidden_layers = 2
+    config.text_config.num_hidden_layers = blocks
     config.text_config.hidden_size = 96
     config.text_config.intermediate_size = 192
     config.text_config.head_dim = 16

@@ -17,7 +17,7 @@ from talking_points.sources.labels import ap10k_families, load_labels
 from talking_points.training.data import LengthBuckets, ap10k_points, derangement, load_points
 from tests.publishing.conftest import Run
 from tests.publishing.local_hub import LocalHub
-from tests.training.conftest import write_dataset
+from tests.training.conftest import points, write_dataset
 
 SPECIES = {item["id"]: item["name"] for item in load_labels("ap10k")["species"]}
 
@@ -181,3 +181,18 @@ def test_keypoints_of_a_family_become_points_without_texts(drawn: dict[str, Path
     assert len(ap10k_points(source, "Bovidae", limit=3)) == 3
     with pytest.raises(ConfigError, match="Canidae"):
         ap10k_points(source, "Canidae")
+
+
+def test_images_are_held_out_by_their_digests_alone() -> None:
+    data = points(10, 3)
+    train, held_out = data.hold_out(0.2)
+    images = {example.image for example in held_out.examples}
+    assert (len(images), len(held_out), len(train)) == (2, 6, 24)
+    assert not images & {example.image for example in train.examples}
+    # Other texts, points or orders of the same images change nothing.
+    other = data.subset(reversed(range(0, 30, 3)))
+    assert {example.image for example in other.hold_out(0.2)[1].examples} == images
+    assert len({example.image for example in data.hold_out(0.001)[1].examples}) == 1
+    assert len({example.image for example in data.hold_out(0.999)[0].examples}) == 1
+    with pytest.raises(ConfigError, match="found 1 in all"):
+        points(1, 4).hold_out(0.5)

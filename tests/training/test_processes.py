@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from talking_points.training.config import FeatureConfig, LocalizerConfig, StageConfig, TrainConfig
 from talking_points.training.processes import launch
+from talking_points.training.stopping import TrainingStoppedError
 from tasks import train
 from tests.training.conftest import write_dataset
 
@@ -62,5 +63,5 @@ def test_what_goes_wrong_in_a_process_is_told(tmp_path: Path) -> None:
     config = settings(tmp_path, "train", processes=2)
     (tmp_path / "train" / "localizer").mkdir(parents=True)
     (tmp_path / "train" / "localizer" / "started.json").write_text(json.dumps({"seed": 7}))
-    with pytest.raises(RuntimeError, match="holds a stage of another configuration"):
+    with pytest.raises(TrainingStoppedError, match=r"run again(.|\n)*holds a stage of another configuration"):
         launch("localizer", config, "localizer")

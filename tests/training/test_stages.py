@@ -1,16 +1,34 @@
-"""The training stages: what each of them may look at."""
+"""The training stages: what each of them may look at, and what they refuse."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from talking_points.config import ConfigError
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
-from talking_points.training.config import TrainConfig, VisionConfig
-from talking_points.training.stages import pretrained_vision, vision_records
+from talking_points.training.config import (
+    AdaptConfig,
+    Ap10kConfig,
+    FeatureConfig,
+    LocalizerConfig,
+    TrainConfig,
+    VisionConfig,
+)
+from talking_points.training.stages import (
+    adapted_descriptor,
+    family_points,
+    pretrained_vision,
+    trained_localizer,
+    vision_records,
+)
+from tests.training.conftest import small, write_dataset
 
 
 def test_the_vision_path_never_sees_held_out_pictures(drawn: dict[str, Path]) -> None:
@@ -37,3 +55,54 @@ def test_a_separate_vision_path_needs_no_dataset(drawn: dict[str, Path], tmp_pat
     shared = config.model_copy(update={"vision": vision.model_copy(update={"separate": False})})
     with pytest.raises(ConfigError):
         pretrained_vision(shared, "other")
+
+
+def test_a_validation_share_takes_the_metric_from_the_training_split(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "dataset", rows=12)  # six images, and no test split
+    stage = {"max_steps": 2, "batch_size": 4, "eval_steps": 1, "save_steps": 2}
+    config = TrainConfig(
+        output=tmp_path / "train",
+        dataset=str(tmp_path / "dataset"),
+        image_size=64,
+        vocabulary_size=300,
+        features=FeatureConfig(folder=tmp_path / "features", limit_gb=1.0),
+        localizer=LocalizerConfig(**stage, patience=3, validation=0.34),
+    )
+    metrics = trained_localizer(config)["metrics"]
+    assert 0 <= metrics["eval_metric"] <= 100
+    assert metrics["epoch"] == 1.0  # two batches are the eight points of the four images that are left
+    with pytest.raises(ConfigError, match="split 'test'"):
+        trained_localizer(config.model_copy(update={"localizer": LocalizerConfig(**stage)}), "other")
+
+
+@pytest.fixture
+def adaptation(drawn: dict[str, Path], tmp_path: Path) -> TrainConfig:
+    for kind, name in ((PointDescriptor, "descriptor"), (PointLocalizer, "localizer")):
+        small(kind).save_pretrained(tmp_path / "train" / name)
+    return TrainConfig(
+        output=tmp_path / "train",
+        dataset="unused",
+        features=FeatureConfig(folder=tmp_path / "features", limit_gb=1.0),
+        adapt=AdaptConfig(max_steps=1, batch_size=2, group=2, max_new_tokens=4, last_blocks=1, eval_points=2),
+        ap10k=Ap10kConfig(root=drawn["ap10k"]),
+    )
+
+
+def test_adaptation_is_measured_on_images_that_it_holds_out(adaptation: TrainConfig) -> None:
+    assert "eval_metric" not in adapted_descriptor(adaptation)["metrics"]
+    measured = adaptation.model_copy(update={"adapt": adaptation.adapt.model_copy(update={"validation": 0.5})})
+    assert 0 <= adapted_descriptor(measured, "measured")["metrics"]["eval_metric"] <= 100
+    rows = [json.loads(line) for line in (adaptation.output / "measured" / "samples.jsonl").read_text().splitlines()]
+    train, held_out = family_points(adaptation, adaptation.ap10k.train_family).hold_out(0.5)
+    sampled = {row["id"] for row in rows}
+    assert sampled <= {example.id for example in train.examples}
+    assert not sampled & {example.id for example in held_out.examples}
+
+
+@pytest.mark.parametrize("kind", [PointDescriptor, PointLocalizer])
+def test_adaptation_refuses_a_tokenizer_of_another_model(kind: Any, adaptation: TrainConfig) -> None:
+    model = small(kind)
+    model.config.seg_token_id += 1
+    model.save_pretrained(adaptation.output / ("descriptor" if kind is PointDescriptor else "localizer"))
+    with pytest.raises(ConfigError, match="SEG"):
+        adapted_descriptor(adaptation)

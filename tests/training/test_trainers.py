@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from talking_points.config import ConfigError, load_config
+from talking_points.evaluation.pck import paired_difference
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -19,6 +21,7 @@ from talking_points.training.adaptation import (
     AdaptationTrainer,
     adapt_descriptor,
     prepare_adaptation,
+    rewind,
     sample,
     score,
 )
@@ -28,7 +31,8 @@ from talking_points.training.features import PointFeatures
 from talking_points.training.localizer import LocalizerTrainer, localized, rewarded, train_localizer
 from talking_points.training.rewards import REWARDS, mean_pck
 from talking_points.training.start import check_tokenizer, start_model
-from talking_points.training.trainer import TrainingStoppedError, last_checkpoint
+from talking_points.training.stopping import TrainingStoppedError
+from talking_points.training.trainer import last_checkpoint
 from tests.training.conftest import points, small
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -55,69 +59,141 @@ def copied(model):
 @pytest.mark.parametrize(
     ("kind", "trainer"), [(PointDescriptor, DescriptorTrainer), (PointLocalizer, LocalizerTrainer)]
 )
-def test_a_step_changes_what_the_configuration_names_and_nothing_else(
+def test_steps_change_all_that_the_configuration_names_and_nothing_else(
     kind, trainer, optimizer, features, tmp_path
 ) -> None:
-    model = small(kind, train_lora=True, train_language_model=False, train_vocabulary=False, lora_last_blocks=1)
+    lora = {"train_lora": True, "train_language_model": False, "train_vocabulary": False, "lora_last_blocks": 2}
+    model = small(kind, blocks=3, **lora)
     running = trainer_of(trainer, model, points(), features, tmp_path / "run", max_steps=2, optimizer=optimizer)
     before = copied(model)
     running.run()
-    prefixes = ("language_model.model.layers.1.", "projector.", "text_projector.", "coordinate_head.")
-    found = changed(model, before)
-    assert found
-    assert all(name.startswith(prefixes) for name in found)
-    assert all(".lora_" in name for name in found if name.startswith("language_model."))
+    assert changed(model, before) == {name for name in before if name.startswith(SMALL_LAYERS[kind]) or adapter(name)}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+SMALL_LAYERS = {
+    PointDescriptor: ("projector.",),
+    PointLocalizer: ("projector.", "text_projector.", "coordinate_head."),
+}
+
+
+def adapter(name: str) -> bool:
+    """Whether a weight is an adapter of the last two of three blocks."""
+    return ".lora_" in name and name.startswith(("language_model.model.layers.1.", "language_model.model.layers.2."))
+
+
 @pytest.mark.parametrize(
     ("kind", "trainer"), [(PointDescriptor, DescriptorTrainer), (PointLocalizer, LocalizerTrainer)]
 )
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    kind, trainer, optimizer, features, tmp_path
-) -> None:
-    data = points(4, 3)
-    whole = small(kind)
-    trainer_of(trainer, whole, data, features, tmp_path / "whole", max_steps=5, optimizer=optimizer).run()
-    # The whole run's folder as it was when a run died after step 4 of 5, in the middle of the second epoch, while
-    # writing its next checkpoint.
-    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "cut" / "checkpoint-4")
-    shutil.copytree(tmp_path / "whole" / "checkpoint-5", tmp_path / "cut" / "checkpoint-5")
-    (tmp_path / "cut" / "checkpoint-5" / "complete.json").unlink()
-    (tmp_path / "cut" / "checkpoint-5" / "model.safetensors").write_bytes(b"half")
-    resumed = small(kind)
-    with torch.no_grad():  # whatever the resumed model starts with, the checkpoint decides
-        resumed.language_model.lm_head.weight.zero_()
-        resumed.projector.query_proj.weight.zero_()
-    trainer_of(trainer, resumed, data, features, tmp_path / "cut", max_steps=5, optimizer=optimizer).run()
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-
-
-def test_a_loss_that_is_no_number_stops_with_the_batch_and_keeps_the_last_checkpoint(features, tmp_path) -> None:
+def test_accumulated_gradients_are_those_of_the_larger_batch(kind, trainer, features, tmp_path) -> None:
+    """For texts of one length, whose batches weigh the same."""
     data = points(2, 2)
-    model = small(PointLocalizer)
-    trainer_of(LocalizerTrainer, model, data, features, tmp_path, max_steps=2).run()
-    model.coordinate_head.output.bias.data.fill_(float("nan"))
-    broken = trainer_of(LocalizerTrainer, model, data, features, tmp_path / "other", max_steps=2)
-    with pytest.raises(TrainingStoppedError, match=r"nan in step 1.*p0"):
-        broken.run()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    data = data.with_texts({example.id: data.examples[0].text for example in data.examples})
 
+    def gradients(name: str, **fields) -> dict[str, torch.Tensor]:
+        running = trainer_of(
+            trainer, small(kind), data, features, tmp_path / name, max_steps=1, max_grad_norm=1e9, **fields
+        )
+        found: dict[str, torch.Tensor] = {}
 
-def test_a_full_disk_leaves_the_previous_checkpoint(features, tmp_path, monkeypatch) -> None:
-    running = trainer_of(DescriptorTrainer, small(PointDescriptor), points(2, 2), features, tmp_path, max_steps=4)
-    written = running._save_optimizer_and_scheduler
+        class Look(TrainerCallback):
+            def on_pre_optimizer_step(self, args, state, control, model, **_):
+                found.update(
+                    (name, value.grad.clone()) for name, value in model.named_parameters() if value.grad is not None
+                )
 
-    def full(folder: str) -> None:
-        if folder.endswith("-4"):
-            raise OSError(28, "No space left on device")
-        written(folder)
-
-    monkeypatch.setattr(running, "_save_optimizer_and_scheduler", full)
-    with pytest.raises(TrainingStoppedError, match=r"No space left.*checkpoint-2"):
+        running.add_callback(Look())
         running.run()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+        return found
+
+    large = gradients("large", batch_size=4)
+    torch.testing.assert_close(gradients("small", batch_size=2, accumulation=2), large, rtol=1e-3, atol=1e-6)
+    assert any(value.abs().max() > 1e-3 for value in large.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "trainer"), [(PointDescriptor, DescriptorTrainer), (PointLocalizer, LocalizerTrainer)]
+)
+def test_bfloat16_is_for_the_computation_and_weights_stay_float32(kind, trainer, features, tmp_path) -> None:
+    losses, models = {}, {}
+    for bf16 in (False, True):
+        models[bf16] = small(kind)
+        running = trainer_of(trainer, models[bf16], points(), features, tmp_path / str(bf16), max_steps=2, bf16=bf16)
+        running.run()
+        losses[bf16] = [entry["loss"] for entry in running.state.log_history if "loss" in entry]
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.1)
+    assert {value.dtype for value in models[True].state_dict().values()} == {torch.float32}
+    assert changed(models[True], small(kind).state_dict()) == changed(models[False], small(kind).state_dict())
+
+
+def at_step(step: int, act, event: str = "on_step_begin") -> TrainerCallback:
+    """Does something when so many steps are done."""
+
+    class Act(TrainerCallback):
+        pass
+
+    setattr(Act, event, lambda self, args, state, control, **_: act() if state.global_step == step else None)
+    return Act()
+
+
+def spoil_the_loss(model) -> None:
+    model.coordinate_head.output.bias.data.fill_(float("nan"))
+
+
+def spoil_a_gradient(model) -> None:
+    model.coordinate_head.output.bias.register_hook(lambda gradient: gradient * float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "event", "done", "expected"),
+    [
+        (spoil_the_loss, "on_step_begin", 2, r"the loss became nan in step 3, in the batch of points p\d+.*{good}"),
+        (spoil_a_gradient, "on_step_begin", 2, r"the gradient became (inf|nan) in step 3, .* points p\d+.*{good}"),
+        (
+            spoil_the_loss,
+            "on_step_end",
+            4,
+            r"1 weights are no numbers after step 4, coordinate_head.output.bias.*{good}",
+        ),
+        (spoil_a_gradient, "on_step_begin", 1, r"step 2, .*run again to begin anew, as no checkpoint is complete yet"),
+    ],
+)
+def test_what_is_no_number_stops_and_the_last_checkpoint_is_good(
+    spoil, event, done, expected, features, tmp_path
+) -> None:
+    data = points(2, 2)
+
+    def running(output: str, model) -> LocalizerTrainer:
+        return trainer_of(LocalizerTrainer, model, data, features, tmp_path / output, max_steps=4)
+
+    model = small(PointLocalizer)
+    broken = running("run", model)
+    broken.add_callback(at_step(done, lambda: spoil(model), event))
+    good = rf"run again to go on from the last good checkpoint, {tmp_path / 'run' / 'checkpoint-2'}"
+    with pytest.raises(TrainingStoppedError, match=expected.replace("{good}", good)):
+        broken.run()
+    assert last_checkpoint(tmp_path / "run") == (None if done == 1 else tmp_path / "run" / "checkpoint-2")
+    if spoil is spoil_the_loss:
+        return  # one kind is resumed
+    whole, resumed = small(PointLocalizer), small(PointLocalizer)
+    running("whole", whole).run()
+    running("run", resumed).run()
+    assert not changed(resumed, whole.state_dict())
+
+
+def test_the_newest_checkpoints_are_kept(features, tmp_path) -> None:
+    """Each is removed only when a newer one is complete: also where one alone is kept."""
+    model = small(PointLocalizer)
+    running = trainer_of(LocalizerTrainer, model, points(2, 2), features, tmp_path, max_steps=6, keep=1)
+    seen: list[list[str]] = []
+    running.add_callback(at_step(4, lambda: seen.append(names(tmp_path)), "on_step_end"))
+    running.run()
+    assert seen == [["checkpoint-2"]]
+    assert names(tmp_path) == ["checkpoint-6"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("checkpoint-*"))
 
 
 @pytest.mark.slow
@@ -125,7 +201,8 @@ def test_eight_points_are_learnt_by_heart(features, tmp_path) -> None:
     data = points(4, 2)
     config = {**SHORT, "batch_size": 8, "max_steps": 150, "save_steps": 1000, "log_steps": 10, "warmup": 0.05}
     localizer = small(PointLocalizer)
-    train_localizer(localizer, data, data, LocalizerConfig(**config), features, tmp_path / "localizer")
+    logged = train_localizer(localizer, data, data, LocalizerConfig(**config), features, tmp_path / "localizer")
+    assert logged["loss"] < 1e-4  # a hundredth of the image's side, squared
     assert mean_pck(rewarded(data.examples, localized(localizer, data, features))).mean() == 1.0
     descriptor = small(PointDescriptor)
     logged = train_descriptor(descriptor, data, data, StageConfig(**config), features, tmp_path / "descriptor")
@@ -141,9 +218,12 @@ def test_exchanged_descriptions_do_not_beat_the_centre(features, tmp_path) -> No
     model = small(PointLocalizer)
     held_out = points(60, 4, seed=9)
     train_localizer(model, points(60, 4), held_out, config, features, tmp_path)
-    learnt = mean_pck(rewarded(held_out.examples, localized(model, held_out, features))).mean()
-    centre = mean_pck(rewarded(held_out.examples, held_out.sizes / 2)).mean()
-    assert learnt <= centre + 0.06
+    learnt = 100 * mean_pck(rewarded(held_out.examples, localized(model, held_out, features)))
+    centre = 100 * mean_pck(rewarded(held_out.examples, held_out.sizes / 2))
+    # Points lie anywhere, so that no guess beats the centre; 60 images leave a noise of a point and a half.
+    difference = paired_difference(centre, learnt, [example.image for example in held_out.examples])
+    assert difference.interval.low <= 0
+    assert difference.interval.high < 6
 
 
 # ---------------------------------------------------------------------- adaptation
@@ -229,15 +309,18 @@ def test_samples_of_a_group_differ_and_end_where_the_turn_ends(descriptor, featu
         assert valid.sum() == 12 or kept[-1] in ends
 
 
-def test_steps_of_adaptation_train_the_last_blocks_adapters_only(descriptor, localizer, features, tmp_path) -> None:
+def test_steps_of_adaptation_train_the_last_blocks_adapters_only(localizer, features, tmp_path) -> None:
+    descriptor = small(PointDescriptor, blocks=3)
     before, frozen = copied(descriptor), copied(localizer)
-    config = GRPO.model_copy(update={"max_steps": 2, "sample_steps": 1})
+    config = GRPO.model_copy(update={"max_steps": 2, "sample_steps": 1, "save_steps": 1, "last_blocks": 2})
     logged = adapt_descriptor(descriptor, localizer, points(2, 2), None, config, features, tmp_path)
     after = {name.replace(".base_layer", ""): value for name, value in descriptor.state_dict().items()}
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    grown = {name for name, value in after.items() if "lora_B" in name and value.abs().max() > 0}
-    assert grown
-    assert all(".layers.1." in name for name in after if ".lora_" in name)
+    # The second step changes all of them: in the first, one half of each adapter is nothing yet.
+    adapters = {name for name in after if ".lora_" in name}
+    assert changed(descriptor, load_file(tmp_path / "checkpoint-1" / "model.safetensors")) == adapters
+    assert {name for name in adapters if adapter(name)} == adapters
+    assert {name.split(".layers.")[1][0] for name in adapters} == {"1", "2"}
     assert not changed(localizer, frozen)
     assert {"reward", "reward_std", "zero_variance", "kl", "entropy", "length", "empty", "unfinished"} <= set(logged)
     rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
@@ -250,7 +333,7 @@ def test_steps_of_adaptation_train_the_last_blocks_adapters_only(descriptor, loc
     assert all(torch.equal(loaded.get_parameter(name), descriptor.get_parameter(name)) for name in names)
     loaded.config.lora_last_blocks = None  # the adapters of the last block become part of its weights
     blocks = {name.split(".layers.")[1][0] for name in loaded.prepare_training() if ".lora_" in name}
-    assert blocks == {"0", "1"}
+    assert blocks == {"0", "1", "2"}
 
 
 COUNTED = [
@@ -296,25 +379,15 @@ def test_what_is_logged_of_samples_is_counted_of_them(
     assert logged["reward_std"] == pytest.approx(spread.mean())
 
 
-@pytest.mark.slow
-def test_a_resumed_adaptation_ends_with_the_same_weights(descriptor, localizer, features, tmp_path) -> None:
-    data, config = points(3, 2), GRPO.model_copy(update={"max_steps": 3})
-
-    def run(model, output: Path) -> PointDescriptor:
-        prepare_adaptation(model, config)
-        own, judged = PointFeatures(model, data, features), PointFeatures(localizer, data, features)
-        own.prepare()
-        judged.prepare()
-        output.mkdir(exist_ok=True)
-        AdaptationTrainer(model, localizer.eval(), own, judged, config, output, seed=0).run()
-        return model
-
-    whole = run(descriptor, tmp_path / "whole")
-    (tmp_path / "cut").mkdir()
-    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
-    resumed = run(small(PointDescriptor), tmp_path / "cut")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+def test_samples_after_the_checkpoint_are_written_once(tmp_path) -> None:
+    table = tmp_path / "samples.jsonl"
+    rewind(table, 3)  # nothing was sampled yet
+    lines = [json.dumps({"step": step, "text": f"{step}"}) + "\n" for step in (0, 2, 2, 3, 4)]
+    torn = lines[0] + lines[1][:9]
+    for written, step, kept in (("".join(lines), 3, 3), ("".join(lines), 1, 1), (torn, 3, 1), ("".join(lines), 0, 0)):
+        table.write_text(written)
+        rewind(table, step)
+        assert table.read_text() == "".join(lines[:kept])
 
 
 @pytest.mark.slow

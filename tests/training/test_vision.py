@@ -17,6 +17,7 @@ from talking_points.training.backbone import DenseLabels, pretrain_backbone
 from talking_points.training.config import VisionConfig
 from talking_points.training.pictures import LabelledPictures, labelled_pictures, mirrored_boxes, relative_places
 from talking_points.training.start import save_vision
+from talking_points.training.stopping import TrainingStoppedError
 from talking_points.training.vision import pretrain_vision, spread_positions
 from tests.training.conftest import small
 
@@ -76,6 +77,21 @@ def test_only_the_vision_path_is_trained_and_it_is_frozen_again(tmp_path: Path) 
 
     other.vision.load_state_dict(load_file(tmp_path / "vision.safetensors"))
     assert torch.equal(other.vision.pos_linear.weight, model.vision.pos_linear.weight)
+
+
+@pytest.mark.parametrize("backbone_steps", [0, 3])
+@pytest.mark.parametrize(("what", "spoilt"), [("loss", "nan"), ("gradient", "inf")])
+def test_what_is_no_number_stops_with_the_pictures(what: str, spoilt: str, backbone_steps: int) -> None:
+    model, data = small(PointDescriptor), squares(4)
+    weight = next(value for value in model.vision.backbone.parameters() if value.dim() > 1)
+    if what == "loss":
+        data = replace(data, boxes=data.boxes * float(spoilt))
+    else:
+        weight.register_hook(lambda gradient: gradient * float(spoilt))
+    config = VisionConfig(steps=2, batch_size=2, backbone_steps=backbone_steps, backbone_batch_size=2)
+    with pytest.raises(TrainingStoppedError, match=rf"the {what} .* step 1, in the batch of pictures \d, \d .*look at"):
+        pretrain_vision(model, data, config)
+    assert all(value.isfinite().all() for value in model.vision.parameters())
 
 
 @pytest.mark.parametrize("bf16", [False, True])
