@@ -32,7 +32,7 @@ QUICK_SHARES = {
     "vision.backbone_steps": 0.6,
     "vision.steps": 0.32,
     "localizer.max_steps": 0.55,
-    "descriptor.max_steps": 0.62,
+    "descriptor.max_steps": 0.82,
     "adapt.max_steps": 0.4,
 }
 """What a quick run keeps of the steps."""
