@@ -31,9 +31,9 @@ def descriptor(settings: TrainConfig) -> dict[str, Any]:
 
 
 @task(name="adaptation", persist_result=False, cache_policy=NO_CACHE)
-def adaptation(settings: TrainConfig, name: str | None = None) -> dict[str, Any]:
+def adaptation(settings: TrainConfig) -> dict[str, Any]:
     """Adapt the descriptor by reward; returns the stage's result."""
-    return adapted_descriptor(settings, name)
+    return adapted_descriptor(settings)
 
 
 def _trained(kind: Literal["descriptor", "localizer"], settings: TrainConfig, name: str) -> dict[str, Any]:

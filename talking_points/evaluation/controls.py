@@ -67,7 +67,6 @@ def control_predictions(
     localizer: PointLocalizer,
     features: FeatureConfig,
     text_only: PointLocalizer | None = None,
-    text_only_features: FeatureConfig | None = None,
     seed: int = 0,
 ) -> dict[str, Floats]:
     """Predictions (N, 2) in pixels of every control.
@@ -80,5 +79,5 @@ def control_predictions(
     if can_shuffle(points):
         found["shuffled_images"] = localized(localizer, points, features, images=other_images(points, seed))
     if text_only is not None:
-        found["text_only"] = localized(text_only, points, text_only_features or features, blind=True)
+        found["text_only"] = localized(text_only, points, features, blind=True)
     return found
