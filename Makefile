@@ -16,14 +16,14 @@ build: $(VENV)/.base $(SAMPLE)/.drawn ## draw the sample sources and build a dat
 	  --set sources.pascal_part116.root=$(SAMPLE)/PascalPart116 \
 	  --set sources.ade20k_part234.root=$(SAMPLE)/ADE20KPart234 \
 	  --set sources.partimagenet.root=$(SAMPLE)/PartImageNet
-	@$(BIN)/python -m flows.show_row $(OUTPUT)
+	@$(BIN)/python -m commands.show_row $(OUTPUT)
 
 $(SAMPLE)/.drawn: | $(VENV)/.base
 	$(BIN)/talking-points draw-sample $(SAMPLE) --images $(IMAGES)
 	@touch $@
 
 learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, and print the figures (QUICK=1: the main path)
-	$(BIN)/python -m flows.learn $(if $(QUICK),--quick)
+	$(BIN)/python -m commands.learn $(if $(QUICK),--quick)
 
 serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments on this machine
 	$(BIN)/talking-points server
@@ -34,7 +34,7 @@ test: $(VENV)/.dev lint types ## lint, type check, then every test that this mac
 lint: $(VENV)/.dev ## ruff and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md CONTRIBUTING.md docs talking_points tasks flows tests prompts data_cards
+	$(BIN)/codespell README.md CONTRIBUTING.md docs talking_points tasks flows commands tests prompts data_cards
 
 types: $(VENV)/.dev ## mypy over the whole tree
 	$(BIN)/mypy

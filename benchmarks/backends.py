@@ -29,7 +29,7 @@ import numpy as np
 # The tiny models and the server that the tests use; of a script only its own folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import Backend, ChatRequest, Completion
 

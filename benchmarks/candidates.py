@@ -27,8 +27,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from talking_points.build_config import KeypointConfig
 from talking_points.candidates.build import build_candidates
-from talking_points.config import KeypointConfig
 from talking_points.records import SOURCES
 from talking_points.sources import Source, SourceEntry, open_source
 from talking_points.sources.drawn import draw_sample

@@ -23,11 +23,12 @@ from peft import LoraConfig
 from training import GROUP, models, points
 from transformers import LlamaForCausalLM, TrainerCallback
 
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.features import PointFeatures
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.lora import LINEAR_LAYERS
 from talking_points.training.adaptation import prepare_adaptation, sample, score
-from talking_points.training.config import AdaptConfig, FeatureConfig
-from talking_points.training.features import PointFeatures
+from talking_points.training.config import AdaptConfig
 from talking_points.training.grpo import group_advantages, grpo_loss
 
 SKIPPED = 1

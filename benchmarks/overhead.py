@@ -29,9 +29,10 @@ import numpy as np
 import pyarrow as pa
 
 from talking_points.allocator import keep_freed_memory
+from talking_points.build_config import BuildConfig
 from talking_points.candidates.build import build_candidates
 from talking_points.candidates.sampling import balance, composition, near_duplicate_groups, split
-from talking_points.config import BuildConfig, load_config
+from talking_points.config import load_config
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import Completion
 from talking_points.descriptions.steps import (
@@ -54,8 +55,8 @@ from talking_points.sources.drawn import draw_sample
 from talking_points.sources.drawn.writers import FOLDERS
 from talking_points.sources.protocol import SkippedImage, SourceEntry
 from tasks.assemble import EXAMPLES
-from tasks.photographs import photograph_pixels
-from tasks.text_shards import read_texts  # noqa: F401  (the build's code, imported by both so that both pay for it)
+from tasks.running.source_images import photograph_pixels
+from tasks.running.text_shards import read_texts  # noqa: F401  (the build's code, imported by both so that both pay for it)
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "build" / "rules.yaml"
 

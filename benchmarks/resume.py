@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         roots = draw_sample(folder / "sample", arguments.images, 0, workers=arguments.workers)
-        command = [sys.executable, "-m", "flows.cli", "build", "--config", str(CONFIG)]
+        command = [sys.executable, "-m", "commands.cli", "build", "--config", str(CONFIG)]
         settings = [f"output={folder / 'out'}", f"workers={arguments.workers}"]
         settings += [f"sources.{name}.root={root}" for name, root in roots.items() if name in SOURCES]
         command += [word for setting in settings for word in ("--set", setting)]

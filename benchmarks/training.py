@@ -29,6 +29,10 @@ from omg_llava import peak_flops  # the benchmark beside this one
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.features import PointFeatures
+from talking_points.examples.points import PointExample, PointSet
+from talking_points.examples.words import Facts
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.presets import (
@@ -38,13 +42,10 @@ from talking_points.models.presets import (
     train_tokenizer,
 )
 from talking_points.training.adaptation import Samples, prepare_adaptation, sample, score
-from talking_points.training.config import AdaptConfig, FeatureConfig
-from talking_points.training.data import PointExample, PointSet
-from talking_points.training.features import PointFeatures
+from talking_points.training.config import AdaptConfig
 from talking_points.training.grpo import group_advantages, grpo_loss
 from talking_points.training.localizer import rewarded
 from talking_points.training.rewards import neg_mse
-from talking_points.training.words import Facts
 
 DESCRIPTION = (
     "The point is on the dog, which is toward the left of the image and vertically centered, on its head, toward the "

@@ -12,27 +12,28 @@ from typing import Any
 
 from prefect import flow
 
-from flows.report import BuildFailed
-from talking_points.config import BuildConfig, ConfigError, load_config
+from talking_points.build_config import BuildConfig
+from talking_points.config import ConfigError, load_config
 from talking_points.descriptions.backends import BACKENDS, check_capabilities
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import planned_seconds
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.sources import open_source
 from tasks.assemble import assemble, assembly_settings
-from tasks.build_folder import build_folder
 from tasks.candidates import candidates
 from tasks.caption import local_caption, object_caption
 from tasks.figures import show_figures
 from tasks.index import index
 from tasks.merge import generate, refine_task, verify_task
 from tasks.orders import Orders
-from tasks.progress import BuildProgress
 from tasks.publish import publish_dataset
-from tasks.runner import StageRunner, task_runner
+from tasks.running.build_folder import build_folder
+from tasks.running.failures import BuildFailed
+from tasks.running.progress import BuildProgress
+from tasks.running.runner import StageRunner, task_runner
+from tasks.running.shards import WORK, Manifest
+from tasks.running.storage import Storage
 from tasks.sample import sample
-from tasks.shards import WORK, Manifest
-from tasks.storage import Storage
 
 
 @flow(name="build-llamapointinpart", persist_result=False, flow_run_name="build-{config}", validate_parameters=False)

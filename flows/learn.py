@@ -9,24 +9,21 @@ point is, and nobody could say whether a localizer looked.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 
 from flows.jobs import Result, run_jobs
 from flows.learn_jobs import SOURCES, adapted_names, dataset_folder, learning_jobs, sample_folder, scores_of
-from flows.local import local_orchestration
-from flows.server import claim_port, orchestrator
 from talking_points.config import load_config
 from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.config import TrainConfig
+from talking_points.whole_files import write_json, write_text
 
 QUICK_SHARES = {
     "vision.backbone_steps": 0.6,
@@ -69,8 +66,8 @@ def learn(output: Path, quick: bool = False, images: int = 1800, overrides: Iter
         },
         "samples": samples(config),
     }
-    (output / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-    (output / "report.md").write_text(table(report), encoding="utf-8")
+    write_json(output / "report.json", report)
+    write_text(output / "report.md", table(report))
     return report
 
 
@@ -124,25 +121,3 @@ def table(report: dict[str, Any]) -> str:
 
     add("", {key: value for key, value in report.items() if key not in ("details", "stages")})
     return "\n".join(rows) + "\n"
-
-
-def main(
-    output: Annotated[Path, typer.Option(help="folder of the run")] = Path("build/learn"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="fewer steps and images, no second judge, no ablations")
-    ] = False,
-    images: Annotated[int, typer.Option(help="drawn images per source")] = 1800,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of the training configuration")
-    ] = None,
-) -> None:
-    """Learn from drawn scenes and print the table."""
-    local_orchestration(verbose=False, records=(output / "records").resolve())
-    with orchestrator(claim_port()):
-        report = learn(output, quick, images, overrides or [])
-    print(table(report))
-    print(output / "report.json")
-
-
-if __name__ == "__main__":
-    typer.run(main)

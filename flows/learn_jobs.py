@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from flows.jobs import Job, Result
-from talking_points.config import BuildConfig, load_config
+from talking_points.build_config import BuildConfig
+from talking_points.config import load_config
 from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, trained_figures
 from talking_points.sources.drawn import draw_sample, drawn_roots
 from talking_points.training.config import TrainConfig

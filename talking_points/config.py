@@ -1,8 +1,6 @@
-"""Build configuration: parsed and validated as a whole before any expensive work starts.
+"""Configurations are a YAML file and ``key=value`` overrides, validated as a whole before anything expensive starts.
 
-A YAML file plus ``key=value`` overrides give a ``BuildConfig``. Every knob is documented where it is declared.
-``fingerprint`` is what cache keys are made of; ``NOT_IN_FINGERPRINT`` is the one table of fields that
-cannot change a dataset and therefore never invalidate one.
+``fingerprint`` is what cache keys are made of.
 """
 
 from __future__ import annotations
@@ -12,17 +10,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from talking_points.records import SOURCES
-
-BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
+from talking_points.errors import InputError
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """The configuration cannot be used: says what was expected, what was found, what to do."""
 
 
@@ -30,221 +26,6 @@ class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceConfig(Section):
-    """One part-annotated dataset. A source without a root is left out of the build."""
-
-    root: Path | None = None
-    points: int | None = Field(
-        default=None, ge=1, description="points wanted; default: as many as the smallest source gives"
-    )
-    split: str | None = Field(default=None, description="use one split of the source only")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="further reader options, e.g. instances of PASCAL-Part"
-    )
-
-
-class KeypointConfig(Section):
-    """SIFT detection and the rule that picks one keypoint (paper section 3.1; Lowe 1999)."""
-
-    per: Literal["image", "part"] = Field(
-        default="image", description="highest response per image inside any part (the paper), or one per part"
-    )
-    contrast_threshold: float = Field(default=0.04, gt=0, description="first pass; OpenCV's default")
-    low_contrast_threshold: float = Field(
-        default=0.005, gt=0, description="second pass, for parts the first leaves empty"
-    )
-    edge_threshold: float = Field(default=10.0, gt=1)
-    octave_layers: int = Field(default=3, ge=1)
-    sigma: float = Field(default=1.6, gt=0)
-    min_part_area: int = Field(default=64, ge=1, description="pixels; smaller parts get no keypoint")
-    border_margin: int = Field(default=4, ge=0, description="pixels between a keypoint and the image border")
-    places: Literal["fine", "coarse"] = Field(
-        default="fine", description="words for places: coarse names one of three cells per axis, fine also how far"
-    )
-
-
-class SamplingConfig(Section):
-    """Balance over sources and categories, and the train/test split (paper: 17K/4K)."""
-
-    train_parts: int = Field(default=17, ge=1)
-    test_parts: int = Field(default=4, ge=0)
-    near_duplicate_bits: int = Field(
-        default=6,
-        ge=0,
-        le=32,
-        description="images whose 64-bit perceptual hashes differ in at most so many bits share a side",
-    )
-    equal_shares: bool = Field(default=True, description="cap every source by the smallest one")
-
-
-class CropConfig(Section):
-    """The Gaussian-weighted crop around the keypoint that the local captioner sees (paper section 3.1)."""
-
-    part_scale: float = Field(default=1.0, gt=0, description="side relative to the longer side of the part's box")
-    min_side: int = Field(default=96, ge=16, description="pixels; smaller crops are out of the models' range")
-    max_side: int = Field(default=336, ge=16, description="pixels; larger crops are no longer local")
-    sigma: float = Field(default=0.3, gt=0, description="of the Gaussian, relative to the side")
-    surround: Literal["black", "grey", "blur"] = Field(default="blur", description="what the Gaussian fades into")
-    size: int = Field(default=336, ge=16, description="side in pixels after resizing for the model")
-
-
-class StepConfig(Section):
-    """One text step and the backend that answers it."""
-
-    backend: BackendName = "rules"
-    model: str | None = Field(default=None, description="model id, folder or GGUF file")
-    revision: str | None = Field(
-        default=None, description="commit, tag or branch; resolved to a commit in the provenance"
-    )
-    prompt: str | None = Field(default=None, description="template name or path; default: the step's own")
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=256, ge=8)
-    structured: bool = Field(default=False, description="ask for JSON by guided decoding")
-    batch_size: int = Field(default=16, ge=1)
-    concurrency: int = Field(default=16, ge=1, description="requests in flight against a server")
-    timeout: float = Field(default=120.0, gt=0, description="seconds for one request")
-    endpoint: str | None = Field(default=None, description="base URL of an OpenAI-compatible server")
-    api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="name of the variable that holds the key, never the key"
-    )
-    device: str = "auto"
-    dtype: str = "auto"
-    options: dict[str, Any] = Field(default_factory=dict, description="passed to the engine, e.g. quantization")
-
-    @model_validator(mode="after")
-    def _needs(self) -> StepConfig:
-        if self.backend in {"transformers", "vllm", "llama_cpp", "omg_llava", "openai"} and not self.model:
-            raise ValueError(f"backend '{self.backend}' needs a model: set .model to a model id, a folder or a file")
-        if self.backend == "openai" and not self.endpoint:
-            raise ValueError("backend 'openai' needs .endpoint, the server's base URL, e.g. http://127.0.0.1:8000/v1")
-        return self
-
-
-class VerificationConfig(Section):
-    """What a description must satisfy, and how often a failing one is written again."""
-
-    min_words: int = Field(default=20, ge=1)
-    max_words: int = Field(default=140, ge=1)
-    max_sentences: int = Field(default=1, ge=1)
-    require_look: bool = Field(default=True, description="level 4, the look of the point, must be there")
-    attempts: int = Field(default=3, ge=1, description="refinements per row, the first one included")
-    max_rejected_share: float = Field(
-        default=0.5, ge=0, le=1, description="a shard with a larger share of rejected rows fails as a whole"
-    )
-
-    @model_validator(mode="after")
-    def _some_length_fits(self) -> VerificationConfig:
-        if self.min_words > self.max_words:
-            raise ValueError(f"no text has {self.min_words} words or more and at most {self.max_words}")
-        return self
-
-
-class PublishConfig(Section):
-    """Where the finished dataset goes; nothing is uploaded without a repo."""
-
-    repo: str | None = Field(default=None, description="org/name on the Hugging Face Hub")
-    private: bool = True
-    tag: str | None = None
-    images: Literal["embed", "reference", "thumbnail"] | None = Field(
-        default=None, description="what goes up of the pixels; default: what each source's terms allow"
-    )
-    token_block: str | None = Field(default=None, description="name of a Prefect Secret block that holds the token")
-
-
-class BuildConfig(Section):
-    """Everything that ``build-llamapointinpart`` needs."""
-
-    output: str = Field(description="folder or fsspec URL that the dataset is written to")
-    seed: int = 0
-    limit: int | None = Field(default=None, ge=1, description="at most so many points in all: a preview")
-    shard_size: int = Field(default=200, ge=1, description="images or rows per task")
-    workers: int = Field(default=2, ge=1, description="tasks that run at the same time")
-    runner: Literal["threads", "processes", "dask"] = Field(default="threads", description="where tasks run")
-    resume: Literal["always", "if_possible", "never"] = Field(
-        default="always",
-        description="always: go on, refuse a folder with another configuration; if_possible: accept a changed one"
-        " and reuse what it leaves valid; never: refuse a folder that holds anything",
-    )
-    images: Literal["embed", "reference", "thumbnail"] | None = Field(
-        default=None, description="pixels in the dataset: the file's own bytes (default), none, or small pictures"
-    )
-    rows_per_file: int = Field(
-        default=250,
-        ge=1,
-        description="rows per Parquet file, one row group each: a stream reads no more for its first row",
-    )
-    sources: dict[str, SourceConfig] = Field(default_factory=dict)
-    keypoints: KeypointConfig = KeypointConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    crop: CropConfig = CropConfig()
-    object_caption: StepConfig = StepConfig()
-    local_caption: StepConfig = StepConfig()
-    merged_captions: Literal["both", "object_caption", "local_caption"] = Field(
-        default="both", description="what generate and refine are shown beside the annotations; one alone: an ablation"
-    )
-    generate: StepConfig = StepConfig()
-    refine: StepConfig = StepConfig()
-    verification: VerificationConfig = VerificationConfig()
-    publish: PublishConfig = PublishConfig()
-
-    @field_validator("sources")
-    @classmethod
-    def _known_sources(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
-        for name in value:
-            if name not in SOURCES:
-                raise ValueError(
-                    f"unknown source '{name}': expected one of {', '.join(SOURCES)}{_suggest(name, SOURCES)}"
-                )
-        return value
-
-    @model_validator(mode="after")
-    def _look_is_known(self) -> BuildConfig:
-        if self.verification.require_look and self.merged_captions == "object_caption":
-            raise ValueError(
-                "without the local caption nothing says what a point looks like, and the verifier would reject every "
-                "row: set verification.require_look=false"
-            )
-        return self
-
-    @property
-    def open_sources(self) -> dict[str, SourceConfig]:
-        """The sources that have a root, in the published order."""
-        return {name: self.sources[name] for name in SOURCES if name in self.sources and self.sources[name].root}
-
-    def step(self, name: str) -> StepConfig:
-        """The configuration of one text step."""
-        section = getattr(self, name)
-        if not isinstance(section, StepConfig):
-            raise KeyError(name)
-        return section
-
-
-NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
-    "build": ("output", "workers", "runner", "shard_size", "resume", "publish"),
-    "source": ("root",),
-    "verification": ("max_rejected_share",),
-    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device"),
-}
-"""Fields that cannot change a row of the dataset. A moved root is recognised by its content."""
-
-
-def dataset_settings(config: BuildConfig) -> dict[str, Any]:
-    """The configuration without the fields of ``NOT_IN_FINGERPRINT``, as plain JSON values."""
-    settings = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["build"]))
-    for step in ("object_caption", "local_caption", "generate", "refine"):
-        for name in NOT_IN_FINGERPRINT["step"]:
-            settings[step].pop(name)
-    for name in NOT_IN_FINGERPRINT["verification"]:
-        settings["verification"].pop(name)
-    settings["sources"] = {
-        name: {
-            key: value for key, value in settings["sources"][name].items() if key not in NOT_IN_FINGERPRINT["source"]
-        }
-        for name in config.open_sources
-    }
-    return settings
 
 
 def fingerprint(value: Any) -> str:
@@ -351,9 +132,10 @@ def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
         field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
         section = field.annotation if field else None
     known = list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
-    return f"{location}: no such setting{_suggest(str(problem['loc'][-1]), known)}"
+    return f"{location}: no such setting{suggest(str(problem['loc'][-1]), known)}"
 
 
-def _suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean '...'?`` where one of the known words is close, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.candidates.sampling import composition, near_duplicate_groups, split
-from talking_points.config import BuildConfig, dataset_settings, fingerprint
+from talking_points.config import fingerprint
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.publishing.card import render_card
@@ -27,13 +28,13 @@ from talking_points.publishing.figures import (
     example_grid,
     length_histogram,
 )
-from talking_points.publishing.images import image_cell
+from talking_points.publishing.image_cells import image_cell
 from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.records import SOURCES, Candidate
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
-from tasks.photographs import photograph_bytes, photograph_pixels
-from tasks.shards import (
+from talking_points.stop_requests import stop_if_requested
+from tasks.running.shards import (
     REJECTED_SCHEMA,
     STAGES,
     WORK,
@@ -44,9 +45,9 @@ from tasks.shards import (
     rejected_path,
     shard_task,
 )
-from tasks.stopping import stop_if_requested
-from tasks.storage import Storage
-from tasks.text_shards import step_settings
+from tasks.running.source_images import photograph_bytes, photograph_pixels
+from tasks.running.storage import Storage
+from tasks.running.text_shards import step_settings
 
 VERSION = 1
 STAGING = f"{WORK}/assembled"

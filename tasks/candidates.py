@@ -6,15 +6,15 @@ from collections import Counter
 
 import pyarrow as pa
 
+from talking_points.build_config import KeypointConfig
 from talking_points.candidates.build import build_candidates
-from talking_points.config import KeypointConfig
 from talking_points.records import CANDIDATE_SCHEMA, Candidate
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SkippedImage
+from talking_points.stop_requests import stop_if_requested
 from tasks.index import read_entries
-from tasks.shards import Manifest, Order, ShardWriter, shard_task
-from tasks.stopping import stop_if_requested
-from tasks.storage import Storage
+from tasks.running.shards import Manifest, Order, ShardWriter, shard_task
+from tasks.running.storage import Storage
 
 VERSION = 1
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.config import CropConfig
+from talking_points.build_config import CropConfig
+from talking_points.descriptions.asking import ask, shared_backend
 from talking_points.descriptions.backends.protocol import ChatRequest, Step
 from talking_points.descriptions.steps import local_caption_request, object_caption_request
 from talking_points.records import Candidate
 from talking_points.sources.protocol import SkippedImage
-from tasks.answers import ask, shared_backend
-from tasks.photographs import photograph_pixels
-from tasks.shards import Manifest, Order, ShardWriter, shard_task
-from tasks.storage import Storage
-from tasks.text_shards import commit_texts, read_candidates, request_cache, step_config
+from tasks.running.shards import Manifest, Order, ShardWriter, shard_task
+from tasks.running.source_images import photograph_pixels
+from tasks.running.storage import Storage
+from tasks.running.text_shards import commit_texts, read_candidates, request_cache, step_config
 
 VERSION = 1
 """To be raised with every change to parsing or the rows: shards are made again, from kept answers."""

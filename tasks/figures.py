@@ -8,7 +8,7 @@ import io
 from PIL import Image
 from prefect.artifacts import create_markdown_artifact
 
-from tasks.storage import Storage
+from tasks.running.storage import Storage
 
 WIDTH = 900
 """Pixels of a figure on the page; the files have more."""

@@ -21,9 +21,9 @@ import pyarrow as pa
 from talking_points.records import stable_id
 from talking_points.sources import open_source
 from talking_points.sources.protocol import Source, SourceEntry
-from tasks.shards import WORK, Manifest, Order, ShardWriter, commit_parts, shard_task, write_part
-from tasks.stopping import stop_if_requested
-from tasks.storage import Storage
+from talking_points.stop_requests import stop_if_requested
+from tasks.running.shards import WORK, Manifest, Order, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.storage import Storage
 
 VERSION = 1
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from talking_points.config import StepConfig, VerificationConfig
+from talking_points.build_config import StepConfig, VerificationConfig
+from talking_points.descriptions.asking import Answer, ask, release_backend, shared_backend
 from talking_points.descriptions.backends.protocol import Backend, RequestError
+from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.steps import generate_request, refine_request
 from talking_points.descriptions.verification import Verdict, verify
 from talking_points.records import CANDIDATE_SCHEMA, Candidate
-from tasks.answers import Answer, ask, release_backend, shared_backend
-from tasks.request_cache import RequestCache
-from tasks.shards import Manifest, Order, ShardWriter, shard_task
-from tasks.storage import Storage
-from tasks.text_shards import check_share, commit_texts, read_candidates, read_texts, request_cache, step_config
+from tasks.running.shards import Manifest, Order, ShardWriter, shard_task
+from tasks.running.storage import Storage
+from tasks.running.text_shards import check_share, commit_texts, read_candidates, read_texts, request_cache, step_config
 
 VERSION = 1
 """To be raised with every change to parsing, verifying or the rows: shards are made again, from kept answers."""

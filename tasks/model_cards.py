@@ -10,6 +10,7 @@ from talking_points.evaluation.retraining import Retraining
 from talking_points.publishing.model_card import Role, render_model_card
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import dataset_digest
+from talking_points.whole_files import write_json, write_text
 
 CARDS = "cards.json"
 """What the cards of a run say, before it is put into words: the arguments of ``render_model_card``, by model."""
@@ -24,9 +25,9 @@ _REPORTS: dict[Role, tuple[str, str]] = {
 def write_model_cards(retraining: Retraining) -> None:
     """Write ``README.md`` of both models of the run, from its configuration and its evaluation reports."""
     cards = {role: _content(retraining, role) for role in _REPORTS}
-    (retraining.run / CARDS).write_text(json.dumps(cards, indent=1), encoding="utf-8")
+    write_json(retraining.run / CARDS, cards)
     for role, card in cards.items():
-        (retraining.run / role / "README.md").write_text(render_model_card(**card), encoding="utf-8")
+        write_text(retraining.run / role / "README.md", render_model_card(**card))
 
 
 def hub_card(run: Path, role: Role, repo: str) -> str:

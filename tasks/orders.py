@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from talking_points.config import BuildConfig
+from talking_points.build_config import BuildConfig
 from tasks import assemble, candidates, caption, index, merge, sample
-from tasks.shards import Manifest, Order
-from tasks.text_shards import step_settings
+from tasks.running.shards import Manifest, Order
+from tasks.running.text_shards import step_settings
 
 
 class Orders:

@@ -11,7 +11,8 @@ from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import State, TaskRun
 from pydantic import SecretStr
 
-from talking_points.config import ConfigError, PublishConfig
+from talking_points.build_config import PublishConfig
+from talking_points.config import ConfigError
 from talking_points.publishing.hub import PublishError, PublishReport, publish
 
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from talking_points.candidates.sampling import balance
 from talking_points.records import CANDIDATE_SCHEMA
-from tasks.shards import WORK, Manifest, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
-from tasks.storage import Storage
+from tasks.running.shards import WORK, Manifest, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.storage import Storage
 
 VERSION = 1
 

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from talking_points.training.config import TrainConfig
-from talking_points.training.processes import launch
+from talking_points.training.launcher import launch
 from talking_points.training.stages import FINISHED, STAGES, adapted_descriptor, pretrained_vision
 
 

@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from talking_points.config import (
-    NOT_IN_FINGERPRINT,
-    BuildConfig,
-    ConfigError,
-    changed_fields,
-    dataset_settings,
-    fingerprint,
-    load_config,
-)
+from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, dataset_settings
+from talking_points.config import ConfigError, changed_fields, fingerprint, load_config
 from talking_points.sources.drawn import drawn_roots
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 
-from flows import cli  # noqa: F401  (registers all commands)
-from flows.console import app
+from commands import cli  # noqa: F401  (registers all commands)
+from commands.console import app
 from talking_points.evaluation.paper import ROWS
 
 ROOT = Path(__file__).resolve().parents[1]

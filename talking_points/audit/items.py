@@ -13,6 +13,7 @@ from typing import Literal
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from talking_points.errors import InputError
 from talking_points.records import SOURCES, derive_seed, stable_id
 
 Task = Literal["localize", "compare", "describe"]
@@ -22,7 +23,7 @@ _COLUMNS = ["id", "source", "description", "draft", "keypoint", "image_width", "
 _ORIENTATION = 0x0112
 
 
-class AuditError(ValueError):
+class AuditError(InputError):
     """The human check cannot run as asked: says what was expected, what was found, what to do."""
 
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.config import KeypointConfig
+from talking_points.build_config import KeypointConfig
 from talking_points.records import ImageRecord, MaskCrop
 
 CROP_MARGIN = 32

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from talking_points.build_config import BuildConfig, StepConfig
 from talking_points.candidates.spatial import object_location, part_location, point_location
-from talking_points.config import BuildConfig, StepConfig
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.protocol import STEPS, ChatRequest, Step
 from talking_points.descriptions.memory_plan import GPUS, MemoryPlan, caches_prefixes, plan_memory

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.config import CropConfig
+from talking_points.build_config import CropConfig
 from talking_points.records import Box
 
 GREY = 128

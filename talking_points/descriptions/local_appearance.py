@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.config import CropConfig
+from talking_points.build_config import CropConfig
 from talking_points.descriptions.gaussian_crop import GREY, gaussian_weight
 
 SIZE = 84

@@ -13,7 +13,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 
 GIB = 1024**3
 

@@ -20,6 +20,8 @@ import jinja2
 from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from talking_points.errors import InputError
+
 MAX_CHARACTERS = 1200
 """Longest text that one fact may bring into a prompt."""
 
@@ -31,7 +33,7 @@ _ROLE_MARKERS = re.compile(
 _TEMPLATE_SYNTAX = re.compile(r"\{\{|\}\}|\{%|%\}|\{#|#\}|```+|`")
 
 
-class PromptError(ValueError):
+class PromptError(InputError):
     """A prompt template that does not exist, does not parse or asks for a fact that is not given."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.config import CropConfig, StepConfig
+from talking_points.build_config import CropConfig, StepConfig
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError, Step
 from talking_points.descriptions.composition import Wording
 from talking_points.descriptions.gaussian_crop import gaussian_crop

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from talking_points.build_config import VerificationConfig
 from talking_points.candidates.directions import Directions, contradicts, contradicts_order
-from talking_points.config import VerificationConfig
 from talking_points.descriptions.levels import Levels, claims_of, split_levels
 from talking_points.descriptions.nouns import familiar_objects, object_names, part_names, spoken_object, spoken_part
 from talking_points.records import Candidate

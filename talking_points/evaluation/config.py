@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from talking_points.config import Section, StepConfig
+from talking_points.build_config import StepConfig
+from talking_points.config import Section
 from talking_points.evaluation.pck import DEFINITIONS, PckDefinition
-from talking_points.training.config import FeatureConfig
+from talking_points.examples.config import FeatureConfig
 
 _LEVELS = (
     "where the object is in the image, which part of it the point is on and where that part is on the object, where "

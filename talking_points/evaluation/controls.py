@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.localizer import PointLocalizer
 from talking_points.records import derive_seed
-from talking_points.training.config import FeatureConfig
-from talking_points.training.data import PointExample, PointSet
 from talking_points.training.localizer import localized
 
 Floats = NDArray[np.float64]

@@ -19,10 +19,10 @@ from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import Backend, ChatRequest, Completion, RequestError
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.records import derive_seed
-from talking_points.training.config import FeatureConfig
-from talking_points.training.data import PointExample, PointSet
 from talking_points.training.descriptor import descriptions
 
 _LOG = logging.getLogger(__name__)

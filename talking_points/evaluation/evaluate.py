@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,12 +9,13 @@ from talking_points.config import ConfigError
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.controls import control_predictions
 from talking_points.evaluation.description_sets import described
-from talking_points.evaluation.report import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
+from talking_points.evaluation.reports import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
+from talking_points.examples.points import PointSet, ap10k_points, load_points
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
-from talking_points.training.data import PointSet, ap10k_points, load_points
 from talking_points.training.localizer import localized
+from talking_points.whole_files import write_json
 
 _WITHOUT_CONTROL = (
     "train it with 'talking-points train-localizer --config configs/train/text_only.yaml' (localizer.blind=true on the "
@@ -103,4 +103,4 @@ def write_reports(reports: dict[str, Report], folder: Path) -> None:
                 pairs[f"{second} minus {first}"] = asdict(compare(reports[first], reports[second]))
             except IncomparableError as reason:
                 pairs[f"{second} minus {first}"] = {"not comparable": str(reason)}
-    (folder / COMPARISONS).write_text(json.dumps(pairs, indent=1), encoding="utf-8")
+    write_json(folder / COMPARISONS, pairs)

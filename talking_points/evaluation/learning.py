@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from talking_points.evaluation.controls import control_predictions, other_points
-from talking_points.evaluation.report import Report, evaluate_predictions
+from talking_points.evaluation.reports import Report, evaluate_predictions
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.points import PointSet, load_points
+from talking_points.examples.words import judge_words
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training.config import FeatureConfig, TrainConfig
-from talking_points.training.data import PointSet, load_points
+from talking_points.training.config import TrainConfig
 from talking_points.training.descriptor import descriptions
 from talking_points.training.localizer import localized
-from talking_points.training.words import judge_words
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from talking_points.config import ConfigError, Section, fingerprint
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.digests import code_digest, pictures_digest, weights_digest
 from talking_points.evaluation.evaluate import evaluate
-from talking_points.evaluation.report import Report, compare
+from talking_points.evaluation.reports import Report, compare
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import stage_settings
+from talking_points.whole_files import write_text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -83,7 +84,7 @@ def restore_previous(folder: Path) -> dict[str, Any]:
     champion = champion_of(folder)
     if champion is None or champion["previous"] is None:
         raise ConfigError(f"{folder} has no earlier champion to go back to: expected the folder of the runs")
-    _replace(folder / "champion.json", json.dumps(champion["previous"], indent=1))
+    write_text(folder / "champion.json", json.dumps(champion["previous"], indent=1))
     return champion["previous"]
 
 
@@ -157,7 +158,7 @@ class Retraining:
         """Put the verdict in force: promote the run when it is better, then write the history, which ends the run."""
         if entry["promoted"]:
             champion = {"run": self.fingerprint, "mpck": entry["mpck"], "previous": self._opponent}
-            _replace(self.folder / "champion.json", json.dumps(champion, indent=1))
+            write_text(self.folder / "champion.json", json.dumps(champion, indent=1))
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self._draw_history()
@@ -210,7 +211,7 @@ class Retraining:
                 f"| {'' if above is None else format(above['difference'], '+.2f')} | {row['against'] or ''} "
                 f"| {change} | {'yes' if row['promoted'] else 'no'} |"
             )
-        _replace(self.folder / "history.md", "\n".join(lines) + "\n")
+        write_text(self.folder / "history.md", "\n".join(lines) + "\n")
         figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
         places = range(len(rows))
         low = [row["mpck"] - row["interval"]["low"] for row in rows]
@@ -247,9 +248,3 @@ def _commit(dataset: str, revision: str | None) -> str | None:
             f"cannot find the dataset {dataset} at {revision or 'main'} ({type(error).__name__}): expected the folder "
             "of a finished build, or a dataset on the Hub that this machine can reach and its token may read"
         ) from None
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from talking_points.config import ConfigError
 from talking_points.evaluation.paper import FIGURES, ROWS, TITLES
-from talking_points.evaluation.report import COMPARISONS, Report
+from talking_points.evaluation.reports import COMPARISONS, Report
 
 _KNOWN = {*ROWS, *(figure.keys[0] for figure in FIGURES)}
 

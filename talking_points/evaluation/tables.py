@@ -11,12 +11,14 @@ from typing import Any
 
 import matplotlib
 
+from talking_points.whole_files import write_text
+
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from talking_points.evaluation.paper import FIGURES, TITLES, PaperFigure
 from talking_points.evaluation.pck import TALKING_POINTS
-from talking_points.evaluation.report import IncomparableError, Report
+from talking_points.evaluation.reports import IncomparableError, Report
 
 HEADER = (
     "", "paper mPCK", "@0.1", "@0.2", "our mPCK", "95 % interval", "above text only", "@0.05", "@0.1", "@0.2", "points",
@@ -119,8 +121,8 @@ def write_tables(reports: Mapping[str, Report], folder: Path) -> list[Path]:
     tables = paper_tables(reports)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "tables.md", folder / "tables.tex"]
-    paths[0].write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
-    paths[1].write_text("\n".join(table.latex() for table in tables), encoding="utf-8")
+    write_text(paths[0], "\n".join(table.markdown() for table in tables))
+    write_text(paths[1], "\n".join(table.latex() for table in tables))
     for table in tables:
         if any(row.ours for row in table.rows):
             paths.append(folder / f"{table.key}.png")

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
+from talking_points.errors import RunError
 from talking_points.publishing.card import image_modes
-from talking_points.publishing.images import ImageMode
+from talking_points.publishing.image_cells import ImageMode
+from talking_points.publishing.read_back import differences, file_digests
 from talking_points.publishing.release import Release, ReleaseError, content_sha256, prepare_release
-from talking_points.publishing.verification import differences, file_digests
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -45,7 +46,7 @@ _ADVICE = {
 _UNAVAILABLE = "the Hub failed to answer properly: run the same command again; it goes on where it stopped"
 
 
-class PublishError(RuntimeError):
+class PublishError(RunError):
     """The Hub did not take what was to go up. ``status`` is its HTTP status, or None where the connection broke."""
 
     def __init__(self, message: str, status: int | None = None) -> None:

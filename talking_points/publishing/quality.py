@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 from sacrebleu.metrics.bleu import BLEU
 
-from talking_points.config import ConfigError, CropConfig
+from talking_points.build_config import CropConfig
+from talking_points.config import ConfigError
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.gaussian_crop import contact_sheet, gaussian_crop
 from talking_points.descriptions.levels import split_levels
@@ -31,6 +32,7 @@ from talking_points.descriptions.nouns import object_names, part_names
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
 from talking_points.publishing.release import AUDIT_REPORT
 from talking_points.records import SOURCES, derive_seed
+from talking_points.whole_files import write_json
 
 FOLDER = "report"
 EXAMPLES = 24
@@ -63,7 +65,7 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     page, numbers = folder / "index.html", folder / "quality.json"
     sheets = folder / "examples.png", folder / "close_ups.png"
     close_ups = _close_ups(examples, read_manifest(root))
-    numbers.write_text(json.dumps(quality, indent=1) + "\n", encoding="utf-8")
+    write_json(numbers, quality)
     page.write_text(
         render_page(
             "quality_report.html.jinja",

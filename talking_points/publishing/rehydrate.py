@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import SecretStr
 
+from talking_points.errors import InputError
 from talking_points.publishing.card import image_modes, render_card
 from talking_points.publishing.hub import explained
-from talking_points.publishing.images import ImageCell, image_cell
+from talking_points.publishing.image_cells import ImageCell, image_cell
 from talking_points.publishing.release import ReleaseError, file_sha256, read_manifest
 from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.records import SOURCES
@@ -28,7 +29,7 @@ _SHOWN = 10
 """Problems listed before giving up: with a wrong folder every image is one."""
 
 
-class RehydrateError(ValueError):
+class RehydrateError(InputError):
     """Images could not be put back: says which, what was found, what to do. Nothing was written."""
 
 

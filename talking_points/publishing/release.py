@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from talking_points.config import fingerprint
+from talking_points.errors import InputError
 from talking_points.publishing.card import card_figures, image_modes, render_card
-from talking_points.publishing.images import ImageMode, image_cell
+from talking_points.publishing.image_cells import ImageMode, image_cell
 from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.publishing.terms import source_terms
 from talking_points.records import SOURCES
@@ -25,7 +26,7 @@ AUDIT_REPORT = "audit/report.json"
 _PIXELS: tuple[ImageMode, ...] = ("reference", "thumbnail", "embed")
 
 
-class ReleaseError(ValueError):
+class ReleaseError(InputError):
     """The dataset cannot be published as asked: says what was expected, what was found, what to do."""
 
 

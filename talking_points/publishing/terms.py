@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import resources
 
-from talking_points.publishing.images import ImageMode
+from talking_points.publishing.image_cells import ImageMode
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.coco_index import CocoImage, CocoIndex, listed_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
 from talking_points.sources.images import check_listed_size, image_record, open_photograph
-from talking_points.sources.keypoints import named_keypoints, raw_keypoints
+from talking_points.sources.keypoint_annotations import named_keypoints, raw_keypoints
 from talking_points.sources.labels import clean_name, load_labels
 from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from talking_points.errors import InputError
 from talking_points.records import ImageRecord
 
 
-class SourceError(ValueError):
+class SourceError(InputError):
     """The dataset as a whole cannot be read: says what was expected, what was found, what to do."""
 
 

@@ -24,21 +24,23 @@ from transformers import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 
 from talking_points.config import ConfigError
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.features import PointFeatures
+from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.models.omg_llava.modeling import LanguageInputs
 from talking_points.models.omg_llava.splicing import SplicedBatch
-from talking_points.training.config import AdaptConfig, FeatureConfig
-from talking_points.training.data import PointExample, PointSet
+from talking_points.processes import process_state
+from talking_points.training.config import AdaptConfig
 from talking_points.training.descriptor import descriptions
-from talking_points.training.features import PointFeatures
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, token_log_probs
 from talking_points.training.localizer import localized, rewarded
-from talking_points.training.processes import process_state
 from talking_points.training.rewards import REWARDS, mean_pck
 from talking_points.training.trainer import PointTrainer, checkpoint_step, last_checkpoint
+from talking_points.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -308,9 +310,7 @@ def rewind(table: Path, step: int) -> None:
         if not line.endswith("\n") or json.loads(line)["step"] >= step:
             break
         kept.append(line)
-    temporary = table.with_suffix(".partial")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(table)
+    write_text(table, "".join(kept))
 
 
 def draw_group(

@@ -15,10 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils.logging import tqdm
 
-from talking_points.models.descriptor import PointDescriptor
-from talking_points.training.config import VisionConfig
-from talking_points.training.optimizers import MuonAdamW, OneCycle
-from talking_points.training.pictures import (
+from talking_points.examples.labelled_images import (
     BOX_WEIGHT,
     LabelledPictures,
     accuracy,
@@ -29,6 +26,9 @@ from talking_points.training.pictures import (
     middles,
     mirrored_boxes,
 )
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.training.config import VisionConfig
+from talking_points.training.optimizers import MuonAdamW, OneCycle
 
 
 class DenseLabels(nn.Module):

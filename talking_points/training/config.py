@@ -8,18 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from talking_points.config import Section
+from talking_points.examples.config import FeatureConfig
 from talking_points.training.grpo import ADVANTAGES
 from talking_points.training.rewards import REWARDS
-
-
-class FeatureConfig(Section):
-    """The cache of what the frozen vision path computes."""
-
-    folder: Path = Field(default=Path("build/features"), description="shared by runs; entries are named by content")
-    limit_gb: float = Field(default=50.0, gt=0, description="oldest entries go when the cache grows beyond this")
-    memory_gb: float = Field(default=1.0, ge=0, description="what a process keeps of it in memory")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int = Field(default=8, ge=1, description="images encoded at a time")
 
 
 class StageConfig(Section):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.features import PointFeatures
+from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.chat import Turn
-from talking_points.training.config import FeatureConfig, StageConfig
-from talking_points.training.data import PointExample, PointSet
-from talking_points.training.features import PointFeatures
-from talking_points.training.processes import process_state
+from talking_points.processes import process_state
+from talking_points.training.config import StageConfig
 from talking_points.training.trainer import PointTrainer
 
 

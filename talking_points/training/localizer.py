@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.features import PointFeatures
+from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.chat import Turn
-from talking_points.training.config import FeatureConfig, LocalizerConfig
-from talking_points.training.data import PointExample, PointSet
-from talking_points.training.features import PointFeatures
-from talking_points.training.processes import process_state
+from talking_points.processes import process_state
+from talking_points.training.config import LocalizerConfig
 from talking_points.training.rewards import Rewarded, mean_pck
 from talking_points.training.trainer import PointTrainer
 

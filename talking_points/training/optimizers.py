@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from talking_points.training.stopping import TrainingStoppedError
+from talking_points.errors import TrainingStoppedError
 
 WEIGHT_DECAY = 0.01
 

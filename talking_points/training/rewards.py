@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.training.words import Facts, claims_true
+from talking_points.examples.words import Facts, claims_true
 
 Floats = NDArray[np.float64]
 

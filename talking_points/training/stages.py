@@ -19,20 +19,20 @@ import torch
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import ConfigError, changed_fields, fingerprint
+from talking_points.examples.labelled_images import labelled_pictures
+from talking_points.examples.points import PointSet, ap10k_points, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
+from talking_points.processes import process_state
 from talking_points.records import ImageRecord
 from talking_points.sources import open_source
 from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.config import StageConfig, TrainConfig, VisionConfig
-from talking_points.training.data import PointSet, ap10k_points, load_points
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
-from talking_points.training.pictures import labelled_pictures
-from talking_points.training.processes import process_state
 from talking_points.training.start import check_tokenizer, save_vision, start_model
-from talking_points.training.stopping import writing
 from talking_points.training.vision import pretrain_vision
+from talking_points.whole_files import advising, write_json
 
 STARTED, FINISHED = "started.json", "stage.json"
 
@@ -194,10 +194,8 @@ def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    with writing(str(path), "make room and run again"):
-        temporary = path.with_name(f"{path.name}.partial")
-        temporary.write_text(json.dumps(content, indent=1))
-        temporary.replace(path)
+    with advising(str(path), "make room and run again"):
+        write_json(path, content)
 
 
 def _train_and_held_out(config: TrainConfig, stage: StageConfig) -> tuple[PointSet, PointSet]:

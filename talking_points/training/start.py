@@ -14,7 +14,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.presets import tiny_config, train_tokenizer
 from talking_points.training.config import StageConfig, TrainConfig
-from talking_points.training.stopping import writing
+from talking_points.whole_files import advising
 
 Model = TypeVar("Model", bound=TalkingPointsModel)
 
@@ -76,6 +76,6 @@ def save_vision(model: TalkingPointsModel, path: Path) -> None:
 
     Raises ``TrainingStoppedError`` where it cannot be written.
     """
-    with writing(str(path), "make room and run again to train it anew"):
+    with advising(str(path), "make room and run again to train it anew"):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in model.vision.state_dict().items()}, path)

@@ -7,7 +7,6 @@ when they are complete, an early stop that an interruption does not change, and 
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -30,13 +29,14 @@ from transformers import (
     TrainingArguments,
 )
 
+from talking_points.errors import TrainingStoppedError
+from talking_points.examples.features import PointFeatures
+from talking_points.examples.points import LengthBuckets, PointExample, PointSet
 from talking_points.models.omg_llava.chat import Turn
+from talking_points.processes import process_state
 from talking_points.training.config import StageConfig
-from talking_points.training.data import LengthBuckets, PointExample, PointSet
-from talking_points.training.features import PointFeatures
 from talking_points.training.optimizers import MuonAdamW
-from talking_points.training.processes import process_state
-from talking_points.training.stopping import TrainingStoppedError, writing
+from talking_points.whole_files import advising, write_json
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -156,7 +156,7 @@ class PointTrainer(Trainer):
         return f"run again to go on from the last good checkpoint, {checkpoint}"
 
     def _writing(self, what: str) -> AbstractContextManager[None]:
-        return writing(what, f"make room and {self._again()}")
+        return advising(what, f"make room and {self._again()}")
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         with self._writing(f"the log in {self.args.output_dir}"):
@@ -204,7 +204,7 @@ class PointTrainer(Trainer):
             process_state().wait_for_everyone()  # each process writes the state of its own random numbers
             if self.is_world_process_zero():
                 marker = Path(self.args.output_dir) / f"checkpoint-{step}" / COMPLETE
-                marker.write_text(json.dumps({"step": step}))
+                write_json(marker, {"step": step})
                 self._rotate()
 
     def _rotate(self) -> None:
@@ -308,7 +308,7 @@ class _Curves(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            with writing(str(self.path), "make room and run again to go on from the last checkpoint"):
+            with advising(str(self.path), "make room and run again to go on from the last checkpoint"):
                 draw_curves(state.log_history, self.path)
 
     on_train_end = on_save

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils.logging import tqdm
 
-from talking_points.models.descriptor import PointDescriptor
-from talking_points.models.omg_llava.features import VisionFeatures
-from talking_points.models.omg_llava.positions import box_positions
-from talking_points.training.backbone import pretrain_backbone
-from talking_points.training.config import VisionConfig
-from talking_points.training.optimizers import MuonAdamW, OneCycle
-from talking_points.training.pictures import (
+from talking_points.examples.labelled_images import (
     BOX_WEIGHT,
     LabelledPictures,
     accuracy,
@@ -34,6 +28,12 @@ from talking_points.training.pictures import (
     middles,
     relative_places,
 )
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.omg_llava.features import VisionFeatures
+from talking_points.models.omg_llava.positions import box_positions
+from talking_points.training.backbone import pretrain_backbone
+from talking_points.training.config import VisionConfig
+from talking_points.training.optimizers import MuonAdamW, OneCycle
 
 POINTS_PER_IMAGE = 24
 GRID = 32

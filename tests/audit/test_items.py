@@ -57,7 +57,7 @@ def test_comparison_of_two_datasets_keeps_the_rows_of_both(output: Path, tmp_pat
 
 @pytest.mark.parametrize("images", ["reference", "thumbnail"])
 def test_rows_without_their_pictures_are_refused(tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("talking_points.publishing.images.THUMBNAIL_SIDE", 32)
+    monkeypatch.setattr("talking_points.publishing.image_cells.THUMBNAIL_SIDE", 32)
     output = write_dataset(tmp_path / "dataset", images=images)  # type: ignore[arg-type]
     with pytest.raises(AuditError, match="rehydrate"):
         load_questions(output)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from talking_points.audit.findings import DESCRIPTIONS, summarize, wilson_interval, write_report
 from talking_points.audit.items import Item, Questions, load_questions
-from talking_points.audit.report import DESCRIPTIONS, summarize, wilson_interval, write_report
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore, Verdict
 from talking_points.publishing.card import render_card
 from talking_points.publishing.release import prepare_release, read_audit

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from talking_points.build_config import KeypointConfig
 from talking_points.candidates.build import build_candidates, perceptual_hash
 from talking_points.candidates.spatial import object_location, part_location, point_location
-from talking_points.config import KeypointConfig
 from talking_points.records import CANDIDATE_SCHEMA, AnnotatedObject, Candidate, ImageRecord
 from talking_points.sources import open_source
 from tests.candidates.scenes import blob, canvas, dog, part, record, rectangle, texture

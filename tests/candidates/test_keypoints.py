@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from talking_points.build_config import KeypointConfig
 from talking_points.candidates.keypoints import select_keypoints
-from talking_points.config import KeypointConfig
 from talking_points.records import MaskCrop
 from talking_points.sources.label_maps import bounds
 from tests.candidates.scenes import HEIGHT, WIDTH, blob, canvas, dog, part, record, rectangle, texture

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from talking_points.config import BuildConfig, StepConfig, load_config
+from talking_points.build_config import BuildConfig, StepConfig
+from talking_points.config import load_config
 from talking_points.descriptions.budget import plan_budget, planned_seconds, prompt_tokens, requests_in_flight
 from talking_points.descriptions.memory_plan import GPUS
 

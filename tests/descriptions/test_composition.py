@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talking_points.config import VerificationConfig
+from talking_points.build_config import VerificationConfig
 from talking_points.descriptions.composition import (
     compose_description,
     compose_draft,

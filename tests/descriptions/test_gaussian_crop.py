@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.config import CropConfig
+from talking_points.build_config import CropConfig
 from talking_points.descriptions.gaussian_crop import contact_sheet, crop_side, gaussian_crop, gaussian_weight
 
 GRADIENT = np.broadcast_to(np.linspace(0, 255, 400).astype(np.uint8)[None, :, None], (300, 400, 3)).copy()

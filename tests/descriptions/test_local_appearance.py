@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.config import CropConfig
+from talking_points.build_config import CropConfig
 from talking_points.descriptions.gaussian_crop import gaussian_crop
 from talking_points.descriptions.local_appearance import LocalAppearance, colour_name, measure
 

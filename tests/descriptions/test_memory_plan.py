@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions.memory_plan import GIB, GPUS, WORKSPACE, model_size, plan_memory
 
 AWQ = {"model": "casperhansen/llama-3.3-70b-instruct-awq", "options": {"quantization": "awq_marlin"}}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.config import VerificationConfig
+from talking_points.build_config import VerificationConfig
 from talking_points.descriptions import prompts
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.prompts import PromptError, as_data, prompt_digest, render

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.config import CropConfig, StepConfig
+from talking_points.build_config import CropConfig, StepConfig
 from talking_points.descriptions.backends.protocol import Completion, RequestError
 from talking_points.descriptions.gaussian_crop import gaussian_crop
 from talking_points.descriptions.steps import (

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.config import VerificationConfig
+from talking_points.build_config import VerificationConfig
 from talking_points.descriptions.composition import compose_description
 from talking_points.descriptions.verification import CODES, Finding, Verdict, verify
 from tests.descriptions.candidates import candidates, make_candidate

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talking_points.config import ConfigError, StepConfig
+from talking_points.build_config import StepConfig
+from talking_points.config import ConfigError
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
 from talking_points.evaluation.description_sets import asked, described, marked
+from talking_points.examples.config import FeatureConfig
 from talking_points.records import derive_seed
-from talking_points.training.config import FeatureConfig
 from tests.fault_server import MODEL, FaultServer, right_answer, serving
 from tests.training.conftest import points
 

@@ -10,10 +10,10 @@ import pytest
 from talking_points.evaluation import learning
 from talking_points.evaluation.controls import control_predictions
 from talking_points.evaluation.learning import Judges, adaptation_figures, descriptor_figures
-from talking_points.evaluation.report import evaluate_predictions
+from talking_points.evaluation.reports import evaluate_predictions
+from talking_points.examples.config import FeatureConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training.config import FeatureConfig
 from talking_points.training.localizer import localized
 from tests.training.conftest import points, small
 

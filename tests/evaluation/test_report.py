@@ -17,8 +17,8 @@ from talking_points.evaluation.config import DescriptionSet
 from talking_points.evaluation.controls import centre, other_images, other_points, uniform
 from talking_points.evaluation.description_sets import described, marked, read_descriptions
 from talking_points.evaluation.pck import DEFINITIONS, MP100
-from talking_points.evaluation.report import IncomparableError, Report, compare, evaluate_predictions
-from talking_points.training.config import FeatureConfig
+from talking_points.evaluation.reports import IncomparableError, Report, compare, evaluate_predictions
+from talking_points.examples.config import FeatureConfig
 from tests.training.conftest import points
 
 

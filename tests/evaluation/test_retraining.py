@@ -16,7 +16,7 @@ import torch
 
 from talking_points.config import ConfigError
 from talking_points.evaluation.digests import PACKAGE, code_digest, pictures_digest, weights_digest
-from talking_points.evaluation.report import Report
+from talking_points.evaluation.reports import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer

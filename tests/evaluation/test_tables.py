@@ -15,7 +15,7 @@ from talking_points.config import ConfigError
 from talking_points.evaluation.controls import centre
 from talking_points.evaluation.paper import FIGURES, ROWS
 from talking_points.evaluation.pck import MP100, mean_of_pck
-from talking_points.evaluation.report import IncomparableError, Report, evaluate_predictions
+from talking_points.evaluation.reports import IncomparableError, Report, evaluate_predictions
 from talking_points.evaluation.saved_reports import read_reports
 from talking_points.evaluation.tables import draw_table, paper_tables, write_tables
 from tests.training.conftest import points

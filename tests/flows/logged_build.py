@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows import server
+from commands import server
 
 if __name__ == "__main__":
     # What the command does before it imports Prefect, which the lines below do already.
@@ -22,9 +22,9 @@ if __name__ == "__main__":
 
 from prefect import Task
 
-import tasks.shards as shards
+import tasks.running.shards as shards
 from talking_points.descriptions.backends.protocol import STEPS
-from tasks.shards import Manifest, Order
+from tasks.running.shards import Manifest, Order
 
 _plain = shards.shard_task
 
@@ -67,6 +67,6 @@ from flows.build_llamapointinpart import build_llamapointinpart  # noqa: E402
 __all__ = ["build_llamapointinpart"]
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from commands.cli import main
 
     main()

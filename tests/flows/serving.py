@@ -78,7 +78,7 @@ def served(home: Path, state: Path, **environment: str) -> Iterator[Served]:
     """Server and worker for the project in ``home``, with their database and result records in ``state``."""
     state.mkdir(exist_ok=True)
     code = (
-        "import sys; from pathlib import Path; from flows.server import free_port, serve\n"
+        "import sys; from pathlib import Path; from commands.server import free_port, serve\n"
         f"serve(Path({str(home)!r}), free_port(), Path({str(state / 'results')!r}))"
     )
     log = state / "serve.log"

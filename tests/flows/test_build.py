@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.report import BuildFailed
 from talking_points.config import ConfigError
 from talking_points.publishing.schema import features
 from talking_points.sources import open_source
-from tasks.shards import Manifest
-from tasks.storage import Storage
-from tasks.text_shards import read_texts
+from tasks.running.failures import BuildFailed
+from tasks.running.shards import Manifest
+from tasks.running.storage import Storage
+from tasks.running.text_shards import read_texts
 from tests.flows.building import SOURCES, build, data_digests, made
 from tests.prefect_records import prefect_records
 

@@ -16,14 +16,14 @@ import pytest
 from prefect.results import ResultRecord  # type: ignore[attr-defined]  # exported without saying so
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 
-from flows.report import BuildFailed
-from flows.status import print_status
+from commands.status import print_status
 from talking_points.config import ConfigError
-from tasks import build_folder
-from tasks.build_folder import SETTINGS_FILE, FolderInUse
-from tasks.progress import STATUS_FILE
-from tasks.shards import holds
-from tasks.storage import Storage
+from tasks.running import build_folder
+from tasks.running.build_folder import SETTINGS_FILE, FolderInUse
+from tasks.running.failures import BuildFailed
+from tasks.running.progress import STATUS_FILE
+from tasks.running.shards import holds
+from tasks.running.storage import Storage
 from tests.flows.building import build, published
 
 pytestmark = pytest.mark.usefixtures("orchestrator")
@@ -126,7 +126,8 @@ def test_the_status_of_a_killed_build_says_so(copy: tuple[Path, Path]) -> None:
 
 
 def test_a_second_build_is_refused_at_once(copy: tuple[Path, Path], drawn: dict[str, Path]) -> None:
-    from talking_points.config import BuildConfig, load_config
+    from talking_points.build_config import BuildConfig
+    from talking_points.config import load_config
     from tests.flows.building import CONFIG, overrides
 
     config = load_config(BuildConfig, CONFIG, overrides(copy[0], drawn, *SETTINGS))

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
-from talking_points.config import BuildConfig, load_config
+from talking_points.build_config import BuildConfig
+from talking_points.config import load_config
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.training.config import TrainConfig

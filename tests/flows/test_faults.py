@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from talking_points.descriptions.asking import WholesaleFailure
 from talking_points.records import derive_seed
-from tasks.runner import WholesaleFailure
 from tests.fault_server import MODEL, REASONS, RETRY_AFTER, FaultServer, right_answer, serving
 from tests.flows.building import build, made
 

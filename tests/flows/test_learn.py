@@ -38,7 +38,7 @@ FIGURES = {
 
 
 def learn(output: Path) -> tuple[dict, str]:
-    command = [sys.executable, "-m", "flows.learn", "--output", str(output), "--images", "16"]
+    command = [sys.executable, "-m", "commands.learn", "--output", str(output), "--images", "16"]
     for name, value in SETTINGS.items():
         command += ["--set", f"{name}={value}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.report import BuildFailed
-from tasks.storage import Storage
+from tasks.running.failures import BuildFailed
+from tasks.running.storage import Storage
 from tests.flows.building import build, data_digests, overrides
 from tests.flows.serving import executions, project, served
 
@@ -64,7 +64,7 @@ def test_a_build_on_an_object_store_goes_on_where_it_failed(
     from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK, temporary_settings
 
     import tasks.merge as merge
-    from tasks.text_shards import read_texts
+    from tasks.running.text_shards import read_texts
 
     RemoteFileSystem(basepath=f"{folder}/records").save("records", overwrite=True)
     real = read_texts

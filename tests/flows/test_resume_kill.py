@@ -29,7 +29,7 @@ _forks.set_forkserver_preload(["tests.flows.logged_build"])
 @pytest.fixture(scope="module")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server that outlives the builds that are killed."""
-    from flows.server import running_server
+    from commands.server import running_server
 
     before = os.environ.get("PREFECT_HOME")
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))

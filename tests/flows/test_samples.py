@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
-from talking_points.config import VerificationConfig
+from talking_points.build_config import VerificationConfig
 from talking_points.descriptions.verification import verify
 from talking_points.records import Candidate
 from talking_points.sources import open_source

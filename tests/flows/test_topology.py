@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import ZOMBIES, free_port
+from commands.server import ZOMBIES, free_port
 from tests.flows.building import overrides, published
 from tests.flows.serving import executions, project, served, session, wait_for
 

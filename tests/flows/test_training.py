@@ -13,10 +13,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows.console import app
+from commands.console import app
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.config import EvaluateConfig
-from talking_points.evaluation.report import Report
+from talking_points.evaluation.reports import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig

@@ -16,8 +16,8 @@ import pytest
 
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.hub import PublishError, explained
+from talking_points.publishing.read_back import file_digests
 from talking_points.publishing.release import ReleaseError, file_sha256, prepare_release
-from talking_points.publishing.verification import file_digests
 from tests.publishing.conftest import PUBLISH, ROOT, Run
 from tests.publishing.local_hub import READER, WRITER, LocalHub
 from tests.publishing.small_dataset import ROWS, noise_jpeg, write_dataset

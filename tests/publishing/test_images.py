@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from talking_points.publishing.images import THUMBNAIL_SIDE, image_cell
+from talking_points.publishing.image_cells import THUMBNAIL_SIDE, image_cell
 
 
 def encoded(mode: str, size: tuple[int, int], file_format: str, **options: object) -> bytes:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from talking_points.config import ConfigError, CropConfig
+from talking_points.build_config import CropConfig
+from talking_points.config import ConfigError
 from talking_points.descriptions.gaussian_crop import gaussian_crop
 from talking_points.publishing.quality import (
     EXAMPLES,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from talking_points.publishing.read_back import file_digests
 from talking_points.publishing.rehydrate import RehydrateError, rehydrate
-from talking_points.publishing.verification import file_digests
 from talking_points.records import SOURCES
 from tests.publishing.conftest import Run
 from tests.publishing.local_hub import LocalHub

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from talking_points.sources import SourceError, open_source
 from talking_points.sources.ap10k import Ap10k
-from talking_points.sources.keypoints import in_image
+from talking_points.sources.keypoint_annotations import in_image
 from talking_points.sources.mp100 import Mp100
 from tests.sources.trees import HEIGHT, WIDTH, animal, ap10k_tree, coco, image_entry, photograph, write_json
 

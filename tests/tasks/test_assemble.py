@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from talking_points.config import BuildConfig
+from talking_points.build_config import BuildConfig
 from talking_points.publishing.schema import triplet_schema
 from tasks.assemble import assembly_settings
 

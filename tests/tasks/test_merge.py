@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from talking_points.config import StepConfig, VerificationConfig
+from talking_points.build_config import StepConfig, VerificationConfig
 from talking_points.descriptions.backends.protocol import (
     Capabilities,
     ChatRequest,
@@ -17,8 +17,8 @@ from talking_points.descriptions.backends.protocol import (
 )
 from talking_points.descriptions.composition import compose_description
 from talking_points.records import Candidate
+from talking_points.stop_requests import clear_stop
 from tasks.merge import refine
-from tasks.stopping import clear_stop
 from tests.descriptions.candidates import make_candidate
 
 CHECKS = VerificationConfig(attempts=3)

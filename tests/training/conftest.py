@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.points import PointExample, PointSet
+from talking_points.examples.words import Facts
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.presets import tiny_config, train_tokenizer
-from talking_points.training.config import FeatureConfig
-from talking_points.training.data import PointExample, PointSet
-from talking_points.training.words import Facts
 from tests.publishing.conftest import hub, reached, run, start
 
 __all__ = ["hub", "reached", "run", "start"]

@@ -13,15 +13,16 @@ from unittest.mock import patch
 
 import torch
 
+from talking_points.errors import TrainingStoppedError
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.features import PointFeatures
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.training.adaptation import adapt_descriptor
-from talking_points.training.config import AdaptConfig, FeatureConfig, LocalizerConfig, StageConfig
+from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig
 from talking_points.training.descriptor import train_descriptor
-from talking_points.training.features import PointFeatures
 from talking_points.training.localizer import LocalizerTrainer, train_localizer
-from talking_points.training.stopping import TrainingStoppedError
 from talking_points.training.trainer import PointTrainer
 from tests.training.conftest import points, small
 

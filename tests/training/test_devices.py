@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.features import PointFeatures
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.training import descriptor as descriptor_module
 from talking_points.training import localizer as localizer_module
 from talking_points.training.adaptation import AdaptationTrainer, prepare_adaptation
-from talking_points.training.config import AdaptConfig, FeatureConfig, LocalizerConfig, StageConfig
+from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig
 from talking_points.training.descriptor import DescriptorTrainer, descriptions
-from talking_points.training.features import PointFeatures
 from talking_points.training.localizer import LocalizerTrainer, localized
 from tests.pretend_cuda import CUDA, PretendCuda, WrongDeviceError
 from tests.training.conftest import points, small

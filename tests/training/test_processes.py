@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from talking_points.training.config import FeatureConfig, LocalizerConfig, StageConfig, TrainConfig
-from talking_points.training.processes import launch
-from talking_points.training.stopping import TrainingStoppedError
+from talking_points.errors import TrainingStoppedError
+from talking_points.examples.config import FeatureConfig
+from talking_points.training.config import LocalizerConfig, StageConfig, TrainConfig
+from talking_points.training.launcher import launch
 from tasks import train
 from tests.training.conftest import write_dataset
 

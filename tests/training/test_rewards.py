@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talking_points.examples.words import Facts, claims_true, colours, judge_words
 from talking_points.training.localizer import rewarded as in_shares
 from talking_points.training.rewards import FALSE_WORDS_WEIGHT, REWARDS, Rewarded, neg_mse, neg_mse_true_words
-from talking_points.training.words import Facts, claims_true, colours, judge_words
 from tests.training.conftest import points
 
 DOG = Facts(

@@ -10,17 +10,11 @@ from typing import Any
 import pytest
 
 from talking_points.config import ConfigError
+from talking_points.examples.config import FeatureConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
-from talking_points.training.config import (
-    AdaptConfig,
-    Ap10kConfig,
-    FeatureConfig,
-    LocalizerConfig,
-    TrainConfig,
-    VisionConfig,
-)
+from talking_points.training.config import AdaptConfig, Ap10kConfig, LocalizerConfig, TrainConfig, VisionConfig
 from talking_points.training.stages import (
     adapted_descriptor,
     family_points,

@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from talking_points.config import ConfigError, load_config
+from talking_points.errors import TrainingStoppedError
 from talking_points.evaluation.pck import paired_difference
+from talking_points.examples.features import PointFeatures
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -27,11 +29,9 @@ from talking_points.training.adaptation import (
 )
 from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig, TrainConfig
 from talking_points.training.descriptor import DescriptorTrainer, descriptions, train_descriptor
-from talking_points.training.features import PointFeatures
 from talking_points.training.localizer import LocalizerTrainer, localized, rewarded, train_localizer
 from talking_points.training.rewards import REWARDS, mean_pck
 from talking_points.training.start import check_tokenizer, start_model
-from talking_points.training.stopping import TrainingStoppedError
 from talking_points.training.trainer import last_checkpoint
 from tests.training.conftest import points, small
 

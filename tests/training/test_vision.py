@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from talking_points.config import ConfigError
+from talking_points.errors import TrainingStoppedError
+from talking_points.examples.labelled_images import LabelledPictures, labelled_pictures, mirrored_boxes, relative_places
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.sources import open_source
 from talking_points.training.backbone import DenseLabels, pretrain_backbone
 from talking_points.training.config import VisionConfig
-from talking_points.training.pictures import LabelledPictures, labelled_pictures, mirrored_boxes, relative_places
 from talking_points.training.start import save_vision
-from talking_points.training.stopping import TrainingStoppedError
 from talking_points.training.vision import pretrain_vision, spread_positions
 from tests.training.conftest import small
 

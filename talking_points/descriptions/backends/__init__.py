@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module, util
 from typing import Any
 
-from talking_points.config import BackendName, StepConfig
+from talking_points.build_config import BackendName, StepConfig
 from talking_points.descriptions.backends.protocol import Backend, BackendUnavailable, Capabilities, Step
 
 

@@ -11,7 +11,7 @@ import llama_cpp
 from huggingface_hub import hf_hub_download
 from llama_cpp import Llama
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.chat import messages, refusal, too_long
 from talking_points.descriptions.backends.protocol import (

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.chat import refusal, too_long
 from talking_points.descriptions.backends.protocol import (

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.chat import messages, refusal
 from talking_points.descriptions.backends.protocol import (

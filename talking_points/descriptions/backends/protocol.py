@@ -14,13 +14,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from talking_points.errors import RunError
+
 Step = Literal["object_caption", "local_caption", "generate", "refine"]
 STEPS: tuple[Step, ...] = ("object_caption", "local_caption", "generate", "refine")
 
 FinishReason = Literal["stop", "length", "content_filter"]
 
 
-class BackendUnavailable(RuntimeError):
+class BackendUnavailable(RunError):
     """The engine as a whole cannot answer: a missing package, model, server or device."""
 
 

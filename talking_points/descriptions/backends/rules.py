@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from talking_points.config import CropConfig, StepConfig
+from talking_points.build_config import CropConfig, StepConfig
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, OnAnswer, RequestError
 from talking_points.descriptions.composition import (

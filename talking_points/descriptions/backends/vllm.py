@@ -20,7 +20,7 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.chat import messages, refusal, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,

@@ -15,12 +15,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from talking_points.errors import InputError
 from talking_points.models.omg_llava.checkpoint_keys import PROTOTYPES, Heads, is_ignored, targets
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
-class ConversionError(ValueError):
+class ConversionError(InputError):
     """The release cannot be converted: lists every key that is unknown, missing or of another shape."""
 
 

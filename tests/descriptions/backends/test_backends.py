@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions import backends
 from talking_points.descriptions.backends import BACKENDS, BackendEntry, check_capabilities, open_backend
 from talking_points.descriptions.backends.protocol import STEPS, Backend, BackendUnavailable, Capabilities

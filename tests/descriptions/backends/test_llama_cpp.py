@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.llama_cpp, pytest.mark.slow]
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python (make test-llama-cpp)")
 pytest.importorskip("gguf", reason="needs gguf (make test-llama-cpp)")
 
-from talking_points.config import StepConfig  # noqa: E402
+from talking_points.build_config import StepConfig  # noqa: E402
 from talking_points.descriptions.backends.llama_cpp import LlamaCppBackend  # noqa: E402
 from talking_points.descriptions.backends.openai import OpenAIBackend  # noqa: E402
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError  # noqa: E402

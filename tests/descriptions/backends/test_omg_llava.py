@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the omg_llava backend needs torch")
 
-from talking_points.config import StepConfig  # noqa: E402
+from talking_points.build_config import StepConfig  # noqa: E402
 from talking_points.descriptions.backends import open_backend  # noqa: E402
 from talking_points.descriptions.backends.omg_llava import OmgLlavaBackend  # noqa: E402
 from talking_points.descriptions.backends.protocol import (  # noqa: E402

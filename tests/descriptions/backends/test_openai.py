@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from talking_points.config import StepConfig
+from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import openai
 from talking_points.descriptions.backends.openai import OpenAIBackend
 from talking_points.descriptions.backends.protocol import (

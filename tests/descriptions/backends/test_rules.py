@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talking_points.config import CropConfig, StepConfig, VerificationConfig
+from talking_points.build_config import CropConfig, StepConfig, VerificationConfig
 from talking_points.descriptions.backends.protocol import Backend, ChatRequest, Completion, RequestError
 from talking_points.descriptions.backends.rules import RulesBackend
 from talking_points.descriptions.steps import (

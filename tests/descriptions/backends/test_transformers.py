@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 pytest.importorskip("transformers", reason="needs the extra 'train'")
 
-from talking_points.config import StepConfig  # noqa: E402
+from talking_points.build_config import StepConfig  # noqa: E402
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError  # noqa: E402
 from talking_points.descriptions.backends.transformers import SeededSampling, TransformersBackend  # noqa: E402
 from tests.descriptions.backends import contract  # noqa: E402

@@ -14,7 +14,7 @@ import pytest
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 pytest.importorskip("vllm", reason="needs the vLLM environment (make test-vllm)")
 
-from talking_points.config import StepConfig  # noqa: E402
+from talking_points.build_config import StepConfig  # noqa: E402
 from talking_points.descriptions.backends.openai import OpenAIBackend  # noqa: E402
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError  # noqa: E402
 from talking_points.descriptions.backends.vllm import VllmBackend  # noqa: E402

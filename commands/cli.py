@@ -1,0 +1,144 @@
+"""The ``talking-points`` command line: the same flows as the deployments, run here and now.
+
+Exit codes: 0 done; 1 shards failed or too many rows were rejected; 2 wrong input or configuration; 130 stopped by
+Ctrl-C. Heavy imports (Prefect, torch) happen inside the commands that need them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands import model_commands, publish_commands, report_commands, training_commands  # noqa: F401  (add commands)
+from commands.console import Config, Overrides, Verbose, app, exit_codes
+from commands.local import local_orchestration
+from talking_points.build_config import BuildConfig
+from talking_points.config import ConfigError, load_config
+
+
+@app.command()
+def build(
+    config: Config = "configs/build/rules.yaml",
+    overrides: Overrides = None,
+    limit: Annotated[int | None, typer.Option(help="preview: at most so many points")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="validate everything and print the plan")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Build the dataset: sources, keypoints, captions, descriptions, verification, Parquet, card."""
+    given = [*(overrides or []), *([f"limit={limit}"] if limit is not None else [])]
+    with exit_codes():
+        settings = load_config(BuildConfig, config, given)
+        if dry_run:
+            from commands.plan import print_plan
+
+            print_plan(settings)
+            return
+        from commands.server import claim_port, orchestrator
+
+        records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"
+        local_orchestration(verbose, records)
+        port = claim_port()
+        from commands.outcome import print_outcome
+        from commands.plan import open_output
+        from flows.build_llamapointinpart import build_llamapointinpart, check_build
+        from tasks.running.build_folder import check_folder
+
+        # Wrong input is found before the orchestrator, which takes seconds to start.
+        check_build(settings)
+        storage = open_output(settings.output)
+        check_folder(storage, settings)
+        with orchestrator(port):
+            result = build_llamapointinpart(config, given)
+        print_outcome(storage)
+    print(json.dumps(result))
+
+
+@app.command("draw-sample")
+def draw_sample_command(
+    folder: Annotated[Path, typer.Argument(help="where the drawn datasets go")],
+    images: Annotated[int, typer.Option(help="images per source", min=1)] = 60,
+    seed: int = 0,
+    variant: Annotated[
+        str, typer.Option(help="standard, hard: several like objects, or plain: few classes, any size")
+    ] = "standard",
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Draw part-annotated sample sources in the layouts of the real datasets."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from talking_points.sources.drawn import draw_sample
+
+    console = Console(stderr=True)
+    with exit_codes(), Progress(console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("drawing", total=None)
+
+        def show(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        try:
+            roots = draw_sample(folder, images, seed, variant=variant, workers=workers, progress=show)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"cannot draw into {folder}: {error}") from error
+    for name, root in roots.items():
+        print(f"{name}: {root}")
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(help="output folder of a build")],
+    rejected: Annotated[bool, typer.Option("--rejected", help="list the rejected rows")] = False,
+) -> None:
+    """Show what a build has done so far, stage by stage."""
+    with exit_codes():
+        from commands.status import print_rejected, print_status
+        from tasks.running.storage import Storage
+
+        (print_rejected if rejected else print_status)(Storage(output))
+
+
+@app.command()
+def server(
+    home: Annotated[Path, typer.Option(help="folder with prefect.yaml")] = Path(),
+    port: int = 4200,
+    results: Annotated[Path | None, typer.Option(help="result records, shared by all workers")] = None,
+) -> None:
+    """Run the orchestrator with its UI, a worker and all deployments on this machine, until Ctrl-C."""
+    with exit_codes():
+        from commands.server import serve
+
+        serve(home, port, results)
+
+
+@app.command()
+def deploy(
+    home: Annotated[Path, typer.Option(help="folder with prefect.yaml", envvar="TALKING_POINTS_HOME")] = Path(),
+    results: Annotated[
+        Path, typer.Option(help="result records, shared by all workers", envvar="TALKING_POINTS_RESULTS")
+    ] = Path("build/results"),
+) -> None:
+    """Create or update the work pool, the deployments and the automation on the server PREFECT_API_URL names."""
+    with exit_codes():
+        from commands.server import deploy
+
+        deploy(home.absolute(), results.absolute())
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, libraries, optional extras, disk."""
+    from commands.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)
+
+
+def main() -> None:
+    """Entry point of the ``talking-points`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Commands on models: convert a release, describe a point, localize a description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from commands.console import app, exit_codes, needs_extra
+
+Picture = Annotated[Path, typer.Argument(help="an image file", exists=True, dir_okay=False)]
+Figure = Annotated[Path | None, typer.Option(help="also draw the point and the text into this file")]
+
+
+@app.command("convert-omg-llava")
+def convert_omg_llava(
+    sources: Annotated[list[Path], typer.Argument(help="files and folders of the release; the language model first")],
+    output: Annotated[Path, typer.Option(help="folder for the converted model")],
+    lora: Annotated[str, typer.Option(help="merge: into the weights; continue: keep as adapters")] = "merge",
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32; vision stays in float32")] = "bfloat16",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check all keys, print sizes and memory")] = False,
+) -> None:
+    """Convert the official OMG-LLaVA files into one folder that from_pretrained reads."""
+    with needs_extra("train"):
+        import torch
+
+        from talking_points.models.omg_llava.conversion import convert_release, plan_release
+        from talking_points.models.omg_llava.memory import memory_summary, on_meta
+        from talking_points.models.omg_llava.modeling import OmgLlavaModel
+    from talking_points.config import ConfigError
+
+    with exit_codes():
+        modes: dict[str, Literal["merge", "continue"]] = {"merge": "merge", "continue": "continue"}
+        dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+        if lora not in modes or dtype not in dtypes:
+            raise ConfigError(
+                f"expected --lora {'|'.join(modes)} and --dtype {'|'.join(dtypes)}, found {lora}, {dtype}"
+            )
+        if dry_run:
+            plan = plan_release(sources, lora=modes[lora])
+            print(memory_summary(on_meta(OmgLlavaModel, plan.config)))
+            return
+        report = convert_release(sources, output, lora=modes[lora], dtype=dtypes[dtype])
+    print(
+        f"{report.output}: {report.parameters / 1e9:.3f} billion parameters in {len(report.files)} files, "
+        f"{report.merged_adapters} adapters merged, {report.kept_adapters} kept; "
+        f"tokenizer {'written' if report.tokenizer else 'not among the sources'}; checksums hold"
+    )
+
+
+@app.command()
+def describe(
+    image: Picture,
+    x: Annotated[float, typer.Argument(help="pixels, to the right")],
+    y: Annotated[float, typer.Argument(help="pixels, down")],
+    model: Annotated[str, typer.Option(help="folder or repository of a Point Descriptor")],
+    figure: Figure = None,
+) -> None:
+    """Describe one point of an image."""
+    with needs_extra("train"):
+        from talking_points.models.descriptor import PointDescriptor
+        from talking_points.models.figure import draw_point_figure
+        from talking_points.processes import process_state
+    with exit_codes():
+        picture = _open(image, x, y)
+        descriptor = PointDescriptor.from_pretrained(model).to(process_state().device)
+        text = descriptor.describe([picture], [(x, y)])[0]
+        if figure:
+            draw_point_figure(picture, text, keypoint=(x, y)).save(figure)
+    print(text)
+
+
+@app.command()
+def localize(
+    image: Picture,
+    text: Annotated[str, typer.Argument(help="description of a point")],
+    model: Annotated[str, typer.Option(help="folder or repository of a Point Localizer")],
+    figure: Figure = None,
+) -> None:
+    """Find the point that a text describes; prints x and y in pixels."""
+    with needs_extra("train"):
+        from talking_points.models.figure import draw_point_figure
+        from talking_points.models.localizer import PointLocalizer
+        from talking_points.processes import process_state
+    with exit_codes():
+        picture = _open(image)
+        localizer = PointLocalizer.from_pretrained(model).to(process_state().device)
+        x, y = (float(value) for value in localizer.localize([picture], [text])[0])
+        if figure:
+            draw_point_figure(picture, text, localized=(x, y)).save(figure)
+    print(f"{x:.1f} {y:.1f}")
+
+
+def _open(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untyped-def]  # PIL only where it is needed
+    from PIL import Image
+
+    from talking_points.config import ConfigError
+
+    try:
+        picture = Image.open(path).convert("RGB")
+    except OSError as error:
+        raise ConfigError(f"{path} is not an image: {error}") from error
+    if not (-0.5 <= x < picture.width - 0.5 and -0.5 <= y < picture.height - 0.5):
+        raise ConfigError(
+            f"the point ({x:g}, {y:g}) is not in {path}, which has {picture.width}x{picture.height} pixels"
+        )
+    return picture

@@ -1,0 +1,172 @@
+"""``talking-points build --dry-run``: everything a build checks before it starts, and what it would take."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.build_llamapointinpart import check_build
+from talking_points.build_config import BuildConfig, StepConfig, dataset_settings
+from talking_points.config import ConfigError, fingerprint
+from talking_points.descriptions.backends import BACKENDS
+from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
+from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
+from talking_points.sources import open_source
+from tasks.running.build_folder import check_folder
+from tasks.running.storage import Storage
+
+
+def print_plan(settings: BuildConfig) -> None:
+    """Validate configuration, sources, prompts, backends and output, and print the plan with counts.
+
+    Nothing is written, downloaded or loaded. Raises what the build would raise, but for packages that are not
+    installed: a plan may be made on another machine than the build, so it lists what to install.
+    """
+    console = Console()
+    roots = check_build(settings, installed=False)
+    check_folder(open_output(settings.output), settings)
+
+    images = {}
+    table = _table("Sources", "source", "root", "images>", "by split", "points wanted")
+    for name, source in settings.open_sources.items():
+        entries = open_source(name, roots[name], split=source.split, **source.options).entries()
+        splits = {split: sum(1 for _ in group) for split, group in itertools.groupby(entries, key=lambda e: e.split)}
+        images[name] = sum(splits.values())
+        wanted = str(source.points) if source.points else "as many as the smallest source gives"
+        table.add_row(name, roots[name], str(images[name]), ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
+    console.print(table)
+
+    points = expected_points(settings, images)
+    shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
+    rows = math.ceil(points / settings.shard_size)
+    title = f"Plan: at most {points} points, {shards + 5 * rows + len(images) + 2} task runs"
+    plan = _table(title, "stage", "shards>", "rows>", "backend", "model")
+    plan.add_row("index", str(len(images)), str(sum(images.values())), "", "")
+    plan.add_row("candidates", str(shards), str(sum(images.values())), "SIFT", "")
+    plan.add_row("sample", "1", str(points), "", "")
+    for step in STEPS:
+        section = settings.step(step)
+        plan.add_row(step, str(rows), str(points), section.backend, _model(section))
+    plan.add_row("verify", str(rows), str(points), "", "")
+    plan.add_row("assemble", "1", str(points), "", "")
+    console.print(plan)
+
+    if any(settings.step(step).model for step in STEPS):
+        budget = plan_budget(settings, points)
+        console.print(_memory_table(budget))
+        console.print(_budget_table(budget))
+        for line in _notes(settings, budget):
+            console.print(line, markup=False, highlight=False)
+    console.print(
+        f"output {settings.output}, fingerprint {fingerprint(dataset_settings(settings))}, images: {settings.images}"
+    )
+
+
+def open_output(output: str) -> Storage:
+    """The storage of an output, which need not exist yet. Raises ``ConfigError`` where no folder can ever be."""
+    wanted = "expected a folder or an fsspec URL as output"
+    try:
+        storage = Storage(output)
+        place = Path(storage.path())
+        blocked = [path for path in (place, *place.parents) if path.exists() and not path.is_dir()]
+    except (ValueError, ImportError, OSError) as error:
+        raise ConfigError(f"{wanted}, found {output!r}: {error}") from error
+    if storage.is_local and blocked:
+        raise ConfigError(f"{wanted}, found the file {blocked[0]}; choose another output")
+    return storage
+
+
+def expected_points(settings: BuildConfig, images: dict[str, int]) -> int:
+    """The most points that the listed images can give: one per image, shares equal, ``limit`` kept."""
+    wanted = {name: min(images[name], source.points or images[name]) for name, source in settings.open_sources.items()}
+    if settings.sampling.equal_shares and not any(source.points for source in settings.open_sources.values()):
+        wanted = dict.fromkeys(wanted, min(wanted.values()))
+    total = sum(wanted.values())
+    return min(total, settings.limit) if settings.limit else total
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table; columns whose name ends in ``>`` are numbers."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left")
+    return table
+
+
+def _model(section: StepConfig) -> str:
+    return f"{section.model}@{section.revision}" if section.revision else section.model or ""
+
+
+def _memory_table(budget: Sequence[StepBudget]) -> Table:
+    table = _table("Memory, GiB", "step", "weights>", "images>", "KV cache>", "requests x tokens>", "total>", *GPUS)
+    for step in budget:
+        memory = step.memory
+        if memory is None:
+            table.add_row(step.step, *["-"] * (5 + len(GPUS)))
+            continue
+        sizes = (memory.size.weights, memory.size.activations, memory.cache)
+        held = f"{memory.in_flight} x {memory.length}" + (f", {memory.shared} shared" if memory.shared else "")
+        table.add_row(
+            step.step,
+            *(f"{size / GIB:.1f}" for size in sizes),
+            held,
+            f"{memory.total / GIB:.1f}",
+            *(_fits(memory, size) for size in GPUS.values()),
+        )
+    return table
+
+
+def _fits(memory: MemoryPlan, gpu_bytes: float) -> str:
+    at_once = memory.at_once(gpu_bytes)
+    if at_once == 0:
+        return "no"
+    return "yes" if at_once == memory.in_flight else f"yes, {at_once} at a time"
+
+
+def _budget_table(budget: Sequence[StepBudget]) -> Table:
+    table = _table("Budget", "step", "requests>", "tokens in>", "tokens out>", "hours on one H100>")
+    for step in budget:
+        most = f" to {step.most_requests:,}" if step.most_requests > step.requests else ""
+        hours = "-" if step.seconds is None else f"{step.seconds / 3600:.2f}"
+        table.add_row(step.step, f"{step.requests:,}{most}", f"{step.tokens_in:,}", f"{step.tokens_out:,}", hours)
+    table.add_section()
+    known = [step.seconds for step in budget if step.seconds is not None]
+    table.add_row(
+        "all",
+        f"{sum(step.requests for step in budget):,}",
+        f"{sum(step.tokens_in for step in budget):,}",
+        f"{sum(step.tokens_out for step in budget):,}",
+        f"{sum(known) / 3600:.2f}",
+    )
+    return table
+
+
+def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
+    """What the tables do not say: how they were made, what is still missing, what cannot work."""
+    notes = [
+        f"memory: totals hold {WORKSPACE / GIB:g} GiB of workspace; an engine may fill {ENGINE_SHARE:.0%} of a GPU "
+        "unless gpu_memory_utilization says otherwise; one model is loaded at a time",
+        f"budget: {ASSUMPTIONS}",
+    ]
+    for step in budget:
+        section = settings.step(step.step)
+        missing = BACKENDS[section.backend].missing()
+        if missing:
+            notes.append(f"to install: {missing}")
+        if section.backend == "omg_llava" and not Path(str(section.model)).exists():
+            notes.append(f"to make for {step.step}: {section.model}, by 'talking-points convert-omg-llava'")
+        if step.memory and step.memory.length > step.memory.size.context:
+            notes.append(
+                f"{step.step}: a prompt of {step.memory.length - section.max_tokens} tokens and an answer of "
+                f"{section.max_tokens} exceed the model's context of {step.memory.size.context}: lower max_tokens"
+            )
+        if section.model and step.memory is None:
+            where = "its server's" if section.backend == "openai" else "not known before it is here"
+            notes.append(f"memory of {step.step} ({section.model}): {where}")
+    return list(dict.fromkeys(notes))

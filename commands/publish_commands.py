@@ -1,0 +1,94 @@
+"""Commands on finished datasets: publish, put the images back, check by people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.console import app, exit_codes, needs_extra
+from talking_points.config import ConfigError
+
+Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
+
+
+@app.command()
+def publish(
+    output: Output,
+    repo: Annotated[str, typer.Argument(help="org/name on the Hugging Face Hub")],
+    private: Annotated[bool, typer.Option("--private", help="create the repository private")] = False,
+    revision: Annotated[str | None, typer.Option(help="tag of this version; default: made from the content")] = None,
+    images: Annotated[str | None, typer.Option(help="embed, reference or thumbnail; default: as the terms ask")] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="publish a preview, and say so")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go up, contact nobody")] = False,
+) -> None:
+    """Upload a dataset to the Hub, tag it and read it back. The token comes from HF_TOKEN or the hub's login."""
+    from talking_points.publishing import hub
+
+    with exit_codes():
+        if images not in (None, "embed", "reference", "thumbnail"):
+            raise ConfigError(f"expected --images embed, reference or thumbnail, found {images}")
+        report = hub.publish(
+            output,
+            repo,
+            private=private,
+            tag=revision,
+            images=images,  # type: ignore[arg-type]  # checked above
+            allow_partial=allow_partial,
+            dry_run=dry_run,
+        )
+    for warning in report.warnings:
+        print(f"warning: {warning}")
+    for name, size in report.files.items():
+        print(f"  {name}: {size} bytes")
+    done = "would be published" if dry_run else f"published at {report.url}"
+    print(f"{sum(report.rows.values())} rows of {report.repo} {done}, revision {report.tag}")
+
+
+@app.command()
+def rehydrate(
+    dataset: Annotated[str, typer.Argument(help="org/name, or a folder")],
+    output: Annotated[Path, typer.Option(help="new folder for the dataset with its images")],
+    pascal_part116: Path | None = None,
+    ade20k_part234: Path | None = None,
+    partimagenet: Path | None = None,
+    revision: str | None = None,
+) -> None:
+    """Put the images back into a dataset that was published without them; every digest is checked."""
+    from talking_points.publishing.rehydrate import rehydrate as put_back
+
+    given = {"pascal_part116": pascal_part116, "ade20k_part234": ade20k_part234, "partimagenet": partimagenet}
+    with exit_codes():
+        report = put_back(dataset, {name: root for name, root in given.items() if root}, output, revision=revision)
+    counts = ", ".join(f"{name} {count}" for name, count in report.images.items())
+    print(f"{report.dataset}: {sum(report.rows.values())} rows, images put back: {counts}")
+
+
+@app.command()
+def audit(
+    output: Output,
+    share: Annotated[float, typer.Option(help="share of the split's rows to check")] = 0.05,
+    task: Annotated[str, typer.Option(help="localize, compare or describe")] = "localize",
+    split: str = "test",
+    against: Annotated[Path | None, typer.Option(help="compare with the descriptions of this dataset")] = None,
+    seed: int = 0,
+    host: str = "127.0.0.1",
+    port: int = 8085,
+    report: Annotated[bool, typer.Option("--report", help="write the report of the answers so far and end")] = False,
+) -> None:
+    """Serve a page on which people check descriptions, then write the report."""
+    with needs_extra("audit"):
+        from talking_points.audit.app import serve
+    from talking_points.audit.findings import write_report
+    from talking_points.audit.items import load_questions
+    from talking_points.audit.store import ANSWERS, AnswerStore
+
+    with exit_codes():
+        if task not in ("localize", "compare", "describe"):
+            raise ConfigError(f"expected --task localize, compare or describe, found {task}")
+        questions = load_questions(output, task, share=share, seed=seed, split=split, against=against)  # type: ignore[arg-type]
+        if not report:
+            serve(questions, AnswerStore(output / ANSWERS), host=host, port=port)
+        summary = write_report(output, questions)
+    print(f"{summary['answers']} answers; report in {output / 'audit'}")

@@ -1,0 +1,82 @@
+"""Commands that train and evaluate: the flows of the deployments, run here and now."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
+from commands.local import local_orchestration
+from talking_points.config import Section, load_config
+
+TINY = "configs/train/tiny.yaml"
+
+
+@app.command("train-localizer")
+def train_localizer(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+    """Train the Point Localizer: image + text -> x, y."""
+    _run("train_localizer", config, overrides, verbose)
+
+
+@app.command("train-descriptor")
+def train_descriptor(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+    """Train the Point Descriptor: image + point -> text."""
+    _run("train_descriptor", config, overrides, verbose)
+
+
+@app.command("adapt-descriptor")
+def adapt_descriptor(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+    """Adapt a trained descriptor with GRPO to categories without descriptions."""
+    _run("adapt_descriptor", config, overrides, verbose)
+
+
+@app.command()
+def evaluate(
+    config: Config = "configs/evaluate/triplets.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Score sets of descriptions by where the localizer finds them: PCK, mPCK, controls, comparisons, tables."""
+    _run("evaluate", config, overrides, verbose)
+
+
+@app.command("retrain-and-evaluate")
+def retrain_and_evaluate(
+    config: Config = "configs/train/retrain.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Train a challenger on the current dataset and promote it when it beats the champion."""
+    _run("retrain_and_evaluate", config, overrides, verbose)
+
+
+@app.command("restore-champion")
+def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: Overrides = None) -> None:
+    """Make the champion before the current one the champion again; prints which run that is."""
+    with exit_codes():
+        with needs_extra("train"):
+            from talking_points.evaluation.retraining import RetrainConfig, restore_previous
+        restored = restore_previous(load_config(RetrainConfig, config, overrides or []).folder)
+    print(json.dumps(restored))
+
+
+def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> None:
+    """Run the flow ``name`` of the module ``flows.<name>``; the last line on stdout is its result as JSON."""
+    from commands.server import claim_port, orchestrator
+
+    local_orchestration(verbose)
+    with exit_codes():
+        port = claim_port()
+        with needs_extra("train"):
+            flow = getattr(importlib.import_module(f"flows.{name}"), name)
+            kind = _kinds()[name]
+        # Wrong input is found before the orchestrator, which takes seconds to start.
+        load_config(kind, config, overrides or [])
+        with orchestrator(port):
+            result = flow(config, overrides or [])
+    print(json.dumps(result))
+
+
+def _kinds() -> dict[str, type[Section]]:
+    from talking_points.evaluation.config import EvaluateConfig
+    from talking_points.evaluation.retraining import RetrainConfig
+    from talking_points.training.config import TrainConfig
+
+    trained = dict.fromkeys(("train_localizer", "train_descriptor", "adapt_descriptor"), TrainConfig)
+    return {**trained, "evaluate": EvaluateConfig, "retrain_and_evaluate": RetrainConfig}

@@ -1,0 +1,316 @@
+"""Training data: points with their words, from the published dataset or from keypoint annotations.
+
+Rows are read through ``datasets`` (a folder or a Hub repository, downloaded or streamed) in one pass over their
+metadata. Pictures are decoded only when asked for, each different one once.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from talking_points.candidates.spatial import instance_order, object_location
+from talking_points.config import ConfigError
+from talking_points.examples.words import Facts
+from talking_points.records import Box, derive_seed, stable_id
+from talking_points.sources import Source
+from talking_points.sources.labels import ap10k_families
+
+COLUMNS = (
+    "id", "image_sha256", "image_width", "image_height", "source", "object", "part", "object_bbox", "part_bbox",
+    "instance_index", "instance_count", "keypoint", "object_location", "part_location", "point_location",
+)  # fmt: skip
+"""What training and evaluation read of a row, besides its picture and one text."""
+
+
+@dataclass(frozen=True)
+class PointExample:
+    """One point. ``image`` is the digest of its picture's file, ``text`` its description ("" for bare keypoints).
+
+    keypoint: pixels; size: width and height of the image; boxes: [x, y, width, height] in pixels.
+    """
+
+    id: str
+    image: str
+    source: str
+    keypoint: tuple[float, float]
+    size: tuple[int, int]
+    object_bbox: Box
+    part_bbox: Box | None
+    facts: Facts
+    text: str
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """Points and a way to their pictures: ``decode`` gives the wanted ones of the image digests, each once."""
+
+    examples: Sequence[PointExample]
+    decode: Callable[[Collection[str]], Iterator[tuple[str, Image.Image]]]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def pictures(self, images: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        """The pictures of some image digests, each decoded once, in the order in which they are stored."""
+        return self.decode(frozenset(images))
+
+    def subset(self, index: Iterable[int]) -> PointSet:
+        """Some of the points, with the same pictures."""
+        return replace(self, examples=[self.examples[position] for position in index])
+
+    def sample(self, count: int, seed: int) -> PointSet:
+        """At most ``count`` points, drawn by seed and id, in their own order: the same ones in every process."""
+        if count >= len(self):
+            return self
+        drawn = sorted(range(len(self)), key=lambda i: derive_seed(seed, "sample", self.examples[i].id))
+        return self.subset(sorted(drawn[:count]))
+
+    def hold_out(self, share: float) -> tuple[PointSet, PointSet]:
+        """The points of most images, and those of a ``share`` of the images, drawn by digest alone.
+
+        Raises ``ConfigError`` for points of a single image.
+        """
+        images = sorted({example.image for example in self.examples}, key=lambda image: derive_seed(0, "held", image))
+        if len(images) < 2:
+            raise ConfigError(f"validation needs an image to hold out and one to train on, found {len(images)} in all")
+        held_out = set(images[: min(len(images) - 1, max(1, round(share * len(images))))])
+        inside = [example.image in held_out for example in self.examples]
+        return (
+            self.subset(place for place, held in enumerate(inside) if not held),
+            self.subset(place for place, held in enumerate(inside) if held),
+        )
+
+    def with_texts(self, texts: Mapping[str, str]) -> PointSet:
+        """The points that ``texts`` (id -> text) speaks of, with those texts."""
+        return replace(self, examples=[replace(e, text=texts[e.id]) for e in self.examples if e.id in texts])
+
+    def shuffled_texts(self, seed: int) -> PointSet:
+        """Every point with the description of another: data from which nothing can be learnt."""
+        order = derangement(len(self), seed)
+        return replace(
+            self,
+            examples=[
+                replace(example, text=self.examples[other].text)
+                for example, other in zip(self.examples, order, strict=True)
+            ],
+        )
+
+    @property
+    def keypoints(self) -> NDArray[np.float64]:
+        """(N, 2) in pixels."""
+        return np.array([example.keypoint for example in self.examples], dtype=np.float64).reshape(-1, 2)
+
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """(N, 2), width and height in pixels."""
+        return np.array([example.size for example in self.examples], dtype=np.float64).reshape(-1, 2)
+
+
+def load_points(
+    path: str | Path,
+    split: str,
+    text: str = "description",
+    *,
+    revision: str | None = None,
+    streaming: bool = False,
+    limit: int | None = None,
+    seed: int = 0,
+) -> PointSet:
+    """The points of a published dataset's split, with the texts of one column.
+
+    ``limit`` draws so many of them (streamed: takes the first). Raises ``ConfigError`` for a dataset without the
+    columns, without texts, with points outside their images, or without pictures when these are asked for.
+    """
+    try:
+        rows = datasets.load_dataset(str(path), split=split, revision=revision, streaming=streaming)
+    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise ConfigError(f"cannot read split '{split}' of the dataset {path}: {error}") from error
+    missing = {*COLUMNS, text, "image"} - set(rows.column_names or ())
+    if missing:
+        raise ConfigError(f"the dataset {path} lacks the columns {sorted(missing)}: build it with talking-points build")
+    names = rows.features["source"].names
+    wanted = rows.select_columns([*COLUMNS, text])
+    examples = []
+    for row in wanted.take(limit) if streaming and limit else wanted:
+        examples.append(_example(row, names, text, str(path)))
+    if not examples:
+        raise ConfigError(f"split '{split}' of the dataset {path} has no rows")
+    if not any(example.text for example in examples):
+        raise ConfigError(f"column '{text}' of the dataset {path} is empty: training needs texts")
+    images = rows.select_columns(["image_sha256", "image"]).cast_column("image", datasets.Image(decode=False))
+
+    def decode(digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        left = set(digests)
+        if streaming:
+            chosen: Iterable[dict[str, Any]] = images
+        else:
+            first = dict(reversed([(digest, index) for index, digest in enumerate(images["image_sha256"])]))
+            chosen = (images[index] for index in sorted(first[digest] for digest in left))
+        for row in chosen:
+            if row["image_sha256"] in left:
+                left.remove(row["image_sha256"])
+                yield row["image_sha256"], _picture(row, str(path))
+            if not left:
+                return
+
+    points = PointSet([example for example in examples if example.text], decode)
+    return points.sample(limit, seed) if limit else points
+
+
+def ap10k_points(source: Source, family: str, limit: int | None = None, seed: int = 0) -> PointSet:
+    """The labelled keypoints of the animals of a family of AP-10K, without texts (paper, section 3.1).
+
+    The object's place and its order among its like are worded from its box, so that the truth of words can be judged.
+    """
+    families = ap10k_families()
+    examples, files = [], {}
+    for record in source:
+        animals = [animal for animal in record.objects if families.get(animal.id) == family]
+        digest = stable_id("ap10k", record.image_id)
+        for animal in animals:
+            like = [other for other in record.objects if other.name == animal.name]
+            ranks, _ = instance_order([other.bbox for other in like], record.width)
+            rank = next(rank for other, rank in zip(like, ranks, strict=True) if other is animal)
+            place = object_location(animal.bbox, record.width, record.height)
+            for keypoint in animal.keypoints:
+                if keypoint.visible:
+                    examples.append(
+                        PointExample(
+                            id=stable_id("ap10k", record.image_id, animal.bbox, keypoint.name),
+                            image=digest,
+                            source="ap10k",
+                            keypoint=(keypoint.x, keypoint.y),
+                            size=(record.width, record.height),
+                            object_bbox=animal.bbox,
+                            part_bbox=None,
+                            facts=Facts(animal.name, None, place, None, None, rank, len(like)),
+                            text="",
+                        )
+                    )
+        if animals:
+            files[digest] = record.image_path
+    if not examples:
+        raise ConfigError(f"no labelled keypoints of the family {family} in {source.root}")
+
+    def decode(digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        # PIL ignores the EXIF orientation, as the annotations do.
+        return ((digest, Image.open(file).convert("RGB")) for digest, file in files.items() if digest in digests)
+
+    points = PointSet(examples, decode)
+    return points.sample(limit, seed) if limit else points
+
+
+class LengthBuckets:
+    """Batches of indices with texts of like length, in an order that depends on seed and epoch alone.
+
+    Batches are cut from pools of ``pool`` batches of shuffled samples, sorted by length, then shuffled. Nothing about
+    the order is state, so a run that is resumed in the middle of an epoch goes on with the batches it would have had.
+
+    With ``images`` (N,), what is shuffled and sorted are groups of up to ``per_image`` samples of one image, drawn
+    anew in every epoch: a batch then has fewer images, whose reading its samples share.
+
+    Of several processes each takes every ``processes``-th batch, beginning with its own ``process``; where batches do
+    not come out even, the first ones of the epoch are taken twice.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        pool: int = 32,
+        images: Sequence[str] | None = None,
+        per_image: int = 1,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.pool = max(1, pool * batch_size // per_image)
+        self.epoch = 0
+        self.drop_last = False
+        if not len(self.lengths):
+            raise ValueError("expected at least one sample to make batches of, found none")
+        samples: dict[str, list[int]] = {}
+        for index, name in enumerate(map(str, range(len(self.lengths))) if images is None else images):
+            samples.setdefault(name, []).append(index)
+        self._of_image = [np.array(own) for own in samples.values()]
+        self.per_image = per_image
+        self.process, self.processes = process, processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of one epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // (self.batch_size * self.processes))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        groups = [
+            own[start : start + self.per_image]
+            for own in map(random.permutation, self._of_image)
+            for start in range(0, len(own), self.per_image)
+        ]
+        order = [groups[index] for index in random.permutation(len(groups))]
+        pools = [
+            sorted(order[start : start + self.pool], key=lambda group: self.lengths[group].max())
+            for start in range(0, len(order), self.pool)
+        ]
+        samples = np.concatenate([group for pool in pools for group in pool]).tolist()
+        batches = [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
+        shuffled = [batches[index] for index in random.permutation(len(batches))]
+        own = range(self.process, len(self) * self.processes, self.processes)
+        return iter([shuffled[index % len(shuffled)] for index in own])
+
+
+def derangement(count: int, seed: int) -> NDArray[np.intp]:
+    """A random order of ``count`` things in which nothing keeps its place: a single cycle."""
+    if count < 2:
+        raise ValueError(f"expected at least two things to exchange, found {count}")
+    cycle = np.random.default_rng(seed).permutation(count)
+    order = np.empty(count, dtype=np.intp)
+    order[cycle] = np.roll(cycle, 1)
+    return order
+
+
+def _example(row: Mapping[str, Any], sources: Sequence[str], text: str, path: str) -> PointExample:
+    x, y = row["keypoint"]
+    width, height = row["image_width"], row["image_height"]
+    if not (0 <= round(x) < width and 0 <= round(y) < height):
+        raise ConfigError(
+            f"point {row['id']} of the dataset {path} lies at ({x:g}, {y:g}), outside its image of {width}x{height}: "
+            "the dataset is damaged, build it again"
+        )
+    facts = Facts(**{name: row[name] for name in Facts.__dataclass_fields__})
+    return PointExample(
+        id=row["id"],
+        image=row["image_sha256"],
+        source=sources[row["source"]],
+        keypoint=(x, y),
+        size=(width, height),
+        object_bbox=tuple(row["object_bbox"]),
+        part_bbox=tuple(row["part_bbox"]),
+        facts=facts,
+        text=row[text] or "",
+    )
+
+
+def _picture(row: Mapping[str, Any], path: str) -> Image.Image:
+    stored = row["image"]
+    if not stored or not stored.get("bytes"):
+        raise ConfigError(
+            f"the dataset {path} holds references instead of pictures: "
+            "put the pictures of the source datasets back with talking_points.publishing.rehydrate first"
+        )
+    return Image.open(io.BytesIO(stored["bytes"])).convert("RGB")

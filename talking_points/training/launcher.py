@@ -1,0 +1,73 @@
+"""One stage in several processes, each with a copy of the model and batches of its own.
+
+The flows start it where a stage's ``processes`` is above 1. By hand, for example on more than one machine::
+
+    accelerate launch --multi_gpu --num_processes 8 \\
+        -m talking_points.training.launcher localizer configs/train/paper.yaml
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+import yaml
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from talking_points.config import load_config
+from talking_points.errors import TrainingStoppedError
+from talking_points.training.config import TrainConfig
+
+
+def launch(kind: Literal["descriptor", "localizer"], config: TrainConfig, name: str) -> None:
+    """Train ``config``'s stage into ``output/<name>`` in as many processes as it asks for, and wait for them.
+
+    Raises ``TrainingStoppedError`` with the end of what they wrote when one of them fails.
+    """
+    count = getattr(config, kind).processes
+    with tempfile.TemporaryDirectory(prefix="talking-points-launch-") as folder:
+        settings = Path(folder, "train.yaml")
+        settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(count)]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        command += ["--main_process_port", "0", "-m", __name__, kind, str(settings), "--name", name]
+        last: deque[str] = deque(maxlen=40)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    sys.stderr.write(line)
+                    last.append(line)
+            except BaseException:
+                process.terminate()
+                raise
+    if process.returncode:
+        raise TrainingStoppedError(
+            f"training the {kind} in {count} processes ended with exit code {process.returncode}: put right what they "
+            f"wrote last, below, and run again to go on from the last complete checkpoint in {config.output / name}:\n"
+            + "".join(last)
+        )
+
+
+def main(
+    kind: Annotated[Literal["descriptor", "localizer"], typer.Argument(help="what to train")],
+    config: Annotated[Path, typer.Argument(help="YAML file with a training configuration")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings applied on top")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="folder below the output; default: descriptor, localizer or text-only")
+    ] = None,
+) -> None:
+    """Train one stage as one of the processes that a launcher started."""
+    from talking_points.training.stages import STAGES
+
+    settings = load_config(TrainConfig, config, overrides or [])
+    STAGES[kind](settings, name) if name else STAGES[kind](settings)
+
+
+if __name__ == "__main__":
+    typer.run(record(main))  # the launcher then ends with the error of the process that failed first

@@ -1,0 +1,70 @@
+"""Files that are there as a whole or not at all, whenever a process is killed or a disk is full."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from talking_points.errors import TrainingStoppedError
+
+TEMPORARY = ".part"
+"""Ending of a file that is still being written; its name begins with a dot."""
+
+
+@contextmanager
+def writing_whole(path: str | Path) -> Iterator[Path]:
+    """A path to write to, in the same folder; it becomes ``path`` when the block ends without an error.
+
+    What was written is fsynced before it takes the name. The folder is made, and the file's mode is the umask's.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}{TEMPORARY}"
+    # A name that nobody can have guessed, and no link that lies in its place is followed.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        if os.name == "posix":
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, whole."""
+    with writing_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as indented JSON, whole."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+@contextmanager
+def advising(what: str, advice: str) -> Iterator[None]:
+    """Around the writing of what a training leaves: ``TrainingStoppedError`` with the advice where it fails.
+
+    Of a full disk PyTorch tells by a ``RuntimeError``, safetensors by an error of its own.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise TrainingStoppedError(f"cannot write {what} ({error}): {advice}") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

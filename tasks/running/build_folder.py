@@ -1,0 +1,125 @@
+"""One output folder, one build, one configuration: the lock and the checks before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from talking_points.build_config import BuildConfig, dataset_settings
+from talking_points.config import ConfigError, changed_fields, fingerprint
+from talking_points.stop_requests import clear_stop
+from talking_points.whole_files import TEMPORARY
+from tasks.running.shards import WORK
+from tasks.running.storage import Storage
+
+SETTINGS_FILE = f"{WORK}/settings.json"
+_RESERVE = 200 * 2**20
+"""Bytes that must be free before a build starts."""
+_A_LOOK = 0.5
+"""Seconds: whoever looks whether a build is running (``in_use``) holds the lock for a moment."""
+
+
+class FolderInUse(ConfigError):
+    """Another build is writing to the same output."""
+
+
+@contextmanager
+def build_folder(config: BuildConfig) -> Iterator[Storage]:
+    """Lock and check the output folder for the length of a build.
+
+    The lock is the operating system's, so a killed build does not leave it behind. Raises ``FolderInUse`` for a
+    second build into one folder and ``ConfigError`` for a folder that holds something else.
+    """
+    storage = Storage(config.output)
+    path = _lock_file(storage)
+    lock = FileLock(path, timeout=_A_LOOK)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise _in_use_by_another(config) from error
+    except OSError as error:
+        raise ConfigError(f"cannot write to the output {config.output}: {error}") from error
+    try:
+        _check_content(storage, config)
+        clear_stop()
+        storage.remove_temporaries()
+        storage.write_json(SETTINGS_FILE, {"fingerprint": fingerprint(dataset_settings(config)), **_settings(config)})
+        yield storage
+    finally:
+        lock.release()
+
+
+def check_folder(storage: Storage, config: BuildConfig) -> None:
+    """Refuse now what ``build_folder`` would refuse, and write nothing. Raises what it raises."""
+    if in_use(storage):
+        raise _in_use_by_another(config)
+    _check_content(storage, config)
+
+
+def _in_use_by_another(config: BuildConfig) -> FolderInUse:
+    return FolderInUse(f"another build is writing to {config.output}: wait for it, stop it, or choose another output")
+
+
+def _check_content(storage: Storage, config: BuildConfig) -> None:
+    """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
+    free = storage.free_bytes()
+    if free is not None and free < _RESERVE:
+        raise ConfigError(f"only {free / 2**20:.0f} MiB free at {config.output}, expected at least {_RESERVE // 2**20}")
+    work = [name for name in storage.names(WORK) if name != "lock" and not name.endswith(TEMPORARY)]
+    names = [name for name in storage.names() if name != WORK]
+    if not work and not names:
+        return
+    if not work:
+        raise ConfigError(
+            f"{config.output} holds files that no build wrote ({', '.join(names[:5])}): choose an empty or new folder"
+        )
+    if config.resume == "never":
+        raise ConfigError(
+            f"{config.output} holds a build and resume is 'never': choose another output or resume=always"
+        )
+    if config.resume == "if_possible":
+        return
+    try:
+        recorded = storage.read_json(SETTINGS_FILE)["settings"]
+        differences = changed_fields(recorded, dataset_settings(config))
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{config.output} holds a build, but {SETTINGS_FILE} is missing or damaged ({error}): "
+            "set resume=if_possible to go on with this configuration and reuse what is valid"
+        ) from error
+    if differences:
+        raise ConfigError(
+            f"{config.output} holds a build with another configuration:\n  " + "\n  ".join(differences) + "\n"
+            "choose another output, or set resume=if_possible to reuse what stays valid and make the rest anew"
+        )
+
+
+def in_use(storage: Storage) -> bool:
+    """Whether a build is writing to this folder right now."""
+    path = _lock_file(storage)
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _settings(config: BuildConfig) -> dict[str, Any]:
+    return {"settings": dataset_settings(config)}
+
+
+def _lock_file(storage: Storage) -> Path:
+    if storage.is_local:
+        return Path(storage.path(WORK), "lock")
+    name = hashlib.sha256(storage.path().encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"talking-points-{os.getuid()}-{name}.lock")

@@ -1,0 +1,281 @@
+"""What a build has done so far: on the terminal, as Prefect artifacts, and in ``.work/status.json``.
+
+The file is written whenever a shard was made, so that it is true even after a kill; only shards that were reused,
+hundreds in a second, may be missing from it for a moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tasks.running.shards import SPENT, STAGES, WORK, Manifest
+from tasks.running.storage import Storage
+
+STATUS_FILE = f"{WORK}/status.json"
+_WRITE_EVERY = 2.0
+"""Seconds between two updates of an artifact, and of the status file while shards are only reused."""
+_WORTH_SAYING = 120.0
+"""Seconds below which nobody plans a day by what is left."""
+
+
+@dataclass
+class StageStatus:
+    """Counts of one stage.
+
+    ``seconds`` is the working time that its shards took when they were made, summed over workers and runs;
+    ``executed_seconds`` is of the shards made in this run.
+    """
+
+    shards: int = 0
+    executed: int = 0
+    reused: int = 0
+    failed: int = 0
+    rows_in: int = 0
+    rows: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    executed_seconds: float = 0.0
+    requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def done(self) -> int:
+        return self.executed + self.reused + self.failed
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows that one worker makes in a second."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Working time of the shards to come, by those made in this run; None before the first of them."""
+        left = self.shards - self.done
+        if not left:
+            return 0.0
+        return left * self.executed_seconds / self.executed if self.executed else None
+
+
+class BuildProgress:
+    """Follows a build stage by stage. Use as a context manager around the whole build.
+
+    ``planned`` gives working seconds per row of stages to come, as far as they are known before they run; ``workers``
+    shards are made at a time.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        console: Console | None = None,
+        *,
+        planned: Mapping[str, float | None] | None = None,
+        workers: int = 1,
+    ) -> None:
+        self.storage = storage
+        self.console = console or Console(stderr=True)
+        self.stages: dict[str, StageStatus] = {}
+        self.planned = dict(planned or {})
+        self.workers = workers
+        self.failures: list[dict[str, Any]] = []
+        self.state = "running"
+        self.started = time.monotonic()
+        self._bars = Progress(
+            TextColumn("{task.description:<15}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._bar: dict[str, TaskID] = {}
+        self._artifact: dict[str, UUID] = {}
+        self._written = 0.0
+        self._published = 0.0
+
+    def __enter__(self) -> BuildProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bars.stop()
+        stopped = kind is not None and not issubclass(kind, Exception)
+        self.state = "stopped" if stopped else "failed" if kind else "finished"
+        self._write(force=True)
+        if not stopped:
+            self._report()
+
+    def begin(self, stage: str, shards: int, rows_in: int) -> None:
+        """A stage starts with so many shards and input rows."""
+        self.stages[stage] = StageStatus(shards=shards, rows_in=rows_in)
+        self._bar[stage] = self._bars.add_task(stage, total=shards, note="")
+        artifact = create_progress_artifact(progress=0.0, key=stage.replace("_", "-"), description=f"{shards} shards")
+        if isinstance(artifact, UUID):
+            self._artifact[stage] = artifact
+
+    def finished(self, stage: str, manifest: Manifest, *, reused: bool) -> None:
+        """One shard is there, made in this run or reused from an earlier one."""
+        status = self.stages[stage]
+        status.reused += reused
+        status.executed += not reused
+        status.rows += manifest["rows"]
+        status.rejected = dict(sorted((Counter(status.rejected) + Counter(manifest["rejected"])).items()))
+        for name in SPENT:
+            setattr(status, name, getattr(status, name) + int(manifest["details"].get(name, 0)))
+        status.seconds += manifest["seconds"]
+        if not reused:
+            status.executed_seconds += manifest["seconds"]
+        self._show(stage, force=not reused)
+        if status.executed == 1 and not reused:
+            self._announce()
+
+    def failed(self, stage: str, shard: int, error: BaseException) -> None:
+        """One shard has no result."""
+        self.stages[stage].failed += 1
+        self.failures.append({"stage": stage, "shard": shard, "error": f"{type(error).__name__}: {error}"})
+        self._show(stage, force=True)
+
+    def end(self, stage: str) -> None:
+        """A stage is over: one line for people, one last update of its artifact."""
+        status = self.stages[stage]
+        if stage in self._artifact:
+            self._publish(stage)
+        self._write(force=True)
+        if not self.console.is_terminal:
+            self.console.print(f"{stage:<15} {_line(status)}", highlight=False, soft_wrap=True)
+
+    def summary(self) -> Mapping[str, Any]:
+        """The status as JSON values, as written to ``.work/status.json``."""
+        return {
+            "stages": {name: asdict(status) for name, status in self.stages.items()},
+            "failures": self.failures,
+            "estimate": self.estimate(),
+            "state": self.state,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
+
+    def estimate(self) -> dict[str, Any]:
+        """The whole build, by the shards made so far: ``seconds_left``, and the stages that it leaves out as unknown.
+
+        A stage that has not begun counts with its plan, corrected by how the planned stages before it have turned out.
+        """
+        rows = next((status.rows_in for status in reversed(list(self.stages.values()))), 0)
+        made = {name: self.stages[name] for name in self.planned if name in self.stages and self.stages[name].rows}
+        expected = sum((self.planned[name] or 0.0) * status.rows for name, status in made.items())
+        taken = sum(status.seconds for name, status in made.items() if self.planned[name])
+        correction = taken / expected if expected else 1.0
+        left, unknown = 0.0, []
+        for name in [*self.stages, *(name for name in self.planned if name not in self.stages)]:
+            known = self.stages[name].remaining_seconds if name in self.stages else None
+            per_row = self.planned.get(name)
+            if known is None and per_row is not None:
+                known = per_row * correction * rows
+            if known is None:
+                unknown.append(name)
+            left += known or 0.0
+        return {"seconds_left": round(left / self.workers, 1), "unknown": unknown}
+
+    def _announce(self) -> None:
+        """Tell people once per stage, after its first shard, how long the whole build is going to take."""
+        found = self.estimate()
+        if found["seconds_left"] >= _WORTH_SAYING:
+            left = str(timedelta(seconds=round(found["seconds_left"])))
+            without = f", {', '.join(found['unknown'])} not yet known" if found["unknown"] else ""
+            self.console.print(f"{'':<15} the whole build: about {left} to go{without}", highlight=False)
+
+    def _show(self, stage: str, force: bool) -> None:
+        status = self.stages[stage]
+        rate = f"{status.rows} rows, {status.rows_per_second:.3g}/s" if status.executed else f"{status.rows} rows"
+        self._bars.update(
+            self._bar[stage], completed=status.done, note=f"{rate}, {sum(status.rejected.values())} rejected"
+        )
+        self._write(force)
+        if stage in self._artifact and time.monotonic() - self._published >= _WRITE_EVERY:
+            self._published = time.monotonic()
+            self._publish(stage)
+
+    def _report(self) -> None:
+        """Leave the table of ``talking-points status`` and the failed shards on the run's page."""
+        if self.failures:
+            description = "Retry this run to make these shards again."
+            create_table_artifact(key="failed-shards", table=self.failures, description=description)
+        marks = ["---" if column in TEXT_COLUMNS else "--:" for column in COLUMNS]
+        lines = ["| " + " | ".join(row) + " |" for row in [[*COLUMNS], marks, *stage_rows(self.summary()["stages"])]]
+        heading = f"# {self.storage.root}\n\n{self.state} after {time.monotonic() - self.started:.0f} s\n\n"
+        create_markdown_artifact(key="build-report", markdown=heading + "\n".join(lines) + "\n")
+
+    def _publish(self, stage: str) -> None:
+        status = self.stages[stage]
+        update_progress_artifact(
+            self._artifact[stage], progress=100.0 * status.done / max(status.shards, 1), description=_line(status)
+        )
+
+    def _write(self, force: bool) -> None:
+        if not force and time.monotonic() - self._written < _WRITE_EVERY:
+            return
+        self._written = time.monotonic()
+        try:
+            self.storage.write_json(STATUS_FILE, self.summary())
+        except OSError as error:
+            # A full disk fails the shards, with a message; the news about them must not fail the build first.
+            self.console.print(f"cannot write {STATUS_FILE}: {error}", markup=False)
+
+
+COLUMNS = (
+    "stage", "shards", "made", "reused", "failed", "rows in", "rows out", "rejected",
+    "requests", "tokens in", "tokens out", "s", "rows/s",
+)  # fmt: skip
+"""``s`` are seconds of work when the shards were made, summed over workers and runs; ``rows/s`` is per worker."""
+TEXT_COLUMNS = ("stage", "rejected")
+
+
+def stage_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """What people are shown of ``BuildProgress.summary()["stages"]``: a row per stage, in the order of ``STAGES``
+    and ``COLUMNS``."""
+    rows = []
+    for name, stage in sorted(stages.items(), key=lambda item: STAGES.index(item[0])):
+        rejected = ", ".join(f"{reason} {count}" for reason, count in stage["rejected"].items()) or "0"
+        rate = stage["rows"] / stage["seconds"] if stage["seconds"] else 0.0
+        counts = [stage[key] for key in ("shards", "executed", "reused", "failed", "rows_in", "rows")]
+        spent = [str(stage[key]) for key in SPENT]
+        rows.append([name, *map(str, counts), rejected, *spent, f"{stage['seconds']:.1f}", f"{rate:.3g}"])
+    return rows
+
+
+def _line(status: StageStatus) -> str:
+    parts = [f"{status.done}/{status.shards} shards", f"{status.rows} rows"]
+    parts += [f"{status.reused} reused"] if status.reused else []
+    parts += [f"{status.failed} failed"] if status.failed else []
+    parts += [f"{sum(status.rejected.values())} rejected"] if status.rejected else []
+    if status.executed:
+        remaining = status.remaining_seconds or 0.0
+        parts += [f"{status.rows_per_second:.3g} rows/s per worker"]
+        parts += [f"about {remaining:.0f} worker-seconds left"] if remaining >= 1 else []
+    parts += [f"{status.tokens_in} tokens read, {status.tokens_out} written"] if status.tokens_in else []
+    return ", ".join(parts)

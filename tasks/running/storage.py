@@ -1,0 +1,137 @@
+"""Files of a build, on a local folder or any fsspec URL, written so that a crash never leaves half a file.
+
+Locally a file is written under a temporary name in its own folder, fsynced and renamed. On an object store
+it is written to a local temporary file and uploaded as a whole, which such stores make visible atomically.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from talking_points.whole_files import TEMPORARY, writing_whole
+
+_CHUNK = 1 << 20
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Storage:
+    """A root folder and the few operations a build needs on it. All names are relative POSIX paths."""
+
+    def __init__(self, root: str | Path) -> None:
+        # Other processes write to the same store: a remembered listing would be a wrong one.
+        self.fs, self.root = fsspec.url_to_fs(str(root), use_listings_cache=False)
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """The full path of ``name``, as the file system of this storage understands it."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def exists(self, name: str) -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names inside ``folder``, sorted; empty when it does not exist."""
+        path = self.path(folder)
+        if not self.fs.exists(path):
+            return []
+        return sorted(Path(entry).name for entry in self.fs.ls(path, detail=False) if entry.rstrip("/") != path)
+
+    def remove(self, name: str) -> None:
+        """Delete a file or a folder with all it holds; nothing happens when it does not exist."""
+        if self.exists(name):
+            self.fs.rm(self.path(name), recursive=True)
+
+    def move(self, name: str, target: str) -> None:
+        """Put the file or folder ``name`` where ``target`` is, replacing it."""
+        self.remove(target)
+        source = self.path(name)
+        if self.is_local:
+            self.fs.mv(source, self.path(target), recursive=True)
+            return
+        # An object store has no folders to rename: what looks like one is its files.
+        for path in self.fs.find(source):
+            self.fs.cp_file(path, self.path(target) + path[len(source) :])
+        self.remove(name)
+
+    def sha256(self, name: str) -> str:
+        """Hex digest of the file's content. Raises ``FileNotFoundError``."""
+        digest = hashlib.sha256()
+        with self.fs.open(self.path(name), "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def size(self, name: str) -> int:
+        """Bytes of the file. Raises ``FileNotFoundError``."""
+        return int(self.fs.size(self.path(name)))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A local path to write to; it becomes ``name``, whole, when the block ends without an error."""
+        target = Path(self.path(name))
+        try:
+            if self.is_local:
+                with writing_whole(target) as temporary:
+                    yield temporary
+                return
+            with tempfile.TemporaryDirectory(prefix="talking-points-upload-") as folder:
+                yield Path(folder, target.name)
+                self.fs.put_file(str(Path(folder, target.name)), self.path(name))
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror or error} while writing {name}: make room on the disk (status shows what is "
+                    "finished and kept), then run the build again",
+                ) from error
+            raise
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        with self.writing(name) as path:
+            path.write_bytes(content)
+
+    def read_bytes(self, name: str) -> bytes:
+        return bytes(self.fs.cat_file(self.path(name)))
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a small table as one Parquet file."""
+        with self.writing(name) as path:
+            pq.write_table(table, path, compression="zstd")
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        with self.fs.open(self.path(name), "rb") as stream:
+            return pq.read_table(stream, columns=columns)
+
+    def remove_temporaries(self) -> None:
+        """Delete what a killed run left half written. Call only while holding the build's lock."""
+        if self.is_local and Path(self.root).is_dir():
+            for leftover in Path(self.root).rglob(f".*{TEMPORARY}"):
+                leftover.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int | None:
+        """Free space where the files go, or None on an object store."""
+        if not self.is_local:
+            return None
+        folder = Path(self.root)
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free

@@ -1,0 +1,102 @@
+"""What the four text stages share: their input rows, their output rows, and their settings from a config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, StepConfig
+from talking_points.descriptions.asking import Answer
+from talking_points.descriptions.prompts import prompt_digest
+from talking_points.descriptions.request_cache import RequestCache
+from talking_points.records import Candidate
+from tasks.running.shards import SPENT, Manifest, Order, ShardFailed, ShardWriter
+from tasks.running.storage import Storage
+
+TEXT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+    ]
+)
+"""One text per row of the sample; rows without one are in the shard's rejected file.
+
+The file's metadata says who wrote the texts, so that a changed model or prompt is a changed shard even where the
+texts stayed the same.
+"""
+
+
+def step_settings(config: BuildConfig, step: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A step's configuration as (what can change its texts, what cannot)."""
+    section = config.step(step).model_dump(mode="json")
+    environment = {name: section.pop(name) for name in NOT_IN_FINGERPRINT["step"]}
+    return section | {"prompt_sha256": prompt_digest(config.step(step).prompt or step)}, environment
+
+
+def step_config(order: Order) -> StepConfig:
+    """The step's configuration, put together again from an order."""
+    settings = {key: value for key, value in order["settings"]["step"].items() if key != "prompt_sha256"}
+    return StepConfig.model_validate(settings | order["environment"]["step"])
+
+
+def read_candidates(storage: Storage, manifest: Manifest) -> list[Candidate]:
+    """The rows of a sample shard."""
+    return [Candidate.from_row(row) for row in storage.read_table(manifest["path"]).to_pylist()]
+
+
+def read_texts(storage: Storage, manifest: Manifest) -> dict[str, str]:
+    """The texts of a text shard by row id."""
+    table = storage.read_table(manifest["path"], columns=["id", "text"])
+    return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+
+
+def request_cache(order: Order, config: StepConfig) -> AbstractContextManager[RequestCache | None]:
+    """The cache of a step's finished answers; none for ``rules``, whose answers cost less than a look-up."""
+    if config.backend == "rules":
+        return nullcontext(None)
+    return RequestCache(Path(order["environment"]["cache"]) / f"{order['stage']}.sqlite")
+
+
+def commit_texts(
+    writer: ShardWriter,
+    rows: list[Candidate],
+    answers: Mapping[str, Answer],
+    attempts: Mapping[str, int] | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Write a text shard; rows whose answer is an error are rejected with its reason.
+
+    Raises ``ShardFailed`` past the configured share of rejected rows.
+    """
+    texts = []
+    for row in rows:
+        answer = answers.get(row.id)
+        if answer is None:
+            continue
+        if answer.error is not None:
+            writer.reject(row.__dict__, answer.error.reason, answer.error.detail, answer.text)
+            continue
+        texts.append({"id": row.id, "text": answer.text, "attempts": (attempts or {}).get(row.id, 1)})
+    check_share(writer, len(rows))
+    spent = {name: sum(getattr(answer, name) for answer in answers.values()) for name in SPENT}
+    written_by = json.dumps(writer.order["settings"]["step"], sort_keys=True)
+    table = pa.Table.from_pylist(texts, schema=TEXT_SCHEMA.with_metadata({"step": written_by}))
+    return writer.commit(table, {**spent, **(details or {})})
+
+
+def check_share(writer: ShardWriter, rows: int) -> None:
+    """Raise ``ShardFailed`` when more of the rows were rejected than the configuration accepts."""
+    allowed = writer.order["environment"]["max_rejected_share"]
+    share = len(writer.rejected) / max(rows, 1)
+    if share > allowed:
+        reasons = sorted({row["reason"] for row in writer.rejected})
+        raise ShardFailed(
+            f"{len(writer.rejected)} of {rows} rows rejected ({share:.0%}, allowed {allowed:.0%}): "
+            f"{', '.join(reasons)}; the first: {writer.rejected[0]['detail'] or writer.rejected[0]['reason']}"
+        )

@@ -1,0 +1,84 @@
+"""``convert-omg-llava``, ``describe`` and ``localize`` on tiny models in folders, as people call them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import commands.cli  # noqa: F401  (adds the commands to the application)
+from commands.console import app
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.models.presets import tiny_config, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An untrained Point Descriptor and Point Localizer, and a picture."""
+    root = tmp_path_factory.mktemp("models")
+    tokenizer = train_tokenizer(["The point is on the dog."], 400)
+    made = {"picture": str(root / "picture.png")}
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(made["picture"])
+    for name, kind in (("descriptor", PointDescriptor), ("localizer", PointLocalizer)):
+        torch.manual_seed(0)
+        model = kind(tiny_config(tokenizer))
+        model.config.max_new_tokens = 8
+        model.tokenizer = tokenizer
+        model.save_pretrained(root / name)
+        made[name] = str(root / name)
+    return made
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Exit code, and what was printed: the answer on success, the message otherwise."""
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stderr if result.exit_code else result.stdout
+
+
+def test_describe_prints_a_text_and_draws_it(folders: dict[str, str], tmp_path: Path) -> None:
+    figure = tmp_path / "figure.png"
+    code, output = run(
+        "describe", folders["picture"], "30", "20", "--model", folders["descriptor"], "--figure", str(figure)
+    )
+    assert code == 0, output
+    assert Image.open(figure).width == 640
+
+
+def test_localize_prints_a_point_of_the_image(folders: dict[str, str], tmp_path: Path) -> None:
+    figure = tmp_path / "figure.png"
+    code, output = run(
+        "localize", folders["picture"], "the nose of the dog", "--model", folders["localizer"], "--figure", str(figure)
+    )
+    assert code == 0, output
+    x, y = map(float, output.splitlines()[-1].split()[-2:])
+    assert -0.5 <= x < 89.5
+    assert -0.5 <= y < 59.5
+    assert figure.exists()
+
+
+@pytest.mark.parametrize(("x", "y"), [("90", "20"), ("3", "60"), ("-4", "2")])
+def test_a_point_outside_the_image_is_refused(folders: dict[str, str], x: str, y: str) -> None:
+    code, output = run("describe", "--model", folders["descriptor"], "--", folders["picture"], x, y)
+    assert code == 2
+    assert "90x60" in output
+
+
+def test_a_file_that_is_no_image_is_refused(folders: dict[str, str]) -> None:
+    code, output = run("localize", __file__, "text", "--model", folders["localizer"])
+    assert code == 2
+    assert "not an image" in output
+
+
+def test_convert_refuses_what_is_no_release(tmp_path: Path) -> None:
+    # The refusals themselves, key by key, are tested with the conversion.
+    torch.save({"unknown.weight": torch.zeros(2)}, tmp_path / "x.pth")
+    code, output = run("convert-omg-llava", str(tmp_path / "x.pth"), "--output", str(tmp_path / "out"))
+    assert code == 2, output
+    assert "in the release" in output
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,85 @@
+"""The plan of the shipped model configuration on a machine that has neither the models nor their packages."""
+
+from __future__ import annotations
+
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from commands import plan
+from commands.plan import open_output
+from flows.build_llamapointinpart import check_build
+from talking_points.build_config import BuildConfig
+from talking_points.config import ConfigError, load_config
+from talking_points.records import SOURCES
+
+PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
+
+
+def settings(output: Path, roots: dict[str, Path], *more: str) -> BuildConfig:
+    given = [f"sources.{name}.root={roots[name]}" for name in SOURCES]
+    return load_config(BuildConfig, PAPER, [f"output={output}", *given, *more])
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without vLLM and without torch."""
+    find_spec = util.find_spec
+    missing = {"vllm", "torch"}
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name in missing else find_spec(name))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_the_whole_plan_is_printed_and_nothing_is_made(
+    bare: None, drawn: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan.print_plan(settings(tmp_path / "out", drawn))
+    printed = capsys.readouterr().out
+    for expected in (
+        "at most 36 points",
+        "casperhansen/llama-3.3-70b-instruct-awq@",
+        "yes, 14 at a time",
+        "45 to 108",
+        "hours on one H100",
+        "to install: the package 'vllm' is not installed: pip install 'talking-points[vllm]'",
+        "to install: the package 'torch' is not installed: pip install 'talking-points[train]'",
+        "to make for object_caption: models/omg-llava-7b",
+        "at 40% of 989 TFLOP/s",
+    ):
+        assert expected in printed, printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_context_that_is_too_short_is_told(
+    bare: None, drawn: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan.print_plan(settings(tmp_path / "out", drawn, "refine.options.max_model_len=1024"))
+    assert "exceed the model's context of 1024" in capsys.readouterr().out
+
+
+def test_the_build_itself_refuses_what_is_not_installed(bare: None, drawn: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="vllm") as refused:
+        check_build(settings(tmp_path / "out", drawn))
+    assert str(refused.value).count("not installed") == 4
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("note", "found the file .*note; choose another output"),
+        ("note/below/it", "found the file .*note; choose another output"),
+        ("x" * 300, "File name too long"),
+        ("nowhere://x", "Protocol not known"),
+    ],
+)
+def test_an_output_that_no_folder_can_be_is_refused(tmp_path: Path, output: str, problem: str) -> None:
+    (tmp_path / "note").write_text("")
+    with pytest.raises(ConfigError, match=problem):
+        open_output(output if "://" in output else str(tmp_path / output))
+    assert open_output(str(tmp_path / "not" / "yet" / "there")).is_local
+
+
+def test_the_plan_still_refuses_what_cannot_work(bare: None, drawn: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="takes none"):
+        plan.print_plan(settings(tmp_path / "out", drawn, "local_caption.backend=llama_cpp"))

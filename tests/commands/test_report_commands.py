@@ -1,0 +1,71 @@
+"""The commands that look at finished builds and evaluations, as people call them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from commands import report_commands  # noqa: F401  (adds its commands)
+from commands.console import app
+from talking_points.evaluation.pck import MP100
+from talking_points.evaluation.reports import evaluate_predictions
+from tests.publishing.small_dataset import write_dataset
+from tests.training.conftest import points
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+
+
+def test_report_prints_what_it_wrote(tmp_path: Path) -> None:
+    output = write_dataset(tmp_path / "dataset")
+    done = run("report", output, "--seed", 3)
+    assert done.exit_code == 0, done.output
+    written = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.name for path in written] == ["index.html", "examples.png", "close_ups.png", "quality.json"]
+    assert all(path.is_file() for path in written)
+
+
+def test_compare_prints_the_numbers_side_by_side_and_writes_a_page(tmp_path: Path) -> None:
+    first = write_dataset(tmp_path / "a")
+    second = write_dataset(tmp_path / "b", rows={"train": 6})
+    page = tmp_path / "ab.html"
+    done = run("compare", first, second, "--html", page)
+    assert done.exit_code == 0, done.output
+    assert "self-BLEU" in done.stdout
+    assert "6 texts are the same, 0 differ; 12 rows are in the first only, 0 in the second only" in done.stdout
+    assert done.stdout.splitlines()[-1] == str(page)
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_tables_prints_what_it_wrote(tmp_path: Path) -> None:
+    data = points(4, 2)
+    ours = evaluate_predictions("ours", data, data.keypoints)
+    ours.save(tmp_path / "ours.json")
+    evaluate_predictions("other", data, data.keypoints, definition=MP100).save(tmp_path / "mp100.json")
+    done = run("tables", tmp_path / "tables", f"human={tmp_path / 'ours.json'}")
+    assert done.exit_code == 0, done.output
+    written = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.name for path in written] == ["tables.md", "tables.tex", "figure_1.png"]
+    assert all(path.is_file() for path in written)
+    assert f"| human | 56.00 |  |  | {ours.mpck:.2f} |" in written[0].read_text()
+    for arguments, message in (
+        (["people=ours.json"], "expected one of omg_llava"),
+        ([f"human={tmp_path / 'ours.json'}", f"gpt={tmp_path / 'mp100.json'}"], "definitions of PCK"),
+    ):
+        done = run("tables", tmp_path / "others", *arguments)
+        assert done.exit_code == 2
+        assert message in done.stderr
+    assert not (tmp_path / "others").exists()
+
+
+@pytest.mark.parametrize("arguments", [["report", "."], ["compare", ".", "."]])
+def test_a_folder_without_a_dataset_is_wrong_input(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "manifest.json" in done.stderr

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Barrier
+
+import pyarrow as pa
+import pytest
+from prefect import flow
+from rich.console import Console
+
+from tasks.running.progress import BuildProgress
+from tasks.running.runner import StageRunner, task_runner
+from tasks.running.shards import Manifest, Order, ShardWriter, shard_task
+from tasks.running.storage import Storage
+
+WORKERS = 2
+
+
+@pytest.mark.usefixtures("orchestrator")
+def test_lost_shards_are_made_again_side_by_side(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    meet = Barrier(WORKERS)
+
+    @shard_task("candidates")
+    def make(order: Order) -> Manifest:
+        meet.wait(timeout=60)  # raises if the shards of one stage are made one after another
+        return ShardWriter(order, storage).commit(pa.table({"id": [order["shard"]]}))
+
+    orders = [
+        Order(stage="candidates", version=1, shard=n, inputs=[], settings={"in": str(tmp_path)}, environment={})
+        for n in range(2 * WORKERS)
+    ]
+
+    @flow
+    def stage() -> tuple[int, int, int]:
+        progress = BuildProgress(storage, console=Console(quiet=True))
+        with progress, task_runner("threads", WORKERS) as runner:
+            made = StageRunner(runner, WORKERS, storage, progress).run(make, orders)
+        status = progress.stages["candidates"]
+        return len(made), status.executed, status.reused
+
+    assert stage() == (4, 4, 0)
+    assert stage() == (4, 0, 4)
+    for file in tmp_path.glob(".work/candidates/*.parquet"):
+        file.unlink()
+    assert stage() == (4, 4, 0)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tasks.running.shards import (
+    Manifest,
+    Order,
+    ShardWriter,
+    commit_parts,
+    holds,
+    order_key,
+    rejected_path,
+    sealed,
+    write_part,
+)
+from tasks.running.storage import Storage
+
+
+def order(**changes: Any) -> Order:
+    values: dict[str, Any] = {
+        "stage": "refine",
+        "version": 1,
+        "shard": 3,
+        "inputs": [],
+        "settings": {"seed": 0},
+        "environment": {"output": "/somewhere"},
+    }
+    return Order(**(values | changes))  # type: ignore[typeddict-item]
+
+
+def manifest(digest: str) -> Manifest:
+    return Manifest(
+        stage="sample", shard=0, path="p", rows=1, rejected={}, sha256=digest, fingerprint="f", files={"p": digest},
+        seconds=0.0, details={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"environment": {"output": "/elsewhere", "roots": {}}}, True),
+        ({"settings": {"seed": 1}}, False),
+        ({"version": 2}, False),
+        ({"shard": 4}, False),
+        ({"stage": "verify"}, False),
+        ({"inputs": [manifest("x")]}, False),
+    ],
+)
+def test_the_key_follows_what_can_change_the_output(changes: dict[str, Any], same: bool) -> None:
+    assert (order_key(order(**changes)) == order_key(order())) is same
+
+
+def test_the_key_follows_the_content_of_the_inputs_not_their_place() -> None:
+    here, there = manifest("x"), manifest("x") | {"path": "q", "files": {"q": "x"}, "seconds": 9.0}
+    assert order_key(order(inputs=[here])) == order_key(order(inputs=[there]))
+    assert order_key(order(inputs=[here])) != order_key(order(inputs=[manifest("y")]))
+
+
+def test_a_manifest_holds_until_a_byte_changes(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    writer = ShardWriter(order(), storage)
+    writer.reject({"id": "b", "source": "s", "image_path": "i.jpg"}, "truncated", "after 5 tokens", "The poi")
+    result = sealed(writer.commit(pa.table({"id": ["a"]}), {"tokens_in": 4}))
+    assert (result["rows"], result["rejected"], result["details"]) == (1, {"truncated": 1}, {"tokens_in": 4})
+    assert holds(storage, result)
+    rejected = rejected_path(result)
+    assert rejected is not None
+    assert storage.read_table(rejected).to_pylist()[0]["text"] == "The poi"
+    for name in result["files"]:
+        content = storage.read_bytes(name)
+        changed = bytearray(content)
+        changed[len(changed) // 2] ^= 1
+        storage.write_bytes(name, bytes(changed))
+        assert not holds(storage, result)
+        storage.write_bytes(name, content)
+        assert holds(storage, result)
+    damaged: Any
+    for damaged in (result | {"rows": 2}, result | {"files": {}}, {}, None, OSError("unreadable")):
+        assert not holds(storage, damaged)
+    storage.remove(result["path"])
+    assert not holds(storage, result)
+
+
+def test_a_task_that_cuts_several_shards_holds_as_long_as_all_do(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    writer = ShardWriter(order(stage="sample"), storage)
+    parts = [
+        write_part(storage, "sample", n, f".work/sample/{n}.rows.parquet", pa.table({"id": [n]})) for n in range(3)
+    ]
+    result = sealed(commit_parts(writer, parts))
+    assert result["rows"] == 3
+    assert holds(storage, result)
+    storage.remove(parts[1]["path"])
+    assert not holds(storage, result)
