@@ -1,0 +1,35 @@
+"""Describe a single pixel in words, and find it again from the words.
+
+The names below are the front door; each is imported when it is first asked for, so that reading a dataset needs no
+torch. Coordinates everywhere: pixels, x to the right, y down, integers are pixel centres.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from talking_points.examples.points import load_points
+    from talking_points.models.descriptor import PointDescriptor
+    from talking_points.models.localizer import PointLocalizer
+    from talking_points.sources import open_source
+
+__all__ = ["PointDescriptor", "PointLocalizer", "load_points", "open_source"]
+
+_PLACES = {
+    "PointDescriptor": "talking_points.models.descriptor",
+    "PointLocalizer": "talking_points.models.localizer",
+    "load_points": "talking_points.examples.points",
+    "open_source": "talking_points.sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'talking_points' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
