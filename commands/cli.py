@@ -36,7 +36,7 @@ def build(
 
             print_plan(settings)
             return
-        from commands.server import claim_port, orchestrator
+        from commands.orchestrator import claim_port, orchestrator
 
         records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"
         local_orchestration(verbose, records)
@@ -54,6 +54,16 @@ def build(
             result = build_llamapointinpart(config, given)
         print_outcome(storage)
     print(json.dumps(result))
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="where they go; made when it is not there")] = Path()) -> None:
+    """Write the shipped configurations and deployments into a folder, to edit them there."""
+    with exit_codes():
+        from commands.init import write_project
+
+        for path in write_project(folder):
+            print(path)
 
 
 @app.command("draw-sample")
@@ -102,7 +112,7 @@ def status(
 
 @app.command()
 def server(
-    home: Annotated[Path, typer.Option(help="folder with prefect.yaml")] = Path(),
+    home: Annotated[Path, typer.Option(help="folder that deployments run in")] = Path(),
     port: int = 4200,
     results: Annotated[Path | None, typer.Option(help="result records, shared by all workers")] = None,
 ) -> None:
@@ -115,7 +125,7 @@ def server(
 
 @app.command()
 def deploy(
-    home: Annotated[Path, typer.Option(help="folder with prefect.yaml", envvar="TALKING_POINTS_HOME")] = Path(),
+    home: Annotated[Path, typer.Option(help="folder that deployments run in", envvar="TALKING_POINTS_HOME")] = Path(),
     results: Annotated[
         Path, typer.Option(help="result records, shared by all workers", envvar="TALKING_POINTS_RESULTS")
     ] = Path("build/results"),

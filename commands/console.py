@@ -2,37 +2,115 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from commands.working_folder import refuse_settings, trust_no_modules
 from talking_points.errors import InputError, RunError
+from talking_points.extras import how_to_install
 from talking_points.stop_requests import sigterm_as_interrupt
+
+FAILED, WRONG_INPUT, STOPPED = 1, 2, 130
+"""Exit codes besides 0: shards failed or too many rows were rejected; wrong input or configuration; Ctrl-C."""
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 shards failed or too many rows were rejected; 2 wrong input or configuration, or a command "
+    "or option that there is not; 130 stopped by Ctrl-C."
+)
+START, LOOK, SHARE, TRAIN, USE, OPERATE = (
+    "Build a dataset",
+    "Look at it",
+    "Publish it, and check it by people",
+    "Train and evaluate",
+    "Use the models",
+    "Operate",
+)
+"""Panels of the help, in the order of use."""
+
+_ORDER = {
+    START: ("doctor", "init", "draw-sample", "build", "status"),
+    LOOK: ("report", "compare"),
+    SHARE: ("publish", "rehydrate", "audit"),
+    TRAIN: (
+        "convert-omg-llava",
+        "train-localizer",
+        "train-descriptor",
+        "adapt-descriptor",
+        "evaluate",
+        "tables",
+        "retrain-and-evaluate",
+        "restore-champion",
+    ),
+    USE: ("describe", "localize"),
+    OPERATE: ("server", "deploy"),
+}
+
+
+class _InOrderOfUse(typer.core.TyperGroup):
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command: Any = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.rich_help_panel = next((panel for panel, names in _ORDER.items() if cmd_name in names), None)
+            command.epilog = EXIT_CODES
+        return command
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = [name for names in _ORDER.values() for name in names]
+        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
+
 
 app = typer.Typer(
     name="talking-points",
     help="Describe and localize single pixels in natural language.",
+    cls=_InOrderOfUse,
+    epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[str, typer.Option("--config", "-c", help="YAML configuration; the shipped ones are in configs/")]
+Config = Annotated[
+    str, typer.Option("--config", "-c", help="YAML configuration: a file, or a shipped one such as build/rules.yaml")
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value, applied on top; may be repeated")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show the orchestrator's own log")]
 
-FAILED, WRONG_INPUT, STOPPED = 1, 2, 130
-"""Exit codes besides 0: shards failed or too many rows were rejected; wrong input or configuration; Ctrl-C."""
+_quiet = False
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"talking-points {metadata.version('talking-points')}")
+        raise typer.Exit
+
+
+@app.callback()
+def prepare(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="print results and errors only, no progress")] = False,
+) -> None:
+    """Describe and localize single pixels in natural language."""
+    global _quiet
+    _quiet = quiet
+    trust_no_modules()
+    with exit_codes():
+        refuse_settings(Path.cwd())
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Turn expected errors into one clear message on stderr and their exit code; others keep their traceback."""
     try:
-        with sigterm_as_interrupt():
+        with sigterm_as_interrupt(), _progress():
             yield
     except KeyboardInterrupt:
         _end("stopped; what is finished is kept, run the same command again to go on", STOPPED)
@@ -40,6 +118,13 @@ def exit_codes() -> Iterator[None]:
         _end(f"error: {error}", WRONG_INPUT)
     except RunError as error:
         _end(f"failed: {error}", FAILED)
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """What a command tells on stderr while it works, unless nobody wants to hear it."""
+    with open(os.devnull, "w") if _quiet else nullcontext() as nowhere, redirect_stderr(nowhere or sys.stderr):  # noqa: PTH123
+        yield
 
 
 def _end(message: str, code: int) -> NoReturn:
@@ -53,4 +138,4 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        _end(f"error: {error}; this command needs: pip install 'talking-points[{extra}]'", WRONG_INPUT)
+        _end(f"error: {error}; this command needs the extra '{extra}', {how_to_install(extra)}", WRONG_INPUT)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commands.local import local_orchestration
-from commands.server import claim_port, orchestrator
+from commands.orchestrator import claim_port, orchestrator
 
 
 def main(

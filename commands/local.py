@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+HEARTBEAT = 30
+"""Seconds between two heartbeats of a run, however it is started; ``prefect.yaml`` sets the same number.
+
+Prefect's default is longer than the silence after which ``server.crash_zombies`` takes a run for dead.
+"""
+
 
 def local_orchestration(verbose: bool, records: Path | None = None) -> None:
     """Set them in the environment, where variables that are set already win. Call before importing Prefect.
@@ -13,6 +19,7 @@ def local_orchestration(verbose: bool, records: Path | None = None) -> None:
     """
     if records is not None:
         os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(records))
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT))
     # A busy machine takes longer to start the orchestrator than its own 20 seconds.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

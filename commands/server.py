@@ -6,51 +6,54 @@ runs without a heartbeat as Crashed, and starts a process worker. Ctrl-C or SIGT
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import tomllib
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
+from commands.local import HEARTBEAT
+from commands.orchestrator import PASSWORD, new_password, password_file, running_server
+from commands.processes import start, stop
+from commands.working_folder import refuse_settings
 from talking_points.config import ConfigError
+from talking_points.shipped import DEPLOYMENTS
 from talking_points.stop_requests import sigterm_as_interrupt
 
 POOL = "talking-points"
 ZOMBIES = "Crash runs without a heartbeat"
-HEARTBEAT = 30
-"""Seconds between two heartbeats of a run of a deployment; ``prefect.yaml`` sets the same number."""
+SILENCE = 3 * HEARTBEAT
+"""Seconds without a heartbeat after which a run is taken for dead."""
 
-_SERVER_START, _WORKER_STOP, _SERVER_STOP = 180.0, 15.0, 3.0
-"""Seconds that the server gets to answer, and that worker and server get to end before they are killed."""
+_WORKER_STOP = 15.0
+"""Seconds that the worker gets to end before it is killed."""
 
 
-def serve(home: Path, port: int = 4200, results: Path | None = None) -> None:
+def serve(home: Path, port: int = 4200, results: Path | None = None, silence: float = SILENCE) -> None:
     """Run server and worker until a signal comes.
 
     Args:
-        home: the folder with ``prefect.yaml``; deployments run there, so relative paths of configurations hold.
+        home: the folder that deployments run in, so that relative paths of configurations hold; its ``prefect.yaml``
+            is used where there is one, else the shipped one.
         port: of the server, which listens on 127.0.0.1 only.
         results: folder of the result records that a retry needs; by default ``build/results`` below ``home``.
+        silence: seconds without a heartbeat after which a run is marked Crashed.
 
-    Raises ``ConfigError`` when the port is taken, ``prefect.yaml`` is missing, or the server or the worker fails.
+    Raises ``ConfigError`` when the port is taken, ``home`` is no folder, or the server or the worker fails.
     """
     home = home.absolute()
-    if not (home / "prefect.yaml").is_file():
-        raise ConfigError(f"expected prefect.yaml in {home}: run this command in the project's folder")
+    _check(home)
     results = (results or home / "build" / "results").absolute()
-    with suppress(KeyboardInterrupt), sigterm_as_interrupt(), running_server(port) as url:
+    os.environ[PASSWORD] = new_password()
+    with suppress(KeyboardInterrupt), sigterm_as_interrupt(), running_server(port) as url, kept_password(port) as file:
         os.environ["PREFECT_API_URL"] = url
-        deploy(home, results)
-        worker = start([*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], os.environ, home)
-        print(f"Prefect is at {url.removesuffix('/api')}; deployments run in {home}. Ctrl-C stops.", flush=True)
+        deploy(home, results, silence)
+        environment = _children() | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
+        worker = start([*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], environment, home)
+        print(f"Prefect is at {url.removesuffix('/api')}; deployments run in {home}. Ctrl-C stops.")
+        print(f"Its password, for the page and in {file} as long as this runs: {os.environ[PASSWORD]}", flush=True)
         try:
             code = worker.wait()
         finally:
@@ -58,67 +61,23 @@ def serve(home: Path, port: int = 4200, results: Path | None = None) -> None:
         raise ConfigError(f"the worker ended by itself with exit code {code}: see its messages above")
 
 
-def deploy(home: Path, results: Path) -> None:
+def deploy(home: Path, results: Path, silence: float = SILENCE) -> None:
     """Create or update, on the server that ``PREFECT_API_URL`` names, the work pool, deployments and automation.
 
     ``home`` and ``results`` are as the workers see them. Raises ``ConfigError`` with the orchestrator's message.
     """
-    environment = os.environ | {"TALKING_POINTS_HOME": str(home), "TALKING_POINTS_RESULTS": str(results)}
+    _check(home)
+    environment = _children() | {"TALKING_POINTS_HOME": str(home), "TALKING_POINTS_RESULTS": str(results)}
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite", environment=environment, folder=home)
     _prefect("work-pool", "set-concurrency-limit", POOL, "1", environment=environment, folder=home)
-    _prefect("--no-prompt", "deploy", "--all", environment=environment, folder=home)
-    crash_zombies()
+    own = home / "prefect.yaml"
+    file = own if own.is_file() else DEPLOYMENTS
+    _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(file), environment=environment, folder=home)
+    crash_zombies(silence)
 
 
-def claim_port() -> int | None:
-    """Before Prefect is imported: the port of a server of this command's own, or None when one is configured.
-
-    All parts of Prefect, and worker processes, must find the address in the environment; ``orchestrator`` starts the
-    server there. Prefect would start a temporary one by itself, but a Ctrl-C in the terminal ends that one too, so
-    that the run cannot report that it was stopped; and it outlives a command that is killed.
-    """
-    folder = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    path = Path(os.environ.get("PREFECT_PROFILES_PATH", folder / "profiles.toml"))
-    profiles = tomllib.loads(path.read_text()) if path.is_file() else {}
-    active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
-    if os.environ.get("PREFECT_API_URL") or profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"):
-        return None
-    port = free_port()
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    return port
-
-
-@contextmanager
-def orchestrator(port: int | None) -> Iterator[None]:
-    """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one."""
-    with nullcontext() if port is None else running_server(port):
-        yield
-
-
-@contextmanager
-def running_server(port: int | None = None) -> Iterator[str]:
-    """A Prefect server of this process on 127.0.0.1; gives the URL of its API. It does not outlive the process."""
-    port = port or free_port()
-    if not _is_free(port):
-        raise ConfigError(f"port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port")
-    url = f"http://127.0.0.1:{port}/api"
-    environment = os.environ | {
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": os.environ.get("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
-        "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "ERROR"),
-        "DO_NOT_TRACK": os.environ.get("DO_NOT_TRACK", "1"),
-    }
-    command = [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = start(command, environment, stdout=subprocess.DEVNULL)
-    try:
-        _wait_until_healthy(server, url)
-        yield url
-    finally:
-        stop(server, _SERVER_STOP)
-
-
-def crash_zombies() -> None:
-    """Create the automation that marks a run as Crashed, and so retryable, when three heartbeats are missing."""
+def crash_zombies(silence: float = SILENCE) -> None:
+    """Create or update the automation that marks a run without a heartbeat as Crashed, and so retryable."""
     from prefect import get_client
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
@@ -137,54 +96,44 @@ def crash_zombies() -> None:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=3 * HEARTBEAT),
+            within=timedelta(seconds=silence),
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: the process is gone")],
     )
     with get_client(sync_client=True) as client:
-        if not client.read_automations_by_name(ZOMBIES):
+        found = client.read_automations_by_name(ZOMBIES)
+        if not found:
             client.create_automation(automation)
+        elif getattr(found[0].trigger, "within", None) != timedelta(seconds=silence):
+            client.update_automation(found[0].id, automation)
 
 
-def start(
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    folder: Path | None = None,
-    stdout: int | None = None,
-) -> subprocess.Popen[bytes]:
-    """Start a process that a Ctrl-C in the terminal does not reach, and that is stopped when this one is killed."""
-    return subprocess.Popen(
-        command, env=environment, cwd=folder, stdout=stdout, process_group=0, preexec_fn=_end_with_parent
-    )
+_PREFECT = [sys.executable, "-P", "-m", "prefect"]
 
 
-def stop(process: subprocess.Popen[bytes], patience: float) -> None:
-    """End a process: politely first, after so many seconds by force."""
-    if process.poll() is not None:
-        return
-    process.terminate()
+def _check(home: Path) -> None:
+    """Refuse a folder that deployments cannot or must not run in."""
+    if not home.is_dir():
+        raise ConfigError(f"expected a folder that deployments run in, found nothing at {home}: choose it by --home")
+    refuse_settings(home)
+
+
+def _children() -> dict[str, str]:
+    """The environment of Prefect's processes: what lies in the folder they run in is not taken for a library."""
+    return os.environ | {"PYTHONSAFEPATH": "1"}
+
+
+@contextmanager
+def kept_password(port: int) -> Iterator[Path]:
+    """A file with the password that only this user can read; it goes with the server."""
+    path = password_file(port)
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:  # noqa: PTH123
+        stream.write(os.environ[PASSWORD])
     try:
-        process.wait(patience)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-_PREFECT = [sys.executable, "-m", "prefect"]
-_PR_SET_PDEATHSIG = 1
-
-
-def _end_with_parent() -> None:
-    """Linux: let the kernel send SIGTERM when the parent dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _prefect(*arguments: str, environment: Mapping[str, str], folder: Path) -> None:
@@ -193,20 +142,3 @@ def _prefect(*arguments: str, environment: Mapping[str, str], folder: Path) -> N
     )
     if done.returncode:
         raise ConfigError(f"'prefect {' '.join(arguments)}' failed:\n{done.stdout}{done.stderr}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + _SERVER_START
-    while time.monotonic() < deadline and server.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
-            return
-        time.sleep(0.2)
-    raise ConfigError(
-        f"the Prefect server did not answer at {url} (exit code {server.poll()}): see its messages above, which a "
-        "build shows with --verbose only"
-    )

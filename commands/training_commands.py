@@ -58,7 +58,7 @@ def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: O
 
 def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> None:
     """Run the flow ``name`` of the module ``flows.<name>``; the last line on stdout is its result as JSON."""
-    from commands.server import claim_port, orchestrator
+    from commands.orchestrator import claim_port, orchestrator
 
     local_orchestration(verbose)
     with exit_codes():

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from talking_points.errors import InputError
+from talking_points.shipped import config_names, find_config
 
 
 class ConfigError(InputError):
@@ -58,7 +59,7 @@ def load_config(
     ``values`` are applied last, as overrides of top-level fields. Raises ``ConfigError`` with every problem found,
     never only the first.
     """
-    data = {} if path is None else _read(Path(path))
+    data = {} if path is None else _read(find_config(path))
     for override in overrides:
         _apply_override(data, override)
     data.update(values)
@@ -74,7 +75,10 @@ def _read(file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a file laid over those of its base."""
     if not file.is_file():
         asked = f", the base of {extended_by[-1]}" if extended_by else ""
-        raise ConfigError(f"no configuration at {file}{asked}: expected a YAML file; the shipped ones are in configs/")
+        raise ConfigError(
+            f"no configuration at {file}{asked}: expected a YAML file, or the name of a shipped one"
+            f"{suggest(str(file), config_names())}"
+        )
     try:
         parsed = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as error:

@@ -12,7 +12,8 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -45,15 +46,22 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 def clear_stop() -> None:
     """Forget an earlier request; called when a build starts, before its worker processes do."""
-    path = Path(tempfile.gettempdir(), f"talking-points-stop-{os.getuid()}-{os.getpid()}")
+    path = Path(_private_folder().name, "stop")
     os.environ[_FILE] = str(path)
     path.unlink(missing_ok=True)
+
+
+@cache
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    """One that no other user can look into, with a name that nobody knows before; it goes with this process."""
+    return tempfile.TemporaryDirectory(prefix="talking-points-")
 
 
 def request_stop() -> None:
     """Ask every shard of this build to end at its next row."""
     if _FILE in os.environ:
-        Path(os.environ[_FILE]).touch()
+        with suppress(FileNotFoundError):  # the process of the build has ended, and its folder with it
+            Path(os.environ[_FILE]).touch(mode=0o600)
 
 
 def stop_requested() -> bool:

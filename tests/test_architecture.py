@@ -15,9 +15,11 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "records",
+    "shipped",
     "config",
     "build_config",
     "whole_files",
+    "extras",
     "allocator",
     "processes",
     "stop_requests",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,4 +120,4 @@ def _lock_file(storage: Storage) -> Path:
     if storage.is_local:
         return Path(storage.path(WORK), "lock")
     name = hashlib.sha256(storage.path().encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"talking-points-{os.getuid()}-{name}.lock")
+    return Path.home() / ".cache" / "talking-points" / "locks" / f"{name}.lock"

@@ -12,6 +12,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from talking_points.config import ConfigError
 from talking_points.descriptions.asking import WholesaleFailure
+from talking_points.extras import how_to_install
 from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop
 from tasks.running.progress import BuildProgress
@@ -27,7 +28,7 @@ def task_runner(kind: str, workers: int) -> TaskRunner[Any]:
         try:
             from prefect_dask import DaskTaskRunner
         except ImportError as error:
-            raise ConfigError("runner 'dask' needs the extra: pip install 'talking-points[dask]'") from error
+            raise ConfigError(f"runner 'dask' needs the extra 'dask', {how_to_install('dask')}") from error
         return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1})
     return ThreadPoolTaskRunner(max_workers=workers)
 

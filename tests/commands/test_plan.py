@@ -12,6 +12,7 @@ from commands.plan import open_output
 from flows.build_llamapointinpart import check_build
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
+from talking_points.extras import how_to_install
 from talking_points.records import SOURCES
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
@@ -42,8 +43,8 @@ def test_the_whole_plan_is_printed_and_nothing_is_made(
         "yes, 14 at a time",
         "45 to 108",
         "hours on one H100",
-        "to install: the package 'vllm' is not installed: pip install 'talking-points[vllm]'",
-        "to install: the package 'torch' is not installed: pip install 'talking-points[train]'",
+        f"to install: the package 'vllm' is not installed; {how_to_install('vllm')}",
+        f"to install: the package 'torch' is not installed; {how_to_install('train')}",
         "to make for object_caption: models/omg-llava-7b",
         "at 40% of 989 TFLOP/s",
     ):

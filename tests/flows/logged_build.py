@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import server
+from commands import orchestrator
 
 if __name__ == "__main__":
     # What the command does before it imports Prefect, which the lines below do already.
-    port = server.claim_port()
-    server.claim_port = lambda: port
+    port = orchestrator.claim_port()
+    orchestrator.claim_port = lambda: port
 
 from prefect import Task
 

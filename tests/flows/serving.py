@@ -17,27 +17,43 @@ from typing import Any
 import httpx
 import yaml
 
+from commands.server import SILENCE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-DEPLOYMENT = "build-llamapointinpart/build-llamapointinpart"
 
 
 @dataclass
 class Served:
-    """Handles of a running ``serve``: the UI's address and the process."""
+    """Handles of a running ``serve``: the UI's address and password, and the process."""
 
     url: str
+    password: str
     process: subprocess.Popen[bytes]
     killed: bool = False
     """Set by a test that killed the process itself."""
 
     def call(self, method: str, path: str, **body: Any) -> Any:
-        response = httpx.request(method, f"{self.url}/api/{path}", json=body or None, timeout=30)
+        response = httpx.request(method, f"{self.url}/api/{path}", json=body or None, auth=self.credentials, timeout=30)
         response.raise_for_status()
         return response.json() if response.content else None
 
+    @property
+    def credentials(self) -> tuple[str, str]:
+        user, _, password = self.password.partition(":")
+        return user, password
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes the commands of a test clients of this server."""
+        return {"PREFECT_API_URL": f"{self.url}/api", "PREFECT_API_AUTH_STRING": self.password}
+
     def trigger(self, *overrides: str) -> str:
-        """Start a run of the deployment; returns its id."""
-        deployment = self.call("GET", f"deployments/name/{DEPLOYMENT}")
+        """Start a run of the deployment of builds; returns its id."""
+        return self.start("build-llamapointinpart", *overrides)
+
+    def start(self, name: str, *overrides: str) -> str:
+        """Start a run of a deployment; returns its id."""
+        deployment = self.call("GET", f"deployments/name/{name}/{name}")
         parameters = deployment["parameters"] | {"overrides": list(overrides)}
         run = self.call("POST", f"deployments/{deployment['id']}/create_flow_run", parameters=parameters)
         return str(run["id"])
@@ -64,9 +80,9 @@ def project(folder: Path) -> Path:
     folder.mkdir()
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
     settings = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-    settings["deployments"] = [item for item in settings["deployments"] if item["name"] == DEPLOYMENT.split("/")[1]]
+    settings["deployments"] = [item for item in settings["deployments"] if item["name"] == "build-llamapointinpart"]
     (deployment,) = settings["deployments"]
-    assert deployment["entrypoint"] == "flows/build_llamapointinpart.py:build_llamapointinpart"
+    assert deployment["entrypoint"] == "flows.build_llamapointinpart.build_llamapointinpart"
     deployment["entrypoint"] = "logged_build.py:build_llamapointinpart"
     (folder / "prefect.yaml").write_text(yaml.safe_dump(settings))
     shutil.copy(REPOSITORY / "tests" / "flows" / "logged_build.py", folder)
@@ -74,12 +90,12 @@ def project(folder: Path) -> Path:
 
 
 @contextmanager
-def served(home: Path, state: Path, **environment: str) -> Iterator[Served]:
+def served(home: Path, state: Path, silence: float = SILENCE, /, **environment: str) -> Iterator[Served]:
     """Server and worker for the project in ``home``, with their database and result records in ``state``."""
     state.mkdir(exist_ok=True)
     code = (
-        "import sys; from pathlib import Path; from commands.server import free_port, serve\n"
-        f"serve(Path({str(home)!r}), free_port(), Path({str(state / 'results')!r}))"
+        "from pathlib import Path\nfrom commands.orchestrator import free_port\nfrom commands.server import serve\n"
+        f"serve(Path({str(home)!r}), free_port(), Path({str(state / 'results')!r}), silence={silence})"
     )
     log = state / "serve.log"
     settings = {"PREFECT_HOME": str(state / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(REPOSITORY)}
@@ -92,10 +108,11 @@ def served(home: Path, state: Path, **environment: str) -> Iterator[Served]:
             process_group=0,
         )
     try:
-        wait_for(lambda: "Prefect is at " in log.read_text() or process.poll() is not None, 240, "server and worker")
+        wait_for(lambda: "Its password, " in log.read_text() or process.poll() is not None, 240, "server and worker")
         text = log.read_text()
-        assert "Prefect is at " in text, text
-        handles = Served(text.split("Prefect is at ")[1].split(";")[0], process)
+        assert "Its password, " in text, text
+        password = text.split("Its password, ")[1].split(": ")[1].split()[0]
+        handles = Served(text.split("Prefect is at ")[1].split(";")[0], password, process)
         yield handles
         assert handles.killed or process.poll() is None, log.read_text()
     finally:

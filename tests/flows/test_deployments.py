@@ -34,7 +34,7 @@ def test_all_flows_are_deployed() -> None:
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_a_deployment_can_run(deployment: dict[str, Any]) -> None:
-    flow: Any = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+    flow: Any = load_flow_from_entrypoint(deployment["entrypoint"])
     assert flow.name == deployment["name"]
     assert set(deployment["parameters"]) == {"config", "overrides"} == set(flow.parameters.properties)
     assert load_config(KINDS[deployment["name"]], ROOT / deployment["parameters"]["config"])

@@ -27,9 +27,9 @@ _forks.set_forkserver_preload(["tests.flows.logged_build"])
 
 
 @pytest.fixture(scope="module")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server that outlives the builds that are killed."""
-    from commands.server import running_server
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A Prefect server that outlives the builds that are killed: the URL of its API, and its password."""
+    from commands.orchestrator import PASSWORD, running_server
 
     before = os.environ.get("PREFECT_HOME")
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
@@ -38,17 +38,21 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             del os.environ["PREFECT_HOME"]
         else:
             os.environ["PREFECT_HOME"] = before
-        yield url
+        yield url, os.environ.pop(PASSWORD)
 
 
-def run_build(url: str, folder: Path, given: list[str]) -> None:
+def run_build(server: tuple[str, str], folder: Path, given: list[str]) -> None:
     """What a killed process does: build into ``folder / "out"``, with its records and its log beside it."""
+    url, password = server
     os.environ["EXECUTIONS"] = str(folder / "executions")
+    from prefect.settings import PREFECT_API_AUTH_STRING as PASSWORD
     from prefect.settings import PREFECT_API_URL, PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 
     from tests.flows.logged_build import build_llamapointinpart
 
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_RESULTS_LOCAL_STORAGE_PATH: folder / "results"}):
+    with temporary_settings(
+        {PREFECT_API_URL: url, PASSWORD: password, PREFECT_RESULTS_LOCAL_STORAGE_PATH: folder / "results"}
+    ):
         build_llamapointinpart(CONFIG, given)
 
 
@@ -58,7 +62,7 @@ def log_lines(folder: Path) -> int:
 
 
 def test_thirty_kills_lose_nothing_repeat_nothing_and_change_nothing(
-    server_url: str, tmp_path_factory: pytest.TempPathFactory
+    server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from talking_points.sources.drawn import draw_sample
 
@@ -71,7 +75,7 @@ def test_thirty_kills_lose_nothing_repeat_nothing_and_change_nothing(
 
         reference = tmp_path_factory.mktemp("reference")
         whole = _forks.Process(
-            target=run_build, args=(server_url, reference, overrides(reference / "out", roots, *settings))
+            target=run_build, args=(server, reference, overrides(reference / "out", roots, *settings))
         )
         whole.start()
         whole.join()
@@ -82,7 +86,7 @@ def test_thirty_kills_lose_nothing_repeat_nothing_and_change_nothing(
         model.seen.clear()
 
         killed = tmp_path_factory.mktemp("killed")
-        arguments = (server_url, killed, overrides(killed / "out", roots, *settings))
+        arguments = (server, killed, overrides(killed / "out", roots, *settings))
         while len(kills) < KILLS:
             process = _forks.Process(target=run_build, args=arguments)
             process.start()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.server import ZOMBIES, free_port
+from commands.orchestrator import free_port
+from commands.server import ZOMBIES
 from tests.flows.building import overrides, published
 from tests.flows.serving import executions, project, served, session, wait_for
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.flows.building import overrides, published
-from tests.flows.serving import REPOSITORY, executions, project, served
+from tests.flows.serving import REPOSITORY, Served, executions, project, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,6 +33,14 @@ def browser_page() -> Iterator[Any]:
             yield browser.new_page(viewport={"width": 1400, "height": 1000})
         finally:
             browser.close()
+
+
+def sign_in(page: Any, prefect: Served) -> None:
+    """As a person does: open the page, paste the password that the server printed, see the runs."""
+    page.goto(prefect.url)
+    page.get_by_placeholder("admin:pass").fill(prefect.password)
+    page.get_by_role("button", name="Login").click()
+    page.get_by_text("Flow Runs").first.wait_for()
 
 
 def test_retry_in_the_browser_makes_the_failed_shards_and_nothing_else(drawn: dict[str, Path], tmp_path: Path) -> None:
@@ -56,6 +64,7 @@ def test_retry_in_the_browser_makes_the_failed_shards_and_nothing_else(drawn: di
         assert sum(key.startswith("generate-") for key in first) == 12
         broken.unlink()
         with served(home, state, **environment) as prefect:
+            sign_in(page, prefect)
             page.goto(f"{prefect.url}/runs/flow-run/{run}")
             page.get_by_role("button", name="Retry").first.click()
             page.get_by_role("dialog").get_by_role("button", name="Retry").click()

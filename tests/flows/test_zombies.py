@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from commands.server import HEARTBEAT
+from commands.local import HEARTBEAT
 from tests.flows.building import overrides, published
 from tests.flows.serving import executions, project, served, wait_for
 from tests.flows.test_topology import flow_process

@@ -11,6 +11,7 @@ from typing import Any
 
 from talking_points.build_config import BackendName, StepConfig
 from talking_points.descriptions.backends.protocol import Backend, BackendUnavailable, Capabilities, Step
+from talking_points.extras import how_to_install
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class BackendEntry:
         """What to install before this backend can be opened, or None."""
         if not self.package or util.find_spec(self.package) is not None:
             return None
-        return f"the package '{self.package}' is not installed: pip install 'talking-points[{self.extra}]'"
+        return f"the package '{self.package}' is not installed; {how_to_install(self.extra)}"
 
 
 _HERE = "talking_points.descriptions.backends"

@@ -25,6 +25,7 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.extras import how_to_install
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +53,7 @@ class OmgLlavaBackend:
             from talking_points.models.omg_llava.modeling import OmgLlavaModel
         except ImportError as error:
             raise BackendUnavailable(
-                f"backend 'omg_llava' cannot be opened: {error}; pip install 'talking-points[train]'"
+                f"backend 'omg_llava' cannot be opened: {error}; {how_to_install('train')}"
             ) from error
         if step.model is None:
             raise BackendUnavailable("backend 'omg_llava' needs .model: a folder made by convert-omg-llava")

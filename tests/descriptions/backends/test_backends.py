@@ -43,7 +43,7 @@ def test_a_missing_package_names_the_extra_that_installs_it(monkeypatch):
     config = StepConfig(backend="llama_cpp", model="x.gguf")
     with pytest.raises(BackendUnavailable, match=r"pip install 'talking-points\[llama-cpp\]'"):
         open_backend(config)
-    assert any("talking-points[llama-cpp]" in problem for problem in check_capabilities("generate", config))
+    assert any(".[llama-cpp]" in problem for problem in check_capabilities("generate", config))
 
 
 def test_listing_the_backends_imports_none_of_them():

@@ -1,0 +1,149 @@
+"""The Prefect server that a command starts for itself, or finds configured: its address, its password, its process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from commands.processes import start, stop
+from talking_points.config import ConfigError
+
+PASSWORD = "PREFECT_API_AUTH_STRING"
+"""The variable in which Prefect's clients, and the processes that they start, find the server's password."""
+
+_SERVER_START, _SERVER_STOP = 180.0, 3.0
+"""Seconds that the server gets to answer, and to end before it is killed."""
+_LOCAL = ("127.0.0.1", "localhost")
+
+
+def claim_port() -> int | None:
+    """Before Prefect is imported: the port of a server of this command's own, or None when one is configured.
+
+    All parts of Prefect, and worker processes, must find the address and the password in the environment;
+    ``orchestrator`` starts the server there. Prefect would start a temporary one by itself, but a Ctrl-C in the
+    terminal ends that one too, so that the run cannot report that it was stopped; it outlives a command that is
+    killed; and it answers anybody on this machine.
+    """
+    url = configured_url()
+    if url is not None:
+        _find_password(url)
+        return None
+    port = free_port()
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ[PASSWORD] = new_password()
+    _without_proxy()
+    return port
+
+
+def configured_url() -> str | None:
+    """The API of the server that the environment or the active profile names."""
+    profiles_file = Path(os.environ.get("PREFECT_PROFILES_PATH", prefect_home() / "profiles.toml"))
+    profiles = tomllib.loads(profiles_file.read_text()) if profiles_file.is_file() else {}
+    active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
+    url = os.environ.get("PREFECT_API_URL") or profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+    return str(url) if url else None
+
+
+def prefect_home() -> Path:
+    """Where Prefect keeps its database."""
+    return Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+
+
+def new_password() -> str:
+    """A password nobody can guess, in the form ``user:password`` that Prefect's UI asks for."""
+    return f"admin:{secrets.token_urlsafe(24)}"
+
+
+def password_file(port: int) -> Path:
+    """Where ``talking-points server`` keeps the password of the server on this port while it runs."""
+    return prefect_home() / f"talking-points-server-{port}.password"
+
+
+@contextmanager
+def orchestrator(port: int | None) -> Iterator[None]:
+    """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one."""
+    with nullcontext() if port is None else running_server(port):
+        yield
+
+
+@contextmanager
+def running_server(port: int | None = None) -> Iterator[str]:
+    """A Prefect server of this process on 127.0.0.1; gives the URL of its API. It does not outlive the process.
+
+    It answers to whoever has the password in this process's environment (one is made where there is none), and lets
+    no page but its own UI read its answers.
+    """
+    port = port or free_port()
+    if not _is_free(port):
+        raise ConfigError(f"port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port")
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_API_AUTH_STRING": os.environ.setdefault(PASSWORD, new_password()),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in _LOCAL),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": os.environ.get("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
+        "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "ERROR"),
+        "DO_NOT_TRACK": os.environ.get("DO_NOT_TRACK", "1"),
+    }
+    _without_proxy()
+    home = prefect_home()
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-P", "-m", "commands.prefect_server", "--port", str(port)]
+    # In Prefect's own folder: where the command was called, files could change the server's settings.
+    server = start(command, environment, folder=home, stdout=subprocess.DEVNULL)
+    try:
+        _wait_until_healthy(server, url)
+        yield url
+    finally:
+        stop(server, _SERVER_STOP)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _find_password(url: str) -> None:
+    """Take the password of a server that this user has started here with ``talking-points server``."""
+    address = urlsplit(url)
+    if PASSWORD not in os.environ and address.hostname in _LOCAL and address.port:
+        with suppress(FileNotFoundError):
+            os.environ[PASSWORD] = password_file(address.port).read_text().strip()
+        _without_proxy()
+
+
+def _without_proxy() -> None:
+    """A server on this machine is reached without the proxy of the company."""
+    for variable in ("NO_PROXY", "no_proxy"):
+        names = [name for name in os.environ.get(variable, "").split(",") if name]
+        os.environ[variable] = ",".join([*names, *(name for name in _LOCAL if name not in names)])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    deadline = time.monotonic() + _SERVER_START
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(OSError), ask(f"{url}/health", timeout=5):
+            return
+        time.sleep(0.2)
+    raise ConfigError(
+        f"the Prefect server did not answer at {url} (exit code {server.poll()}): see its messages above, which a "
+        "build shows with --verbose only"
+    )

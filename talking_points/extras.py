@@ -1,0 +1,15 @@
+"""How an optional part of this project is installed on this machine: it is on no package index."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+
+def how_to_install(extra: str) -> str:
+    """The command that adds an extra of ``pyproject.toml`` to where this package was installed from."""
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return f"in {checkout}: pip install -c requirements.lock -e '.[{extra}]'"
+    wheel = f"talking_points-{metadata.version('talking-points')}-py3-none-any.whl"
+    return f"where its wheel lies: pip install './{wheel}[{extra}]'"

@@ -1,0 +1,25 @@
+"""Files that are shipped with this package for people to use as they are or to edit: configurations, deployments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+"""Beside this package in a checkout and in an installation."""
+
+DEPLOYMENTS = CONFIGS / "prefect.yaml"
+
+
+def find_config(path: str | Path) -> Path:
+    """The file at ``path``, or where there is none the shipped one of this name: ``[configs/]build/rules.yaml``."""
+    given = Path(path)
+    if given.is_absolute() or given.exists():
+        return given
+    inside = given.relative_to("configs") if given.parts[:1] == ("configs",) else given
+    shipped = CONFIGS / inside
+    return shipped if ".." not in inside.parts and shipped.is_file() else given
+
+
+def config_names() -> list[str]:
+    """The shipped configurations, as ``--config`` takes them."""
+    return sorted(str(file.relative_to(CONFIGS)) for file in CONFIGS.glob("*/*.yaml"))

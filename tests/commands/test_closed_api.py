@@ -1,0 +1,156 @@
+"""Prefect's API answers to whoever has the password, under its own name, and to no other website's page."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from commands import orchestrator
+from commands.orchestrator import PASSWORD, claim_port, password_file, running_server
+from commands.server import kept_password
+from tests.fault_server import MODEL, FaultServer, serving
+from tests.flows.building import CONFIG, overrides
+from tests.flows.serving import wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+EVIL = "http://evil.example"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The URL of a server's API, and its password. What lies where the command is called changes nothing."""
+    folder = tmp_path_factory.mktemp("state")
+    (folder / "prefect.toml").write_text("[server.api]\nauth_string = 'admin:known'\ncors_allowed_origins = '*'\n")
+    (folder / "prefect.py").write_text("raise SystemExit('code of the working folder was run')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+        patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        patch.setenv("http_proxy", "http://127.0.0.1:9")
+        patch.setenv(PASSWORD, orchestrator.new_password())
+        patch.delenv("PREFECT_API_URL", raising=False)
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, "")
+        patch.chdir(folder)
+        with running_server() as url:
+            yield url, os.environ[PASSWORD]
+
+
+def test_only_the_password_opens_it(server: tuple[str, str]) -> None:
+    url, password = server
+    user, _, secret = password.partition(":")
+    assert len(secret) >= 32
+    asked = [("POST", "block_documents/filter"), ("POST", "flow_runs/filter"), ("POST", "deployments/filter")]
+    for method, path in asked:
+        with httpx.Client(trust_env=False) as client:
+            assert client.request(method, f"{url}/{path}", json={}).status_code == 401
+            assert client.request(method, f"{url}/{path}", json={}, auth=(user, "known")).status_code == 401
+            assert client.request(method, f"{url}/{path}", json={}, auth=("admin", secret)).status_code == 200
+
+
+def test_no_other_page_may_read_it(server: tuple[str, str]) -> None:
+    url, password = server
+    with httpx.Client(trust_env=False, auth=("admin", password.partition(":")[2])) as client:
+        for method in ("GET", "OPTIONS"):
+            headers = {"Origin": EVIL, "Access-Control-Request-Method": "POST"}
+            answer = client.request(method, f"{url}/admin/version", headers=headers)
+            assert "access-control-allow-origin" not in answer.headers
+        own = url.removesuffix("/api")
+        answer = client.get(f"{url}/admin/version", headers={"Origin": own})
+        assert answer.headers["access-control-allow-origin"] == own
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:4200", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize("path", ["/api/health", "/api/admin/version", "/", "/ui-settings"])
+def test_it_answers_to_its_own_names_only(server: tuple[str, str], host: str, path: str) -> None:
+    url, password = server
+    with httpx.Client(trust_env=False, auth=("admin", password.partition(":")[2])) as client:
+        address = url.removesuffix("/api") + path
+        assert client.get(address, headers={"Host": host}).status_code == 400
+        port = url.removesuffix("/api").rsplit(":", 1)[1]
+        assert client.get(address, headers={"Host": f"localhost:{port}"}).status_code == 200
+
+
+def test_the_kept_password_is_for_this_user_alone_and_goes_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4321/api")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv(PASSWORD, "admin:one")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    password_file(4321).symlink_to(elsewhere)
+    with kept_password(4321) as path:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert elsewhere.read_text() == "mine"
+        monkeypatch.delenv(PASSWORD)
+        assert claim_port() is None
+        assert os.environ[PASSWORD] == "admin:one", "commands of this user find it"
+        monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example:4321/api")
+        monkeypatch.delenv(PASSWORD)
+        assert claim_port() is None
+        assert PASSWORD not in os.environ, "it is sent to nobody else"
+    assert not path.exists()
+
+
+def test_a_build_has_a_closed_server_and_tells_its_password_to_nobody(drawn: dict[str, Path], tmp_path: Path) -> None:
+    with serving(FaultServer(delay=600)) as model:
+        step = f"local_caption={{backend: openai, model: {MODEL}, endpoint: '{model.url}', timeout: 900}}"
+        command = [str(Path(sys.executable).with_name("talking-points")), "build", "--config", CONFIG]
+        command += [word for setting in overrides(tmp_path / "out", drawn, "limit=3", step) for word in ("-s", setting)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
+        process = subprocess.Popen(
+            command,
+            env=environment | {"PREFECT_HOME": str(tmp_path / "prefect")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_for(lambda: server_port(process.pid) is not None, 60, "the build's own server")
+            port = server_port(process.pid)
+            ask = f"http://127.0.0.1:{port}/api"
+            wait_for(lambda: answers(f"{ask}/health"), 120, "it answers")
+            assert httpx.post(f"{ask}/flow_runs/filter", json={}, trust_env=False).status_code == 401
+            variables = Path(f"/proc/{process.pid}/environ").read_bytes()
+            assert PASSWORD.encode() not in variables, "made by the command, not given to it"
+            children = children_of(process.pid)
+            values = [entry for pid in children for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
+            (secret,) = {entry.split(b":", 1)[1] for entry in values if entry.startswith(PASSWORD.encode())}
+            for pid in (process.pid, *children):
+                assert secret not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        finally:
+            process.terminate()
+            output, _ = process.communicate(timeout=60)
+        assert secret not in output
+        for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+            assert secret not in path.read_bytes(), path
+
+
+def children_of(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def server_port(parent: int) -> int | None:
+    """The port that the server among a command's children was told to listen on."""
+    for pid in children_of(parent):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        if "--port" in words:
+            return int(words[words.index("--port") + 1])
+    return None
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        time.sleep(0.2)
+        return False
