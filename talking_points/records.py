@@ -98,6 +98,8 @@ class AnnotatedObject(Region):
     instance_exact: bool = True
     parts: tuple[AnnotatedPart, ...] = ()
     keypoints: tuple[Keypoint, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+    """Edges between keypoints, as pairs of indices; empty where the annotation has none."""
 
 
 @dataclass(frozen=True)

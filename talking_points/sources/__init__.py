@@ -8,6 +8,7 @@ from typing import Any
 
 from talking_points.sources.ade20k_part234 import Ade20kPart234
 from talking_points.sources.ap10k import Ap10k
+from talking_points.sources.coco_keypoints import CocoKeypoints
 from talking_points.sources.mp100 import Mp100
 from talking_points.sources.partimagenet import PartImageNet
 from talking_points.sources.pascal_part116 import PascalPart116
@@ -19,6 +20,7 @@ READERS: dict[str, type[Source]] = {
     "partimagenet": PartImageNet,
     "ap10k": Ap10k,
     "mp100": Mp100,
+    "coco_keypoints": CocoKeypoints,
 }
 
 

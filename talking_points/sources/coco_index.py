@@ -253,6 +253,14 @@ class _Lists:
         ) from error
 
 
+def listed_categories(path: Path) -> list[dict[str, Any]]:
+    """The categories of one COCO file. Raises ``SourceError`` for broken JSON."""
+    lists = _Lists(path)
+    found = [item for item in lists.items("categories") if isinstance(item, dict)]
+    lists.raise_if_broken()
+    return found
+
+
 def listed_entries(
     index: CocoIndex,
     finders: Mapping[str, ImageFinder],

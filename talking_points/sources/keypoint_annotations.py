@@ -1,4 +1,4 @@
-"""COCO keypoint annotations: what AP-10K and MP-100 share."""
+"""COCO keypoint annotations: what AP-10K, MP-100 and a user's own files share."""
 
 from __future__ import annotations
 
@@ -23,6 +23,26 @@ def raw_keypoints(annotation: Mapping[str, Any]) -> list[tuple[float, float, boo
     if annotation.get("num_keypoints") == 0 or not any(labelled for _, _, labelled in triples):
         raise BadAnnotationError("no_keypoints")
     return triples
+
+
+def check_count(triples: Sequence[object], names: Sequence[str]) -> None:
+    """Raise ``BadAnnotationError`` (keypoint_count) unless there is one name for every annotated keypoint."""
+    if len(triples) != len(names):
+        raise BadAnnotationError("keypoint_count", f"{len(triples)} keypoints, the category has {len(names)} names")
+
+
+def usable_skeleton(listed: object, count: int, first: int = 0) -> tuple[tuple[int, int], ...]:
+    """The edges of a category's ``skeleton`` as pairs of indices; those that name no keypoint are left out.
+
+    ``first``: the number of the first keypoint, 1 in COCO's own files and 0 in MP-100's.
+    """
+    edges = []
+    for edge in listed if isinstance(listed, list) else []:
+        if isinstance(edge, list) and len(edge) == 2 and all(isinstance(end, int) for end in edge):
+            one, other = edge[0] - first, edge[1] - first
+            if one != other and min(one, other) >= 0 and max(one, other) < count:
+                edges.append((one, other))
+    return tuple(edges)
 
 
 def named_keypoints(

@@ -19,7 +19,8 @@ from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.coco_index import CocoImage, CocoIndex, listed_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
 from talking_points.sources.images import check_listed_size, image_record, open_photograph
-from talking_points.sources.keypoint_annotations import named_keypoints, raw_keypoints
+from talking_points.sources.keypoint_annotations import check_count, named_keypoints, raw_keypoints, usable_skeleton
+from talking_points.sources.keypoint_sets import KeypointSet, readable, set_of
 from talking_points.sources.labels import clean_name, load_labels
 from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
@@ -38,7 +39,8 @@ class Mp100(Source):
     """Records of MP-100: objects with ``keypoints`` and without masks; ``id`` is the category (1..100).
 
     Categories are told apart by id: their names repeat (18 and 40 are both "face") and are not folder names.
-    Keypoints are named by the file where it names them all, else "keypoint 1", "keypoint 2", ...
+    Keypoints are named by the category's keypoint set (``keypoint_sets``), in the file's own order where the file
+    lists the same names in another; codes ("forelegR2") and absent names are replaced. ``skeleton`` is the file's.
     ``exclude_categories``: ids to leave out, for example {80} (hands whose pictures often do not match).
     After listing, ``missing_by_category`` counts the images that are not on disk by category id.
     """
@@ -69,12 +71,12 @@ class Mp100(Source):
         images = child(self.root, "images")
         finder = ImageFinder(self.root, [self.root] if images is None else [images, self.root], exact_folders=True)
         with CocoIndex(self) as index:
-            names: dict[str, dict[Any, Any]] = {}
+            known: dict[str, dict[Any, dict[str, Any]]] = {}
             for split in self._splits:
                 categories = index.add(
                     self._files[split], split, lambda name: PurePosixPath(name).with_suffix("").as_posix()
                 )
-                names[split] = {item.get("id"): item.get("keypoints") for item in categories}
+                known[split] = {item.get("id"): item for item in categories}
 
             def count_missing(image: CocoImage) -> None:
                 self.missing_by_category.update({item["category_id"] for item in image.annotations})
@@ -83,8 +85,13 @@ class Mp100(Source):
             for entry in listed_entries(index, finders, lambda image, path: (), count_missing):
                 wanted = [a for a in entry.annotation["annotations"] if a["category_id"] not in self._excluded]
                 if wanted:
-                    known = {str(a["category_id"]): names[entry.split].get(a["category_id"]) for a in wanted}
-                    annotation = {**entry.annotation, "annotations": wanted, "keypoint_names": known}
+                    listed = {a["category_id"]: known[entry.split].get(a["category_id"], {}) for a in wanted}
+                    annotation = {
+                        **entry.annotation,
+                        "annotations": wanted,
+                        "keypoint_names": {str(key): item.get("keypoints") for key, item in listed.items()},
+                        "skeletons": {str(key): item.get("skeleton") for key, item in listed.items()},
+                    }
                     yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
@@ -97,15 +104,23 @@ class Mp100(Source):
                 category = usable_category(annotation, self._categories)
                 box = clipped_box(annotation.get("bbox"), width, height)
                 triples = raw_keypoints(annotation)
+                check_count(triples, set_of(category).names)
             except BadAnnotationError as error:
                 self.skip(error.reason, f"{entry.image_path}: {error.detail}")
                 continue
-            names = entry.annotation["keypoint_names"].get(str(category))
-            if not isinstance(names, list) or len(names) != len(triples):
-                names = [f"keypoint {number}" for number in range(1, len(triples) + 1)]
+            names = ordered_names(set_of(category), entry.annotation["keypoint_names"].get(str(category)))
             keypoints = named_keypoints(triples, names, width, height, self, entry.image_path)
+            edges = usable_skeleton(entry.annotation["skeletons"].get(str(category)), len(names))
             label = self._categories[category]
-            objects.append(AnnotatedObject(clean_name(label), label, category, box, keypoints=keypoints))
+            objects.append(
+                AnnotatedObject(clean_name(label), label, category, box, keypoints=keypoints, skeleton=edges)
+            )
         if not objects:
             raise SkippedImage("no_usable_annotation")
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
+
+
+def ordered_names(keypoints: KeypointSet, listed: object) -> tuple[str, ...]:
+    """The set's names in the order of ``listed``, a file's own, where those are the same words; else in the set's."""
+    names = tuple(map(readable, listed)) if isinstance(listed, list) and all(isinstance(n, str) for n in listed) else ()
+    return names if sorted(names) == sorted(keypoints.names) else keypoints.names

@@ -43,6 +43,7 @@ SKIP_REASONS = {
     "instance_size_mismatch": "an optional instance file has another size; connected components are used",
     # keypoints
     "no_keypoints": "an animal without a labelled keypoint",
+    "keypoint_count": "an annotation has more or fewer keypoints than its category has names",
     "keypoint_outside_image": "a labelled keypoint lies outside the image; it counts as unlabelled",
 }
 """Every reason a source may count, with its meaning. Reasons are stable: reports and tests name them."""

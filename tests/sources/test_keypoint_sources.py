@@ -123,16 +123,16 @@ def test_partitions_are_not_mixed(tmp_path: Path) -> None:
 
 
 def mp100_tree(root: Path, place: str = "images") -> Path:
-    """A camel's face (category 37, 9 unnamed keypoints), two kinds of "face" (18, 40), a hand (80), missing images."""
+    """A camel's face (category 37, 9 keypoints), two kinds of "face" (18, 40), a hand (80), missing images."""
     names = ["camel_face/camel_1.jpg", "human_face/a/1.jpg", "human_face/b/1.jpg", "human_hand/Train/1.jpg"]
     images = [image_entry(number, name) for number, name in enumerate(names, start=1)]
     images += [image_entry(8, "human_hand/gone.jpg"), image_entry(9, "human_hand/gone_too.jpg")]
-    kinds = [(1, 37, 9), (2, 18, 68), (3, 40, 19), (4, 80, 21), (8, 80, 21), (9, 80, 21)]
+    kinds = [(1, 37, 9), (2, 18, 19), (3, 40, 68), (4, 80, 21), (8, 80, 21), (9, 80, 21)]
     items = [
         animal(number, number, category, keypoints=[5, 6, 1] * count, num_keypoints=count)
         for number, category, count in kinds
     ]
-    categories = [{"id": 40, "name": "face", "keypoints": [f"landmark {number}" for number in range(19)]}]
+    categories = [{"id": 40, "name": "face", "keypoints": [f"landmark {number}" for number in range(68)]}]
     write_json(root / "annotations" / "mp100_split1_train.json", coco(images, items, categories))
     for name in names:
         photograph(root / place / name)
@@ -153,11 +153,16 @@ def test_categories_are_told_apart_by_id(tmp_path: Path, place: str) -> None:
     objects = [record.objects[0] for record in records]
     assert [(item.id, item.name, len(item.keypoints)) for item in objects] == [
         (37, "camel face", 9),
-        (18, "face", 68),
-        (40, "face", 19),
+        (18, "face", 19),
+        (40, "face", 68),
         (80, "hand", 21),
     ]
-    assert [item.keypoints[0].name for item in objects] == ["keypoint 1", "keypoint 1", "landmark 0", "keypoint 1"]
+    assert [item.keypoints[0].name for item in objects] == [
+        "outer corner of the right eye",
+        "left end of the left eyebrow",
+        "first right jaw point below the ear",
+        "wrist",
+    ]
     assert source.skipped == {"missing_image": 2}
     assert source.missing_by_category == {80: 2}
 

@@ -53,11 +53,15 @@ def test_root_errors_say_what_was_found(tmp_path: Path) -> None:
 
 
 def test_unknown_source_lists_the_names(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="pascal_part116, ade20k_part234, partimagenet, ap10k, mp100; found 'coco'"):
+    with pytest.raises(
+        SourceError, match="pascal_part116, ade20k_part234, partimagenet, ap10k, mp100, coco_keypoints; found 'coco'"
+    ):
         open_source("coco", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["pascal_part116", "ade20k_part234", "partimagenet", "ap10k", "mp100"])
+@pytest.mark.parametrize(
+    "name", ["pascal_part116", "ade20k_part234", "partimagenet", "ap10k", "mp100", "coco_keypoints"]
+)
 def test_a_folder_with_something_else_is_refused_on_opening(tmp_path: Path, name: str) -> None:
     (tmp_path / "holiday").mkdir()
     with pytest.raises(SourceError, match="found: holiday; point the root"):

@@ -37,10 +37,15 @@ def tree(name: str, root: Path) -> Path:
         return pin_tree(root)
     if name == "ap10k":
         return ap10k_tree(root, train=([image_entry(1, "1.jpg")], [animal(1, 1, 8)]))
+    if name == "coco_keypoints":
+        photograph(root / "images" / "1.jpg")
+        categories = [{"id": 8, "name": "dog", "keypoints": [f"spot {word}" for word in "abcdefghijklmnopq"]}]
+        write_json(root / "annotations" / "dogs.json", coco([image_entry(1, "1.jpg")], [animal(1, 1, 8)], categories))
+        return root
     photograph(root / "images" / "camel_face" / "1.jpg")
     write_json(
         root / "annotations" / "mp100_split1_train.json",
-        coco([image_entry(1, "camel_face/1.jpg")], [animal(1, 1, 37)]),
+        coco([image_entry(1, "camel_face/1.jpg")], [animal(1, 1, 2)]),
     )
     return root
 
@@ -109,6 +114,7 @@ def test_a_changed_entry_cannot_leave_the_root(tmp_path: Path, name: str, path: 
 @pytest.mark.parametrize("name", READERS)
 def test_an_unknown_option_is_named_with_the_known_ones(tmp_path: Path, name: str) -> None:
     known = {"pascal_part116": "part_annotations", "ap10k": "partition, families", "mp100": "partition"}
+    known["coco_keypoints"] = "annotations"
     with pytest.raises(SourceError, match=f"options of {name} of {known.get(name, 'none at all')}.*found mask"):
         open_source(name, tree(name, tmp_path), mask=True)
 

@@ -1,0 +1,152 @@
+"""A user's own COCO keypoint file: any categories, with the names that the file itself gives to their keypoints.
+
+::
+
+    root/annotations/*.json     or root/*.json
+    root/images/...             or root/<split>/..., root/<split>2017/..., root/...
+
+A file is of the split that its name tells (``birds_train.json``: train; val and test likewise), else of "all". Where
+some files have "keypoint" in their names (COCO's own ``person_keypoints_train2017.json``), the others are left alone.
+Every category that is annotated needs a list "keypoints" of different names in "categories".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from talking_points.records import AnnotatedObject, ImageRecord
+from talking_points.sources.coco_index import CocoIndex, listed_categories, listed_entries
+from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
+from talking_points.sources.images import check_listed_size, image_record, open_photograph
+from talking_points.sources.keypoint_annotations import check_count, named_keypoints, raw_keypoints, usable_skeleton
+from talking_points.sources.keypoint_sets import KeypointSet, KeypointSetError
+from talking_points.sources.labels import clean_name
+from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root
+from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
+
+_SPLIT = re.compile(r"(?<![a-z])(train|val|test)", re.IGNORECASE)
+
+
+class CocoKeypoints(Source):
+    """Records of a user's COCO keypoint files: objects with ``keypoints`` and ``skeleton``, without masks.
+
+    An object's ``id`` is its category's in the file. ``annotations``: one file to read, from the root, instead of all.
+    Raises ``SourceError`` while listing for a category whose names cannot be asked for (missing, empty, repeated,
+    mere numbers), or that two files define differently.
+    """
+
+    name = "coco_keypoints"
+
+    def __init__(self, root: str | Path, split: str | None = None, *, annotations: str | None = None) -> None:
+        expected = "COCO keypoint files (*.json), in the folder itself or in its folder annotations,"
+        super().__init__(find_root(root, ("coco", "keypoints"), _is_dataset, expected), split)
+        files = _annotation_files(self.root)
+        if annotations is not None:
+            files = [path for path in files if path == (self.root / annotations).resolve()]
+            if not files:
+                raise SourceError(f"expected an annotation file {annotations} in {self.root}, found none of that name")
+        splits = [(path, _split_of(path)) for path in files]
+        chosen = choose_splits(tuple(dict.fromkeys(name for _, name in splits)), split, self.root)
+        self._files = [(path, name) for path, name in splits if name in chosen]
+
+    def keypoint_sets(self) -> dict[int, KeypointSet]:
+        """The keypoint set of every category id that has names; its key is the category's name."""
+        return {number: keypoints for number, (keypoints, _) in self._categories().items()}
+
+    def _categories(self) -> dict[int, tuple[KeypointSet, tuple[tuple[int, int], ...]]]:
+        found: dict[int, tuple[KeypointSet, tuple[tuple[int, int], ...]]] = {}
+        for path, _ in self._files:
+            for item in listed_categories(path):
+                number, names = item.get("id"), item.get("keypoints")
+                if not isinstance(number, int) or not names:
+                    continue
+                label = clean_name(str(item.get("name", number)))
+                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                    raise SourceError(
+                        f'{path.name}: expected a list of names in "keypoints" of category {label}, found '
+                        f"{str(names)[:60]}"
+                    )
+                try:
+                    keypoints = KeypointSet.from_names(label, names, (number,))
+                except KeypointSetError as error:
+                    raise SourceError(f"{path.name}, category {error}") from error
+                before = found.setdefault(number, (keypoints, _edges(item.get("skeleton"), len(names))))
+                if before[0] != keypoints:
+                    raise SourceError(
+                        f"{path.name} defines category {number} otherwise than a file before it ({label}, "
+                        f"{before[0].key}): give different categories different ids"
+                    )
+        if not found:
+            raise SourceError(
+                f'expected a category with a list "keypoints" of names in {", ".join(p.name for p, _ in self._files)}, '
+                "found none: keypoints without names cannot be asked for; add the list to each category"
+            )
+        return found
+
+    def entries(self) -> Iterator[SourceEntry]:
+        categories = self._categories()
+        with CocoIndex(self) as index:
+            for path, split in self._files:
+                index.add(path, split, lambda name: PurePosixPath(name).with_suffix("").as_posix())
+            finders = {split: ImageFinder(self.root, self._image_folders(split)) for _, split in self._files}
+            for entry in listed_entries(index, finders, lambda image, path: ()):
+                there = {item["category_id"] for item in entry.annotation["annotations"]} & categories.keys()
+                known = {
+                    str(number): [categories[number][0].key, categories[number][0].names, categories[number][1]]
+                    for number in sorted(there)
+                }
+                annotation = {**entry.annotation, "categories": known}
+                yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
+
+    def _image_folders(self, split: str) -> list[Path]:
+        named = (child(self.root, name) for name in ("images", split, f"{split}2017", f"{split}2014"))
+        return [folder for folder in (*named, self.root) if folder is not None and folder.is_dir()]
+
+    def read(self, entry: SourceEntry) -> ImageRecord:
+        path, pixels = open_photograph(self.root, entry)
+        height, width = pixels.shape[:2]
+        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
+        known: dict[int, Any] = {int(number): item for number, item in entry.annotation["categories"].items()}
+        objects = []
+        for annotation in entry.annotation["annotations"]:
+            try:
+                category = usable_category(annotation, known)
+                box = clipped_box(annotation.get("bbox"), width, height)
+                triples = raw_keypoints(annotation)
+                label, names, edges = known[category]
+                check_count(triples, names)
+            except BadAnnotationError as error:
+                self.skip(error.reason, f"{entry.image_path}: {error.detail}")
+                continue
+            keypoints = named_keypoints(triples, names, width, height, self, entry.image_path)
+            skeleton = tuple((one, other) for one, other in edges)
+            objects.append(AnnotatedObject(label, label, category, box, keypoints=keypoints, skeleton=skeleton))
+        if not objects:
+            raise SkippedImage("no_usable_annotation")
+        return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    place = child(folder, "annotations")
+    files = [] if place is None else sorted(place.glob("*.json"))
+    files = files or sorted(folder.glob("*.json"))
+    named = [path for path in files if "keypoint" in path.name.lower()]
+    return [path for path in named or files if not path.name.startswith(".")]
+
+
+def _is_dataset(folder: Path) -> bool:
+    return bool(_annotation_files(folder))
+
+
+def _split_of(path: Path) -> str:
+    found = _SPLIT.findall(path.stem.replace("_", " "))
+    return found[-1].lower() if found else "all"
+
+
+def _edges(listed: Any, count: int) -> tuple[tuple[int, int], ...]:
+    """Edges as indices. COCO counts keypoints from 1; a list with a 0 counts from there."""
+    ends = [end for edge in listed or [] if isinstance(edge, list) for end in edge]
+    return usable_skeleton(listed, count, first=0 if 0 in ends else 1)

@@ -1,0 +1,168 @@
+"""Sets of named keypoints: the 29 that MP-100's 100 categories share, and those that a user's own file defines.
+
+A set is what a text query can ask for, so its names must be words, and different ones: ``check_names`` says why it
+refuses others. Names are in annotation order; whose left and right they mean is ``side``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from talking_points.sources.labels import load_labels
+
+Side = Literal["own", "viewer", "none"]
+
+_SIDES = {"left": "right", "right": "left"}
+_SIDE = re.compile(r"\b(left|right)\b")
+_NUMBERED = re.compile(r"(key ?point|landmark|point|kp)?[ _-]?\d+", re.IGNORECASE)
+_MARKER = re.compile(r"\b(User|Reference|Assistant):|</?s>|<\|[^|]*\|>|<im\w*>|<image>")
+
+
+class KeypointSetError(ValueError):
+    """Names that cannot be asked for: says which, why, and where to give others."""
+
+
+@dataclass(frozen=True)
+class KeypointSet:
+    """Named keypoints in annotation order.
+
+    side: whose left and right the names mean: the object's "own", the "viewer"'s, or "none" where names have no side;
+        ``side_certain`` is False where public sources disagree.
+    flip_pairs: indices that exchange their names when an image is mirrored.
+    categories: ids of the categories that are annotated with this set.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    side: Side
+    flip_pairs: tuple[tuple[int, int], ...]
+    categories: tuple[int, ...] = ()
+    source: str = ""
+    side_certain: bool = True
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """The place of a name; raises ``KeypointSetError`` with the known names for another."""
+        wanted = readable(name)
+        if wanted not in self.names:
+            raise KeypointSetError(f"{self.key} has no keypoint {name!r}: expected one of {', '.join(self.names)}")
+        return self.names.index(wanted)
+
+    def mirrored(self) -> tuple[int, ...]:
+        """For every index the index whose name it takes in a mirrored image: its partner, or itself."""
+        order = list(range(len(self.names)))
+        for one, other in self.flip_pairs:
+            order[one], order[other] = other, one
+        return tuple(order)
+
+    @classmethod
+    def from_names(cls, key: str, names: Sequence[str], categories: Sequence[int] = ()) -> KeypointSet:
+        """A checked set from names alone: pairs are names that differ in "left" and "right" only."""
+        listed = tuple(readable(name) for name in names)
+        check_names(listed, key)
+        pairs = tuple(
+            (index, listed.index(swap_sides(name)))
+            for index, name in enumerate(listed)
+            if swap_sides(name) in listed[index + 1 :]
+        )
+        side: Side = "own" if any(map(_SIDE.search, listed)) else "none"
+        return cls(key, listed, side, pairs, tuple(categories))
+
+
+def readable(name: str) -> str:
+    """A name as it is put into a sentence: underscores are spaces, blanks collapsed; its case is kept."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def swap_sides(name: str) -> str:
+    """The name with the words left and right exchanged: "inner left hem" -> "inner right hem"."""
+    return _SIDE.sub(lambda found: _SIDES[found[0]], name)
+
+
+def side_of(name: str) -> Literal["left", "right"] | None:
+    """The side that a name is on; None for the middle, and for a name with both words."""
+    words = set(_SIDE.findall(name))
+    return words.pop() if len(words) == 1 else None
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raise ``KeypointSetError`` unless every name can be asked for and told from the others.
+
+    Refused: no names at all, empty ones, duplicates, mere numbers ("keypoint 7"), and names with a line break, a
+    role marker, an end marker or an image placeholder, which would change the conversation they are put into.
+    """
+    if not names:
+        raise KeypointSetError(f"{where}: expected names of keypoints, found none. {_WHERE_TO_ADD}")
+    for number, name in enumerate(names):
+        if not name.strip():
+            raise KeypointSetError(f"{where}: keypoint {number} has an empty name. {_WHERE_TO_ADD}")
+        if _NUMBERED.fullmatch(name.strip()):
+            raise KeypointSetError(f"{where}: {name!r} is a number, no name: a text cannot ask for it. {_WHERE_TO_ADD}")
+        if "\n" in name or "\r" in name or _MARKER.search(name):
+            raise KeypointSetError(
+                f"{where}: {name!r} holds a line break, a role, an end marker or an image placeholder: rename it"
+            )
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise KeypointSetError(
+            f"{where}: names must differ, found twice: {', '.join(repeated)}. Say what tells them apart, "
+            "for example the side or the nearest part"
+        )
+
+
+_WHERE_TO_ADD = 'Name every keypoint in the list "keypoints" of its category in the annotation file'
+
+
+def check_set(keypoints: KeypointSet) -> None:
+    """Raise ``KeypointSetError`` unless names can be asked for and flip pairs exchange exactly left and right."""
+    check_names(keypoints.names, keypoints.key)
+    used = [index for pair in keypoints.flip_pairs for index in pair]
+    if len(set(used)) < len(used) or not set(used) <= set(range(len(keypoints))):
+        raise KeypointSetError(f"{keypoints.key}: flip pairs must name different keypoints of the set, found {used}")
+    for index, partner in enumerate(keypoints.mirrored()):
+        if swap_sides(keypoints.names[index]) != keypoints.names[partner]:
+            raise KeypointSetError(
+                f"{keypoints.key}: with left and right exchanged {keypoints.names[index]!r} must become "
+                f"{swap_sides(keypoints.names[index])!r}, its flip pair says {keypoints.names[partner]!r}"
+            )
+
+
+@cache
+def keypoint_sets() -> dict[str, KeypointSet]:
+    """The 29 sets of MP-100 by key, checked."""
+    sets = {}
+    for item in load_labels("mp100_keypoints")["sets"]:
+        one = KeypointSet(
+            item["key"],
+            tuple(item["names"]),
+            item["side"],
+            tuple((a, b) for a, b in item["flip_pairs"]),
+            tuple(item["categories"]),
+            item["source"],
+            item["side_certain"],
+        )
+        check_set(one)
+        sets[one.key] = one
+    return sets
+
+
+def set_of(category: int) -> KeypointSet:
+    """The keypoint set of an MP-100 category id (1..100). Raises ``KeypointSetError`` for another id."""
+    by_category = _by_category()
+    if category not in by_category:
+        raise KeypointSetError(
+            f"expected a category of MP-100 (1 to 100), found {category!r}: categories of an annotation file of "
+            "your own are read through the source coco_keypoints, which takes names from the file"
+        )
+    return by_category[category]
+
+
+@cache
+def _by_category() -> dict[int, KeypointSet]:
+    return {category: one for one in keypoint_sets().values() for category in one.categories}
