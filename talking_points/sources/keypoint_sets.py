@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from talking_points.models.capellm.conversation import MARKER
 from talking_points.sources.labels import load_labels
 
 Side = Literal["own", "viewer", "none"]
@@ -19,7 +20,6 @@ Side = Literal["own", "viewer", "none"]
 _SIDES = {"left": "right", "right": "left"}
 _SIDE = re.compile(r"\b(left|right)\b")
 _NUMBERED = re.compile(r"(key ?point|landmark|point|kp)?[ _-]?\d+", re.IGNORECASE)
-_MARKER = re.compile(r"\b(User|Reference|Assistant):|</?s>|<\|[^|]*\|>|<im\w*>|<image>")
 
 
 class KeypointSetError(ValueError):
@@ -104,7 +104,7 @@ def check_names(names: Sequence[str], where: str) -> None:
             raise KeypointSetError(f"{where}: keypoint {number} has an empty name. {_WHERE_TO_ADD}")
         if _NUMBERED.fullmatch(name.strip()):
             raise KeypointSetError(f"{where}: {name!r} is a number, no name: a text cannot ask for it. {_WHERE_TO_ADD}")
-        if "\n" in name or "\r" in name or _MARKER.search(name):
+        if "\n" in name or "\r" in name or MARKER.search(name):
             raise KeypointSetError(
                 f"{where}: {name!r} holds a line break, a role, an end marker or an image placeholder: rename it"
             )

@@ -1,0 +1,312 @@
+"""The Point Answerer: an image, a box and the name and description of a keypoint in, its place out, written as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from talking_points.models.base import chunks, image_digest, same_length
+from talking_points.models.capellm.conversation import Query, Round, encode
+from talking_points.models.capellm.coordinates import parse_point
+from talking_points.models.capellm.crops import Crop, clip_box, normalised
+from talking_points.models.capellm.decoding import AnswerGrammar, Hypothesis, search
+from talking_points.models.capellm.modeling import CapeLlmModel
+from talking_points.models.capellm.reading import PackedReader, shared_beginning
+from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
+
+AnswerMode = Literal["greedy", "beam", "mean", "free"]
+QueryLike = Query | str | tuple[str, str | None]
+Box = Sequence[float]
+
+FREE_TOKENS, FREE_BATCH = 13, 15
+"""What the official code generates freely: so many tokens for each of so many keypoints at a time."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was answered to N queries.
+
+    points: (N, 2) float64, pixels of the images; infinite where a free answer was none.
+    confidence: (N,), the geometric mean of the probabilities of x and of y given x; entropy: (N, 2) in nats; mass:
+    (N,), the smallest share of probability on tokens of the grammar before the others were excluded: far below 1 the
+    model has not learnt the format. All three are NaN for free answers. texts: the answers as written.
+    """
+
+    points: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    texts: tuple[str, ...]
+
+    @property
+    def parsed(self) -> NDArray[np.bool_]:
+        """Which answers are places, bool (N,)."""
+        return np.asarray(np.isfinite(self.points).all(-1))
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """One object of one image: what is cropped and read once."""
+
+    image: ImageInput
+    size: tuple[int, int]
+    crop: Crop
+
+
+class PointAnswerer(CapeLlmModel):
+    """Finds named keypoints of objects of any category."""
+
+    def answer(
+        self,
+        images: Sequence[ImageInput],
+        queries: Sequence[QueryLike],
+        boxes: Sequence[Box | None] | None = None,
+        *,
+        mode: AnswerMode = "greedy",
+        beam: int = 5,
+        batch_size: int = 8,
+    ) -> NDArray[np.float64]:
+        """Places of named keypoints: float array (N, 2), pixels of the original images, inside them.
+
+        Args:
+            images: one per query (PIL or uint8 array); equal ones with equal boxes are read once.
+            queries: names, pairs of name and description, or ``Query`` objects.
+            boxes: the object of each query, [x, y, width, height] in pixels; None for the whole image.
+            mode: "greedy", "beam" and "mean" always give a place; "free" generates as the official code does and
+                gives infinity where the text is none.
+            batch_size: how many objects are read at a time.
+        """
+        return self.answers(images, queries, boxes, mode=mode, beam=beam, batch_size=batch_size).points
+
+    def answer_all(
+        self, image: ImageInput, box: Box | None, queries: Sequence[QueryLike], *, mode: AnswerMode = "greedy"
+    ) -> Answers:
+        """Places of all ``queries`` on one object, in one pass behind one reading of its image."""
+        return self.answers([image] * len(queries), queries, [box] * len(queries), mode=mode)
+
+    @torch.no_grad()
+    def answers(
+        self,
+        images: Sequence[ImageInput],
+        queries: Sequence[QueryLike],
+        boxes: Sequence[Box | None] | None = None,
+        *,
+        mode: AnswerMode = "greedy",
+        beam: int = 5,
+        batch_size: int = 8,
+    ) -> Answers:
+        """As ``answer``, with confidences, entropies and texts.
+
+        Raises ``BoxError`` for a box that shows nothing of its image, ``QueryError`` for a name without words, and
+        ValueError for a text that is longer than the model reads: nothing is cut off.
+        """
+        same_length(images=images, queries=queries, boxes=boxes)
+        if beam < 1:
+            raise ValueError(f"expected a beam of at least 1, found {beam}")
+        if not queries:
+            return Answers(np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2)), np.zeros(0), ())
+        forbidden = [*self.text_tokenizer.all_special_tokens, self.end_text]
+        asked = [Query.of(query).cleaned(forbidden) for query in queries]
+        instances, owner = self._instances(images, boxes or [None] * len(images))
+        was_training = self.training
+        self.eval()
+        try:
+            found = _Found(len(asked))
+            for part in chunks(len(instances), batch_size):
+                chosen = [number for number, index in enumerate(owner) if part.start <= index < part.stop]
+                here = [asked[number] for number in chosen]
+                rows = [owner[number] - part.start for number in chosen]
+                answered = self._answer_batch(instances[part], here, rows, mode, beam)
+                found.put(chosen, answered)
+        finally:
+            self.train(was_training)
+        return found.placed([instances[index] for index in owner])
+
+    def _instances(
+        self, images: Sequence[ImageInput], boxes: Sequence[Box | None]
+    ) -> tuple[list[_Instance], list[int]]:
+        """The different objects, and which of them each query is about."""
+        digests = {id(image): image_digest(image) for image in {id(image): image for image in images}.values()}
+        known: dict[tuple[str, tuple[float, ...]], int] = {}
+        instances: list[_Instance] = []
+        owner = []
+        for image, box in zip(images, boxes, strict=True):
+            size = (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else image.size
+            clipped = clip_box(box, *size)
+            key = (digests[id(image)], clipped)
+            if key not in known:
+                known[key] = len(instances)
+                crop = Crop.of_box(clipped, self.config.image_size, float(self.config.crop_padding))
+                instances.append(_Instance(image, size, crop))
+            owner.append(known[key])
+        return instances, owner
+
+    def encode_crops(self, instances: Sequence[_Instance]) -> Tensor:
+        """Image tokens (B, N_v, D) of the objects' crops."""
+        crops = [one.crop.warp(np.asarray(to_rgb(one.image))) for one in instances]
+        pixels = normalised(crops, self.config.image_mean, self.config.image_std)
+        return self.image_tokens(torch.from_numpy(pixels).to(self.device))
+
+    def _answer_batch(
+        self, instances: Sequence[_Instance], queries: Sequence[Query], rows: Sequence[int], mode: AnswerMode, beam: int
+    ) -> list[_Answer]:
+        images = self.encode_crops(instances)
+        if mode == "free":
+            return self._free(images, [self._prompt(query) for query in queries], rows)
+        answered = self._constrained(images, [self._prompt(query) for query in queries], rows, mode, beam)
+        if self.config.rounds == "cumulative":
+            return self._cumulative(images, queries, rows, answered, mode, beam)
+        return answered
+
+    def _prompt(self, query: Query, history: Sequence[Round] = ()) -> tuple[int, ...]:
+        ids = encode(self.text_tokenizer, self.template.prompt(query, history)).ids
+        length = 1 + self.config.image_tokens + len(ids) + FREE_TOKENS
+        if length > self.config.max_length:
+            raise ValueError(
+                f"expected at most {self.config.max_length} tokens with the image and the answer, found {length} for "
+                f"{query.name!r}: shorten the description"
+            )
+        return ids
+
+    def _constrained(
+        self,
+        images: Tensor,
+        prompts: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        mode: Literal["greedy", "beam", "mean"],
+        beam: int,
+    ) -> list[_Answer]:
+        shared = shared_beginning(prompts)
+        head = torch.tensor(prompts[0][:shared], dtype=torch.long, device=images.device)
+        reader = PackedReader(self.language_model, self._beginning(images, head), rows)
+        found = search(self.grammar, [prompt[shared:] for prompt in prompts], reader.step, mode, beam)
+        return [_Answer.of(self.grammar, one, mode, self.config.half_bin) for one in found]
+
+    def _beginning(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Embeddings (B, 1 + N_v + n, D) of the begin token, the images, and the text ``ids`` (n,) behind them."""
+        embed = self.get_input_embeddings()
+        begin = torch.tensor([self.config.text_config.bos_token_id], device=images.device)
+        first, text = (embed(part).expand(len(images), -1, -1) for part in (begin, ids))
+        return torch.cat((first, images.to(first), text), dim=1)
+
+    def _cumulative(
+        self,
+        images: Tensor,
+        queries: Sequence[Query],
+        rows: Sequence[int],
+        first: Sequence[_Answer],
+        mode: Literal["greedy", "beam", "mean"],
+        beam: int,
+    ) -> list[_Answer]:
+        """Ask again, the surest keypoint of each object first, behind the model's own answers to the last k - 1."""
+        answers = list(first)
+        history: dict[int, list[Round]] = {row: [] for row in rows}
+        waiting = {row: [n for n, own in enumerate(rows) if own == row] for row in history}
+        for row, numbers in waiting.items():
+            waiting[row] = sorted(numbers, key=lambda number: -first[number].confidence)
+        back = self.config.rounds_per_conversation - 1
+        while any(waiting.values()):
+            now = [(row, numbers.pop(0)) for row, numbers in waiting.items() if numbers]
+            earlier = [history[row][-back:] if back else [] for row, _ in now]
+            prompts = [self._prompt(queries[number], rounds) for (_, number), rounds in zip(now, earlier, strict=True)]
+            answered = self._constrained(images, prompts, [row for row, _ in now], mode, beam)
+            for (row, number), answer in zip(now, answered, strict=True):
+                answers[number] = answer
+                history[row].append(Round(queries[number], answer.text))
+        return answers
+
+    def _free(self, images: Tensor, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> list[_Answer]:
+        """Generate answers as the official code does: every prompt with its image, left-padded, greedy."""
+        answers = []
+        for part in chunks(len(prompts), FREE_BATCH):
+            ids, mask = self.left_padded(prompts[part])
+            new = self.generate_free(images[list(rows[part])], ids, mask)
+            for text in self.text_tokenizer.batch_decode(new, skip_special_tokens=False):
+                point = parse_point(text, self.end_text)
+                place = (math.inf, math.inf) if point is None else point
+                answers.append(_Answer(place, text.split(self.end_text)[0].strip()))
+        return answers
+
+    def left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Prompts behind the begin token and the image's placeholders as ids (N, L) and mask (N, L)."""
+        text = self.config.text_config
+        head = [text.bos_token_id, *[self.config.image_token_id] * self.config.image_tokens]
+        longest = max(map(len, prompts)) + len(head)
+        ids = torch.full((len(prompts), longest), text.pad_token_id)
+        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            whole = torch.tensor([*head, *prompt])
+            ids[row, longest - len(whole) :] = whole
+            mask[row, longest - len(whole) :] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    @torch.no_grad()
+    def generate_free(self, images: Tensor, ids: Tensor, mask: Tensor, tokens: int = FREE_TOKENS) -> Tensor:
+        """The likeliest next ``tokens`` behind ids (N, L) about image tokens (N, N_v, D): ids (N, tokens)."""
+        text = self.config.text_config
+        return torch.as_tensor(
+            self.language_model.generate(
+                inputs_embeds=self.splice(ids, images),
+                attention_mask=mask,
+                max_new_tokens=tokens,
+                do_sample=False,
+                eos_token_id=text.eos_token_id,
+                pad_token_id=text.pad_token_id,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A place in fractions of the crop, and how sure it is."""
+
+    place: tuple[float, float]
+    text: str
+    confidence: float = math.nan
+    entropy: tuple[float, float] = (math.nan, math.nan)
+    mass: float = math.nan
+
+    @classmethod
+    def of(cls, grammar: AnswerGrammar, found: Hypothesis, mode: str, half_bin: bool) -> _Answer:
+        count = 10**grammar.decimals
+        x, y = found.numbers
+        half = 0.5 if half_bin else 0.0
+        place = found.expected if mode == "mean" else ((x + half) / count, (y + half) / count)
+        return cls(place, grammar.text(x, y), math.exp(found.total / 2), found.entropy, found.mass)
+
+
+class _Found:
+    """Answers as they come in, in the order of the queries."""
+
+    def __init__(self, count: int) -> None:
+        self.answers: list[_Answer | None] = [None] * count
+
+    def put(self, numbers: Sequence[int], answers: Sequence[_Answer]) -> None:
+        for number, answer in zip(numbers, answers, strict=True):
+            self.answers[number] = answer
+
+    def placed(self, instances: Sequence[_Instance]) -> Answers:
+        """All answers, with places in pixels of the images, clipped to them."""
+        answers = [answer for answer in self.answers if answer is not None]
+        points = np.array([self._point(*pair) for pair in zip(answers, instances, strict=True)])
+        return Answers(
+            points,
+            np.array([answer.confidence for answer in answers]),
+            np.array([answer.entropy for answer in answers]),
+            np.array([answer.mass for answer in answers]),
+            tuple(answer.text for answer in answers),
+        )
+
+    @staticmethod
+    def _point(answer: _Answer, instance: _Instance) -> NDArray[np.float64]:
+        if not math.isfinite(answer.place[0]):
+            return np.array(answer.place)
+        (point,) = instance.crop.inverse([[part * instance.crop.size for part in answer.place]])
+        return np.clip(point, 0, np.array(instance.size) - 1)

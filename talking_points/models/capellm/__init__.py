@@ -1,0 +1,1 @@
+"""CapeLLM: the place of a keypoint from its name and description, as text."""

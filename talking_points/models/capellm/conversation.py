@@ -1,0 +1,147 @@
+"""Conversations about keypoints as text, and which of their tokens are learnt. Needs no model and no torch.
+
+A round is three lines, ``User: question``, ``Reference: description`` and ``Assistant: answer``; the answer ends with
+the end marker, behind which the next round follows at once. The text stands behind the image and starts with a line
+break. What is learnt is marked by places in the text, never by counting the tokens of pieces: tokens may span pieces.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+ROLES = ("User", "Reference", "Assistant")
+IGNORED_LABEL = -100
+MARKER = re.compile(r"\b(User|Reference|Assistant):|</?s>|<\|[^|<>]*\|>|<im\w*>|<image>")
+"""What a name or description must not hold: it would read as another role, an end or an image."""
+
+
+class QueryError(ValueError):
+    """A question that cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A keypoint by name and, where there is one, description."""
+
+    name: str
+    description: str | None = None
+
+    @classmethod
+    def of(cls, query: Query | str | tuple[str, str | None]) -> Query:
+        """A query from a name, a pair of name and description, or a query."""
+        if isinstance(query, Query):
+            return query
+        return cls(query) if isinstance(query, str) else cls(*query)
+
+    def cleaned(self, forbidden: Sequence[str] = ()) -> Query:
+        """The query with blanks and line breaks collapsed and markers taken out; ``forbidden`` are further markers.
+
+        Raises ``QueryError`` when nothing is left of the name.
+        """
+        name = plain_text(self.name, forbidden)
+        if not name:
+            raise QueryError(
+                f"expected the name of a keypoint, for example 'left front paw', found {self.name!r}: say what to find"
+            )
+        return Query(name, plain_text(self.description or "", forbidden) or None)
+
+
+def plain_text(text: str, forbidden: Sequence[str] = ()) -> str:
+    """One line without roles, end markers and image placeholders."""
+    before = None
+    while text != before:  # what is taken out may have stood inside another marker
+        before = text
+        text = MARKER.sub(" ", text)
+        for marker in filter(None, forbidden):
+            text = text.replace(marker, " ")
+    return " ".join(text.split())
+
+
+@dataclass(frozen=True)
+class Round:
+    """A question with its answer; an answer of None is for the model to give, and ends the conversation."""
+
+    query: Query
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Template:
+    """The wording of a round. ``question`` holds {keypoint}; ``end`` closes an answer; ``describe``: see the config."""
+
+    question: str
+    end: str
+    describe: bool = True
+
+    def round(self, one: Round) -> tuple[str, tuple[int, int] | None]:
+        """A round's text, and where in it the answer stands, with its leading space and its end."""
+        lines = [f"{ROLES[0]}: {self.question.format(keypoint=one.query.name)}\n"]
+        if self.describe and one.query.description:
+            lines.append(f"{ROLES[1]}: {one.query.description}\n")
+        lines.append(f"{ROLES[2]}:")
+        text = "".join(lines)
+        if one.answer is None:
+            return text, None
+        answer = f" {one.answer}{self.end}"
+        return text + answer, (len(text), len(text) + len(answer))
+
+    def render(self, rounds: Sequence[Round]) -> tuple[str, list[tuple[int, int]]]:
+        """The text behind the image, and the places (start, end) of the answers in it."""
+        text, spans = "\n", []
+        for one in rounds:
+            piece, span = self.round(one)
+            if span is not None:
+                spans.append((len(text) + span[0], len(text) + span[1]))
+            text += piece
+        return text, spans
+
+    def prompt(self, query: Query, history: Sequence[Round] = ()) -> str:
+        """The text behind which the model answers ``query``: it ends with ``Assistant:`` and no space."""
+        return self.render([*history, Round(query)])[0]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a text and, for each, its id where it is learnt and -100 elsewhere."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    def behind_image(self, begin: int, placeholder: int, tokens: int) -> Encoded:
+        """With the begin token and the image's placeholders before the text; neither is learnt."""
+        head = (begin, *[placeholder] * tokens)
+        return replace(self, ids=head + self.ids, labels=(IGNORED_LABEL,) * len(head) + self.labels)
+
+
+def encode(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]] = ()) -> Encoded:
+    """Tokenise a text; tokens that lie in one of the ``spans`` (start, end) are learnt.
+
+    A token that reaches beyond a span, into the next round's role, belongs to the prompt. ``tokenizer``: a fast one
+    of transformers, which knows where in the text its tokens stand.
+    """
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, labels, place = found["input_ids"], [], 0
+    for token, (start, end) in zip(ids, found["offset_mapping"], strict=True):
+        while place < len(spans) and start >= spans[place][1] > spans[place][0]:
+            place += 1
+        learnt = place < len(spans) and spans[place][0] <= start and end <= spans[place][1]
+        labels.append(token if learnt else IGNORED_LABEL)
+    return Encoded(tuple(ids), tuple(labels))
+
+
+def group(order: Sequence[int], k: int, generator: random.Random) -> list[list[int]]:
+    """Cut shuffled indices into groups of ``k``; a short last one is filled with indices of the others.
+
+    All indices occur; no group holds one twice. Fewer than ``k`` indices make one short group.
+    """
+    if k < 1:
+        raise ValueError(f"expected at least one round per conversation, found k = {k}")
+    groups = [list(order[start : start + k]) for start in range(0, len(order), k)]
+    if len(groups) > 1 and len(groups[-1]) < k:
+        others = [index for one in groups[:-1] for index in one]
+        groups[-1] += generator.sample(others, k - len(groups[-1]))
+    return groups

@@ -1,0 +1,247 @@
+"""DINOv2, a linear projector and a Llama as one ``PreTrainedModel``: what training and inference share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import ModelOutput, cached_file
+
+from talking_points.models.capellm.configuration import AnswererConfig
+from talking_points.models.capellm.conversation import IGNORED_LABEL, Template
+from talking_points.models.capellm.decoding import AnswerGrammar
+from talking_points.models.capellm.lora import inject_lora
+from talking_points.models.capellm.vision import build_vision
+from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
+
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+@dataclass
+class AnswererOutput(ModelOutput):
+    """loss: mean over the learnt tokens; logits: (M, V) of those tokens' predictions; targets: their ids (M,)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    targets: Tensor | None = None
+
+
+class CapeLlmModel(PreTrainedModel):
+    """CapeLLM (Kim et al., 2024). ``tokenizer`` comes with ``from_pretrained``."""
+
+    config_class = AnswererConfig
+    config: AnswererConfig
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("Dinov2Layer", "LlamaDecoderLayer")
+    # The official recipe: base language weights in bfloat16, everything that is trained, and the vision, in float32.
+    _keep_in_fp32_modules_strict = ("vision", "projector", "lora_A", "lora_B")
+    _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: AnswererConfig) -> None:
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings
+        super().__init__(config)
+        self.vision = build_vision(config)
+        self.projector = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
+        self.language_model = LlamaForCausalLM(config.text_config)
+        self.tokenizer: PreTrainedTokenizerFast | None = None
+        self._grammar: tuple[Any, AnswerGrammar] | None = None
+        self.post_init()
+        if config.lora_active:
+            self._inject()
+
+    def _inject(self) -> None:
+        inject_lora(self.vision, self.config, vision=True)
+        inject_lora(self.language_model, self.config, vision=False)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.lm_head
+
+    # ------------------------------------------------------------------ weights
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
+        """Load a folder or Hub repository with its tokenizer.
+
+        Unlike transformers' own, this refuses a checkpoint that lacks weights, has others, or other shapes, and a
+        tokenizer that cannot write coordinates.
+        """
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+        problems = {
+            "missing": sorted(info["missing_keys"]),
+            "unknown": sorted(info["unexpected_keys"]),
+            "of another shape": list(info["mismatched_keys"]),
+        }
+        found = "; ".join(f"{len(keys)} {kind}: {keys[:5]}" for kind, keys in problems.items() if keys)
+        if found:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} does not hold the weights of a {cls.__name__} ({found}): convert "
+                "the official release again, or load it with the configuration it was saved with"
+            )
+        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+        try:
+            cached_file(pretrained_model_name_or_path, "tokenizer.json", **hub)
+        except OSError:  # weights may be converted without a tokenizer; `text_tokenizer` says what to do then
+            return model
+        model.tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **hub)
+        _ = model.grammar
+        return model
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """One folder with weights as safetensors, configuration and tokenizer."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+
+    def add_lora(self) -> None:
+        """Start fresh adapters, which change no output, on queries and values of both models."""
+        if self.config.lora_active:
+            raise ValueError("the model has adapters already: call merge_lora first, or train the ones it has")
+        self._inject()
+        self.config.lora_active = True
+
+    def merge_lora(self) -> None:
+        """Make the adapters part of the weights they adapt."""
+        if self.config.lora_active:
+            for model in (self.vision, self.language_model):
+                merge_lora(model)
+            self.config.lora_active = False
+
+    @contextmanager
+    def without_adapters(self, vision: bool = True, language: bool = True) -> Iterator[None]:
+        """The model without its adapters, or one side's, for as long as the context lasts."""
+        with ExitStack() as stack:
+            for model, wanted in ((self.vision, vision), (self.language_model, language)):
+                if wanted:
+                    stack.enter_context(lora_disabled(model))
+            yield
+
+    # ------------------------------------------------------------------ text
+
+    @property
+    def text_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, or an error that says how to get one."""
+        if self.tokenizer is None:
+            raise ValueError("the model has no tokenizer: load it with from_pretrained, or set model.tokenizer")
+        return self.tokenizer
+
+    @property
+    def end_text(self) -> str:
+        """What closes an answer."""
+        config = self.config
+        return config.end_text if config.answer_end == "text" else str(self.text_tokenizer.eos_token)
+
+    @property
+    def template(self) -> Template:
+        """The wording of a round."""
+        return Template(self.config.question, self.end_text, self.config.describe)
+
+    @property
+    def grammar(self) -> AnswerGrammar:
+        """The answers that can be given, in tokens. Raises ValueError for a tokenizer that cannot write them."""
+        tokenizer = self.text_tokenizer
+        if self._grammar is None or self._grammar[0] is not tokenizer:
+            self._grammar = tokenizer, AnswerGrammar.of(tokenizer, self.config.decimals, self.end_text)
+        return self._grammar[1]
+
+    # ------------------------------------------------------------------ reading
+
+    def image_tokens(self, pixel_values: Tensor) -> Tensor:
+        """Crops (B, 3, S, S), normalised, to projected patch tokens (B, N_v, D), without the class token."""
+        size = self.config.image_size
+        if pixel_values.shape[-2:] != (size, size):
+            raise ValueError(
+                f"expected crops of {size} x {size} pixels ({self.config.image_tokens} tokens of "
+                f"{self.config.patch_size} pixels), found {tuple(pixel_values.shape)}"
+            )
+        seen = self.vision(pixel_values.to(self.projector.weight)).last_hidden_state[:, 1:]
+        return self.projector(seen)
+
+    def splice(self, input_ids: Tensor, images: Tensor) -> Tensor:
+        """Embeddings (N, L, D) of ids whose placeholders are replaced by the image tokens (N, N_v, D)."""
+        placeholder = input_ids == self.config.image_token_id
+        self._check_placeholders(placeholder, images.shape[1])
+        embeddings = self.get_input_embeddings()(input_ids.masked_fill(placeholder, 0))
+        return embeddings.masked_scatter(placeholder[..., None], images.to(embeddings))
+
+    def _check_placeholders(self, placeholder: Tensor, wanted: int) -> None:
+        counts = placeholder.sum(1)
+        if (counts != wanted).any():
+            raise ValueError(f"expected {wanted} image placeholders in every conversation, found {counts.tolist()}")
+        starts = (placeholder[:, 1:] & ~placeholder[:, :-1]).sum(1) + placeholder[:, 0]
+        if (starts != 1).any():
+            raise ValueError("expected the image placeholders of a conversation one behind the other, found gaps")
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        image_index: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> AnswererOutput:
+        """Next-token loss of conversations about crops.
+
+        Args:
+            pixel_values: normalised crops (B, 3, S, S).
+            input_ids: conversations (N, L), each with the image's placeholders behind its begin token.
+            attention_mask: (N, L), or (N, L, L) for conversations packed side by side: who sees whom.
+            labels: (N, L), -100 where nothing is learnt; None for no loss.
+            image_index: the crop of each conversation (N,); default one each.
+            position_ids: (N, L), needed with a mask of who sees whom.
+        """
+        images = self.image_tokens(pixel_values)
+        embeddings = self.splice(input_ids, images if image_index is None else images[image_index])
+        hidden = self.read(embeddings, attention_mask, position_ids)
+        if labels is None:
+            return AnswererOutput(logits=self.language_model.lm_head(hidden[:, -1]))
+        logits, targets = self.answer_logits(hidden, labels)
+        return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+
+    def read(
+        self, embeddings: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """Last hidden states (N, L, D), after the final norm."""
+        if attention_mask is not None and attention_mask.ndim == 3:
+            attention_mask = additive(attention_mask, embeddings.dtype)
+        output = self.language_model.model(
+            inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        )
+        return torch.as_tensor(output.last_hidden_state)
+
+    def answer_logits(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (M, V) that predict the learnt tokens, and those tokens' ids (M,)."""
+        predicts = labels[:, 1:] != IGNORED_LABEL
+        return self.language_model.lm_head(hidden[:, :-1][predicts]), labels[:, 1:][predicts]
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Who sees whom, bool (N, L, M), as the mask (N, 1, L, M) that is added to attention's scores."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill(~visible.bool(), torch.finfo(dtype).min)[:, None]
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Parameters by part: vision, projector, language_model, and the adapters of both."""
+    counts: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0]
+        if ".lora_" in name:
+            part = "vision_adapters" if part == "vision" else "language_adapters"
+        counts[part] += parameter.numel()
+    return dict(counts)

@@ -1,0 +1,97 @@
+"""Parity with recorded outputs of the official code, and that differences would show."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from talking_points.models.capellm.golden import check, official_answer
+from talking_points.models.capellm.vision import bake_positions
+from tests.shared_data import shared_path
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def golden() -> Path:
+    return shared_path("golden", "capellm")
+
+
+def wrong(folder: Path) -> set[str]:
+    return {name for name, error in check(folder) if error > TOLERANCE}
+
+
+def test_every_recorded_output_agrees(golden: Path) -> None:
+    results = check(golden, shared_path("samples", "mp100", "mp100", "images"))
+    names = [name for name, _ in results]
+    assert [pair for pair in results if pair[1] > TOLERANCE] == []
+    assert len(names) == len(set(names))
+    assert set(load_file(golden / "capellm_io.safetensors")) - set(names) == {"batch.images", "generate.images"}
+
+
+def changed(golden: Path, folder: Path, weights: str = "", **sizes: object) -> Path:
+    shutil.copytree(golden, folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)
+    if weights:
+        file, _, key = weights.partition(":")
+        tensors = load_file(folder / f"capellm_{file}.safetensors")
+        tensors[key] = tensors[key] * 1.01
+        save_file(tensors, folder / f"capellm_{file}.safetensors")
+    spec = json.loads((folder / "golden.json").read_text())
+    for path, value in sizes.items():
+        part, key = path.split("__")
+        spec["sizes"][part][key] = value
+    (folder / "golden.json").write_text(json.dumps(spec))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "shows"),
+    [
+        ({"weights": "weights:vision_model.blocks.1.attn.lora_B_q"}, "vision.block1"),
+        ({"weights": "weights:mm_projector.weight"}, "projected"),
+        (
+            {"weights": "llm_adapter:base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"},
+            "forward.hidden_last",
+        ),
+        ({"vision__interpolate_offset": 0.0}, "vision.positions"),
+        ({"vision__lora_alpha": 15}, "vision.block0"),
+        ({"llm__lora_alpha": 15}, "forward.loss"),
+        ({"vision__layer_norm_eps": 1e-3}, "vision.patch_tokens"),
+    ],
+    ids=str,
+)
+def test_a_change_of_a_weight_a_scale_or_the_positions_shows(
+    golden: Path, tmp_path: Path, change: dict[str, object], shows: str
+) -> None:
+    found = wrong(changed(golden, tmp_path / "changed", **change))  # type: ignore[arg-type]
+    assert shows in found
+    assert not {name for name in found if name.startswith(("crop", "pck", "grouping", "coordinates"))}
+
+
+def test_a_recorded_tensor_that_nothing_is_compared_with_is_wrong(golden: Path, tmp_path: Path) -> None:
+    folder = changed(golden, tmp_path / "more")
+    tensors = load_file(folder / "capellm_io.safetensors")
+    save_file(tensors | {"vision.block9": torch.zeros(2)}, folder / "capellm_io.safetensors")
+    assert wrong(folder) == {"vision.block9"}
+
+
+def test_positions_of_the_same_grid_are_left_alone() -> None:
+    positions = torch.randn(1, 17, 8)
+    assert bake_positions(positions, 4) is positions
+    baked = bake_positions(positions, 8)
+    assert baked.shape == (1, 65, 8)
+    torch.testing.assert_close(baked[:, 0], positions[:, 0])
+    assert (baked - bake_positions(positions, 8, offset=0.0)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="square grid"):
+        bake_positions(torch.zeros(1, 12, 4), 2)
+
+
+def test_the_official_reading_gives_corners_where_ours_gives_none() -> None:
+    assert official_answer("[]", 56) == ([], [0.0, 0.0])
+    assert official_answer("[10.5,20.5]", 56)[1] == [28.0, 28.0]
