@@ -93,11 +93,15 @@ class AnnotatedPart(Region):
 
 @dataclass(frozen=True)
 class AnnotatedObject(Region):
-    """One object. ``instance_exact`` is False when the source cannot tell instances of a class apart."""
+    """One object. ``instance_exact`` is False when the source cannot tell instances of a class apart.
+
+    ``expressions`` are what people wrote to refer to it, one for each time it was referred to.
+    """
 
     instance_exact: bool = True
     parts: tuple[AnnotatedPart, ...] = ()
     keypoints: tuple[Keypoint, ...] = ()
+    expressions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

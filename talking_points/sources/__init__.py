@@ -12,6 +12,7 @@ from talking_points.sources.mp100 import Mp100
 from talking_points.sources.partimagenet import PartImageNet
 from talking_points.sources.pascal_part116 import PascalPart116
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
+from talking_points.sources.refcoco import RefCoco, RefCocog, RefCocoPlus
 
 READERS: dict[str, type[Source]] = {
     "pascal_part116": PascalPart116,
@@ -19,6 +20,9 @@ READERS: dict[str, type[Source]] = {
     "partimagenet": PartImageNet,
     "ap10k": Ap10k,
     "mp100": Mp100,
+    "refcoco": RefCoco,
+    "refcoco_plus": RefCocoPlus,
+    "refcocog": RefCocog,
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import talking_points.sources
-from talking_points.sources import READERS, SkippedImage, SourceEntry, SourceError, open_source
+from talking_points.sources import READERS, SkippedImage, SourceEntry, SourceError, open_source, refcoco
 from talking_points.sources.reasons import SKIP_REASONS
 from tests.sources.trees import (
     ade_tree,
@@ -24,6 +24,8 @@ from tests.sources.trees import (
     pascal_tree,
     photograph,
     pin_tree,
+    ref,
+    refcoco_tree,
     write_json,
 )
 
@@ -37,6 +39,10 @@ def tree(name: str, root: Path) -> Path:
         return pin_tree(root)
     if name == "ap10k":
         return ap10k_tree(root, train=([image_entry(1, "1.jpg")], [animal(1, 1, 8)]))
+    if name in refcoco.SETS:
+        only = [ref(1, 11, 1, "train", "a dog")]
+        division = next(iter(refcoco.SPLITS[name]))
+        return refcoco_tree(root, only, images=[1], folder=refcoco.SETS[name][0], split_by=division)
     photograph(root / "images" / "camel_face" / "1.jpg")
     write_json(
         root / "annotations" / "mp100_split1_train.json",
@@ -109,6 +115,7 @@ def test_a_changed_entry_cannot_leave_the_root(tmp_path: Path, name: str, path: 
 @pytest.mark.parametrize("name", READERS)
 def test_an_unknown_option_is_named_with_the_known_ones(tmp_path: Path, name: str) -> None:
     known = {"pascal_part116": "part_annotations", "ap10k": "partition, families", "mp100": "partition"}
+    known |= dict.fromkeys(refcoco.SETS, "split_by, exclude_evaluation_images")
     with pytest.raises(SourceError, match=f"options of {name} of {known.get(name, 'none at all')}.*found mask"):
         open_source(name, tree(name, tmp_path), mask=True)
 
