@@ -93,13 +93,17 @@ class AnnotatedPart(Region):
 
 @dataclass(frozen=True)
 class AnnotatedObject(Region):
-    """One object. ``instance_exact`` is False when the source cannot tell instances of a class apart."""
+    """One object. ``instance_exact`` is False when the source cannot tell instances of a class apart.
+
+    ``expressions`` are what people wrote to refer to it, one for each time it was referred to.
+    """
 
     instance_exact: bool = True
     parts: tuple[AnnotatedPart, ...] = ()
     keypoints: tuple[Keypoint, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
     """Edges between keypoints, as pairs of indices; empty where the annotation has none."""
+    expressions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from talking_points.sources.mp100 import Mp100
 from talking_points.sources.partimagenet import PartImageNet
 from talking_points.sources.pascal_part116 import PascalPart116
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
+from talking_points.sources.refcoco import RefCoco, RefCocog, RefCocoPlus
 
 READERS: dict[str, type[Source]] = {
     "pascal_part116": PascalPart116,
@@ -21,6 +22,9 @@ READERS: dict[str, type[Source]] = {
     "ap10k": Ap10k,
     "mp100": Mp100,
     "coco_keypoints": CocoKeypoints,
+    "refcoco": RefCoco,
+    "refcoco_plus": RefCocoPlus,
+    "refcocog": RefCocog,
 }
 
 

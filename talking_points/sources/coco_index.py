@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import ijson
 
@@ -85,7 +85,7 @@ class CocoIndex:
         if joint:
             self._database.execute("CREATE INDEX by_id ON annotations (id)")
 
-    def __enter__(self) -> CocoIndex:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

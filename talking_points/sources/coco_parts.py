@@ -131,7 +131,8 @@ def clipped_box(bbox: object, width: int, height: int) -> Box:
 def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
     """The region of an annotation in an image of ``width`` x ``height`` pixels.
 
-    Polygons under three points are dropped; when none is left the clipped box stands in (``exact=False``).
+    It is the union of the polygons or run lengths listed. Polygons under three points are dropped; when none is left
+    the clipped box stands in (``exact=False``).
     Raises ``BadAnnotationError`` when nothing usable is left, or the annotated box (where there is one) is degenerate.
     """
     box = clipped_box(annotation["bbox"], width, height) if annotation.get("bbox") is not None else None
@@ -140,9 +141,11 @@ def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
         return Outline(_checked_rle(segmentation, width, height))
     if not isinstance(segmentation, list | None):
         raise BadAnnotationError("malformed_outline", f"segmentation {str(segmentation)[:60]!r}")
+    pieces = [_checked_rle(piece, width, height) for piece in segmentation or [] if isinstance(piece, Mapping)]
     polygons = [points for polygon in segmentation or [] if (points := _polygon(polygon, width, height))]
-    if polygons:
-        return Outline(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+    if polygons or pieces:
+        drawn = coco_mask.frPyObjects(polygons, height, width) if polygons else []
+        return Outline(coco_mask.merge([*drawn, *pieces]))
     if box is None:
         raise BadAnnotationError("degenerate_outline", "no polygon of three points and no box")
     return _box_outline(box, width, height)

@@ -21,6 +21,7 @@ SKIP_REASONS = {
     "label_size_mismatch": "the label map and the image differ in size",
     "label_size_transposed": "as label_size_mismatch, with width and height exchanged",
     "label_out_of_range": "the label map holds a value that is no category and not the ignore value",
+    "evaluation_image": "a training image that an evaluation split of refCOCO, refCOCO+ or refCOCOg tests on",
     "several_whole_classes": "a PartImageNet_Seg object map holds two classes",
     # annotations
     "malformed_annotation": "an annotation lacks a required key or holds a value of the wrong type",
@@ -35,6 +36,12 @@ SKIP_REASONS = {
     "malformed_outline": "a segmentation is neither polygons nor a run-length mask that fills the image",
     "empty_object": "an object has no pixel",
     "empty_part": "a part has no pixel after rasterising",
+    # expressions
+    "malformed_ref": "an entry of a refs file lacks a key or holds a value of the wrong type",
+    "unknown_split": "an entry of a refs file belongs to a split that the dataset does not define",
+    "ref_without_sentence": "an entry of a refs file has no sentence with a letter in it",
+    "ref_without_annotation": "an entry of a refs file names an annotation that instances.json does not list",
+    "ref_without_image": "an entry of a refs file belongs to an annotation whose image instances.json does not list",
     # parts
     "part_outside_object": "no pixel of the part lies on an object of its class",
     "part_without_pixels": "an object lists a part id that has no pixel inside it",

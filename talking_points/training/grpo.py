@@ -1,4 +1,4 @@
-"""The modified GRPO objective of the paper (section 3.4), equation by equation.
+"""The modified GRPO objective of the paper (section 3.4), equation by equation, and GSPO beside it.
 
 For one image and point, G descriptions o_i are sampled from the policy; a frozen localizer rewards each (equation 2,
 ``rewards``). Shapes below: P prompts, S = P * G sequences, T tokens of the longest one; ``mask`` marks valid tokens,
@@ -102,3 +102,42 @@ def grpo_loss(
     kl = kl_divergence(log_probs, reference, mask, clamp)
     entropy = -sequence_means(log_probs.detach(), mask).mean()
     return GrpoLoss(policy + beta * kl, policy.detach(), kl.detach(), entropy)
+
+
+@dataclass(frozen=True)
+class GspoLoss:
+    """total = policy + beta * kl. ratios (S,) of whole sequences; clipped (S,): those without a gradient."""
+
+    total: Tensor
+    policy: Tensor
+    kl: Tensor
+    ratios: Tensor
+    clipped: Tensor
+
+
+def gspo_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    epsilon_low: float = 3e-4,
+    epsilon_high: float = 4e-4,
+    reference: Tensor | None = None,
+    beta: float = 0.0,
+) -> GspoLoss:
+    """Group sequence policy optimisation (Zheng et al. 2025): one importance ratio per sequence, clipped.
+
+    ``log_probs``, ``old_log_probs`` (of the policy that sampled), ``reference`` and ``mask`` (S, T),
+    ``advantages`` (S,). The ratio is the geometric mean of the tokens' ratios. At the first update after sampling
+    all ratios are 1 and the gradient is that of ``policy_loss``. Raises ``ValueError`` for a beta without a reference.
+    """
+    if beta and reference is None:
+        raise ValueError(f"expected log-probabilities of a reference policy for beta {beta}, found none")
+    ratios = sequence_means(log_probs - old_log_probs.detach(), mask).exp()
+    advantages = advantages.detach()
+    within = ratios.clamp(1 - epsilon_low, 1 + epsilon_high)
+    policy = -torch.minimum(ratios * advantages, within * advantages).mean()
+    kl = log_probs.new_zeros(()) if reference is None else kl_divergence(log_probs, reference, mask)
+    beyond = ((advantages > 0) & (ratios > 1 + epsilon_high)) | ((advantages < 0) & (ratios < 1 - epsilon_low))
+    return GspoLoss(policy + beta * kl, policy.detach(), kl.detach(), ratios.detach(), beyond)

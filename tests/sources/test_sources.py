@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import talking_points.sources
-from talking_points.sources import READERS, SkippedImage, SourceEntry, SourceError, open_source
+from talking_points.sources import READERS, SkippedImage, SourceEntry, SourceError, open_source, refcoco
 from talking_points.sources.reasons import SKIP_REASONS
 from tests.sources.trees import (
     ade_tree,
@@ -24,6 +24,8 @@ from tests.sources.trees import (
     pascal_tree,
     photograph,
     pin_tree,
+    ref,
+    refcoco_tree,
     write_json,
 )
 
@@ -42,6 +44,10 @@ def tree(name: str, root: Path) -> Path:
         categories = [{"id": 8, "name": "dog", "keypoints": [f"spot {word}" for word in "abcdefghijklmnopq"]}]
         write_json(root / "annotations" / "dogs.json", coco([image_entry(1, "1.jpg")], [animal(1, 1, 8)], categories))
         return root
+    if name in refcoco.SETS:
+        only = [ref(1, 11, 1, "train", "a dog")]
+        division = next(iter(refcoco.SPLITS[name]))
+        return refcoco_tree(root, only, images=[1], folder=refcoco.SETS[name][0], split_by=division)
     photograph(root / "images" / "camel_face" / "1.jpg")
     write_json(
         root / "annotations" / "mp100_split1_train.json",
@@ -115,6 +121,7 @@ def test_a_changed_entry_cannot_leave_the_root(tmp_path: Path, name: str, path: 
 def test_an_unknown_option_is_named_with_the_known_ones(tmp_path: Path, name: str) -> None:
     known = {"pascal_part116": "part_annotations", "ap10k": "partition, families", "mp100": "partition"}
     known["coco_keypoints"] = "annotations"
+    known |= dict.fromkeys(refcoco.SETS, "split_by, exclude_evaluation_images")
     with pytest.raises(SourceError, match=f"options of {name} of {known.get(name, 'none at all')}.*found mask"):
         open_source(name, tree(name, tmp_path), mask=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,4 +181,68 @@ def ap10k_tree(root: Path, **files: tuple[Sequence[Any], Sequence[Any]]) -> Path
         write_json(root / "annotations" / f"ap10k-{split}-split1.json", coco(images, animals))
         for image in images:
             photograph(root / "data" / image["file_name"])
+    return root
+
+
+def ref(number: int, ann_id: int, image_id: int, split: str, *sentences: str, **changes: Any) -> dict[str, Any]:
+    """One entry of a refs file, whose ``file_name`` carries the annotation's number as the real ones do."""
+    entry = {
+        "ref_id": number,
+        "ann_id": ann_id,
+        "image_id": image_id,
+        "category_id": 18,
+        "split": split,
+        "sent_ids": [10 * number + position for position in range(len(sentences))],
+        "file_name": f"COCO_train2014_{image_id:012d}_{ann_id}.jpg",
+        "sentences": [
+            {"sent_id": 10 * number + position, "sent": text, "raw": text.upper(), "tokens": text.split()}
+            for position, text in enumerate(sentences)
+        ],
+        **changes,
+    }
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def refs_file(path: Path, refs: object, protocol: int = 2) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(refs, protocol))
+    return path
+
+
+COCO_CATEGORIES = ({"id": 1, "name": "person"}, {"id": 18, "name": "dog"})
+
+
+def coco_name(image_id: int) -> str:
+    return f"COCO_train2014_{image_id:012d}.jpg"
+
+
+def refcoco_tree(
+    root: Path,
+    refs: Sequence[Any] | None = None,
+    annotations: Sequence[Any] | None = None,
+    images: Sequence[int] = (1, 2, 3),
+    folder: str = "refcoco",
+    split_by: str = "unc",
+    photographs: str = "images/train2014",
+) -> Path:
+    """Two dogs in image 1 (train), a dog in 2 (val), a person in 3 (testA), 60 x 40 each."""
+    if annotations is None:
+        annotations = [
+            annotation(11, 1, 18, (5, 10, 10, 20)),
+            annotation(12, 1, 18, (30, 10, 10, 20)),
+            annotation(21, 2, 18, (5, 5, 20, 20)),
+            annotation(31, 3, 1, (5, 5, 20, 20)),
+        ]
+    if refs is None:
+        refs = [
+            ref(1, 12, 1, "train", "right dog", " The DOG  on the right "),
+            ref(2, 11, 1, "train", "left dog"),
+            ref(3, 21, 2, "val", "dog"),
+            ref(4, 31, 3, "testA", "man"),
+        ]
+    refs_file(root / folder / f"refs({split_by}).p", refs)
+    listed = coco([image_entry(number, coco_name(number)) for number in images], annotations, COCO_CATEGORIES)
+    write_json(root / folder / "instances.json", listed)
+    for number in images:
+        photograph(root / photographs / coco_name(number))
     return root

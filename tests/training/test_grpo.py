@@ -15,6 +15,7 @@ from talking_points.training.grpo import (
     GrpoLoss,
     group_advantages,
     grpo_loss,
+    gspo_loss,
     kl_divergence,
     policy_loss,
     token_log_probs,
@@ -162,3 +163,34 @@ def test_log_probs_are_those_of_the_sampling_temperature() -> None:
     tokens = torch.arange(5)
     expected = np.log(np.exp(logits.numpy() / 0.7) / np.exp(logits.numpy() / 0.7).sum(1, keepdims=True))
     np.testing.assert_allclose(token_log_probs(logits, tokens, 0.7), expected[np.arange(5), np.arange(5)], rtol=1e-5)
+
+
+def test_gspo_before_any_update_has_the_gradient_of_the_policy_loss() -> None:
+    rng = torch.Generator().manual_seed(0)
+    log_probs = (-torch.rand(4, 6, generator=rng, dtype=torch.float64)).requires_grad_()
+    advantages, mask = torch.tensor([1.0, -1.0, 0.5, -0.5]), torch.arange(6)[None] < torch.tensor([6, 2, 1, 3])[:, None]
+    loss = gspo_loss(log_probs, log_probs.detach(), advantages, mask)
+    (gradient,) = torch.autograd.grad(loss.total, log_probs)
+    (expected,) = torch.autograd.grad(policy_loss(log_probs, advantages, mask), log_probs)
+    torch.testing.assert_close(gradient, expected)
+    assert loss.ratios.tolist() == [1.0] * 4
+    assert not loss.clipped.any()
+
+
+def test_gspo_clips_whole_sequences_on_the_side_they_should_not_go_further_to() -> None:
+    old = torch.zeros(4, 3, dtype=torch.float64)
+    log_probs = torch.tensor([0.01, 0.01, -0.01, -0.01], dtype=torch.float64)[:, None].repeat(1, 3).requires_grad_()
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    loss = gspo_loss(log_probs, old, advantages, torch.ones(4, 3))
+    loss.total.backward()
+    assert log_probs.grad is not None
+    assert loss.clipped.tolist() == [True, False, False, True]
+    assert (log_probs.grad.abs().sum(dim=1) == 0).tolist() == [True, False, False, True]
+
+
+def test_gspo_keeps_near_a_reference_if_asked() -> None:
+    log_probs, mask = torch.full((2, 3), -1.0), torch.ones(2, 3)
+    loss = gspo_loss(log_probs, log_probs, torch.zeros(2), mask, reference=log_probs - 1, beta=0.5)
+    assert loss.total == pytest.approx(0.5 * float(kl_divergence(log_probs, log_probs - 1, mask)))
+    with pytest.raises(ValueError, match="reference policy"):
+        gspo_loss(log_probs, log_probs, torch.zeros(2), mask, beta=0.5)
