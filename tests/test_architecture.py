@@ -17,6 +17,7 @@ ROOMS = (
     "records",
     "config",
     "build_config",
+    "image_files",
     "whole_files",
     "allocator",
     "processes",
