@@ -29,6 +29,7 @@ import numpy as np
 
 from talking_points.build_config import KeypointConfig
 from talking_points.candidates.build import build_candidates
+from talking_points.image_files import read_pixels
 from talking_points.records import SOURCES
 from talking_points.sources import Source, SourceEntry, open_source
 from talking_points.sources.drawn import draw_sample
@@ -46,9 +47,8 @@ def stage(config: KeypointConfig, work: Work) -> int:
 def bare(work: Work) -> int:
     """Decode and detect: how many keypoints."""
     source, entry = work
-    pixels = cv2.imread(str(source.root / entry.image_path))
-    assert pixels is not None
-    return len(cv2.SIFT.create().detect(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), None))
+    pixels = read_pixels(source.root / entry.image_path)
+    return len(cv2.SIFT.create().detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), None))
 
 
 def plain(work: Work) -> int:

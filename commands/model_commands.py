@@ -93,14 +93,11 @@ def localize(
 
 
 def _open(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untyped-def]  # PIL only where it is needed
-    from PIL import Image
-
+    """A user's own image as every viewer shows it; points are in pixels of the displayed image."""
     from talking_points.config import ConfigError
+    from talking_points.image_files import read_rgb
 
-    try:
-        picture = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise ConfigError(f"{path} is not an image: {error}") from error
+    picture = read_rgb(path, orientation="displayed")
     if not (-0.5 <= x < picture.width - 0.5 and -0.5 <= y < picture.height - 0.5):
         raise ConfigError(
             f"the point ({x:g}, {y:g}) is not in {path}, which has {picture.width}x{picture.height} pixels"

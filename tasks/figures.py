@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import io
 
-from PIL import Image
 from prefect.artifacts import create_markdown_artifact
 
+from talking_points.image_files import read_rgb
 from tasks.running.storage import Storage
 
 WIDTH = 900
@@ -19,7 +19,7 @@ def show_figures(storage: Storage) -> None:
     shown = []
     for name in sorted(storage.names("figures")):
         if name.endswith(".png"):
-            picture = Image.open(io.BytesIO(storage.read_bytes(f"figures/{name}"))).convert("RGB")
+            picture = read_rgb(storage.read_bytes(f"figures/{name}"))
             picture.thumbnail((WIDTH, 10 * WIDTH))
             content = io.BytesIO()
             picture.save(content, "WEBP", quality=80)

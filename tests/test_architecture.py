@@ -18,6 +18,7 @@ ROOMS = (
     "shipped",
     "config",
     "build_config",
+    "image_files",
     "whole_files",
     "extras",
     "allocator",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import secrets
 import socket
 from collections.abc import Callable
@@ -11,12 +10,12 @@ from urllib.parse import urlencode
 import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from nicegui import ui
-from PIL import Image
 
 from talking_points.audit.guard import LOOPBACK, Guard
 from talking_points.audit.items import Questions, Task, picture
 from talking_points.audit.pages import PRIMARY, TITLES, CheckPage
 from talking_points.audit.store import AnswerStore
+from talking_points.image_files import read_header
 
 MAX_NAME = 40
 
@@ -31,8 +30,7 @@ def create_app(questions: Questions, store: AnswerStore, token: str | None = Non
         if item not in places:
             raise HTTPException(404, "no such row in this check")
         data = picture(places[item])
-        with Image.open(io.BytesIO(data)) as image:
-            kind = image.get_format_mimetype() or "application/octet-stream"
+        kind = read_header(data).mime
         headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(data, media_type=kind, headers=headers)
 

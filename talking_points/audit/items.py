@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from talking_points.errors import InputError
+from talking_points.image_files import read_header, read_rgb
 from talking_points.records import SOURCES, derive_seed, stable_id
 
 Task = Literal["localize", "compare", "describe"]
 """localize: click what a description says. compare: which of two descriptions is better. describe: write one."""
 
 _COLUMNS = ["id", "source", "description", "draft", "keypoint", "image_width", "image_height"]
-_ORIENTATION = 0x0112
+_SHOWN_BY_BROWSERS = {"image/jpeg", "image/png", "image/webp"}
 
 
 class AuditError(InputError):
@@ -105,11 +106,11 @@ def picture(place: tuple[Path, int, int]) -> bytes:
     data = _image_bytes(place)
     if data is None:
         raise AuditError(f"row {place[2]} of {place[0]} carries no pixels")
-    with Image.open(io.BytesIO(data)) as image:
-        if image.getexif().get(_ORIENTATION, 1) == 1 and image.mode in ("RGB", "L", "P"):
-            return data
-        upright = io.BytesIO()
-        image.convert("RGB").save(upright, format="PNG")
+    header = read_header(data)
+    if header.orientation == 1 and header.mode in ("RGB", "L", "P") and header.mime in _SHOWN_BY_BROWSERS:
+        return data
+    upright = io.BytesIO()
+    read_rgb(data).save(upright, format="PNG")
     return upright.getvalue()
 
 
@@ -117,8 +118,7 @@ def with_marks(item: Item, click: tuple[float, float] | None = None) -> Image.Im
     """The picture with its keypoint as a ring and a click as a cross, for reports."""
     from PIL import ImageDraw
 
-    with Image.open(io.BytesIO(picture(item.place))) as image:
-        marked = ImageOps.contain(image.convert("RGB"), (480, 480))
+    marked = ImageOps.contain(read_rgb(picture(item.place)), (480, 480))
     scale = marked.width / item.width
     radius = 8
     draw = ImageDraw.Draw(marked)
@@ -164,8 +164,8 @@ def _has_picture(item: Item) -> bool:
     data = _image_bytes(item.place)
     if data is None:
         return False
-    with Image.open(io.BytesIO(data)) as image:
-        return image.size == (item.width, item.height)
+    header = read_header(data)
+    return (header.width, header.height) == (item.width, item.height)
 
 
 def _image_bytes(place: tuple[Path, int, int]) -> bytes | None:

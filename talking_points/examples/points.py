@@ -6,7 +6,6 @@ metadata. Pictures are decoded only when asked for, each different one once.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from talking_points.candidates.spatial import instance_order, object_location
 from talking_points.config import ConfigError
 from talking_points.examples.words import Facts
+from talking_points.image_files import read_rgb
 from talking_points.records import Box, derive_seed, stable_id
 from talking_points.sources import Source
 from talking_points.sources.labels import ap10k_families
@@ -202,8 +202,7 @@ def ap10k_points(source: Source, family: str, limit: int | None = None, seed: in
         raise ConfigError(f"no labelled keypoints of the family {family} in {source.root}")
 
     def decode(digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
-        # PIL ignores the EXIF orientation, as the annotations do.
-        return ((digest, Image.open(file).convert("RGB")) for digest, file in files.items() if digest in digests)
+        return ((digest, read_rgb(file)) for digest, file in files.items() if digest in digests)
 
     points = PointSet(examples, decode)
     return points.sample(limit, seed) if limit else points
@@ -313,4 +312,4 @@ def _picture(row: Mapping[str, Any], path: str) -> Image.Image:
             f"the dataset {path} holds references instead of pictures: "
             "put the pictures of the source datasets back with talking_points.publishing.rehydrate first"
         )
-    return Image.open(io.BytesIO(stored["bytes"])).convert("RGB")
+    return read_rgb(stored["bytes"])

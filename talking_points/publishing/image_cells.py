@@ -6,7 +6,9 @@ import io
 from pathlib import PurePosixPath
 from typing import Literal, TypedDict
 
-from PIL import Image, ImageFile
+from PIL import Image
+
+from talking_points.image_files import read_rgb
 
 ImageMode = Literal["embed", "reference", "thumbnail"]
 
@@ -33,10 +35,7 @@ def image_cell(mode: ImageMode, data: bytes, image_path: str) -> ImageCell | Non
         return None
     if mode == "embed":
         return {"bytes": data, "path": name.name}
-    with Image.open(io.BytesIO(data)) as image:
-        if isinstance(image, ImageFile.ImageFile):
-            image.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        small = image.convert("RGB")
+    small = read_rgb(data, draft=(THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()
     small.save(encoded, format="JPEG", quality=85, exif=b"")

@@ -29,6 +29,7 @@ from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.gaussian_crop import contact_sheet, gaussian_crop
 from talking_points.descriptions.levels import split_levels
 from talking_points.descriptions.nouns import object_names, part_names
+from talking_points.image_files import read_pixels, read_rgb
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
 from talking_points.publishing.release import AUDIT_REPORT
 from talking_points.records import SOURCES, derive_seed
@@ -302,8 +303,7 @@ def _shown(row: Mapping[str, Any]) -> tuple[Image.Image, tuple[float, float]] | 
     """The row's picture at the size of the page, and its point in it."""
     if not row["image"]:
         return None
-    with Image.open(io.BytesIO(row["image"])) as image:
-        picture = image.convert("RGB")
+    picture = read_rgb(row["image"])
     picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     # Pixel centres are integers, so the picture's edge is at -0.5 in both.
     scale = picture.width / row["image_width"], picture.height / row["image_height"]
@@ -318,9 +318,7 @@ def _close_ups(rows: Sequence[Row], manifest: Mapping[str, Any]) -> Image.Image 
     config = CropConfig.model_validate(manifest["config"].get("crop", {}))
     crops = []
     for row in rows:
-        with Image.open(io.BytesIO(row["image"])) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        crops.append(gaussian_crop(pixels, row["keypoint"], row["part_bbox"], config))
+        crops.append(gaussian_crop(read_pixels(row["image"]), row["keypoint"], row["part_bbox"], config))
     return Image.fromarray(contact_sheet(crops, [f"{row['object']}, {row['part']}" for row in rows]))
 
 
@@ -328,8 +326,7 @@ def _histogram_url(texts: Sequence[str]) -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lengths.png"
         length_histogram(texts, path)
-        with Image.open(path) as figure:
-            return _data_url(figure.convert("RGB"), "PNG")
+        return _data_url(read_rgb(path), "PNG")
 
 
 def _data_url(picture: Image.Image, kind: str, **options: Any) -> str:

@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
-import errno
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from talking_points.image_files import ImageFileError, read_labels, read_pixels
 from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.layout import inside
 from talking_points.sources.protocol import SkippedImage, SourceEntry
 
-# ImageNet photographs carry broken EXIF blocks; EXIF is never used here.
-warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarning)
-
-_FILE_ERRORS = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-
-
-def _decode(path: Path, mode: str | None, missing: str, unreadable: str, truncated: str) -> NDArray[np.integer]:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if mode is None or image.mode == mode:
-                return np.asarray(image)
-            if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip at 255
-                grey = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                return np.asarray(grey.convert(mode))
-            return np.asarray(image.convert(mode))
-    except FileNotFoundError as error:
-        raise SkippedImage(missing, str(path)) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # on damaged files Pillow raises nearly anything: OSError, SyntaxError, struct.error
-        if isinstance(error, OSError) and error.errno is not None and error.errno not in _FILE_ERRORS:
-            raise  # the disk fails, not the image
-        early = "truncated" in str(error).lower() or isinstance(error, EOFError)
-        raise SkippedImage(truncated if early else unreadable, f"{path.name}: {error}") from error
+_SKIPPED_IMAGE = {
+    "missing": "missing_image",
+    "unreadable": "unreadable_image",
+    "truncated": "truncated_image",
+    "too_large": "image_too_large",
+}
 
 
 def decode_rgb(path: Path) -> NDArray[np.uint8]:
-    """A photograph as uint8 RGB (height, width, 3), in stored pixel order: EXIF orientation is ignored.
+    """An image as uint8 RGB (height, width, 3), in stored pixel order: EXIF orientation is ignored.
 
-    The content decides the format, not the extension; grey, palette, CMYK and RGBA pictures become RGB.
-    Raises ``SkippedImage`` (missing_image, unreadable_image, truncated_image).
+    Raises ``SkippedImage`` (missing_image, unreadable_image, truncated_image, image_too_large).
     """
-    pixels = _decode(path, "RGB", "missing_image", "unreadable_image", "truncated_image")
-    return pixels.astype(np.uint8, copy=False)  # what mode RGB already is
+    try:
+        return read_pixels(path)
+    except ImageFileError as error:
+        raise SkippedImage(_SKIPPED_IMAGE[error.reason], str(error)) from error
 
 
 def decode_labels(path: Path) -> NDArray[np.integer]:
@@ -57,11 +37,11 @@ def decode_labels(path: Path) -> NDArray[np.integer]:
 
     Raises ``SkippedImage`` (missing_label_map, unreadable_label_map).
     """
-    labels = _decode(path, None, "missing_label_map", "unreadable_label_map", "unreadable_label_map")
-    if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        shape = "x".join(map(str, labels.shape))
-        raise SkippedImage("unreadable_label_map", f"{path.name}: expected one channel of integers, got {shape}")
-    return labels
+    try:
+        return read_labels(path)
+    except ImageFileError as error:
+        reason = "missing_label_map" if error.reason == "missing" else "unreadable_label_map"
+        raise SkippedImage(reason, str(error)) from error
 
 
 def check_label_size(labels: NDArray[np.integer], pixels: NDArray[np.uint8], path: str) -> None:

@@ -14,6 +14,7 @@ SKIP_REASONS = {
     "undecodable_name": "the name of a file is not UTF-8: rename the image and its labels",
     "unreadable_image": "the image cannot be decoded",
     "truncated_image": "the image file ends too early",
+    "image_too_large": "the image has more pixels than are decoded",
     "size_mismatch": "the annotation file gives another image size than the decoded image has",
     "size_transposed": "as size_mismatch, with width and height exchanged: a tool applied the EXIF rotation",
     "missing_label_map": "a label map was there when the dataset was listed and is gone",

@@ -72,7 +72,18 @@ def test_a_point_outside_the_image_is_refused(folders: dict[str, str], x: str, y
 def test_a_file_that_is_no_image_is_refused(folders: dict[str, str]) -> None:
     code, output = run("localize", __file__, "text", "--model", folders["localizer"])
     assert code == 2
-    assert "not an image" in output
+    assert "expected an image" in output
+
+
+def test_a_photo_of_a_phone_has_the_frame_that_viewers_show(folders: dict[str, str], tmp_path: Path) -> None:
+    lying, upright = tmp_path / "phone.jpg", Image.Exif()
+    upright[0x0112] = 6  # turned by 90 degrees when shown: 60 wide, 90 high
+    Image.new("RGB", (90, 60), (120, 160, 200)).save(lying, exif=upright)
+    code, output = run("describe", str(lying), "30", "85", "--model", folders["descriptor"])
+    assert code == 0, output
+    code, output = run("describe", str(lying), "85", "30", "--model", folders["descriptor"])
+    assert code == 2
+    assert "60x90" in output
 
 
 def test_convert_refuses_what_is_no_release(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from transformers.image_processing_base import ImageProcessingMixin
 
+from talking_points import image_files
+
 ImageInput = Image.Image | NDArray[np.uint8]
 
 # OMG-LLaVA rounds CLIP's statistics to four digits; the difference is visible in the sixth digit of the outputs.
@@ -21,9 +23,9 @@ CLIP_STD = (0.2686, 0.2613, 0.2757)
 
 
 def to_rgb(image: ImageInput) -> Image.Image:
-    """An RGB picture from a PIL image of any mode or a uint8 array (height, width, 3)."""
+    """An RGB image from a PIL image of any mode or a uint8 array (height, width, 3)."""
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return image_files.to_rgb(image)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(
