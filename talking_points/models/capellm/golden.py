@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from talking_points.image_files import read_pixels
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.base import chunks
 from talking_points.models.capellm.configuration import AnswererConfig
@@ -291,7 +291,7 @@ def _check_pixels(
         if images is not None and kind in boxes:
             file, box = boxes[kind]
             crop = Crop.of_box(box, config.image_size, padding=1.0)
-            made = crop.warp(np.asarray(Image.open(images / file).convert("RGB")))
+            made = crop.warp(read_pixels(images / file))
             results.same(name, int(np.abs(made.astype(int) - pixels.astype(int)).max()) <= 1)
         given = [results.recorded["batch.images"][row] for row, own in enumerate(kinds) if own == kind]
         if given:  # the crop is that of one of its folder's images
