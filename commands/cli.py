@@ -76,7 +76,7 @@ def draw_sample_command(
     ] = "standard",
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Draw part-annotated sample sources in the layouts of the real datasets."""
+    """Draw annotated sample sources in the layouts of the real datasets."""
     from rich.console import Console
     from rich.progress import Progress
 

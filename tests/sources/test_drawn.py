@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from talking_points.sources import open_source
 from talking_points.sources.drawn import HELD_OUT, draw_sample, drawn_roots
 from talking_points.sources.drawn.canvas import Canvas, Light, Material, RegionKey
 from talking_points.sources.drawn.curves import rounded_box, smooth_closed, smooth_open
@@ -26,7 +27,7 @@ from talking_points.sources.drawn.writers import part_id, polygons
 from talking_points.sources.labels import load_labels
 
 IMAGES = 22
-SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet", "ap10k")
+SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet", "ap10k", "refcoco")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_a_picture_depends_on_seed_and_index_alone(sample: dict[str, Path], tmp_
 
 def test_repeating_gives_the_same_files(tmp_path: Path) -> None:
     first, second = (draw_sample(tmp_path / name, 2, seed=1, variant="hard") for name in ("first", "second"))
-    suffixes = (".jpg", ".JPEG", ".png", ".json")
+    suffixes = (".jpg", ".JPEG", ".png", ".json", ".p")
     for source in SOURCES:
         assert _digests(first[source], *suffixes) == _digests(second[source], *suffixes)
 
@@ -94,7 +95,7 @@ def test_some_of_the_sources_can_be_drawn(tmp_path: Path) -> None:
 def test_progress_counts_every_picture(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     draw_sample(tmp_path, 2, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 8) for done in range(1, 9)]
+    assert seen == [(done, 10) for done in range(1, 11)]
 
 
 def test_drawing_again_leaves_nothing_of_the_first_time(tmp_path: Path) -> None:
@@ -348,3 +349,28 @@ def test_curves_pass_through_their_points() -> None:
     assert np.allclose(smooth_closed(knots, 5)[::5], knots)
     box = rounded_box(0, 0, 4, 2, 0.5)
     assert np.allclose([box.min(axis=0), box.max(axis=0)], [(0, 0), (4, 2)])
+
+
+def test_expressions_single_out_what_they_refer_to(sample: dict[str, Path]) -> None:
+    leaks = 0
+    for name in ("refcoco", "refcoco_plus", "refcocog"):
+        source = open_source(name, sample["refcoco"], exclude_evaluation_images=False)
+        count = 0
+        for record in source:
+            said = [expression for item in record.objects for expression in item.expressions]
+            assert len(said) == len(set(said)), f"{record.image_id}: {said}"
+            for item in record.objects:
+                count += 1
+                assert item.mask is not None
+                assert any(item.name in expression for expression in item.expressions)
+                if any(expression.startswith("left ") for expression in item.expressions):
+                    alike = [other for other in record.objects if other.name == item.name]
+                    assert item.bbox[0] + item.bbox[2] / 2 == min(o.bbox[0] + o.bbox[2] / 2 for o in alike)
+                if name == "refcoco_plus":
+                    assert not any(word in " ".join(item.expressions) for word in ("left", "right", "middle"))
+        assert count > IMAGES / 2
+        assert source.skipped == {}
+        strict = open_source(name, sample["refcoco"], "train")
+        list(strict)
+        leaks += strict.skipped["evaluation_image"]
+    assert leaks > 0  # as in the real sets, which share their images

@@ -137,6 +137,17 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting(("street", "room", "beach"), ("person",), ("person", "chair", "bench"), 4),
         Setting(("sky",), ("aeroplane",), (), 2),
     ),
+    "refcoco": (
+        Setting((*_OPEN, "street"), ("dog", "person"), ("person", "dog", "bicycle"), 4),
+        Setting(("meadow", "plain"), ("horse", "cow", "sheep"), ("horse", "cow", "sheep", "person"), 4),
+        Setting(("meadow", "beach"), ("goose", "songbird"), (), 3),
+        Setting(("street",), ("car", "bus", "bicycle"), ("car", "person", "bicycle"), 4),
+        Setting(("room",), ("chair", "table", "sofa"), ("chair", "pottedplant", "cat", "screen", "clock"), 4),
+        Setting(("room",), ("bed", "armchair"), ("chair", "person", "dog", "clock"), 3),
+        Setting(("table",), ("bottle",), ("bottle", "pottedplant"), 4),
+        Setting(("sky",), ("aeroplane",), (), 2),
+        Setting(("water",), ("boat",), (), 2),
+    ),
 }
 
 PARTIMAGENET_CLASSES: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
@@ -173,8 +184,12 @@ PLAIN: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("chair", ("room", "studio")), ("table", ("room", "studio")), ("bed", ("room",)),
         ("lamp", ("room", "studio")), ("bench", ("street", "meadow")),
     ),
+    "refcoco": (
+        ("horse", ("meadow", "plain")), ("aeroplane", ("sky",)), ("bus", ("street",)), ("chair", ("room", "studio")),
+        ("bed", ("room",)), ("bench", ("street", "meadow")), ("boat", ("water",)), ("bottle", ("table", "studio")),
+    ),
 }  # fmt: skip
-"""(thing, places) of the variants "plain" and "hard". No thing is in two sources, whose names of parts differ."""
+"""(thing, places) of the variants "plain" and "hard". No thing is in two part sources, whose names of parts differ."""
 
 PLAIN_PARTIMAGENET = ("goldfish", "anemone fish", "great white shark", "garter snake", "black stork", "heron", "boat")
 """What the variants "plain" and "hard" keep of the classes of PartImageNet."""
@@ -223,11 +238,11 @@ def split_of(source: str, index: int) -> str:
 def draw_scene(source: str, seed: int, index: int, variant: str = "standard") -> DrawnScene:
     """Draw the ``index``-th picture of a source. The same arguments give the same pixels, always.
 
-    ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k. The variant "plain" shows one or two
-    things of few classes that fill the picture, so that knowing the thing does not tell the point; no class is drawn
-    for two sources, which name the same parts differently. The variant "hard" shows three to five things of one of
-    these classes at similar sizes, scattered, so that a phrase about the scene does not say which; pictures of
-    partimagenet keep their one object, at any place.
+    ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k, refcoco. The variant "plain" shows one
+    or two things of few classes that fill the picture, so that knowing the thing does not tell the point; no class is
+    drawn for two part sources, which name the same parts differently. The variant "hard" shows three to five things
+    of one of these classes at similar sizes, scattered, so that a phrase about the scene does not say which; pictures
+    of partimagenet keep their one object, at any place.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")

@@ -1,4 +1,4 @@
-"""Put drawn scenes on disk in the true layouts of PascalPart116, ADE20KPart234, PartImageNet and AP-10K.
+"""Put drawn scenes on disk in the true layouts of PascalPart116, ADE20KPart234, PartImageNet, AP-10K and refCOCO.
 
 Each layout is an ``encode`` function that writes the files of one picture and returns its JSON entries as
 text, and a list of joint JSON files into which the entries are streamed in the order of the pictures.
@@ -7,9 +7,10 @@ text, and a list of joint JSON files into which the entries are streamed in the 
 from __future__ import annotations
 
 import json
+import pickle
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from talking_points.records import derive_seed
+from talking_points.sources.drawn import references
 from talking_points.sources.drawn.scenes import DrawnScene, draw_scene, split_of
 from talking_points.sources.labels import load_labels
 
@@ -33,6 +35,7 @@ FOLDERS = {
     "ade20k_part234": "ADE20KPart234",
     "partimagenet": "PartImageNet",
     "ap10k": "ap-10k",
+    "refcoco": "refer",
 }
 
 _CATEGORIES: dict[str, dict[str, str]] = {
@@ -123,11 +126,13 @@ def part_id(source: str, category: str, drawn_part: str | None) -> int | None:
 
 @dataclass(frozen=True)
 class Entries:
-    """One picture's share of the joint JSON files: for each file, its image entry and its annotation entries."""
+    """One picture's share of the joint files: for each JSON file, its image entry and its annotation entries, and for
+    each folder of ``references.FILES`` the entries of its refs file."""
 
     files: tuple[str, ...] = ()
     image: str = ""
     annotations: tuple[str, ...] = ()
+    refs: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 def encode_picture(source: str, root: Path, seed: int, index: int, variant: str) -> Entries:
@@ -148,6 +153,9 @@ def _joint_files(source: str) -> tuple[tuple[str, ...], dict[str, Any]]:
         names = [f"annotations/ap10k-{part}-split{n}.json" for n in (1, 2, 3) for part in ("train", "val", "test")]
         info = {"description": "drawn animals in the layout of AP-10K"}
         return tuple(names), {"info": info, "licenses": _AP10K_LICENSES, "categories": _ap10k_categories()}
+    if source == "refcoco":
+        names = [f"{folder}/instances.json" for folder in references.FILES]
+        return tuple(names), {"info": {}, "licenses": [], "categories": load_labels("coco")["objects"]}
     return (), {}
 
 
@@ -175,11 +183,12 @@ _SUBFOLDERS: dict[str, tuple[str, ...]] = {
     ),
     "partimagenet": ("images/train", "images/val"),
     "ap10k": ("annotations", "data"),
+    "refcoco": (*references.FILES, "images/train2014"),
 }
 
 
 class JointFiles:
-    """Streams the entries of many pictures into a source's joint JSON files; only image entries are kept.
+    """Streams the entries of many pictures into a source's joint files; only entries of images and refs are kept.
 
     Use as a context manager: the files are complete after it, and empty lists where nothing was added.
     """
@@ -190,6 +199,8 @@ class JointFiles:
         self._streams: dict[str, TextIO] = {}
         self._separators = dict.fromkeys(names, "\n")
         self._images: dict[str, list[str]] = {name: [] for name in names}
+        folders = references.FILES if source == "refcoco" else {}
+        self._refs: dict[Path, list[dict[str, Any]]] = {root / name / file: [] for name, file in folders.items()}
 
     def __enter__(self) -> JointFiles:
         for name, path in self._paths.items():
@@ -204,6 +215,8 @@ class JointFiles:
             for annotation in entries.annotations:
                 self._streams[name].write(self._separators[name] + annotation)
                 self._separators[name] = ",\n"
+        for path, refs in self._refs.items():
+            refs += entries.refs.get(path.parent.name, [])
 
     def __exit__(self, *_: object) -> None:
         for name, stream in self._streams.items():
@@ -212,6 +225,8 @@ class JointFiles:
                 stream.write(f',\n"{key}": ' + json.dumps(value))
             stream.write("}\n")
             stream.close()
+        for path, refs in self._refs.items():
+            path.write_bytes(pickle.dumps(refs, protocol=2))
 
 
 def _write_image(path: Path, pixels: NDArray[np.uint8], quality: int) -> None:
@@ -420,9 +435,34 @@ def _keypoints(scene: DrawnScene, position: int) -> list[int]:
     return values
 
 
+def _encode_refcoco(root: Path, index: int, scene: DrawnScene) -> Entries:
+    number = FIRST_NUMBER + index
+    name = f"COCO_train2014_{number:012d}.jpg"
+    _write_image(root / "images" / "train2014" / name, scene.pixels, scene.quality)
+    height, width = scene.ids.shape
+    owners, ids = _owner_map(scene), _object_ids("coco")
+    annotations, things = [], []
+    for position, instance in enumerate(scene.instances):
+        mask = owners == position + 1
+        outlines = polygons(mask)
+        if not outlines:
+            continue
+        category = references.CATEGORIES.get(instance.category, instance.category)
+        x, y, box_width, box_height = map(float, _box(mask))
+        box, area = (x, y, box_width, box_height), float(mask.sum())
+        entry = {"id": number * 100 + position, "image_id": number, "category_id": ids[category], "iscrowd": 0,
+                 "area": area, "bbox": box, "segmentation": outlines}  # fmt: skip
+        annotations.append(json.dumps(entry))
+        things.append(references.Referred(number * 100 + position, ids[category], category, box, area))
+    refs = references.references(number, index, width, things)
+    image = {"license": 1, "id": number, "file_name": name, "width": width, "height": height}
+    return Entries(_joint_files("refcoco")[0], json.dumps(image), tuple(annotations), refs)
+
+
 _ENCODERS: dict[str, Callable[[Path, int, DrawnScene], Entries]] = {
     "pascal_part116": _encode_pascal,
     "ade20k_part234": _encode_ade,
     "partimagenet": _encode_partimagenet,
     "ap10k": _encode_ap10k,
+    "refcoco": _encode_refcoco,
 }
