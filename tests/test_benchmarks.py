@@ -16,6 +16,7 @@ SMALLEST = {
     "backends": ["--rows", "4", "--tokens", "2"],
     "candidates": ["--images", "2", "--plain-images", "2"],
     "grpo_against_trl": ["--prompts", "2", "--new-tokens", "4", "--steps", "1"],
+    "outlines": ["--images", "2", "--repeats", "1"],
     "omg_llava": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "2"],
     "overhead": ["--images", "2"],
     "resume": ["--images", "2"],

@@ -84,8 +84,9 @@ def overlap(first: Rle, second: Rle) -> tuple[int, int]:
     """Pixels of the intersection and of the union. Raises ``ValueError`` for masks of different sizes."""
     if list(first["size"]) != list(second["size"]):
         raise ValueError(f"expected two masks of one size, found {first['size']} and {second['size']}")
-    both = area(coco_mask.merge([first, second], intersect=True))
-    return both, area(first) + area(second) - both
+    shared = coco_mask.merge([first, second], intersect=True)
+    both, *each = map(int, coco_mask.area([shared, first, second]))
+    return both, sum(each) - both
 
 
 def iou(first: Rle, second: Rle) -> float:
