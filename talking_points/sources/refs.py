@@ -148,12 +148,19 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _json_mapping(value: Any) -> Mapping[str, Any] | None:
-    """A mapping, or JSON text of one, or of a list of one."""
-    if isinstance(value, str | bytes):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+    """What JSON text of a mapping, or of a list of one mapping, says; None for anything that could not be stored."""
+    if not isinstance(value, str | bytes):
+        return None
+    try:
+        value = json.loads(value, parse_int=_bounded_integer)
+        json.dumps(value, ensure_ascii=False).encode()  # escapes can spell halves of characters
+    except (ValueError, RecursionError):
+        return None
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
     return value if isinstance(value, Mapping) else None
+
+
+def _bounded_integer(digits: str) -> int | float:
+    """Numbers that no database column holds become floats, as in other readers of JSON."""
+    return int(digits) if len(digits) < 19 else float(digits)

@@ -285,6 +285,28 @@ def test_parquet_mirrors(tmp_path: Path) -> None:
     assert list(read(tmp_path, "refcocog")[0]) == [TEST_A.replace("testA", "test"), TRAIN, VAL]
 
 
+def test_rows_of_a_mirror_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    refs = [ref(n, n, 1, "val", f"dog {n}") for n in range(11, 18)]
+    broken = {
+        12: '{"id": 12, "image_id": 1, "category_id": 18, "segmentation": [[1, 2',
+        13: "[]",
+        14: '{"id": 14, "image_id": 1, "category_id": 18, "note": "\\ud800"}',
+        15: '{"id": 15, "image_id": 1, "category_id": 18, "segmentation": [[' + ",".join(["1" + "0" * 400] * 6) + "]]}",
+        16: "[" * 100_000,
+        17: json.dumps(annotation(99, 1, 18, (5, 5, 9, 9))),
+    }
+    refcoco_tree(tmp_path)
+    path = tmp_path / "refcocog" / "val.parquet"
+    mirror(path, refs, [annotation(n, 1, 18, (5, 5, 9, 9)) for n in range(11, 18)])
+    rows = pq.read_table(path).to_pylist()
+    pq.write_table(
+        pa.Table.from_pylist([{**r, "raw_anns": broken.get(r["ann_id"], r["raw_anns"])} for r in rows]), path
+    )
+    found, source = read(tmp_path, "refcocog", "val")
+    assert list(found.values()) == [[["dog 11"]]]
+    assert source.skipped == {"malformed_ref": 4, "degenerate_outline": 1, "ref_without_annotation": 1}
+
+
 def test_damaged_and_poorer_mirrors(tmp_path: Path) -> None:
     refcoco_tree(tmp_path)
     (tmp_path / "refcoco" / "refs(unc).p").unlink()
