@@ -29,6 +29,9 @@ class SourceConfig(Section):
     )
 
 
+MAX_DETECTION_PIXELS = 4_000_000
+
+
 class KeypointConfig(Section):
     """SIFT detection and the rule that picks one keypoint (paper section 3.1; Lowe 1999)."""
 
@@ -44,6 +47,13 @@ class KeypointConfig(Section):
     sigma: float = Field(default=1.6, gt=0)
     min_part_area: int = Field(default=64, ge=1, description="pixels; smaller parts get no keypoint")
     border_margin: int = Field(default=4, ge=0, description="pixels between a keypoint and the image border")
+    max_pixels: int = Field(
+        default=MAX_DETECTION_PIXELS,
+        ge=10_000,
+        exclude_if=lambda pixels: pixels == MAX_DETECTION_PIXELS,  # fingerprints of before it existed stay
+        description="larger images are reduced for detection, which takes 0.22 GiB of memory a megapixel; points get"
+        " the flag reduced_detection",
+    )
     places: Literal["fine", "coarse"] = Field(
         default="fine", description="words for places: coarse names one of three cells per axis, fine also how far"
     )

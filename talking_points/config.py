@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from talking_points.errors import InputError
 from talking_points.shipped import config_names, find_config
+from talking_points.yaml_text import load_yaml
 
 
 class ConfigError(InputError):
@@ -24,9 +26,9 @@ class ConfigError(InputError):
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys refused."""
+    """Base of all sections: immutable, unknown keys and numbers that are not finite refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def fingerprint(value: Any) -> str:
@@ -80,7 +82,7 @@ def _read(file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
             f"{suggest(str(file), config_names())}"
         )
     try:
-        parsed = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        parsed = load_yaml(file.read_text(encoding="utf-8-sig")) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {file}: {error}; expected a YAML file in UTF-8") from error
     except yaml.YAMLError as error:
@@ -130,7 +132,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
     location = ".".join(str(part) for part in problem["loc"]) or "configuration"
     if problem["type"] != "extra_forbidden":
-        return f"{location}: {problem['msg']} (found {problem.get('input')!r})"
+        return f"{location}: {problem['msg']} (found {reprlib.repr(problem.get('input'))})"
     section: Any = model
     for part in problem["loc"][:-1]:
         field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None

@@ -16,6 +16,7 @@ ROOMS = (
     "errors",
     "records",
     "shipped",
+    "yaml_text",
     "config",
     "build_config",
     "image_files",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,70 @@ def test_the_table_of_exclusions_names_real_fields() -> None:
 
 def test_changed_fields_show_both_values() -> None:
     assert changed_fields({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: 1 -> 3"]
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "20,000 values with all aliases filled in"),
+        ("output: " + "[" * 500_000, "32 levels"),
+        ("output: " + "{a: " * 100_000, "32 levels"),
+        ("".join(" " * n + "a:\n" for n in range(1000)), "32 levels"),
+        ("output: &a [*a]", "part of"),
+        ("output: a\n" * 100_000 + "output: a", "20,000 values|characters"),
+        ("output: " + "x" * 2_000_000, "1,048,576 characters"),
+        ("output: a\nseed: 1\noutput: b", "line 3: 'output' is set a second time, first in line 1"),
+        ("keypoints: {sigma: 1.0, sigma: 2.0}", "'sigma' is set a second time"),
+        ("keypoints: {sigma: .nan}", "finite"),
+        ("keypoints: {sigma: -.inf}", "finite"),
+        ("seed: " + "9" * 5_000, "cannot read this value"),
+        ("output: 2001-13-45", "cannot read this value"),
+        ("output: !!timestamp x", "cannot read this value"),
+        ("output: !!bool x", "cannot read this value"),
+        ("output: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+        ("output: \0", "not allowed"),
+        ("? [a]\n: b", "unhashable"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_a_file_that_no_configuration_needs_is_refused_at_once(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=told) as refused:
+        load_config(BuildConfig, file)
+    assert time.process_time() - started < 1
+    assert str(file) in str(refused.value)
+    assert len(str(refused.value)) < 2_000
+
+
+@pytest.mark.parametrize("value", ["'nan'", "1e999", "'-Infinity'"])
+def test_numbers_are_finite_however_they_are_written(value: str) -> None:
+    with pytest.raises(ConfigError, match="finite"):
+        load_config(BuildConfig, None, [*MINIMAL, f"keypoints.sigma={value}"])
+
+
+@pytest.mark.parametrize(("encoding", "works"), [("utf-8", True), ("utf-8-sig", True), ("utf-16", False)])
+def test_files_of_other_editors(tmp_path: Path, encoding: str, works: bool) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_bytes("output: büld\n".encode(encoding))
+    if works:
+        assert load_config(BuildConfig, file).output == "büld"
+    else:
+        with pytest.raises(ConfigError, match="YAML file in UTF-8"):
+            load_config(BuildConfig, file)
+
+
+def test_aliases_and_merges_are_what_yaml_says(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "output: a\ngenerate: &rules {backend: rules, max_tokens: 64}\n"
+        "refine: {<<: *rules, max_tokens: 128}\nlocal_caption: *rules\n"
+    )
+    config = load_config(BuildConfig, file)
+    assert [config.generate.max_tokens, config.refine.max_tokens, config.local_caption.max_tokens] == [64, 128, 64]

@@ -33,7 +33,8 @@ def build_candidates(
     ``image_sha256``: digest of the image file's own bytes. ``instance_index`` counts from 0, from the left, among the
     objects of the same name. ``instance_exact`` says that an ordinal may be spoken: the source tells the instances
     apart, and their order from left to right is plain to see. Flags: ``low_contrast_keypoint`` for a point of the
-    second pass, ``approximate_mask`` where a box stands in for the part's unusable outline.
+    second pass, ``approximate_mask`` where a box stands in for the part's unusable outline, ``reduced_detection`` where
+    the image was too large to be searched at full size.
     """
     points, reasons = select_keypoints(record, config)
     if not points:
@@ -76,7 +77,11 @@ def _candidate(
     part = annotated.parts[point.part_index]
     instance = instances[point.object_index]
     object_box, part_box = _stored(annotated.bbox), _stored(part.bbox)
-    flags = (("low_contrast_keypoint", point.low_contrast), ("approximate_mask", not part.mask_exact))
+    flags = (
+        ("low_contrast_keypoint", point.low_contrast),
+        ("approximate_mask", not part.mask_exact),
+        ("reduced_detection", point.reduced),
+    )
     return Candidate(
         id=stable_id(
             record.source,

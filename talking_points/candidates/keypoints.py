@@ -3,7 +3,9 @@
 The detector runs once on the whole image with OpenCV's coordinates left as they are. Keypoints are then looked up in
 the masks at their own pixels only, so that the cost of the rule is small against the detection itself. Parts (or
 images) that the first pass leaves empty get a second pass with a lower contrast threshold on small crops, which keeps
-smooth parts reachable; such points say so.
+smooth parts reachable; such points say so. SIFT takes about 0.22 GiB a megapixel, so what is larger than
+``max_pixels``, be it the image or a crop, is reduced before: memory is bounded whatever the image, and such points say
+so too.
 
 Nothing here depends on OpenCV's number of threads or on the order in which images are read. OpenCV releases the GIL
 while it detects; a process that works on several images in threads should call ``cv2.setNumThreads(1)`` once.
@@ -35,7 +37,7 @@ class PointInPart:
     """A SIFT keypoint and the part it lies in: ``record.objects[object_index].parts[part_index]``.
 
     ``x``, ``y`` are pixels as OpenCV gives them (float32 values), ``size`` is the diameter in pixels, ``angle`` is in
-    degrees.
+    degrees. Those of a point that was found in a reduced image (``reduced``) are in pixels of the full one.
     """
 
     object_index: int
@@ -46,6 +48,7 @@ class PointInPart:
     size: float
     angle: float
     low_contrast: bool = False
+    reduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,16 @@ def _best_per_part(
         edgeThreshold=config.edge_threshold,
         sigma=config.sigma,
     )
-    keypoints = detector.detect(grey, None)
+    seen = _reduced(grey, config.max_pixels)
+    keypoints = detector.detect(seen, None)
     if not keypoints:
         return {}
-    positions = np.asarray(cv2.KeyPoint.convert(keypoints), dtype=np.float32) + np.array(origin, dtype=np.float32)
+    positions, scale = np.asarray(cv2.KeyPoint.convert(keypoints), dtype=np.float32), 1.0
+    if seen is not grey:
+        factors = np.array(grey.shape[::-1], np.float32) / np.array(seen.shape[::-1], np.float32)
+        positions = np.asarray((positions + np.float32(0.5)) * factors - np.float32(0.5), dtype=np.float32)
+        scale = float(factors.mean())
+    positions += np.array(origin, dtype=np.float32)
     owners = _owners(positions, parts, config.border_margin)
     inside = np.flatnonzero(owners >= 0)
     responses = np.array([keypoints[index].response for index in inside.tolist()], dtype=np.float32)
@@ -138,11 +147,22 @@ def _best_per_part(
             x=float(positions[index, 0]),
             y=float(positions[index, 1]),
             response=keypoints[index].response,
-            size=keypoints[index].size,
+            size=keypoints[index].size * scale,
             angle=keypoints[index].angle,
             low_contrast=low_contrast,
+            reduced=seen is not grey,
         )
     return best
+
+
+def _reduced(grey: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
+    """The image itself (height, width), or reduced to at most ``max_pixels``."""
+    height, width = grey.shape
+    if height * width <= max_pixels:
+        return grey
+    factor = (max_pixels / (height * width)) ** 0.5
+    size = [min(max(1, int(side * factor)), max_pixels) for side in (width, height)]
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _owners(positions: NDArray[np.float32], parts: Sequence[_Part], margin: int) -> NDArray[np.signedinteger]:

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Protocol, Self
 
 import ijson
 
+from talking_points.sources.json_text import NOT_A_NUMBER, check_json
 from talking_points.sources.layout import ImageFinder, all_inside
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
+
+_REGION = ("category_id", "bbox", "segmentation", "keypoints", "iscrowd", "num_keypoints")
+"""What makes two annotations of an image the same one, whatever their ids."""
 
 _KEPT = (
     "id",
@@ -32,6 +36,7 @@ _KEPT = (
     "num_keypoints",
 )
 _BLOCK = 1 << 16
+NOT_A_NUMBER_IN_JSON = json.dumps(NOT_A_NUMBER)[1:-1]
 
 _TABLES = """
 PRAGMA journal_mode = OFF;
@@ -53,10 +58,14 @@ class CocoImage:
     annotations: list[dict[str, Any]]
 
 
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 class _Reader:
     """A file that counts the bytes it hands out, one at a time from ``fine_from`` on."""
 
-    def __init__(self, file: BinaryIO, fine_from: float = float("inf")) -> None:
+    def __init__(self, file: _Readable, fine_from: float = float("inf")) -> None:
         self.file = file
         self.fine_from = fine_from
         self.start = 0
@@ -102,9 +111,9 @@ class CocoIndex:
         self._files += 1
         file = path.relative_to(self.source.root).as_posix() if path.is_relative_to(self.source.root) else path.name
         namespace = "" if self.joint else f"{self._files}:"
-        lists = _Lists(path)
         seen = "WHERE NOT EXISTS (SELECT 1 FROM annotations WHERE id = ?2)" if self.joint else ""
         try:
+            lists = _Lists(path)
             images = (self._image_row(item, namespace, split, file, image_id) for item in lists.items("images"))
             repeated = self._insert("INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?)", images)
             annotations = (self._annotation_row(item, namespace) for item in lists.items("annotations"))
@@ -143,10 +152,11 @@ class CocoIndex:
         self, item: Any, namespace: str, split: str, file: str, image_id: Callable[[str], str]
     ) -> tuple[str, str, str, str, str] | None:
         name = _file_name(item) if isinstance(item, dict) else None
-        if name is None or "id" not in item:
+        size = [_pixels(item.get(side)) for side in ("width", "height")] if name is not None else []
+        if name is None or "id" not in item or -1 in size:
             self.source.skip("malformed_image", f"{file}: {str(item)[:80]}")
             return None
-        payload = json.dumps([name, item.get("width"), item.get("height")])
+        payload = json.dumps([name, *size])
         return f"{namespace}{_whole(item['id'])}", f"{split}/{image_id(name)}", split, file, payload
 
     def _annotation_row(self, item: Any, namespace: str) -> tuple[str, str | None, float, str] | None:
@@ -158,10 +168,14 @@ class CocoIndex:
             self.source.skip("malformed_annotation", f"annotation {item.get('id')}: category_id {category!r}")
             return None
         kept = {key: item[key] for key in _KEPT if key in item} | {"category_id": category}
+        payload = json.dumps(kept, separators=(",", ":"))
+        if NOT_A_NUMBER_IN_JSON in payload:
+            self.source.skip("malformed_annotation", f"annotation {item.get('id')}: NaN or infinity in it")
+            return None
         number = item.get("id")
         key = None if number is None else str(_whole(number))
         number = float(number) if isinstance(number, int | float) else 0.0
-        return f"{namespace}{_whole(item['image_id'])}", key, number, json.dumps(kept, separators=(",", ":"))
+        return f"{namespace}{_whole(item['image_id'])}", key, number, payload
 
     def images(self) -> Iterator[CocoImage]:
         """All images in the order of their ids. Counts annotations whose image is not listed."""
@@ -177,10 +191,14 @@ class CocoIndex:
     def _of(self, key: str) -> list[dict[str, Any]]:
         order = "SELECT payload FROM annotations WHERE key = ? ORDER BY number, payload"
         listed = [payload for (payload,) in self._database.execute(order, (key,))]
-        kept = list(dict.fromkeys(listed))
+        different: dict[str, dict[str, Any]] = {}
+        for payload in listed:
+            annotation = json.loads(payload)
+            different.setdefault(_region(annotation, payload), annotation)
+        kept = list(different.values())
         if len(kept) < len(listed):
-            self.source.skip("duplicate_annotation", kept[0][:80], len(listed) - len(kept))
-        return [json.loads(payload) for payload in kept]
+            self.source.skip("duplicate_annotation", listed[0][:80], len(listed) - len(kept))
+        return kept
 
     def image_ids(self) -> frozenset[str]:
         return frozenset(image_id for (image_id,) in self._database.execute("SELECT image_id FROM images"))
@@ -199,6 +217,24 @@ def _file_name(item: Mapping[str, Any]) -> str | None:
     return name if PurePosixPath(name).name else None
 
 
+def _pixels(side: Any) -> int | None:
+    """A width or height that may have been written as a text or a float; None where there is none, -1 for no number."""
+    if side is None or side == "":
+        return None
+    if isinstance(side, str):
+        return int(side) if side.isascii() and side.isdigit() and len(side) < 10 else -1
+    side = _whole(side)
+    return side if isinstance(side, int) and not isinstance(side, bool) else -1
+
+
+def _region(annotation: Mapping[str, Any], payload: str) -> str:
+    """The same for annotations that are one object under two ids: equal category, box, outline and keypoints."""
+    region = [annotation.get(key) or None for key in _REGION]
+    if not any(region[1:4]):
+        return payload
+    return json.dumps(region).replace(".0,", ",").replace(".0]", "]")
+
+
 def _whole(value: Any) -> Any:
     """Ids and categories that went through floating point (``3.0``) as the integers they are."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -209,12 +245,13 @@ class _Lists:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.text = check_json(path)
         self.read: dict[str, int] = {}
         self._broken: tuple[Exception, int] | None = None
 
     def items(self, name: str) -> Iterator[Any]:
         self.read[name] = 0
-        with self.path.open("rb") as file:
+        with self.text.open() as file:
             reader = _Reader(file)
             try:
                 for item in ijson.items(reader, f"{name}.item", use_float=True, buf_size=_BLOCK):
@@ -225,14 +262,14 @@ class _Lists:
 
     def has(self, name: str) -> bool:
         """Whether the file has such a list, be it an empty one: a split may have no images."""
-        with self.path.open("rb") as file:
+        with self.text.open() as file:
             return any(prefix == name and event == "start_array" for prefix, event, _ in ijson.parse(file))
 
     def raise_if_broken(self) -> None:
         if self._broken is None:
             return
         error, block = self._broken
-        with self.path.open("rb") as file:
+        with self.text.open() as file:
             reader = _Reader(file, fine_from=block)  # again, bytewise in the failing block, to name the byte
             try:
                 for _ in ijson.basic_parse(reader, use_float=True, buf_size=_BLOCK):
@@ -247,9 +284,11 @@ class _Lists:
             .rstrip(".")
         )
         read = ", ".join(f"{count} {name}" for name, count in self.read.items())
+        size, place = self.path.stat().st_size, reader.end + self.text.start
         raise SourceError(
-            f"expected JSON in {self.path}, found an error at byte {reader.end} of {self.path.stat().st_size}: "
-            f"{reason}. Read before it: {read}. Nothing of this file is used; unpack or download it again"
+            f"expected JSON in {self.path}, found an error at byte {place} of {size}: "
+            f"{reason}. Read before it: {read}. Nothing of this file is used; "
+            "unpack or download it again, or have the tool that wrote it write valid JSON"
         ) from error
 
 

@@ -6,7 +6,7 @@ masks are decoded on access only. COCO run lengths are column-major (Lin et al. 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +93,7 @@ def usable_category(annotation: Mapping[str, Any], known: Mapping[int, object] |
     Raises ``BadAnnotationError`` for crowds, zero areas, and ids that are not ``known`` (a mapping, or a sequence
     indexed by id).
     """
-    if annotation.get("iscrowd"):
+    if str(annotation.get("iscrowd") or "0").strip().lower() not in ("0", "0.0", "false"):
         raise BadAnnotationError("crowd")
     area = annotation.get("area")
     if isinstance(area, int | float) and area <= 0:
@@ -104,11 +104,14 @@ def usable_category(annotation: Mapping[str, Any], known: Mapping[int, object] |
     return category
 
 
+_LARGEST = sys.float_info.max
+
+
 def _numbers(values: object, count: int | None = None) -> list[float] | None:
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return None
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        return None
+    if not all(isinstance(value, int | float) and abs(value) <= _LARGEST for value in values):
+        return None  # NaN is not smaller than anything
     return [float(value) for value in values]
 
 
@@ -131,33 +134,60 @@ def clipped_box(bbox: object, width: int, height: int) -> Box:
 def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
     """The region of an annotation in an image of ``width`` x ``height`` pixels.
 
-    It is the union of the polygons or run lengths listed. Polygons under three points are dropped; when none is left
-    the clipped box stands in (``exact=False``).
-    Raises ``BadAnnotationError`` when nothing usable is left, or the annotated box (where there is one) is degenerate.
+    Read are run lengths, a list of polygons, one polygon alone, and lists of run lengths; a polygon is a flat list of
+    coordinates or a list of (x, y) pairs. Polygons under three points are dropped; when none is left the clipped box
+    stands in (``exact=False``). Raises ``BadAnnotationError`` for any other form, when nothing usable is left, or when
+    the annotated box (where there is one) is degenerate.
     """
     box = clipped_box(annotation["bbox"], width, height) if annotation.get("bbox") is not None else None
     segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, Mapping):
-        return Outline(_checked_rle(segmentation, width, height))
-    if not isinstance(segmentation, list | None):
-        raise BadAnnotationError("malformed_outline", f"segmentation {str(segmentation)[:60]!r}")
-    pieces = [_checked_rle(piece, width, height) for piece in segmentation or [] if isinstance(piece, Mapping)]
-    polygons = [points for polygon in segmentation or [] if (points := _polygon(polygon, width, height))]
-    if polygons or pieces:
-        drawn = coco_mask.frPyObjects(polygons, height, width) if polygons else []
-        return Outline(coco_mask.merge([*drawn, *pieces]))
+    pieces = _pieces(segmentation)
+    found = [_checked_rle(piece, width, height) for piece in pieces if isinstance(piece, Mapping)]
+    polygons = [piece for piece in pieces if isinstance(piece, list) and _can_be_filled(piece, width, height)]
+    if polygons:
+        found += coco_mask.frPyObjects(polygons, height, width)
+    if found:
+        return Outline(found[0] if isinstance(segmentation, Mapping) else coco_mask.merge(found))
     if box is None:
         raise BadAnnotationError("degenerate_outline", "no polygon of three points and no box")
     return _box_outline(box, width, height)
 
 
-def _polygon(polygon: object, width: int, height: int) -> list[float] | None:
-    """The points of a polygon that can be rasterised. Absurd coordinates would exhaust the rasteriser's memory."""
-    points = _numbers(polygon)
-    if points is None or len(points) % 2 or len(set(zip(points[::2], points[1::2], strict=True))) < 3:
-        return None  # among them two points that some tool has closed to three
-    limit = 10 * max(width, height)
-    return points if max(map(abs, points)) <= limit else None
+def _pieces(segmentation: object) -> list[list[float] | Mapping[str, Any]]:
+    """Polygons (x, y, x, y, ...) and run lengths of a segmentation in any form that COCO tools write."""
+    if isinstance(segmentation, Mapping):
+        return [segmentation]
+    if not segmentation and isinstance(segmentation, list | None):
+        return []
+    if (alone := _coordinates(segmentation)) is not None:
+        return [alone]
+    listed = segmentation if isinstance(segmentation, list) else [segmentation]
+    pieces: list[list[float] | Mapping[str, Any]] = []
+    for item in listed:
+        piece = item if isinstance(item, Mapping) else _coordinates(item)
+        if piece is None:
+            raise BadAnnotationError("malformed_outline", f"segmentation {str(segmentation)[:60]!r}")
+        pieces.append(piece)
+    return pieces
+
+
+def _coordinates(polygon: object) -> list[float] | None:
+    """A polygon as a flat list; None for anything that is not pairs of numbers. Three pairs are a polygon, two are not:
+    they may be two polygons of one point."""
+    if not isinstance(polygon, list):
+        return None
+    pairs = [_numbers(item, 2) for item in polygon] if len(polygon) > 2 else []
+    if pairs and None not in pairs:
+        return [number for pair in pairs if pair for number in pair]
+    numbers = _numbers(polygon)
+    return None if numbers is None or len(numbers) % 2 else numbers
+
+
+def _can_be_filled(polygon: list[float], width: int, height: int) -> bool:
+    """Whether a polygon has three points, and no absurd ones: they would exhaust the rasteriser's memory."""
+    if len(set(zip(polygon[::2], polygon[1::2], strict=True))) < 3:
+        return False  # among them two points that some tool has closed to three
+    return max(map(abs, polygon)) <= 10 * max(width, height)
 
 
 def _box_outline(box: Box, width: int, height: int) -> Outline:

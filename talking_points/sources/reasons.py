@@ -9,7 +9,7 @@ SKIP_REASONS = {
     "image_without_annotation": "the annotation file lists the image but annotates nothing in it",
     "no_usable_annotation": "every annotation of the image was left out for one of the reasons below",
     "duplicate_image": "the same image is listed twice; the first listing is kept",
-    "malformed_image": "an image entry of the annotation file lacks its id or file name",
+    "malformed_image": "an image entry of the annotation file lacks its id or file name, or its size is no number",
     "path_outside_root": "a path is absolute, climbs with '..' or is a link to a place outside the dataset",
     "undecodable_name": "the name of a file is not UTF-8: rename the image and its labels",
     "unreadable_image": "the image cannot be decoded",

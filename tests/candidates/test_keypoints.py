@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from talking_points.build_config import KeypointConfig
+from talking_points.candidates import keypoints
 from talking_points.candidates.keypoints import select_keypoints
 from talking_points.records import MaskCrop
 from talking_points.sources.label_maps import bounds
 from tests.candidates.scenes import HEIGHT, WIDTH, blob, canvas, dog, part, record, rectangle, texture
+from tests.sources.trees import coco, part_categories, write_json
 
 PER_PART = KeypointConfig(per="part")
 
@@ -178,3 +183,78 @@ def test_a_one_pixel_wide_image_is_no_error():
     points, reasons = select_keypoints(record(pixels, dog(part("head", mask))), KeypointConfig(min_part_area=1))
     assert points == []
     assert reasons == Counter({"image_without_keypoint": 1})
+
+
+@pytest.mark.parametrize("shape", [(400, 600), (401, 599), (120, 2000)])
+def test_above_the_limit_points_are_found_in_a_reduced_image_at_the_same_place(shape: tuple[int, int]):
+    height, width = shape
+    pixels = np.full((height, width, 3), 128, dtype=np.uint8)
+    x, y = width * 0.4, height * 0.55
+    blob(pixels, x, y, radius=9.0)
+    mask = np.zeros(shape, dtype=bool)
+    mask[int(y) - 30 : int(y) + 30, int(x) - 30 : int(x) + 30] = True
+    scene = record(pixels, dog(part("head", mask)))
+    (whole,), _ = select_keypoints(scene, KeypointConfig(max_pixels=height * width))
+    (reduced,), _ = select_keypoints(scene, KeypointConfig(max_pixels=height * width // 5))
+    assert not whole.reduced
+    assert reduced.reduced
+    assert (reduced.x, reduced.y) == pytest.approx((x, y), abs=1)
+    assert reduced.size == pytest.approx(whole.size, rel=0.35)  # SIFT's scales step by a factor of 1.26
+
+
+def test_the_second_pass_is_bounded_too(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    reduce = keypoints._reduced
+
+    def watched(grey: np.ndarray, max_pixels: int) -> np.ndarray:
+        seen.append(reduce(grey, max_pixels))
+        return seen[-1]
+
+    monkeypatch.setattr(keypoints, "_reduced", watched)
+    smooth = record(canvas(), dog(part("head", rectangle(0, 0, WIDTH, HEIGHT))))
+    assert select_keypoints(smooth, KeypointConfig(max_pixels=10_000))[0] == []
+    assert [image.size <= 10_000 for image in seen] == [True, True]
+
+
+@pytest.mark.parametrize("shape", [(1, 50_000), (50_000, 1), (2, 90_000), (300, 200)])
+def test_no_shape_exceeds_the_limit(shape: tuple[int, int]):
+    reduced = keypoints._reduced(np.zeros(shape, np.uint8), 10_000)
+    assert 0 < reduced.size <= 10_000
+
+
+def test_the_default_limit_is_in_no_fingerprint_and_another_one_is():
+    assert "max_pixels" not in KeypointConfig().model_dump(mode="json")
+    changed = KeypointConfig(max_pixels=1_000_000).model_dump(mode="json")
+    assert KeypointConfig.model_validate(changed).max_pixels == 1_000_000
+
+
+@pytest.mark.slow
+def test_a_panorama_of_100_megapixels_keeps_to_the_memory_of_a_worker(tmp_path: Path):
+    """The documented bound: 1 GB for the detection, and the decoded image."""
+    stem = tmp_path / "images" / "train" / "n02423022" / "n02423022_1.JPEG"
+    stem.parent.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    panorama = np.full((7_000, 14_400, 3), 128, dtype=np.uint8)
+    panorama[3_000:3_600, 4_000:4_600] = cv2.resize(rng.integers(0, 255, (60, 60, 3), np.uint8), (600, 600))
+    cv2.imwrite(str(stem.with_suffix(".png")), panorama)
+    whole = [0.0, 0.0, 14_400.0, 0.0, 14_400.0, 7_000.0, 0.0, 7_000.0]
+    listed = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 14_400, 7_000], "segmentation": [whole]}
+    image = {"id": 1, "file_name": "n02423022_1.JPEG", "width": 14_400, "height": 7_000}
+    write_json(tmp_path / "train.json", coco([image], [listed], part_categories()))
+    code = """
+import resource, sys
+from talking_points.build_config import KeypointConfig
+from talking_points.candidates.build import build_candidates
+from talking_points.sources import open_source
+cv2 = __import__("cv2")
+cv2.SIFT.create().detect(cv2.resize(cv2.UMat(10, 10, 0).get(), (500, 500)))  # what the libraries take themselves
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(record,) = open_source("partimagenet", sys.argv[1])
+(candidate,), _ = build_candidates(record, "0" * 64, KeypointConfig())
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20, candidate.flags, candidate.keypoint)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True, timeout=300
+    )
+    assert "'reduced_detection'" in ran.stdout
+    assert float(ran.stdout.split()[0]) < 1.5, ran.stdout

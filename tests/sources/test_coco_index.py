@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from talking_points.sources.coco_index import CocoIndex
 from talking_points.sources.pascal_part116 import PascalPart116
 from talking_points.sources.protocol import SourceError
-from tests.sources.trees import annotation, coco, image_entry, pascal_tree, write_json
+from tests.sources.trees import annotation, coco, image_entry, pascal_tree, rectangle_polygon, write_json
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def read(source: PascalPart116, content: Any, **options: bool) -> list[Any]:
 
 def test_images_come_sorted_with_their_annotations(source: PascalPart116) -> None:
     images = [image_entry(number, f"{name}.jpg") for number, name in enumerate("dacb")]
-    annotations = [annotation(10 * i + j, i, 0, (1, 1, 5, 5)) for j in range(3) for i in range(4)]
+    annotations = [annotation(10 * i + j, i, 0, (1 + j, 1, 5, 5)) for j in range(3) for i in range(4)]
     listings = []
     for seed in range(5):
         random.Random(seed).shuffle(images)
@@ -138,7 +139,7 @@ def test_broken_json_names_file_byte_and_what_was_read(source: PascalPart116, wh
     assert "download it again" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff\xfe", b'{"images": [{"id": NaN}]}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff\xfe", b'{"images": {"id": NaN}}'])
 def test_files_without_images_are_refused(source: PascalPart116, content: bytes) -> None:
     file = source.root / "x.json"
     file.write_bytes(content)
@@ -186,6 +187,101 @@ def test_the_same_annotation_listed_twice_is_taken_once(source: PascalPart116) -
     (image,) = read(source, coco([image_entry(1, "a.jpg")], [first, first, other]))
     assert [item["bbox"] for item in image.annotations] == [[1, 1, 5, 5], [9, 9, 5, 5]]
     assert source.skipped == {"duplicate_annotation": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "taken"),
+    [
+        ({}, 1),
+        ({"area": 24.5, "iscrowd": None}, 1),
+        ({"bbox": [1.0, 1.0, 5.0, 5.0]}, 1),
+        ({"category_id": 1.0}, 2),
+        ({"bbox": [1, 1, 5, 6]}, 2),
+        ({"segmentation": [rectangle_polygon(1, 1, 5, 4)]}, 2),
+        ({"segmentation": None}, 2),
+    ],
+)
+def test_one_object_under_two_ids_is_taken_once(source: PascalPart116, changes: dict[str, Any], taken: int) -> None:
+    one, other = annotation(1, 1, 0, (1, 1, 5, 5)), annotation(100_001, 1, 0, (1, 1, 5, 5), **changes)
+    (image,) = read(source, coco([image_entry(1, "a.jpg")], [one, other]))
+    assert [item["id"] for item in image.annotations] == [1, 100_001][:taken]
+    assert source.skipped == ({"duplicate_annotation": 1} if taken == 1 else {})
+
+
+def test_annotations_that_say_nothing_of_where_are_not_the_same(source: PascalPart116) -> None:
+    bare = [{"id": number, "image_id": 1, "category_id": 0} for number in range(3)]
+    (image,) = read(source, coco([image_entry(1, "a.jpg")], bare))
+    assert len(image.annotations) == 3
+
+
+GOOD = '{"id": 2, "image_id": 1, "category_id": 0, "bbox": [1, 1, 5, 5]}'
+ODD = (
+    "[NaN, 1, 5, 5]",
+    "[1, 1, Infinity, 5]",
+    "[1, 1, 5, -Infinity]",
+)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("box", ODD)
+def test_numbers_that_json_has_not_spoil_one_annotation(source: PascalPart116, mark: bytes, box: str) -> None:
+    odd = '{"id": 1, "image_id": 1, "category_id": 0, "caption": "NaN \\" Infinity", "bbox": ' + box + "}"
+    text = f'{{"images": [{{"id": 1, "file_name": "NaN.jpg"}}], "annotations": [{odd}, {GOOD}]}}'
+    file = source.root / "x.json"
+    file.write_bytes(mark + text.encode())
+    (image,) = read(source, file)
+    assert image.file_name == "NaN.jpg"
+    assert [item["id"] for item in image.annotations] == [2]
+    assert source.skipped == {"malformed_annotation": 1}
+
+
+def test_ids_of_64_unsigned_bits_still_meet(source: PascalPart116) -> None:
+    images = [image_entry(2**64 - 1, "a.jpg"), image_entry(2**63 - 1, "b.jpg"), image_entry(10**60, "c.jpg")]
+    annotations = [annotation(2**64 - 1 - n, item["id"], 0, (n, 1, 5, 5)) for n, item in enumerate(images)]
+    annotations.append(annotation(1, 10**60, 0, (1, 10**30, 5, 5)))
+    assert [len(image.annotations) for image in read(source, coco(images, annotations))] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("side", ["500", 500.0, "", None])
+def test_sizes_may_be_texts(source: PascalPart116, side: Any) -> None:
+    (image,) = read(source, coco([image_entry(1, "a.jpg") | {"width": side}], []))
+    assert image.width == (500 if side else None)
+
+
+@pytest.mark.parametrize("side", ["wide", [500], True, 2.5, "9" * 30])
+def test_sizes_that_are_no_numbers_are_counted(source: PascalPart116, side: Any) -> None:
+    assert read(source, coco([image_entry(1, "a.jpg") | {"width": side}], [])) == []
+    assert source.skipped == {"malformed_image": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[" * 5_000_000, "nested more than 64 deep"),
+        (b'{"a":' * 1_000_000, "nested more than 64 deep"),
+        (b'{"images": [' + b"[" * 200_000 + b"]" * 200_000 + b"]}", "nested more than 64 deep"),
+        ('{"images": []}'.encode("utf-16"), "UTF-16: save it as UTF-8"),
+        ('{"images": []}'.encode("utf-16-be"), "UTF-16 or UTF-32: save it as UTF-8"),
+        ('{"images": []}'.encode("utf-32"), "UTF-32: save it as UTF-8"),
+        (b'{"images": [{"id": 1, "file_name": "\xe4.jpg"}]}', "invalid bytes in UTF8"),
+        (b'{"images": [{"id": 1e999, "file_name": "a.jpg"}]}', "overflow"),
+    ],
+    ids=["lists", "mappings", "inside", "utf-16", "utf-16 without mark", "utf-32", "latin-1", "huge float"],
+)
+def test_what_cannot_be_parsed_is_refused_at_once(source: PascalPart116, content: bytes, told: str) -> None:
+    file = source.root / "x.json"
+    file.write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(SourceError, match=told) as refused:
+        read(source, file)
+    assert time.process_time() - started < 1
+    assert str(file) in str(refused.value)
+
+
+def test_brackets_inside_texts_are_no_nesting(source: PascalPart116) -> None:
+    captions = [annotation(n, 1, 0, (n, 1, 5, 5)) | {"caption": ':[ "quoted" [{'} for n in range(50)]
+    (image,) = read(source, coco([image_entry(1, "a.jpg")], captions))
+    assert len(image.annotations) == 50
 
 
 def test_a_folder_in_the_place_of_the_file_is_told(source: PascalPart116) -> None:

@@ -94,15 +94,37 @@ POLYGON = rectangle_polygon(4, 5, 10, 6)
         ([POLYGON, [2.0, 3.0, 9.0, 9.0, 2.0, 3.0]], rectangle(4, 5, 10, 6), True),
         ([], rectangle(2, 3, 20, 10), False),
         (None, rectangle(2, 3, 20, 10), False),
-        ([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]], rectangle(2, 3, 20, 10), False),
         ([[0.0, 0.0, 1e12, 0.0, 1e12, 1e12]], rectangle(2, 3, 20, 10), False),
-        ([["a", "b", "c", "d", "e", "f"]], rectangle(2, 3, 20, 10), False),
     ],
 )
 def test_short_polygons_are_dropped_and_the_box_stands_in(segmentation: Any, expected: Mask, exact: bool) -> None:
     region = outline({"bbox": [2, 3, 20, 10], "segmentation": segmentation}, WIDTH, HEIGHT)
     assert region.exact is exact
     assert np.array_equal(region.mask(), expected)
+
+
+PAIRS = [list(pair) for pair in zip(POLYGON[::2], POLYGON[1::2], strict=True)]
+MASK = rectangle(4, 5, 10, 6)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        POLYGON,
+        PAIRS,
+        [PAIRS],
+        [PAIRS, POLYGON],
+        [compressed(MASK)],
+        [uncompressed(MASK)],
+        [compressed(MASK), uncompressed(MASK)],
+        [compressed(MASK), POLYGON],
+    ],
+    ids=["flat", "pairs", "pairs in a list", "both", "run lengths", "counts", "two run lengths", "mixed"],
+)
+def test_outlines_of_other_tools_are_read_exactly(segmentation: Any) -> None:
+    region = outline({"bbox": [2, 3, 20, 10], "segmentation": segmentation}, WIDTH, HEIGHT)
+    assert region.exact
+    assert np.array_equal(region.mask(), MASK)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +146,12 @@ def test_short_polygons_are_dropped_and_the_box_stands_in(segmentation: Any, exp
         ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "malformed_outline"),
         ({"segmentation": {}}, "outline_size_mismatch"),
         ({"segmentation": "polygon"}, "malformed_outline"),
+        ({"segmentation": [["5", "5", "15", "5", "15", "15"]]}, "malformed_outline"),
+        ({"segmentation": [[5.0, 5.0, 15.0, 5.0, 15.0, 15.0, 7.0]]}, "malformed_outline"),
+        ({"segmentation": [POLYGON, None]}, "malformed_outline"),
+        ({"segmentation": [[[5, 5, 1], [9, 5, 1], [9, 9, 1]]]}, "malformed_outline"),
+        ({"segmentation": [{"x": 5, "y": 5}]}, "outline_size_mismatch"),
+        ({"segmentation": 7}, "malformed_outline"),
     ],
 )
 def test_unusable_outlines_are_named(changes: dict[str, Any], reason: str) -> None:
@@ -136,6 +164,8 @@ def test_unusable_outlines_are_named(changes: dict[str, Any], reason: str) -> No
     ("changes", "reason"),
     [
         ({"iscrowd": 1}, "crowd"),
+        ({"iscrowd": "1"}, "crowd"),
+        ({"iscrowd": True}, "crowd"),
         ({"area": 0}, "zero_area"),
         ({"area": 0.0}, "zero_area"),
         ({"category_id": 3}, "unknown_category"),
@@ -150,7 +180,8 @@ def test_unusable_annotations_are_named(changes: dict[str, Any], reason: str) ->
 
 def test_category_zero_is_a_category() -> None:
     assert usable_category(annotation(1, 1, 0, (5, 5, 10, 10)), "abc") == 0
-    assert usable_category(annotation(1, 1, 0, (5, 5, 10, 10), area=None, iscrowd=None), {0: "a"}) == 0
+    for crowd in (None, 0, "0", 0.0, False, "", "false"):
+        assert usable_category(annotation(1, 1, 0, (5, 5, 10, 10), area=None, iscrowd=crowd), {0: "a"}) == 0
 
 
 @pytest.mark.parametrize(
