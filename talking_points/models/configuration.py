@@ -69,6 +69,10 @@ class TalkingPointsConfig(OmgLlavaConfig):
     # "Training minimizes the mean squared error": no language-model loss beside it.
     localizer_lm_weight: float | int = 0.0
 
+    # ---- what it was trained on
+    # How features of the frozen vision path were stored, for whoever reads more of them; None before training.
+    feature_dtype: Literal["float32", "bfloat16"] | None = None
+
     # ---- what is trained
     # "LoRA adapters while freezing the vision encoder": rank, alpha and dropout are OMG-LLaVA's.
     train_lora: bool = True

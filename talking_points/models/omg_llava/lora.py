@@ -16,7 +16,10 @@ HEAD = "lm_head"
 
 
 def inject_lora(language_model: nn.Module, config: OmgLlavaConfig) -> None:
-    """Wrap the linear layers of the language model's blocks in place. A fresh adapter changes no output."""
+    """Wrap the linear layers of the language model's blocks in place. A fresh adapter changes no output.
+
+    Adapters are float32 until a checkpoint says otherwise, also where the layers that they adapt are not.
+    """
     targets = [*LINEAR_LAYERS, HEAD] if config.lora_on_head else list(LINEAR_LAYERS)
     inject_adapter_in_model(
         LoraConfig(
@@ -30,6 +33,9 @@ def inject_lora(language_model: nn.Module, config: OmgLlavaConfig) -> None:
         ),
         language_model,
     )
+    for name, parameter in language_model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
     # New layers come in training mode, whose dropout would disturb a model that is being evaluated.
     language_model.train(language_model.training)
 

@@ -100,6 +100,11 @@ class OmgLlavaModel(PreTrainedModel):
 
     # ------------------------------------------------------------------ weights
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The language model's, which a saved folder is loaded in again, whatever is float32 beside it."""
+        return self.language_model.model.norm.weight.dtype
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """A start for training from scratch: Xavier for linear maps, Deformable DETR's for deformable attention."""
@@ -136,6 +141,8 @@ class OmgLlavaModel(PreTrainedModel):
             pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
         _refuse_incomplete(cls, str(pretrained_model_name_or_path), info)
+        for name in cls._keep_in_fp32_modules_strict:
+            model.get_submodule(name).float()  # transformers does so with what it has read, not with what starts fresh
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
         model.image_processor = OmgLlavaImageProcessor.from_pretrained(pretrained_model_name_or_path, **hub)
         try:
