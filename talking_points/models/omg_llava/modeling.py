@@ -21,7 +21,7 @@ from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, OmgLlavaImageProcessor, to_rgb
-from talking_points.models.omg_llava.lora import inject_lora, merge_lora
+from talking_points.models.omg_llava.lora import inject_lora, merge_lora, without_sharing
 from talking_points.models.omg_llava.panels import weights_in_panels
 from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLinear
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
@@ -161,6 +161,8 @@ class OmgLlavaModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """One folder with weights, configuration, tokenizer and image settings."""
+        if self.config.lora_active and self.config.lora_layout == "official":
+            kwargs["state_dict"] = without_sharing(kwargs.get("state_dict") or self.state_dict())
         super().save_pretrained(save_directory, *args, **kwargs)
         self.image_processor.save_pretrained(save_directory)
         if self.tokenizer is not None:
