@@ -31,6 +31,11 @@ class DescriptionSet(Section):
     """Where descriptions come from: exactly one of the fields, or none of them for the ground truth."""
 
     descriptor: str | None = Field(default=None, description="folder or Hub repository of a Point Descriptor")
+    before_adaptation: bool = Field(
+        default=False,
+        description="the adapted descriptor without what its adaptation has trained: the very weights it started from, "
+        "to which merging the adapters of earlier training has added its rounding",
+    )
     file: Path | None = Field(default=None, description="JSONL or Parquet with the columns id and description")
     backend: StepConfig | None = Field(default=None, description="a vision model that is told or shown each point")
     question: str | None = Field(
@@ -42,6 +47,8 @@ class DescriptionSet(Section):
     def _one(self) -> DescriptionSet:
         if sum(source is not None for source in (self.descriptor, self.file, self.backend)) > 1:
             raise ValueError("give one of descriptor, file and backend, or none of them for the ground truth")
+        if self.before_adaptation and self.descriptor is None:
+            raise ValueError("before_adaptation is of a descriptor: give the folder of an adapted one")
         return self
 
 

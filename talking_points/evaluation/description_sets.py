@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, Descr
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.records import derive_seed
 from talking_points.training.descriptor import descriptions
 
@@ -34,8 +36,9 @@ def described(points: PointSet, source: DescriptionSet, features: FeatureConfig,
     Points that the set does not describe are left out. Raises ``ConfigError`` when that are all of them.
     """
     if source.descriptor is not None:
-        model = PointDescriptor.from_pretrained(source.descriptor)
-        written = descriptions(model.eval(), points, features)
+        model = PointDescriptor.from_pretrained(source.descriptor).eval()
+        with _before_adaptation(model, source) if source.before_adaptation else nullcontext():
+            written = descriptions(model, points, features)
         texts = {example.id: text for example, text in zip(points.examples, written, strict=True)}
     elif source.file is not None:
         texts = read_descriptions(source.file)
@@ -49,6 +52,15 @@ def described(points: PointSet, source: DescriptionSet, features: FeatureConfig,
             f"none of the {len(texts)} descriptions is of one of the {len(points)} points: compare the ids"
         )
     return found
+
+
+def _before_adaptation(model: PointDescriptor, source: DescriptionSet) -> AbstractContextManager[None]:
+    if not model.config.lora_active or model.config.lora_last_blocks is None:
+        raise ConfigError(
+            f"{source.descriptor} has no adapters of an adaptation to switch off: expected the folder of an adapted "
+            "descriptor, or a set without before_adaptation"
+        )
+    return lora_disabled(model.language_model)
 
 
 def read_descriptions(path: Path) -> dict[str, str]:
@@ -72,7 +84,11 @@ def asked(points: PointSet, source: DescriptionSet, seed: int = 0, batch_size: i
     the first reason when that are all of them.
     """
     assert source.backend is not None
-    backend = open_backend(source.backend)
+    step = source.backend
+    if step.backend == "omg_llava" and source.question is None:
+        # The model as it is: the row is comparable with what its authors report only in their own question.
+        step = step.model_copy(update={"options": {"prompt_form": "region_caption", **step.options}})
+    backend = open_backend(step)
     texts: dict[str, str] = {}
     failed: list[RequestError] = []
     try:

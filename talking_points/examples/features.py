@@ -5,13 +5,15 @@ An entry is named by content: the digest of the image file, and a fingerprint of
 stale, and any number of processes may write it at the same time: the last rename wins and all are equal.
 
 The folder stays within its bound whatever uses it: what a ``prepare`` has written makes room at its end, and what it
-found there counts as just used, so that the entries of other runs go first.
+found there counts as just used, so that the entries of other runs go first. A training leaves its bound in the folder,
+and nobody with a smaller one removes what it allows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import time
 import uuid
@@ -32,7 +34,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.processes import process_state
-from talking_points.whole_files import advising
+from talking_points.whole_files import advising, write_json
 
 _MASK_FIELDS = (
     "gaussian_sigma", "gaussian_threshold", "mask_resize", "gaussian_layers", "gaussian_frame", "keypoint_mask",
@@ -40,6 +42,7 @@ _MASK_FIELDS = (
 )  # fmt: skip
 
 _PARTIAL = ".partial-"
+_BOUND = "bound.json"
 
 ABANDONED_SECONDS = 3600
 """Age from which a file that was never completed is taken for that of a killed process."""
@@ -106,9 +109,22 @@ class FeatureStore:
         """Whether there is such an entry, which is then the most recently used one."""
         return _renew(self._path(key))
 
+    def remember_bound(self) -> None:
+        """Leave this store's bound in the folder: from now on no other store removes what it allows."""
+        with advising(f"the bound of the features in {self.folder}", "make room and run again"):
+            write_json(self.folder / _BOUND, {"limit_bytes": self.limit_bytes})
+
+    def bound(self) -> float:
+        """Bytes that the folder may hold: this store's own limit, or a larger one that a training has left."""
+        try:
+            return max(self.limit_bytes, json.loads((self.folder / _BOUND).read_text())["limit_bytes"])
+        except (OSError, ValueError, KeyError, TypeError):  # none, or nothing that says more than the own one
+            return self.limit_bytes
+
     def evict(self) -> int:
         """Remove the least recently used entries beyond the bound; returns how many bytes are left."""
         self._written = 0
+        limit = self.bound()
         with FileLock(self.folder / ".lock"):
             entries = []
             for path in self.folder.rglob("*"):
@@ -120,7 +136,7 @@ class FeatureStore:
                         path.unlink()
             size = sum(entry[1] for entry in entries)
             for _, own, path in sorted(entries):
-                if size <= self.limit_bytes:
+                if size <= limit:
                     break
                 path.unlink(missing_ok=True)
                 size -= own
@@ -155,8 +171,8 @@ class PointFeatures:
         self.blind = blind
         self.withheld = withheld
         self.store = FeatureStore(config.folder, config.limit_gb * 1e9, config.memory_gb * 1e9)
-        self._dtype = getattr(torch, config.dtype)
-        self._images = vision_fingerprint(model, config.dtype)
+        self.dtype = config.dtype or model.config.feature_dtype or "float32"
+        self._images = vision_fingerprint(model, self.dtype)
         self._masks = fingerprint({name: getattr(model.config, name) for name in _MASK_FIELDS})
         self._of_image: dict[str, list[tuple[float, float]]] = {}
         for example in points.examples:
@@ -241,7 +257,7 @@ class PointFeatures:
 
     def _packed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
-            name: (value.to(self._dtype) if value.is_floating_point() else value).cpu().contiguous()
+            name: (value.to(getattr(torch, self.dtype)) if value.is_floating_point() else value).cpu().contiguous()
             for name, value in tensors.items()
         }
 

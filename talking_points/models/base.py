@@ -45,7 +45,8 @@ class TalkingPointsModel(OmgLlavaModel):
     def prepare_training(self) -> list[str]:
         """Freeze everything but what the configuration trains, adding adapters where it wants them.
 
-        Adapters of other blocks than it wants become part of their weights first.
+        Adapters of other blocks than it wants become part of their weights first. What is trained becomes float32,
+        whatever the model was loaded in: bfloat16 rounds small steps away. The frozen rest stays as it is.
         Returns the names of the trainable parameters.
         """
         config = self.config
@@ -57,6 +58,8 @@ class TalkingPointsModel(OmgLlavaModel):
             self.add_lora()
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(self._is_trained(name))
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def _is_trained(self, name: str) -> bool:

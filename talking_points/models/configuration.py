@@ -10,6 +10,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
+from talking_points.models.omg_llava.prompt_forms import PromptForm
 
 
 @strict
@@ -43,10 +44,13 @@ class TalkingPointsConfig(OmgLlavaConfig):
     keypoint_tokens: Literal[1, 2] = 1
     # The placeholder of the keypoint's token is not named; <mark> is the official one for points.
     keypoint_token: Literal["<mark>", "<region>"] = "<mark>"
-    # The question to the descriptor is not given. "region1 <mark>" is how OMG-LLaVA was trained to be asked.
+    # The question to the descriptor is not given. "marks" is how OMG-LLaVA's point data was asked in training: a line
+    # with the marks, then the question. "region_caption" is the one question of its region-caption evaluation, in
+    # place of ``question``. A ``question`` that contains {keypoint} is the whole prompt, without either form.
+    prompt_form: PromptForm = "marks"
     question: str = (
-        "Please give a detailed description of the point marked by region1 {keypoint}: where its object is in the "
-        "image, which part of the object it lies on, where on that part, and what it looks like there."
+        "Please describe the point of Mark 1 in detail: where its object is in the image, which part of the object it "
+        "lies on, where on that part, and what it looks like there."
     )
     # Decoding is not given; OMG-LLaVA's region captions are evaluated greedily.
     max_new_tokens: int = 256
@@ -68,6 +72,10 @@ class TalkingPointsConfig(OmgLlavaConfig):
     coordinate_loss: Literal["mean", "sum"] = "mean"
     # "Training minimizes the mean squared error": no language-model loss beside it.
     localizer_lm_weight: float | int = 0.0
+
+    # ---- what it was trained on
+    # How features of the frozen vision path were stored, for whoever reads more of them; None before training.
+    feature_dtype: Literal["float32", "bfloat16"] | None = None
 
     # ---- what is trained
     # "LoRA adapters while freezing the vision encoder": rank, alpha and dropout are OMG-LLaVA's.

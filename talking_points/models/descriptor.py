@@ -18,6 +18,7 @@ from talking_points.models.omg_llava.chat import Turn, plain_text
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput
 from talking_points.models.omg_llava.modeling import LanguageInputs
+from talking_points.models.omg_llava.prompt_forms import point_prompt
 from talking_points.models.omg_llava.prompt_masks import gaussian_cells
 from talking_points.models.omg_llava.query_decoder import QueryMasks
 
@@ -54,7 +55,11 @@ class PointDescriptor(TalkingPointsModel):
     def turns(self, count: int, descriptions: Sequence[str] | None = None) -> list[Turn]:
         """The question about a point, ``count`` times, answered where descriptions are given."""
         token = self.config.keypoint_token * self.config.keypoint_tokens
-        question = self.config.question.format(keypoint=token)
+        question = self.config.question
+        if "{keypoint}" in question:
+            question = question.format(keypoint=token)
+        else:
+            question = point_prompt(self.config.prompt_form, question, token)
         if descriptions is None:
             return [self.encode_turn(question)] * count
         return [self.encode_turn(question, plain_text(description)) for description in descriptions]

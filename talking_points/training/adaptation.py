@@ -38,6 +38,7 @@ from talking_points.training.config import AdaptConfig
 from talking_points.training.descriptor import descriptions
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, token_log_probs
 from talking_points.training.localizer import localized, rewarded
+from talking_points.training.precision import autocast, prepare_to_train
 from talking_points.training.rewards import REWARDS, mean_pck
 from talking_points.training.trainer import PointTrainer, checkpoint_step, last_checkpoint
 from talking_points.whole_files import write_text
@@ -84,11 +85,13 @@ class AdaptationTrainer(PointTrainer):
         model.eval()
         self.batch = inputs["points"]
         policy = self.accelerator.unwrap_model(model)
-        samples = sample(policy, self.batch, self.features, self.adapt)
+        with autocast(policy, self.adapt):
+            samples = sample(policy, self.batch, self.features, self.adapt)
         rewards, predicted = self.rewards(samples.texts)
         groups = torch.from_numpy(rewards).view(len(self.batch), self.adapt.group)
         advantages = ADVANTAGES[self.adapt.advantage](groups, 5.0, self.adapt.advantage_std)
-        log_probs, reference = score(policy, samples, self.adapt.last_blocks, self.adapt.temperature)
+        with autocast(policy, self.adapt):
+            log_probs, reference = score(policy, samples, self.adapt.last_blocks, self.adapt.temperature)
         on_device = advantages.flatten().to(log_probs)
         loss = grpo_loss(log_probs, reference, on_device, samples.mask.to(log_probs.device), self.adapt.beta)
         lengths = samples.mask.sum(1)
@@ -258,7 +261,7 @@ def prepare_adaptation(model: PointDescriptor, config: AdaptConfig) -> list[str]
         # The scale alpha / rank stays what it was.
         settings.lora_alpha *= config.lora_rank / settings.lora_rank
         settings.lora_rank = config.lora_rank
-    names = model.prepare_training()
+    names = prepare_to_train(model, config)
     if not names:
         raise ConfigError("nothing of the descriptor would be trained: last_blocks must name blocks with adapters")
     return names
@@ -279,9 +282,8 @@ def adapt_descriptor(
     ``localizer`` is frozen and rewards. The running metric is mPCK of greedy descriptions of ``held_out`` points by the
     same localizer, none without such points; judge the result by one that it never saw.
     """
-    device = process_state().device
-    prepare_adaptation(model.to(device), config)
-    localizer.to(device).eval().requires_grad_(False)
+    prepare_adaptation(model, config)
+    localizer.to(process_state().device).eval().requires_grad_(False)
     own, judged = PointFeatures(model, train, features), PointFeatures(localizer, train, features)
     own.prepare()
     judged.prepare()

@@ -13,6 +13,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
 from talking_points.training.config import StageConfig
+from talking_points.training.precision import prepare_to_train
 from talking_points.training.trainer import PointTrainer
 
 
@@ -47,7 +48,7 @@ def train_descriptor(
     The running metric is minus the language-model loss on held-out points. Run again after an interruption it goes on
     from the last complete checkpoint.
     """
-    model.to(process_state().device).prepare_training()
+    prepare_to_train(model, config)
     own, other = (
         PointFeatures(model, points, features, withheld=config.withhold_points) for points in (train, held_out)
     )

@@ -16,6 +16,7 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
 from talking_points.training.config import LocalizerConfig
+from talking_points.training.precision import prepare_to_train
 from talking_points.training.rewards import Rewarded, mean_pck
 from talking_points.training.trainer import PointTrainer
 
@@ -51,7 +52,7 @@ def train_localizer(
     The running metric is mPCK on held-out points. ``config.blind`` trains the text-only control. Run again after an
     interruption it goes on from the last complete checkpoint.
     """
-    model.to(process_state().device).prepare_training()
+    prepare_to_train(model, config)
     if config.shuffled:
         train = train.shuffled_texts(seed)
     own = PointFeatures(model, train, features, blind=config.blind)

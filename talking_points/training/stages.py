@@ -156,6 +156,7 @@ def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
     """What the weights of a stage depend on, as plain JSON values."""
     others = {section for sections in _SECTIONS.values() for section in sections} - set(_SECTIONS[kind])
     settings = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | dict.fromkeys(others, True))
+    settings["features"]["dtype"] = config.features.dtype or "float32"
     unseen = kind == "vision" and config.vision.separate
     settings["dataset"] = None if unseen else dataset_digest(config.dataset, config.revision)
     return settings

@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
 from talking_points.training.config import StageConfig
 from talking_points.training.optimizers import MuonAdamW
+from talking_points.training.precision import autocast, is_mixed
 from talking_points.whole_files import advising, write_json
 
 matplotlib.use("Agg")
@@ -84,6 +85,9 @@ class PointTrainer(Trainer):
             callbacks=[_Curves(output)],
         )
         self.stage = config
+        # Whoever judges the model later gives it features of the same kind, and leaves the training's where they are.
+        features.model.config.feature_dtype = features.dtype
+        features.store.remember_bound()
 
     def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
         """The model's keyword arguments for points and the features of their images."""
@@ -166,7 +170,9 @@ class PointTrainer(Trainer):
         assert self.metric is not None
         was_training = self.model.training
         self.model.eval()
-        with torch.no_grad():
+        # A model of one precision is measured in it.
+        mixed = autocast(self.model, self.stage) if is_mixed(self.model) else nullcontext()
+        with torch.no_grad(), mixed:
             value = float(self.metric())
         self.model.train(was_training)
         # Processes that compute it themselves might disagree on when to stop.

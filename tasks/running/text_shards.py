@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, StepCon
 from talking_points.descriptions.asking import Answer
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.descriptions.request_cache import RequestCache
+from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
 from talking_points.records import Candidate
 from tasks.running.shards import SPENT, Manifest, Order, ShardFailed, ShardWriter
 from tasks.running.storage import Storage
@@ -36,7 +38,12 @@ def step_settings(config: BuildConfig, step: str) -> tuple[dict[str, Any], dict[
     """A step's configuration as (what can change its texts, what cannot)."""
     section = config.step(step).model_dump(mode="json")
     environment = {name: section.pop(name) for name in NOT_IN_FINGERPRINT["step"]}
-    return section | {"prompt_sha256": prompt_digest(config.step(step).prompt or step)}, environment
+    digest = prompt_digest(config.step(step).prompt or step)
+    if config.step(step).backend == "omg_llava":
+        # Its words about the visual prompts are part of what it is asked.
+        form, box = prompt_options(config.step(step).options)
+        digest = hashlib.sha256(f"{digest} {captioner_prompt(form, '', box=box)}".encode()).hexdigest()
+    return section | {"prompt_sha256": digest}, environment
 
 
 def step_config(order: Order) -> StepConfig:

@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from talking_points.config import ConfigError
+from talking_points.examples.config import FeatureConfig
 from talking_points.examples.features import ABANDONED_SECONDS, FeatureStore, PointFeatures, vision_fingerprint
 from talking_points.models.localizer import PointLocalizer
+from talking_points.training.config import LocalizerConfig
+from talking_points.training.localizer import localized, train_localizer
 from tests.training.conftest import points, small
 
 
@@ -91,6 +94,29 @@ def test_the_oldest_entries_go_first_and_reading_keeps_one_young(tmp_path: Path)
     assert store.read("m/0") is not None
     assert store.read("m/1") is None
     assert store.read("m/9") is not None
+
+
+def test_evaluation_reads_the_features_that_were_trained_on_and_keeps_them(localizer, tmp_path: Path) -> None:
+    train, test = points(8).hold_out(1 / 2)
+    folder = tmp_path / "features"
+    features = FeatureConfig(folder=folder, dtype="bfloat16", limit_gb=1.0)
+    config = LocalizerConfig(max_steps=1, batch_size=2, eval_points=1, save_steps=1, eval_steps=1)
+    train_localizer(localizer, train, test.subset([0]), config, features, tmp_path / "model")
+    trained = set(folder.rglob("*.safetensors"))
+    assert len(trained) == 5
+    # A configuration of its own, whose defaults are another precision and a bound that is far too small.
+    own = FeatureConfig(folder=folder, limit_gb=1e-6)
+    localized(PointLocalizer.from_pretrained(tmp_path / "model"), test, own)
+    assert set(folder.rglob("*.safetensors")) > trained
+    assert len({path.parent.parent for path in folder.rglob("*.safetensors")}) == 1, "features of one kind"
+
+
+def test_a_torn_bound_counts_as_none(tmp_path: Path) -> None:
+    FeatureStore(tmp_path, 100).remember_bound()
+    assert FeatureStore(tmp_path, 10).bound() == 100
+    assert FeatureStore(tmp_path, 1000).bound() == 1000
+    (tmp_path / "bound.json").write_text('{"limit_')
+    assert FeatureStore(tmp_path, 10).bound() == 10
 
 
 def stored_bytes(folder: Path) -> int:

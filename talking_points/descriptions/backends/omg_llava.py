@@ -1,7 +1,9 @@
 """The object captioner of the paper: OMG-LLaVA asked about the object under a keypoint (section 3.1).
 
-A request carries the whole image and, in its facts, ``keypoint`` (x, y) and, where the source has it,
-``object_bbox`` [x, y, width, height], both in pixels. Both become visual prompts: ``<mark>`` and ``<region>``.
+A request carries the whole image and, in its facts, ``keypoint`` (x, y) in pixels, which becomes the visual prompt
+``<mark>`` in one of the release's two forms (``models/omg_llava/prompt_forms.py``). Beyond the paper, the object's box
+``object_bbox`` [x, y, width, height] becomes ``<region>``, where a source has it and ``options.box`` is true, and the
+prompt names the object; ``prompt: object_caption_point`` names nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from talking_points.descriptions.backends.protocol import (
     RequestError,
 )
 from talking_points.extras import how_to_install
+from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,20 +36,20 @@ if TYPE_CHECKING:
     from talking_points.models.omg_llava.chat import Turn
     from talking_points.models.omg_llava.features import VisionFeatures
 
-_POINT = "The point meant is region1 <mark>."
-_POINT_AND_BOX = "The point meant is region1 <mark>, the object meant is region2 <region>."
-
 
 class OmgLlavaBackend:
     """Answers object-caption requests in batches; the vision path runs once per image.
 
-    ``options``: ``cached_images`` (default 8), how many images' features are kept between calls.
+    ``options``: ``cached_images`` (default 8), how many images' features are kept between calls; ``prompt_form``,
+    "marks" (default) or "region_caption", which asks the release's own question in place of the request's; ``box``
+    (default true), whether the object's box is shown beside the point, in the form "marks" alone.
     """
 
     capabilities = BACKENDS["omg_llava"].capabilities
 
     def __init__(self, step: StepConfig) -> None:
         # The one backend that stands on our own models, which come later in the library and need torch.
+        form, box = prompt_options(step.options)
         try:
             import torch
 
@@ -70,10 +73,13 @@ class OmgLlavaBackend:
         self._batch_size = step.batch_size
         self._features: OrderedDict[str, VisionFeatures] = OrderedDict()
         self._cached_images = int(step.options.get("cached_images", 8))
+        self._form, self._box = form, box
         self._identity = {
             "backend": "omg_llava",
             "model": step.model,
             "revision": _revision(step.model, step.revision, model.config),
+            "prompt_form": self._form,
+            "box": str(self._box).lower(),
             "dtype": str(model.projector.query_proj.weight.dtype),
             "transformers": version("transformers"),
             "torch": torch.__version__,
@@ -146,9 +152,11 @@ class OmgLlavaBackend:
         from talking_points.models.omg_llava.chat import encode_turn, plain_text
 
         asked = plain_text(f"{request.system} {request.prompt}")
-        prompts = _POINT if request.facts.get("object_bbox") is None else _POINT_AND_BOX
-        text, placeholder = f"<image>\n{asked} {prompts}", self._model.config.image_token_index
-        return encode_turn(self._model.tokenizer, text, image_token_index=placeholder)
+        text = f"<image>\n{captioner_prompt(self._form, asked, box=self._shows_box(request))}"
+        return encode_turn(self._model.tokenizer, text, image_token_index=self._model.config.image_token_index)
+
+    def _shows_box(self, request: ChatRequest) -> bool:
+        return self._box and request.facts.get("object_bbox") is not None
 
     def _generate(
         self,
@@ -167,7 +175,7 @@ class OmgLlavaBackend:
         features = VisionFeatures.concatenate([encoded[digest] for digest in order])
         image_index = torch.tensor([order.index(digest) for digest in digests])
         marks = model.encode_points(features, [request.facts["keypoint"] for request in requests], image_index)
-        boxed = [index for index, request in enumerate(requests) if request.facts.get("object_bbox") is not None]
+        boxed = [index for index, request in enumerate(requests) if self._shows_box(request)]
         boxes = [requests[index].facts["object_bbox"] for index in boxed]
         regions = model.encode_boxes(features, boxes, image_index[boxed]) if boxed else None
         options: dict[str, Any] = {"do_sample": False}

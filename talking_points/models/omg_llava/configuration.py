@@ -2,7 +2,7 @@
 
 # Annotations are not postponed here: @strict checks every value against its type.
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import ConvNextConfig, LlamaConfig, PreTrainedConfig
@@ -35,6 +35,9 @@ class OmgLlavaConfig(PreTrainedConfig):
     task_decoder: whether [SEG] masks have a query decoder of their own (the refseg and gcg checkpoints).
     lora_rank, lora_alpha, lora_dropout: adapters of the language model's linear layers (512, 256, 0.05 in the
         official recipe, a scale of 0.5).
+    lora_layout: "separate" (default): q, k and v have an adapter each, as a Llama has them, and `lora_on_head` says
+        whether the head has one. "official": as in the release, whose q, k and v are one projection: they share the
+        low-rank input factor A, and the head has an adapter.
     lora_on_head: whether the language-model head carries an adapter too.
     lora_blocks: numbers of the blocks that carry adapters; None for all. Where it is given, the head carries none.
     lora_active: whether the adapters are part of the model (and of its checkpoint) or merged or not yet added.
@@ -93,6 +96,7 @@ class OmgLlavaConfig(PreTrainedConfig):
     lora_rank: int = 512
     lora_alpha: float | int = 256.0
     lora_dropout: float | int = 0.05
+    lora_layout: Literal["separate", "official"] = "separate"
     lora_on_head: bool = False
     lora_blocks: list[int] | None = None
     lora_active: bool = False

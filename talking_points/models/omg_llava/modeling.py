@@ -21,7 +21,7 @@ from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, OmgLlavaImageProcessor, to_rgb
-from talking_points.models.omg_llava.lora import inject_lora, merge_lora
+from talking_points.models.omg_llava.lora import inject_lora, merge_lora, without_sharing
 from talking_points.models.omg_llava.panels import weights_in_panels
 from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLinear
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
@@ -100,6 +100,11 @@ class OmgLlavaModel(PreTrainedModel):
 
     # ------------------------------------------------------------------ weights
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The language model's, which a saved folder is loaded in again, whatever is float32 beside it."""
+        return self.language_model.model.norm.weight.dtype
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """A start for training from scratch: Xavier for linear maps, Deformable DETR's for deformable attention."""
@@ -136,6 +141,8 @@ class OmgLlavaModel(PreTrainedModel):
             pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
         _refuse_incomplete(cls, str(pretrained_model_name_or_path), info)
+        for name in cls._keep_in_fp32_modules_strict:
+            model.get_submodule(name).float()  # transformers does so with what it has read, not with what starts fresh
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
         model.image_processor = OmgLlavaImageProcessor.from_pretrained(pretrained_model_name_or_path, **hub)
         try:
@@ -154,6 +161,8 @@ class OmgLlavaModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """One folder with weights, configuration, tokenizer and image settings."""
+        if self.config.lora_active and self.config.lora_layout == "official":
+            kwargs["state_dict"] = without_sharing(kwargs.get("state_dict") or self.state_dict())
         super().save_pretrained(save_directory, *args, **kwargs)
         self.image_processor.save_pretrained(save_directory)
         if self.tokenizer is not None:

@@ -56,7 +56,7 @@ def test_a_batch_is_answered_in_order_as_one_by_one(backend):
 def test_points_and_boxes_change_the_answer(backend):
     point, other = ({"keypoint": (3, 3)}, {"keypoint": (55, 35)})
     box = {"object_bbox": (0, 0, 10, 10)}
-    requests = [_request(0, facts=facts) for facts in (point, other, {**point, **box})]
+    requests = [_request(0, facts=facts, max_tokens=24) for facts in (point, other, {**point, **box})]
     assert len({answer.text for answer in backend.complete(requests)}) == 3
 
 

@@ -298,6 +298,43 @@ def test_adapters_are_part_of_a_checkpoint(tokenizer, tmp_path):
     assert loaded.prepare_training() == model.prepare_training()
 
 
+def test_the_official_layout_shares_the_input_factor_and_adapts_the_head(tokenizer, tmp_path):
+    torch.manual_seed(6)
+    counts = {}
+    for layout in ("separate", "official"):
+        config = tiny_config(tokenizer)
+        config.train_lora, config.train_language_model, config.train_vocabulary = True, False, False
+        config.lora_layout = layout
+        model = PointDescriptor(config)
+        model.tokenizer = tokenizer
+        names = [name for name in model.prepare_training() if ".lora_" in name]
+        blocks = config.text_config.num_hidden_layers
+        counts[layout] = (
+            sum(".lora_A." in name for name in names) / blocks,
+            any("lm_head" in name for name in names),
+        )
+    # Seven layers of a block: of the official one, q, k and v read through one factor. The head adds one.
+    assert counts == {"separate": (7, False), "official": (5 + 1 / blocks, True)}
+    attention = model.language_model.model.layers[0].self_attn
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    assert attention.k_proj.lora_A is attention.q_proj.lora_A
+    model.save_pretrained(tmp_path)
+    loaded = PointDescriptor.from_pretrained(tmp_path)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert loaded.prepare_training() == model.prepare_training()
+    again = loaded.language_model.model.layers[0].self_attn
+    with torch.no_grad():
+        again.q_proj.lora_A["default"].weight += 1
+    assert torch.equal(again.v_proj.lora_A["default"].weight, again.q_proj.lora_A["default"].weight)
+    ids = torch.arange(8)[None]
+    loaded = PointDescriptor.from_pretrained(tmp_path).eval()
+    before = loaded.language_model(ids).logits
+    loaded.merge_lora()
+    torch.testing.assert_close(loaded.language_model(ids).logits, before, rtol=1e-4, atol=1e-4)
+
+
 def test_gradient_checkpointing_changes_no_gradient(tokenizer, pictures):
     torch.manual_seed(8)
     config = tiny_config(tokenizer)

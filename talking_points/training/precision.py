@@ -1,0 +1,38 @@
+"""The numbers a training computes with.
+
+A converted release loads in bfloat16, whose steps of 1/256 swallow an update of 1e-5. So what is trained is float32,
+and so are the optimizer's moments, which follow it; what is frozen stays as it was loaded, and autocast lets both meet.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from talking_points.models.base import TalkingPointsModel
+from talking_points.processes import process_state
+from talking_points.training.config import StageConfig
+
+
+def prepare_to_train(model: TalkingPointsModel, config: StageConfig) -> list[str]:
+    """Bring a model to its device, frozen but for what is trained; returns the names of the trained weights, float32.
+
+    Without ``config.bf16`` everything becomes float32: there is no autocast then in which two precisions could meet.
+    """
+    model.to(process_state().device)
+    if not config.bf16:
+        model.float()
+    return model.prepare_training()
+
+
+def autocast(model: torch.nn.Module, config: StageConfig) -> AbstractContextManager[object]:
+    """bfloat16 where the stage computes in it. Every use of a model in training outside its ``forward`` needs it."""
+    if not config.bf16:
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
+
+
+def is_mixed(model: torch.nn.Module) -> bool:
+    """Whether frozen weights are in another precision than float32, so that the model computes in autocast alone."""
+    return any(weight.dtype != torch.float32 for weight in model.parameters())
