@@ -15,6 +15,7 @@ from talking_points.descriptions.asking import Answer
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.records import Candidate
+from talking_points.redaction import without_secrets
 from tasks.running.shards import SPENT, Manifest, Order, ShardFailed, ShardWriter
 from tasks.running.storage import Storage
 
@@ -36,13 +37,17 @@ def step_settings(config: BuildConfig, step: str) -> tuple[dict[str, Any], dict[
     """A step's configuration as (what can change its texts, what cannot)."""
     section = config.step(step).model_dump(mode="json")
     environment = {name: section.pop(name) for name in NOT_IN_FINGERPRINT["step"]}
-    return section | {"prompt_sha256": prompt_digest(config.step(step).prompt or step)}, environment
+    # A key among the options reaches the backend, and neither the shard's file nor its cache key.
+    stored = without_secrets(section)
+    environment["with_secrets"] = {name: value for name, value in section.items() if stored[name] != value}
+    return stored | {"prompt_sha256": prompt_digest(config.step(step).prompt or step)}, environment
 
 
 def step_config(order: Order) -> StepConfig:
     """The step's configuration, put together again from an order."""
     settings = {key: value for key, value in order["settings"]["step"].items() if key != "prompt_sha256"}
-    return StepConfig.model_validate(settings | order["environment"]["step"])
+    environment = dict(order["environment"]["step"])
+    return StepConfig.model_validate(settings | environment.pop("with_secrets", {}) | environment)
 
 
 def read_candidates(storage: Storage, manifest: Manifest) -> list[Candidate]:
