@@ -17,6 +17,7 @@ from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.local import local_orchestration
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
+from talking_points.redaction import redact, seal
 
 
 @app.command()
@@ -51,9 +52,10 @@ def build(
         storage = open_output(settings.output)
         check_folder(storage, settings)
         with orchestrator(port):
-            result = build_llamapointinpart(config, given)
+            # The orchestrator records what a flow is called with.
+            result = build_llamapointinpart(config, [seal(override) for override in given])
         print_outcome(storage)
-    print(json.dumps(result))
+    print(redact(json.dumps(result)))
 
 
 @app.command()

@@ -15,6 +15,8 @@ import typer
 from commands.working_folder import refuse_settings, trust_no_modules
 from talking_points.errors import InputError, RunError
 from talking_points.extras import how_to_install
+from talking_points.proxies import reach_this_machine_directly
+from talking_points.redaction import guard_process, redact
 from talking_points.stop_requests import sigterm_as_interrupt
 
 FAILED, WRONG_INPUT, STOPPED = 1, 2, 130
@@ -108,7 +110,12 @@ def prepare(
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn expected errors into one clear message on stderr and their exit code; others keep their traceback."""
+    """Turn expected errors into one clear message on stderr and their exit code; others keep their traceback.
+
+    Neither shows a secret. Servers that a command starts on this machine are reached without the environment's proxy.
+    """
+    guard_process()
+    reach_this_machine_directly()
     try:
         with sigterm_as_interrupt(), _progress():
             yield
@@ -128,7 +135,7 @@ def _progress() -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(redact(message), file=sys.stderr)
     raise typer.Exit(code)
 
 

@@ -17,6 +17,7 @@ from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
+from talking_points.redaction import redact
 from talking_points.sources import open_source
 from tasks.running.build_folder import check_folder
 from tasks.running.storage import Storage
@@ -64,7 +65,8 @@ def print_plan(settings: BuildConfig) -> None:
         for line in _notes(settings, budget):
             console.print(line, markup=False, highlight=False)
     console.print(
-        f"output {settings.output}, fingerprint {fingerprint(dataset_settings(settings))}, images: {settings.images}"
+        f"output {redact(settings.output)}, fingerprint {fingerprint(dataset_settings(settings))}, "
+        f"images: {settings.images}"
     )
 
 

@@ -18,6 +18,7 @@ from talking_points.descriptions.backends import BACKENDS, check_capabilities
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import planned_seconds
 from talking_points.descriptions.prompts import prompt_digest
+from talking_points.redaction import redact, redacted_errors
 from talking_points.sources import open_source
 from tasks.assemble import assemble, assembly_settings
 from tasks.candidates import candidates
@@ -37,6 +38,7 @@ from tasks.sample import sample
 
 
 @flow(name="build-llamapointinpart", persist_result=False, flow_run_name="build-{config}", validate_parameters=False)
+@redacted_errors
 def build_llamapointinpart(
     config: str = "configs/build/rules.yaml", overrides: list[str] | None = None
 ) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def summary(settings: BuildConfig, dataset: Manifest, progress: BuildProgress) -
     """What a build prints last. Listing a source is not counted as a shard."""
     shards = [status for name, status in progress.stages.items() if name != "index"]
     return {
-        "dataset": settings.output,
+        "dataset": redact(settings.output),
         "rows": dataset["rows"],
         "rejected": sum(dataset["details"]["rejected"].values()),
         "reused_shards": sum(status.reused for status in shards),

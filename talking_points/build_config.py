@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from talking_points.config import Section, suggest
 from talking_points.records import SOURCES
+from talking_points.redaction import is_variable_name, protect, without_secrets
 
 BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
 
@@ -84,6 +85,22 @@ class CropConfig(Section):
     size: int = Field(default=336, ge=16, description="side in pixels after resizing for the model")
 
 
+class RequestForm(Section):
+    """How a request is written for one endpoint: servers of the OpenAI API differ in what they accept."""
+
+    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", description="the field that bounds an answer; newer models of OpenAI refuse the older"
+    )
+    temperature: bool = Field(default=True, description="send the temperature; some models take their own only")
+    seed: bool = Field(default=True, description="send the seed; some servers refuse it")
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of every request's body, e.g. reasoning_effort"
+    )
+    image_format: Literal["png", "jpeg"] = Field(
+        default="png", description="png: pixel for pixel; jpeg (quality 95): a quarter of the bytes and of the time"
+    )
+
+
 class StepConfig(Section):
     """One text step and the backend that answers it."""
 
@@ -106,6 +123,26 @@ class StepConfig(Section):
     device: str = "auto"
     dtype: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the engine, e.g. quantization")
+    request: RequestForm = Field(default=RequestForm(), description="backend 'openai': the form of its requests")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        if not is_variable_name(value):
+            protect(value)
+            raise ValueError(
+                "expected the name of an environment variable, such as OPENAI_API_KEY, and found what may be the key "
+                "itself: put the key into a variable and name that one here"
+            )
+        return value
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``request`` where nothing is set in it: datasets from before it existed keep their fingerprint."""
+        values: dict[str, Any] = dump(self)
+        if self.request == RequestForm():
+            values.pop("request", None)
+        return values
 
     @model_validator(mode="after")
     def _needs(self) -> StepConfig:
@@ -113,6 +150,8 @@ class StepConfig(Section):
             raise ValueError(f"backend '{self.backend}' needs a model: set .model to a model id, a folder or a file")
         if self.backend == "openai" and not self.endpoint:
             raise ValueError("backend 'openai' needs .endpoint, the server's base URL, e.g. http://127.0.0.1:8000/v1")
+        if self.backend != "openai" and self.request != RequestForm():
+            raise ValueError(f"request describes what is sent to a server: backend '{self.backend}' sends nothing")
         return self
 
 
@@ -225,7 +264,7 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
 
 
 def dataset_settings(config: BuildConfig) -> dict[str, Any]:
-    """The configuration without the fields of ``NOT_IN_FINGERPRINT``, as plain JSON values."""
+    """The configuration without the fields of ``NOT_IN_FINGERPRINT`` and without secrets, as plain JSON values."""
     settings = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["build"]))
     for step in ("object_caption", "local_caption", "generate", "refine"):
         for name in NOT_IN_FINGERPRINT["step"]:
@@ -238,4 +277,5 @@ def dataset_settings(config: BuildConfig) -> dict[str, Any]:
         }
         for name in config.open_sources
     }
-    return settings
+    clean: dict[str, Any] = without_secrets(settings)
+    return clean

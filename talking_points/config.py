@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from talking_points.errors import InputError
+from talking_points.redaction import protect_settings, redact, unseal
 from talking_points.shipped import config_names, find_config
 from talking_points.yaml_text import load_yaml
 
@@ -28,7 +29,7 @@ class ConfigError(InputError):
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys and numbers that are not finite refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def fingerprint(value: Any) -> str:
@@ -63,8 +64,9 @@ def load_config(
     """
     data = {} if path is None else _read(find_config(path))
     for override in overrides:
-        _apply_override(data, override)
+        _apply_override(data, unseal(override))
     data.update(values)
+    protect_settings(data)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -132,7 +134,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
     location = ".".join(str(part) for part in problem["loc"]) or "configuration"
     if problem["type"] != "extra_forbidden":
-        return f"{location}: {problem['msg']} (found {reprlib.repr(problem.get('input'))})"
+        return redact(f"{location}: {problem['msg']} (found {reprlib.repr(problem.get('input'))})")
     section: Any = model
     for part in problem["loc"][:-1]:
         field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None

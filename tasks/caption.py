@@ -21,7 +21,7 @@ from tasks.running.source_images import photograph_pixels
 from tasks.running.storage import Storage
 from tasks.running.text_shards import commit_texts, read_candidates, request_cache, step_config
 
-VERSION = 1
+VERSION = 2
 """To be raised with every change to parsing or the rows: shards are made again, from kept answers."""
 
 _NO_PIXELS: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)

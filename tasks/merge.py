@@ -24,7 +24,7 @@ from tasks.running.shards import Manifest, Order, ShardWriter, shard_task
 from tasks.running.storage import Storage
 from tasks.running.text_shards import check_share, commit_texts, read_candidates, read_texts, request_cache, step_config
 
-VERSION = 1
+VERSION = 2
 """To be raised with every change to parsing, verifying or the rows: shards are made again, from kept answers."""
 
 VERIFIED_SCHEMA = pa.schema(

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
+    "redaction",
+    "proxies",
     "records",
     "shipped",
     "yaml_text",

@@ -11,9 +11,11 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from talking_points.build_config import StepConfig
+from talking_points.build_config import NOT_IN_FINGERPRINT, StepConfig
 from talking_points.config import fingerprint
+from talking_points.descriptions.answer_text import encodable
 from talking_points.descriptions.backends import check_capabilities, open_backend
 from talking_points.descriptions.backends.protocol import (
     Backend,
@@ -26,6 +28,7 @@ from talking_points.descriptions.backends.protocol import (
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.errors import RunError
+from talking_points.redaction import redact, without_secrets
 from talking_points.stop_requests import stop_if_requested, stoppable
 
 FIRST_WINDOW = 16
@@ -154,8 +157,13 @@ def _batches(requests: Iterable[ChatRequest], first: int, size: int) -> Iterator
         batch = list(itertools.islice(iterator, size))
 
 
-def _usable(completion: Completion, config: StepConfig) -> bool:
-    return isinstance(answer_or_error(completion, config.structured), str)
+def answer_identity(backend: Backend, config: StepConfig) -> dict[str, Any]:
+    """What an answer is kept under beside its request: who answers, and every setting that can change what is said.
+
+    The prompt is left out, whose text is in the request; so is what ``NOT_IN_FINGERPRINT`` names.
+    """
+    apart = {*NOT_IN_FINGERPRINT["step"], "prompt"}
+    return {**backend.identity, "settings": without_secrets(config.model_dump(mode="json", exclude=apart))}
 
 
 def _retryable(answer: Answer) -> bool:
@@ -179,10 +187,12 @@ def _answer_batch(
     """Answers from the cache, or from the backend; each new one is kept as soon as it is there."""
     stop_if_requested()
     completions: dict[str, Completion | RequestError] = {}
+    identity = answer_identity(backend, config)
     if cache:
-        kept = cache.lookup(backend.identity, requests)
-        # One that cannot be parsed is asked for again, as it was when it came.
-        completions.update({name: answer for name, answer in kept.items() if _usable(answer, config)})
+        kept = cache.lookup(identity, requests)
+        # One that cannot be used is asked for again, as it was when it came.
+        usable = (r for r in requests if r.id in kept and isinstance(_text(kept[r.id], r, config), str))
+        completions.update({request.id: kept[request.id] for request in usable})
     missing = [request for request in requests if request.id not in completions]
 
     def keep(request: ChatRequest, completion: Completion | RequestError) -> None:
@@ -190,7 +200,7 @@ def _answer_batch(
             return
         completions[request.id] = completion
         if cache and isinstance(completion, Completion) and completion.finish_reason == "stop" and completion.text:
-            cache.store(backend.identity, request, completion)
+            cache.store(identity, request, completion)
 
     def complete() -> None:
         with nullcontext() if backend.capabilities.concurrent else _engine:
@@ -202,11 +212,20 @@ def _answer_batch(
     answers = {}
     for request in requests:
         completion = completions[request.id]
-        text = answer_or_error(completion, config.structured)
+        text = _text(completion, request, config)
         if not isinstance(completion, Completion):
-            answers[request.id] = Answer(error=completion, requests=1)
+            answers[request.id] = Answer(error=_tellable(completion), requests=1)
             continue
-        error = None if isinstance(text, str) else text
-        written = text if isinstance(text, str) else completion.text
+        error = None if isinstance(text, str) else _tellable(text)
+        written = text if isinstance(text, str) else encodable(completion.text)
         answers[request.id] = Answer(written, error, 1, completion.prompt_tokens, completion.completion_tokens)
     return answers
+
+
+def _text(completion: Completion | RequestError, request: ChatRequest, config: StepConfig) -> str | RequestError:
+    return answer_or_error(completion, config.structured, request.step)
+
+
+def _tellable(error: RequestError) -> RequestError:
+    """The error with a detail that every file takes and that tells no key: servers repeat what they were given."""
+    return replace(error, detail=redact(encodable(error.detail)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import resources
@@ -20,6 +19,7 @@ import jinja2
 from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from talking_points.descriptions.answer_text import visible
 from talking_points.errors import InputError
 
 MAX_CHARACTERS = 1200
@@ -49,9 +49,7 @@ def as_data(value: Any, limit: int = MAX_CHARACTERS) -> Any:
         return [as_data(item, limit) for item in value]
     if not isinstance(value, str):
         return value
-    text = "".join(
-        " " if unicodedata.category(char)[0] in "CZ" else char for char in unicodedata.normalize("NFC", value)
-    )
+    text = visible(value)
     # Removing one marker can join the pieces of another: repeat until nothing changes.
     previous = ""
     while previous != text:

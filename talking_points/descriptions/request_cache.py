@@ -1,9 +1,10 @@
 """Finished model answers, kept on local disk so that a killed shard never pays for them twice.
 
-The key is the whole request (text, images by content, seed, decoding settings) and the model's identity.
-Failures are not kept. SQLite in WAL mode: many readers and writers of one machine, safe against a kill. Every entry
-carries its own digest; an entry that does not match it counts as unknown, and a file that SQLite cannot read is
-put aside and begun anew, because it only ever saves work.
+The key is the whole request (text, images by content, seed, decoding settings), the model's identity and every
+setting that can change an answer. Answers kept under the keys of an earlier ``KEY_VERSION`` are not found any more and
+are asked for again. Failures are not kept. SQLite in WAL mode: many readers and writers of one machine, safe against a
+kill. Every entry carries its own digest; an entry that does not match it counts as unknown, and a file that SQLite
+cannot read is put aside and begun anew, because it only ever saves work.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 
 _LOG = logging.getLogger(__name__)
+KEY_VERSION = 2
+"""To be raised when what the key is made of changes. 1 left the settings out and gave one model's answers to another
+question: nothing kept under it can be trusted."""
+_POINT_FACTS = ("keypoint", "object_bbox")
+"""Facts that reach a model beside the prompt: as visual prompts of an image."""
 _PATIENCE = 60
 """Seconds to wait for other processes that use the file."""
 _DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
@@ -47,7 +54,7 @@ class RequestCache:
         with self._lock:
             self._database.close()
 
-    def lookup(self, identity: Mapping[str, str], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
+    def lookup(self, identity: Mapping[str, Any], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
         """Known answers by request id."""
         keys = [request_key(identity, request) for request in requests]
         with self._lock:
@@ -65,7 +72,7 @@ class RequestCache:
             if row and row[1] == _digest(key, row[0])
         }
 
-    def store(self, identity: Mapping[str, str], request: ChatRequest, completion: Completion) -> None:
+    def store(self, identity: Mapping[str, Any], request: ChatRequest, completion: Completion) -> None:
         """Keep one finished answer; committed at once. Raises ``sqlite3.OperationalError`` when the disk is full."""
         key = request_key(identity, request)
         answer = json.dumps(asdict(completion), sort_keys=True)
@@ -99,10 +106,12 @@ class RequestCache:
         self._database = self._open()
 
 
-def request_key(identity: Mapping[str, str], request: ChatRequest) -> str:
-    """sha256 of everything that can change the answer. ``facts`` are in the prompt already."""
+def request_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
+    """sha256 of everything that can change the answer. Of ``facts`` all but the visual prompts are in the prompt."""
     images = [hashlib.sha256(image.tobytes() + repr(image.shape).encode()).hexdigest() for image in request.images]
+    shown = [request.facts.get(name) for name in _POINT_FACTS] if request.images else []
     content = [
+        KEY_VERSION,
         dict(identity),
         request.system,
         request.prompt,
@@ -111,8 +120,9 @@ def request_key(identity: Mapping[str, str], request: ChatRequest) -> str:
         request.max_tokens,
         request.temperature,
         request.schema,
+        shown,
     ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _digest(key: str, answer: str) -> str:

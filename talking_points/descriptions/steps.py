@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.build_config import CropConfig, StepConfig
+from talking_points.descriptions.answer_text import spoken, visible
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError, Step
 from talking_points.descriptions.composition import Wording
 from talking_points.descriptions.gaussian_crop import gaussian_crop
 from talking_points.descriptions.nouns import spoken_object, spoken_part
 from talking_points.descriptions.prompts import render
-from talking_points.descriptions.verification import Finding
+from talking_points.descriptions.verification import Finding, unfit_material
 from talking_points.records import Candidate, derive_seed
 
 ANSWER_SCHEMA: Mapping[str, Any] = {
@@ -116,8 +117,14 @@ def _request(
     )
 
 
-def answer_or_error(completion: Completion | RequestError, structured: bool = False) -> str | RequestError:
-    """The text of a usable answer, or why there is none: cut off, filtered, empty or not the asked-for JSON."""
+def answer_or_error(
+    completion: Completion | RequestError, structured: bool = False, step: Step | None = None
+) -> str | RequestError:
+    """The text of a usable answer, or why there is none: cut off, filtered, empty or not the asked-for JSON.
+
+    With ``step`` a caption or draft is also refused where it declines the task, speaks to somebody or holds markup:
+    later steps take its words for what can be seen. Descriptions are the verifier's, which gives its reasons back.
+    """
     if isinstance(completion, RequestError):
         return completion
     if completion.finish_reason == "content_filter":
@@ -130,7 +137,16 @@ def answer_or_error(completion: Completion | RequestError, structured: bool = Fa
         text = parse_answer(completion.text, structured)
     except ValueError as error:
         return RequestError("malformed_answer", str(error), retryable=True)
-    return text or RequestError("empty_answer", "the model answered with nothing", retryable=True)
+    if not text:
+        return RequestError("empty_answer", _why_empty(completion.text), retryable=True)
+    finding = unfit_material(text, step) if step else None
+    return RequestError(finding.code, f"{finding.detail} Found: {text[:120]!r}", retryable=True) if finding else text
+
+
+def _why_empty(written: str) -> str:
+    if written.strip():
+        return f"the model wrote reasoning or marks and no answer after them: {written.strip()[:80]!r}"
+    return "the model answered with nothing"
 
 
 _FENCE = re.compile(r"^```[a-zA-Z]*\s*\n?(.*?)\n?```$", re.DOTALL)
@@ -138,26 +154,29 @@ _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"))
 
 
 def parse_answer(text: str, structured: bool = False) -> str:
-    """Take the answer out of a model's text: without fences, surrounding quotes and line breaks.
+    """Take the answer out of a model's text: without reasoning, fences, surrounding quotes and line breaks, and
+    without characters that nobody sees.
 
     With ``structured`` the text must be a JSON object with a string ``description``; raises ``ValueError`` where
     it is not. A plain answer that happens to be such an object is read the same way.
     """
-    stripped = text.strip()
+    # An object's fields may hold reasoning of their own: it is no reason to cut the object in two.
+    whole = visible(text).strip()
+    stripped = whole if whole.startswith("{") and whole.endswith("}") else spoken(text).strip()
     fenced = _FENCE.match(stripped)
     if fenced:
         stripped = fenced.group(1).strip()
     if structured or (stripped.startswith("{") and stripped.endswith("}")):
         try:
             value = json.loads(stripped)["description"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             if structured:
                 found = stripped[:80]
                 raise ValueError(f"expected a JSON object with 'description', found {found!r}") from error
         else:
             if not isinstance(value, str):
                 raise ValueError(f"expected 'description' to be a string, found {type(value).__name__}")
-            stripped = value
+            stripped = spoken(value)
     stripped = " ".join(stripped.split())
     for opening, closing in _QUOTES:
         inner = stripped[1:-1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from talking_points.build_config import VerificationConfig
 from talking_points.candidates.directions import Directions, contradicts, contradicts_order
+from talking_points.descriptions.answer_text import is_invisible
 from talking_points.descriptions.levels import Levels, claims_of, split_levels
 from talking_points.descriptions.nouns import familiar_objects, object_names, part_names, spoken_object, spoken_part
 from talking_points.records import Candidate
@@ -28,6 +29,7 @@ CODES: dict[str, tuple[bool, str]] = {
     "refusal": (True, "declines the task or speaks as an assistant"),
     "meta_talk": (True, "speaks about the text, the prompt, the annotations or the crop"),
     "markup": (True, "markdown, JSON, tags, role names or line breaks"),
+    "characters": (True, "characters that nobody sees, or that an encoding or a tokenizer left behind"),
     "coordinates": (True, "figures that look like coordinates, sizes or percentages"),
     "object_missing": (True, "never names the object"),
     "part_missing": (True, "never names the part"),
@@ -87,6 +89,19 @@ _MARKUP = re.compile(
     r"[\n\r\t]|\*\*|__|```|^\s*(?:[-*#>]|\d+[.)])\s|[{}<>\[\]|]|\\[nu\"]|\b(?:user|assistant|system|human)\s*:",
     re.IGNORECASE,
 )
+_REASONING = re.compile(
+    r"\bthe user (?:wants?|asks?|asked|is asking|said|provided|gave)\b|^\s*(?:okay|ok|alright|hmm|wait)[,.:]"
+    r"|\blet(?:'s|\N{RIGHT SINGLE QUOTATION MARK}s| me) (?:think|see|look|start|check|describe|break|analy[sz]e)\b"
+    r"|\bthinking process\b|\bstep[- ]by[- ]step\b|\bi (?:need|have|should|will) (?:to )?(?:describe|write|answer)\b",
+    re.IGNORECASE,
+)
+"""A model that thinks aloud; never the words of a description."""
+_LEFT_BEHIND = re.compile(
+    r"&(?:#\w+|[a-z]+\d*);|\$[^$]*\\[^$]*\$|\\[a-z]{2,}|[\u2581\u0120\u010a]|<0x[0-9a-f]{2}>"
+    r"|[a-z][\u0370-\u052f]|[\u0370-\u052f][a-z]",
+    re.IGNORECASE,
+)
+"""Entities, formulas, tokenizers' marks, and words that mix Latin letters with look-alikes of other scripts."""
 _COORDINATES = re.compile(
     r"\(\s*\d|\d\s*,\s*\d|\d\s*(?:%|percent|px|pixels?|cm|mm|inch(?:es)?|degrees?|°|x\s*\d)|\b[xyuv]\s*[=:]\s*-?\d"
     r"|\d\.\d|\d{3,}|\bpercent(?:age)?\b|\bpixels?\b",
@@ -163,18 +178,46 @@ def _form(text: str, config: VerificationConfig) -> Iterator[tuple[str, str]]:
         yield "unfinished", "The text breaks off; finish the sentence with a full stop."
     if _REFUSAL.search(text):
         yield "refusal", "The text declines the task or speaks as an assistant; write only the description."
-    meta = _META.search(text)
+    meta = _META.search(text) or _REASONING.search(text)
     if meta:
         yield (
             "meta_talk",
             f"The text speaks about itself or its making ('{meta[0].strip()}'); describe the picture only.",
         )
+    if any(map(is_invisible, text)) or _LEFT_BEHIND.search(text):
+        yield "characters", "The text has characters that cannot be read; write it in plain letters."
     if _MARKUP.search(text):
         yield "markup", "The text has markup, line breaks or role names; write one plain line."
     if _COORDINATES.search(text):
         yield "coordinates", "The text has figures that look like coordinates, sizes or percentages; say it in words."
     elif re.search(r"\d", text):
         yield "number", "The text has a figure; leave it out unless it can be read in the picture."
+
+
+def unfit_material(text: str, step: str) -> Finding | None:
+    """Why a caption or a draft must not be built upon, or None; other steps' texts are judged by ``verify``.
+
+    Only what no later step can tell from words about the image: refusals, thinking aloud, markup and roles, characters
+    that cannot be read, loops. Names, places and form are the verifier's business, at the end.
+    """
+    if step not in ("object_caption", "local_caption", "generate"):
+        return None
+    words = re.findall(_LETTERS, text.lower())
+    for code, found in (
+        ("refusal", _REFUSAL.search(text)),
+        ("meta_talk", _REASONING.search(text)),
+        ("characters", any(map(is_invisible, text)) or _LEFT_BEHIND.search(text)),
+        ("markup", _MARKUP.search(text)),
+        ("repetition", _loops(words)),
+    ):
+        if found:
+            return Finding(code, f"This {step.replace('_', ' ')} cannot be used: {CODES[code][1]}.", True)
+    return None
+
+
+def _loops(words: list[str]) -> bool:
+    """A short run of words said four times in a row, or more often."""
+    return re.search(r"\b(\w+(?: \w+){0,7})(?: \1){3,}\b", " ".join(words)) is not None
 
 
 def _repeats(words: list[str]) -> bool:

@@ -23,6 +23,7 @@ from talking_points.publishing.card import image_modes
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.read_back import differences, file_digests
 from talking_points.publishing.release import Release, ReleaseError, content_sha256, prepare_release
+from talking_points.redaction import protect, redact
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -155,9 +156,11 @@ class Repository:
     @classmethod
     def connect(cls, name: str, kind: Literal["dataset", "model"], token: SecretStr | None) -> Repository:
         """The repository ``name`` ("org/name"), reached with ``token`` or with one from the standard places."""
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_token
 
-        return cls(HfApi(token=token.get_secret_value() if token else None), name, kind)
+        secret = token.get_secret_value() if token else None
+        protect(secret or get_token())
+        return cls(HfApi(token=secret), name, kind)
 
     def open(self, private: bool) -> tuple[str, str | None]:
         """Create it where it is missing. Returns its address and its newest commit."""
@@ -270,7 +273,7 @@ def explained(failure: str) -> Iterator[None]:
             raise PublishError(f"{failure}: {_first_line(error)}\n{_advice(error)}", status) from None
         if isinstance(error, httpx2.TransportError | ConnectionError):
             raise PublishError(
-                f"{failure}: the connection to {_endpoint()} broke ({_without_token(repr(error))})\n"
+                f"{failure}: the connection to {_endpoint()} broke ({redact(repr(error))})\n"
                 "run the same command again; what was uploaded is not sent twice"
             ) from None
         raise
@@ -286,14 +289,10 @@ def _advice(error: HfHubHTTPError) -> str:
 def _first_line(error: HfHubHTTPError) -> str:
     status = error.response.status_code
     reason = error.server_message or error.response.reason_phrase
-    return _without_token(f"HTTP {status} from {_endpoint()}: {reason}")
+    return redact(f"HTTP {status} from {_endpoint()}: {reason}")
 
 
 def _endpoint() -> str:
     from huggingface_hub import constants
 
     return constants.ENDPOINT
-
-
-def _without_token(text: str) -> str:
-    return re.sub(r"hf_\w{4,}", "hf_***", text)

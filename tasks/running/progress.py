@@ -31,6 +31,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from talking_points.redaction import redact
 from tasks.running.shards import SPENT, STAGES, WORK, Manifest
 from tasks.running.storage import Storage
 
@@ -157,7 +158,7 @@ class BuildProgress:
     def failed(self, stage: str, shard: int, error: BaseException) -> None:
         """One shard has no result."""
         self.stages[stage].failed += 1
-        self.failures.append({"stage": stage, "shard": shard, "error": f"{type(error).__name__}: {error}"})
+        self.failures.append({"stage": stage, "shard": shard, "error": redact(f"{type(error).__name__}: {error}")})
         self._show(stage, force=True)
 
     def end(self, stage: str) -> None:
@@ -227,7 +228,7 @@ class BuildProgress:
             create_table_artifact(key="failed-shards", table=self.failures, description=description)
         marks = ["---" if column in TEXT_COLUMNS else "--:" for column in COLUMNS]
         lines = ["| " + " | ".join(row) + " |" for row in [[*COLUMNS], marks, *stage_rows(self.summary()["stages"])]]
-        heading = f"# {self.storage.root}\n\n{self.state} after {time.monotonic() - self.started:.0f} s\n\n"
+        heading = f"# {redact(self.storage.root)}\n\n{self.state} after {time.monotonic() - self.started:.0f} s\n\n"
         create_markdown_artifact(key="build-report", markdown=heading + "\n".join(lines) + "\n")
 
     def _publish(self, stage: str) -> None:

@@ -20,6 +20,7 @@ from prefect import Task, task
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import fingerprint
 from talking_points.errors import RunError
+from talking_points.redaction import protect_settings, redacted_errors
 from tasks.running.storage import Storage
 
 WORK = ".work"
@@ -131,8 +132,10 @@ def shard_task(stage: str) -> Callable[[Callable[[Order], Manifest]], Task[[Orde
 
     def decorate(run: Callable[[Order], Manifest]) -> Task[[Order], Manifest]:
         @wraps(run)
+        @redacted_errors
         def run_and_seal(order: Order) -> Manifest:
             keep_freed_memory()
+            protect_settings(order["environment"])
             return sealed(run(order))
 
         return as_task(run_and_seal)

@@ -17,6 +17,7 @@ from talking_points.descriptions.prompts import prompt_digest
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
 from talking_points.records import Candidate
+from talking_points.redaction import without_secrets
 from tasks.running.shards import SPENT, Manifest, Order, ShardFailed, ShardWriter
 from tasks.running.storage import Storage
 
@@ -43,13 +44,17 @@ def step_settings(config: BuildConfig, step: str) -> tuple[dict[str, Any], dict[
         # Its words about the visual prompts are part of what it is asked.
         form, box = prompt_options(config.step(step).options)
         digest = hashlib.sha256(f"{digest} {captioner_prompt(form, '', box=box)}".encode()).hexdigest()
-    return section | {"prompt_sha256": digest}, environment
+    # A key among the options reaches the backend, and neither the shard's file nor its cache key.
+    stored = without_secrets(section)
+    environment["with_secrets"] = {name: value for name, value in section.items() if stored[name] != value}
+    return stored | {"prompt_sha256": digest}, environment
 
 
 def step_config(order: Order) -> StepConfig:
     """The step's configuration, put together again from an order."""
     settings = {key: value for key, value in order["settings"]["step"].items() if key != "prompt_sha256"}
-    return StepConfig.model_validate(settings | order["environment"]["step"])
+    environment = dict(order["environment"]["step"])
+    return StepConfig.model_validate(settings | environment.pop("with_secrets", {}) | environment)
 
 
 def read_candidates(storage: Storage, manifest: Manifest) -> list[Candidate]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from talking_points.build_config import StepConfig
+from talking_points.descriptions.asking import answer_identity
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.descriptions.request_cache import RequestCache, request_key
 
@@ -44,6 +46,92 @@ def test_an_answer_is_found_again_by_its_request_and_model_alone(tmp_path: Path)
 )
 def test_the_key_follows_all_that_can_change_the_answer(changes: dict[str, object]) -> None:
     assert request_key(MODEL, request(0, **changes)) != request_key(MODEL, request())
+
+
+BOX = {"keypoint": (1.0, 2.0), "object_bbox": (0.0, 0.0, 9.0, 9.0)}
+
+
+@pytest.mark.parametrize("changed", [{"keypoint": (1.0, 3.0)}, {"object_bbox": None}])
+def test_the_key_follows_visual_prompts(changed: dict[str, object]) -> None:
+    image = (np.zeros((2, 3, 3), np.uint8),)
+    one, other = (request(images=image, facts=facts) for facts in (BOX, BOX | changed))
+    assert request_key(MODEL, one) != request_key(MODEL, other)
+    assert request_key(MODEL, request(facts=BOX)) == request_key(MODEL, request()), "text steps are shown none"
+
+
+BACKENDS: list[dict[str, object]] = [
+    {"backend": "openai", "model": "m", "endpoint": "http://127.0.0.1:9/v1"},
+    {"backend": "transformers", "model": "m"},
+    {"backend": "vllm", "model": "m"},
+    {"backend": "llama_cpp", "model": "m.gguf"},
+    {"backend": "omg_llava", "model": "m"},
+]
+
+
+class Named:
+    """As much of a backend as its answers' identity needs: its own names leave the settings out."""
+
+    identity = MODEL
+
+
+def key(config: dict[str, object]) -> str:
+    return request_key(answer_identity(Named(), StepConfig.model_validate(config)), request())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", BACKENDS, ids=lambda config: config["backend"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"options": {"top_p": 0.1}},
+        {"options": {"quantization_config": {"load_in_4bit": True}}},
+        {"options": {"rope_scaling": {"factor": 2.0}}},
+        {"options": {"chat_format": "chatml"}},
+        {"dtype": "float32"},
+        {"revision": "abc"},
+        {"temperature": 0.7},
+        {"max_tokens": 99},
+        {"structured": True},
+    ],
+    ids=str,
+)
+def test_every_setting_that_can_change_an_answer_is_in_the_key(
+    config: dict[str, object], changed: dict[str, object]
+) -> None:
+    assert key(config | changed) != key(config)
+
+
+@pytest.mark.parametrize(
+    "form", [{"extra_body": {"reasoning_effort": "low"}}, {"temperature": False}, {"image_format": "jpeg"}]
+)
+def test_the_form_of_requests_is_in_the_key(form: dict[str, object]) -> None:
+    assert key(BACKENDS[0] | {"request": form}) != key(BACKENDS[0])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"batch_size": 2},
+        {"concurrency": 2},
+        {"timeout": 9},
+        {"endpoint": "http://127.0.0.1:8/v1"},
+        {"api_key_env": "K"},
+    ],
+    ids=str,
+)
+def test_what_cannot_change_an_answer_is_not_in_the_key(changed: dict[str, object]) -> None:
+    assert key(BACKENDS[0] | changed) == key(BACKENDS[0])
+
+
+def test_a_key_among_the_options_is_not_in_the_key() -> None:
+    one, other = ({"options": {"token": f"hf_secret{n}", "top_p": 0.5}} for n in range(2))
+    assert key(BACKENDS[1] | one) == key(BACKENDS[1] | other) != key(BACKENDS[1])
+
+
+def test_answers_under_keys_without_the_settings_are_not_found(tmp_path: Path) -> None:
+    with RequestCache(tmp_path / "cache.sqlite") as cache:
+        cache.store(MODEL, request(), Completion("told under other settings"))
+        identity = answer_identity(Named(), StepConfig.model_validate(BACKENDS[0]))  # type: ignore[arg-type]
+        assert cache.lookup(identity, [request()]) == {}
 
 
 def test_images_of_the_same_bytes_and_another_shape_differ() -> None:

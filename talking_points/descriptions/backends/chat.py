@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -59,7 +59,13 @@ def messages(
 
 def png_data_url(image: NDArray[np.uint8]) -> str:
     """An RGB image, uint8 (height, width, 3), as a lossless ``data:`` URL."""
-    encoded, buffer = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return f"data:image/png;base64,{base64.b64encode(encoded_image(image, 'png').data).decode()}"
+
+
+def encoded_image(image: NDArray[np.uint8], form: Literal["png", "jpeg"]) -> NDArray[np.uint8]:
+    """The bytes, uint8 (n,), of an RGB image, uint8 (height, width, 3), as PNG or as JPEG of quality 95."""
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, 95] if form == "jpeg" else []
+    encoded, buffer = cv2.imencode(f".{form}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)
     if not encoded:
-        raise ValueError(f"cannot encode an image of shape {image.shape} as PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.tobytes()).decode()}"
+        raise ValueError(f"cannot encode an image of shape {image.shape} as {form.upper()}")
+    return np.asarray(buffer, np.uint8)

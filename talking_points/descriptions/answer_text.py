@@ -1,0 +1,125 @@
+"""What a model's text must be freed of before anything is read out of it.
+
+Three things reach an answer that nobody means to say: reasoning before it, marks that a tokenizer, a chat template or
+an encoding left in it, and characters that nobody sees. Words must be the same for those who read them and for the
+models that learn from them.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+REPLACEMENT = "\ufffd"
+
+_REASONING_NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad|rationale)"
+_OPENED = re.compile(
+    rf"<{_REASONING_NAMES}(?:\s[^<>]*)?>|\[(?:think|thinking|reasoning)\]|◁think▷|<unused94>"
+    r"|<\|(?:begin_of_thought|START_THINKING|think|thinking)\|>"
+    r"|(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?:analysis|commentary)\b[^<]*<\|message\|>",
+    re.IGNORECASE,
+)
+_CLOSED = re.compile(
+    rf"</{_REASONING_NAMES}\s*>|\[/(?:think|thinking|reasoning)\]|◁/think▷|<unused95>"
+    r"|<\|(?:end_of_thought|END_THINKING|/think|/thinking)\|>"
+    r"|<\|channel\|>\s*final\b[^<]*<\|message\|>",
+    re.IGNORECASE,
+)
+_SPELLED_OUT = re.compile(
+    r"^\s*(?:analysis.*?assistant\s*final|here(?:'s|’s| is) my thought process:.*?here(?:'s|’s| is) my response:)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Marks that became words: special tokens that were decoded without their brackets, and models that say it."""
+_EMPTY_TAG = re.compile(rf"<{_REASONING_NAMES}\s*/>", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"<(?P<name>answer|final|final_answer|response|output|solution)>(?P<inner>.*?)(?:</(?P=name)>|$)"
+    r"|<\|(?P<mark>begin_of_solution|START_RESPONSE)\|>(?P<marked>.*?)(?:<\|(?:end_of_solution|END_RESPONSE)\|>|$)",
+    re.IGNORECASE | re.DOTALL,
+)
+_LEFT_AT_THE_END = re.compile(
+    r"(?:\s*(?:<\|[^|<>\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<end_of_utterance>|\[EOS\]|<｜[^｜<>]{1,40}｜>))+\s*$"
+)
+"""Ends of a turn that a server passes on as text."""
+
+_INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\ufffc" + REPLACEMENT)
+"""Of a visible category, and yet nothing or a box is seen: fillers, blanks, what stands for a lost character."""
+
+_PLAIN = re.compile(r"[\x20-\x7e\n]*")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
+
+
+def encodable(text: str) -> str:
+    """The text with halves of characters joined where both are there, and U+FFFD where one is missing.
+
+    What comes out of JSON or a command line may hold lone surrogates, which no file and no table takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def is_invisible(char: str) -> bool:
+    """Whether nobody sees this character: control, format, private, unassigned, lost ones and fillers."""
+    if char in "\n\t ":
+        return False
+    return (
+        char in _INVISIBLE_LETTERS
+        or unicodedata.category(char)[0] == "C"
+        or "\ufe00" <= char <= "\ufe0f"  # variation selectors
+        or "\U000e0100" <= char <= "\U000e01ef"
+    )
+
+
+def visible(text: str) -> str:
+    """The text as people see it: without invisible characters, in its usual letters; line breaks stay.
+
+    Ligatures, letters of full width and of mathematical alphabets become the letters they look like. Spaces of all
+    kinds become spaces; the marks by which tokenizers write a space (U+2581) too.
+    """
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(_seen(char) for char in unicodedata.normalize("NFC", encodable(text)))
+
+
+def _seen(char: str) -> str:
+    if char in "\u2028\u2029\x85\r\v\f\x1c\x1d\x1e":
+        return "\n"
+    if char == "\t" or char == "\u2581" or unicodedata.category(char) == "Zs":
+        return " "
+    if is_invisible(char):
+        return ""
+    return unicodedata.normalize("NFKC", char) if unicodedata.category(char)[0] == "L" else char
+
+
+def without_entities(text: str) -> str:
+    """HTML entities as the characters they stand for; an entity in an entity too."""
+    for _ in range(2):
+        text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
+    return text
+
+
+def without_reasoning(text: str) -> str:
+    """What follows a model's reasoning, in any of the forms that are in use.
+
+    A closing mark alone counts too: templates open the block in the prompt. A block that is never closed is all
+    reasoning: what is left is the text before it.
+    """
+    text = _SPELLED_OUT.sub("", _EMPTY_TAG.sub("", text))
+    ends = [found.end() for found in _CLOSED.finditer(text)]
+    if ends:
+        text = text[ends[-1] :]
+    opened = _OPENED.search(text)
+    if opened:
+        text = text[: opened.start()]
+    text = _LEFT_AT_THE_END.sub("", text)
+    answer = _ANSWER.search(text)
+    return (answer["inner"] if answer["inner"] is not None else answer["marked"]) if answer else text
+
+
+def spoken(text: str) -> str:
+    """The part of a model's text that is its answer, in characters that people see, with its line breaks."""
+    text = without_reasoning(visible(text))
+    return visible(without_entities(text)) if "&" in text else text

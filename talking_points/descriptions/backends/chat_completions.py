@@ -1,0 +1,192 @@
+"""Reading what OpenAI-compatible servers send: completions, error messages, pauses they ask for, redirects.
+
+Servers agree on the form of a request and differ in that of an answer. Whatever one response holds, it costs at most
+its own request: nothing here raises but ``Retry``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from talking_points.descriptions.answer_text import encodable
+from talking_points.descriptions.backends.protocol import Completion, FinishReason, RequestError
+
+_FINISHED: dict[FinishReason, tuple[str, ...]] = {
+    "stop": (
+        *(
+            "",
+            "stop",
+            "stopped",
+            "eos",
+            "eos_token",
+            "eot",
+            "end_turn",
+            "end_of_turn",
+            "end",
+            "endoftext",
+            "end_of_text",
+        ),
+        *("stop_sequence", "stop_token", "complete", "completed", "finished", "finish", "done", "natural", "normal"),
+    ),
+    "length": (
+        *("length", "max_tokens", "max_length", "max_output_tokens", "max_new_tokens", "model_length", "token_limit"),
+        *("max_completion_tokens", "model_context_window_exceeded", "context_length", "incomplete", "truncated"),
+        *("max_tokens_reached", "length_capped", "limit"),
+    ),
+    "content_filter": (
+        *("content_filter", "content_filtered", "safety", "recitation", "blocklist", "prohibited_content", "spii"),
+        *("refusal", "sensitive", "guardrail_intervened", "guardrail", "image_safety", "moderation", "error_toxic"),
+        *("content_filter_error", "language"),
+    ),
+}
+"""How servers say why an answer ended, in lower case: OpenAI, vLLM, TGI, llama.cpp, Anthropic, Gemini, Mistral,
+Cohere, Bedrock, Zhipu and gateways before them."""
+_REASONS = {name: reason for reason, names in _FINISHED.items() for name in names}
+_BROKEN_OFF = frozenset(
+    (
+        *(
+            "error",
+            "network_error",
+            "abort",
+            "aborted",
+            "cancelled",
+            "canceled",
+            "timeout",
+            "overloaded",
+            "interrupted",
+        ),
+        *("insufficient_system_resource", "malformed_response", "server_error", "internal_error"),
+    )
+)
+_TEXT_PARTS = frozenset((None, "text", "output_text", "message", "answer", "final"))
+
+
+class Retry(Exception):
+    """A failure worth another try: what it becomes when the tries are used up, and how long the server asks to wait."""
+
+    def __init__(self, error: RequestError, wait: float | None = None) -> None:
+        super().__init__(error.reason)
+        self.error = error
+        self.wait = wait
+
+
+def read_completion(response: httpx.Response) -> Completion | RequestError:
+    """The first choice of a successful response; raises ``Retry`` for a body that is not a chat completion."""
+    try:
+        body = response.json()
+        choice = body["choices"][0]
+        message = choice.get("message")
+        if not isinstance(message, Mapping):
+            # Servers of the older completions API, and some gateways, put the text beside the reason.
+            message = {"content": choice["text"]}
+        content, refused = message.get("content"), message.get("refusal")
+        finish, tokens = _finish(choice), _tokens(body.get("usage"))
+    except Exception as error:  # not JSON, or JSON of another form, in any of the ways there are
+        detail = f"HTTP {response.status_code}: expected a chat completion, found {_start(response)}"
+        raise Retry(RequestError("malformed_response", detail, retryable=True)) from error
+    if refused:
+        return Completion(encodable(str(refused)), "content_filter", *tokens)
+    if finish in _BROKEN_OFF:
+        detail = f"the server broke the answer off ('{finish}')"
+        raise Retry(RequestError("server_error", detail, retryable=True))
+    if finish not in _REASONS:
+        return RequestError("unexpected_finish", f"the server ended the answer with '{finish}'")
+    text = content_text(content)
+    if text is None:
+        detail = f"expected the answer as text or a list of text parts, found {str(content)[:120]!r}"
+        raise Retry(RequestError("malformed_response", detail, retryable=True))
+    if not text.strip() and _REASONS[finish] == "stop" and _reasoning(message):
+        detail = (
+            "all of the answer went into the server's reasoning: raise max_tokens, or switch thinking off, e.g. with "
+            "extra_body.chat_template_kwargs.enable_thinking=false"
+        )
+        return RequestError("reasoning_only", detail, retryable=True)
+    return Completion(encodable(text), _REASONS[finish], *tokens)
+
+
+def content_text(content: Any) -> str | None:
+    """The text of a message's content: a string, a part or a list of parts, of which thinking is left out.
+
+    None where nothing in it is known to be text.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        if content.get("type") not in _TEXT_PARTS:
+            return ""
+        for name in ("text", "content", "value"):
+            if name in content:
+                return content_text(content[name])
+        return None
+    if isinstance(content, list):
+        texts = [content_text(part) for part in content]
+        return "".join(text for text in texts if text) if not texts or any(text is not None for text in texts) else None
+    return None
+
+
+def error_message(response: httpx.Response) -> str:
+    """The error message of a response in any of the usual shapes, shortened."""
+    try:
+        body = response.json()
+        error = body.get("error", body) if isinstance(body, Mapping) else body
+        message = error.get("message") or error.get("detail") or error if isinstance(error, Mapping) else error
+    except Exception:  # a proxy's page, a body of another encoding, nesting without end
+        message = _body_text(response)
+    return encodable(" ".join(str(message).split())[:300])
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the server asks to wait: a number or an HTTP date (RFC 9110, section 10.2.3), which is in UTC."""
+    value = response.headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+            # asctime and "-0000" name no zone: RFC 9110 says that it is UTC.
+            seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+        except Exception:  # no date in any form: as if nothing had been asked
+            return None
+    return max(0.0, seconds) if seconds == seconds else None
+
+
+def _finish(choice: Mapping[str, Any]) -> str:
+    reason = choice.get("finish_reason")
+    if isinstance(reason, Mapping):
+        reason = reason.get("type") or reason.get("reason") or reason
+    known = "" if reason is None else str(reason).strip().lower().replace("-", "_").replace(" ", "_")
+    return known.removeprefix("finish_reason_").removeprefix("finishreason.")
+
+
+def _tokens(usage: Any) -> tuple[int, int]:
+    """Tokens of prompt and answer; 0 where the server counts in another way, which is no reason to lose the answer."""
+    counts = []
+    for name in ("prompt_tokens", "completion_tokens"):
+        value = usage.get(name) if isinstance(usage, Mapping) else None
+        whole = isinstance(value, int | float) and 0 <= value < 2**31
+        counts.append(int(value) if whole else 0)  # type: ignore[arg-type]
+    return counts[0], counts[1]
+
+
+def _reasoning(message: Mapping[str, Any]) -> bool:
+    return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
+
+
+def _body_text(response: httpx.Response) -> str:
+    try:
+        return encodable(response.text)
+    except Exception:  # a charset that Python does not know
+        return repr(response.content[:300])
+
+
+def _start(response: httpx.Response) -> str:
+    return repr(_body_text(response)[:120])

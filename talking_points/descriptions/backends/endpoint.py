@@ -1,0 +1,140 @@
+"""The server behind a base URL: its key, its redirects, and the proxy on the way to it."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import httpx
+
+from talking_points.descriptions.backends.protocol import BackendUnavailable
+from talking_points.proxies import is_this_machine, proxy_variable
+from talking_points.redaction import protect, protect_settings, redact
+
+_HOPS = 5
+"""Redirects that are followed for one request."""
+_KEEPS_METHOD = (307, 308)
+
+
+class Endpoint:
+    """Requests below one base URL; ``str`` of it is the URL without its secrets.
+
+    A user and password, and a query such as ``?key=...``, may be part of the URL: they go with every request.
+    """
+
+    def __init__(self, url: str, key: str | None) -> None:
+        protect_settings(url)
+        parts = urlsplit(url.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BackendUnavailable(
+                f"endpoint: expected a base URL such as http://127.0.0.1:8000/v1, found {redact(url)!r}"
+            )
+        host = parts.netloc.rpartition("@")[2]
+        self.url = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        self._shown = redact(url.strip())
+        self._query = parts.query
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # A key of its own variable goes before what the URL holds.
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        self._basic = httpx.BasicAuth(user, password) if user and not key else None
+        self._moved: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def client(self, timeout: float, connections: int) -> httpx.AsyncClient:
+        """A client with so many connections; ``timeout`` in seconds. Raises ``BackendUnavailable``."""
+        try:
+            return httpx.AsyncClient(
+                headers=self._headers,
+                auth=self._basic,
+                timeout=httpx.Timeout(timeout, connect=min(10.0, timeout), pool=None),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                # A proxy of the environment is never asked for this machine.
+                trust_env=not is_this_machine(self.url),
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise BackendUnavailable(
+                f"no connection to {self} can be set up ({redact(str(error))}){self.proxy_hint()}"
+            ) from None
+
+    async def get(self, client: httpx.AsyncClient, name: str) -> httpx.Response:
+        """GET of ``name`` below the base URL."""
+        return await self._send(client, "GET", name, None)
+
+    async def post(self, client: httpx.AsyncClient, name: str, body: bytes) -> httpx.Response:
+        """POST of a JSON body to ``name`` below the base URL."""
+        return await self._send(client, "POST", name, body)
+
+    async def _send(self, client: httpx.AsyncClient, method: str, name: str, body: bytes | None) -> httpx.Response:
+        """One request, after the redirects that keep it what it is.
+
+        Followed are those of the same host that keep the method, a step up to https among them. What leads elsewhere
+        is named and not followed: the key and the images were meant for the host that was configured.
+        """
+        url = self._moved.get(name) or f"{self.url}/{name}{f'?{self._query}' if self._query else ''}"
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        for _ in range(_HOPS):
+            response = await client.request(method, url, content=body, headers=headers)
+            if not 300 <= response.status_code < 400:
+                return response
+            target = self._target(response, method)
+            if response.status_code == 308:
+                self._moved[name] = target
+            url = target
+        raise BackendUnavailable(f"{self} redirects in a circle: set the endpoint to the server's own address")
+
+    def _target(self, response: httpx.Response, method: str) -> str:
+        status, location = response.status_code, response.headers.get("Location")
+        try:
+            target = response.url.join(location) if location else None
+        except (httpx.InvalidURL, ValueError, TypeError):
+            target = None
+        if target is None:
+            raise BackendUnavailable(f"{self} answers with HTTP {status} and no address to go to: check the endpoint")
+        here = response.url
+        same = target.host == here.host and target.scheme in ("https", here.scheme)
+        if same and (status in _KEEPS_METHOD or method == "GET"):
+            return str(target)
+        raise BackendUnavailable(
+            f"{self} redirects (HTTP {status}) to {redact(_without_query(str(target)))}: "
+            "set the endpoint to it, without 'chat/completions' or 'models' at its end"
+        )
+
+    def proxy_hint(self) -> str:
+        """What to say beside a failed connection where a proxy of the environment is on the way."""
+        variable = proxy_variable(self.url)
+        if variable is None:
+            return ""
+        host = urlsplit(self.url).hostname
+        return (
+            f"; the request goes through the proxy of {variable}: if the server is to be reached directly, "
+            f"add '{host}' to NO_PROXY"
+        )
+
+
+def api_key(variable: str) -> str | None:
+    """The key that an environment variable holds, without white space around it; None where there is none.
+
+    Raises ``BackendUnavailable``, which names the variable and never its value, for a key that no header can carry.
+    """
+    value = os.environ.get(variable)
+    protect(value)
+    key = (value or "").strip().strip("\ufeff\u200b").strip()
+    if not key:
+        return None
+    protect(key)
+    wrong = [char for char in key if not "!" <= char <= "~"]
+    if wrong:
+        kind = (
+            "white space or a control character" if wrong[0].isascii() else f"a character such as U+{ord(wrong[0]):04X}"
+        )
+        raise BackendUnavailable(
+            f"the key in the environment variable {variable} has {kind} in it, which no HTTP header can carry: "
+            "set it to the key alone, without quotes and line breaks"
+        )
+    return key
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from talking_points.build_config import BuildConfig, dataset_settings
+from talking_points.config import ConfigError, load_config
+from talking_points.errors import RunError
+from talking_points.redaction import (
+    guard_logs,
+    is_secret_name,
+    protect,
+    protect_settings,
+    redact,
+    redacted,
+    redacted_errors,
+    seal,
+    unseal,
+    without_secrets,
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "token",
+        "HF_TOKEN",
+        "OPENAI_API_KEY",
+        "api-key",
+        "apikey",
+        "x-api-key",
+        "Authorization",
+        "use_auth_token",
+        "password",
+        "POSTGRES_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "client_secret",
+        "PREFECT_API_AUTH_STRING",
+        "sig",
+        "key",
+    ],
+)
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_tokens", "bos_token", "pad_token", "keypoints", "token_block", "author", "tokenizer", "key_points", "n_keys"],
+)
+def test_names_of_other_things(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://user:pass@host/v1", "http://***@host/v1"),
+        ("https://tok3n@host/v1", "https://***@host/v1"),
+        ("http://host/v1?key=abc&n=1", "http://host/v1?key=***&n=1"),
+        ("http://host/?X-Amz-Signature=abc", "http://host/?X-Amz-Signature=***"),
+        ("https://host/?sv=1&sig=a%3D", "https://host/?sv=1&sig=***"),
+        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
+        ("key sk-proj-EXAMPLE123456 is wrong", "key *** is wrong"),
+        ("token hf_abcdefghijklmnopqrst", "token ***"),
+        ("mail me@example.org, 3 keys, hf_transfer, a=b", "mail me@example.org, 3 keys, hf_transfer, a=b"),
+        ("risk-taking-adventures and sk-8", "risk-taking-adventures and sk-8"),
+    ],
+)
+def test_secrets_are_known_by_their_form(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize("secret", ["pässword/with?odd&things", "plainsecret", "trailing-newline\n", 'with"quote'])
+def test_a_value_is_hidden_in_every_form_in_which_it_is_met(secret: str) -> None:
+    import json
+    from urllib.parse import quote, quote_plus
+
+    protect(secret)
+    for text in (secret, repr(secret), json.dumps(secret), quote(secret, safe=""), quote_plus(secret), secret.strip()):
+        assert secret.strip() not in redact(f"<{text}>")
+        assert "***" in redact(f"<{text}>")
+
+
+def test_settings_are_stored_without_their_secrets_and_with_all_else() -> None:
+    settings = {
+        "options": {"token": "plain-secret-1", "top_p": 0.5, "headers": {"X-Api-Key": "plain-secret-2"}},
+        "roots": ["http://u:plain-secret-3@h/", "/data"],
+        "max_tokens": 5,
+        "password": "",
+    }
+    protect_settings(settings)
+    assert without_secrets(settings) == {
+        "options": {"token": "***", "top_p": 0.5, "headers": {"X-Api-Key": "***"}},
+        "roots": ["http://***@h/", "/data"],
+        "max_tokens": 5,
+        "password": "",
+    }
+    assert redact("plain-secret-1 plain-secret-2 plain-secret-3") == "*** *** ***"
+
+
+def test_an_error_leaves_without_its_secret_and_without_what_led_to_it() -> None:
+    protect("planted-secret")
+    try:
+        try:
+            raise ValueError("planted-secret in the cause")
+        except ValueError as cause:
+            raise RunError("outer planted-secret") from cause
+    except RunError as error:
+        safe = redacted(error)
+    assert isinstance(safe, RunError)
+    assert str(safe) == "outer ***"
+    assert safe.__cause__ is None
+
+
+class _Odd(Exception):
+    def __str__(self) -> str:
+        return "always planted-secret"
+
+
+def test_an_error_that_makes_its_own_message_is_replaced() -> None:
+    protect("planted-secret")
+
+    @redacted_errors
+    def fails() -> None:
+        raise _Odd
+
+    with pytest.raises(RuntimeError, match=r"_Odd: always \*\*\*"):
+        fails()
+    harmless = KeyError("x")
+    assert redacted(harmless) is harmless
+
+
+def test_log_records_are_redacted_whoever_handles_them(caplog: pytest.LogCaptureFixture) -> None:
+    protect("planted-secret")
+    before = logging.getLogRecordFactory()
+    try:
+        guard_logs()
+        guard_logs()
+        log = logging.getLogger("some.library")
+        log.warning("GET %s", "http://h/?x=planted-secret")
+        try:
+            raise ValueError("planted-secret")
+        except ValueError:
+            log.exception("failed")
+        log.warning("%d of %d", 1, 2)
+    finally:
+        logging.setLogRecordFactory(before)
+    assert "planted-secret" not in caplog.text
+    assert "ValueError: ***" in caplog.text
+    assert "1 of 2" in caplog.text
+
+
+def test_a_traceback_at_the_end_of_a_process_shows_none() -> None:
+    code = (
+        "import threading\n"
+        "from talking_points.redaction import guard_process\n"
+        "guard_process()\n"
+        "def fail(): raise ValueError('in a thread: planted-secret')\n"
+        "thread = threading.Thread(target=fail); thread.start(); thread.join()\n"
+        "raise ValueError('at the end: planted-secret')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"MY_TOKEN": "planted-secret"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    # The source lines of the code itself are not shown for -c; the messages are.
+    assert "in a thread: ***" in done.stderr
+    assert "at the end: ***" in done.stderr
+    assert "planted-secret" not in done.stderr
+
+
+def test_an_override_with_a_secret_is_recorded_as_a_mark() -> None:
+    override = "local_caption.options.token=planted-secret"
+    mark = seal(override)
+    assert "planted" not in mark
+    assert unseal(mark) == override
+    assert seal("output=/tmp/x") == unseal("output=/tmp/x") == "output=/tmp/x"
+    assert "pw" not in seal("local_caption.endpoint=http://user:pw@host/v1")
+
+
+BASE = ["local_caption.backend=openai", "local_caption.model=m", "local_caption.endpoint=http://h/v1", "output=x"]
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-proj-EXAMPLE123456", "hf_abcdefghij0123456789", "a1b2c3d4e5f6a1b2c3d4e5f6", "my key"]
+)
+def test_a_key_in_place_of_its_variables_name_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ConfigError, match="name of an environment variable") as caught:
+        load_config(BuildConfig, None, [*BASE, f"local_caption.api_key_env={key}"])
+    cause = caught.value.__cause__
+    assert key not in f"{caught.value}{cause}"
+    assert key not in redact(f"anywhere else: {key}") or " " in key
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "MY_KEY_2", "key", "MISTRAL_API_KEY_FOR_TEAM_2026"])
+def test_names_of_variables_are_taken(name: str) -> None:
+    config = load_config(BuildConfig, None, [*BASE, f"local_caption.api_key_env={name}"])
+    assert config.local_caption.api_key_env == name
+
+
+def test_a_dataset_does_not_depend_on_a_secret(tmp_path: Path) -> None:
+    stored = [
+        dataset_settings(load_config(BuildConfig, None, [*BASE, f"local_caption.options.token=secret-number-{n}"]))
+        for n in range(2)
+    ]
+    assert stored[0] == stored[1]
+    assert "secret-number" not in str(stored)
