@@ -48,8 +48,8 @@ def build(
         from tasks.running.build_folder import check_folder
 
         # Wrong input is found before the orchestrator, which takes seconds to start.
-        check_build(settings)
         storage = open_output(settings.output)
+        check_build(settings)
         check_folder(storage, settings)
         with orchestrator(port):
             # The orchestrator records what a flow is called with.
@@ -134,9 +134,9 @@ def deploy(
 ) -> None:
     """Create or update the work pool, the deployments and the automation on the server PREFECT_API_URL names."""
     with exit_codes():
-        from commands.server import deploy
+        from commands.server import deploy_to_configured
 
-        deploy(home.absolute(), results.absolute())
+        deploy_to_configured(home.absolute(), results.absolute())
 
 
 @app.command()

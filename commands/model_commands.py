@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from commands.console import app, exit_codes, needs_extra
+from talking_points.config import ConfigError
+from talking_points.models.model_folders import check_model
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Picture = Annotated[Path, typer.Argument(help="an image file", exists=True, dir_okay=False)]
+FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 Figure = Annotated[Path | None, typer.Option(help="also draw the point and the text into this file")]
 
 
@@ -22,26 +28,24 @@ def convert_omg_llava(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check all keys, print sizes and memory")] = False,
 ) -> None:
     """Convert the official OMG-LLaVA files into one folder that from_pretrained reads."""
-    with needs_extra("train"):
-        import torch
-
-        from talking_points.models.omg_llava.conversion import convert_release, plan_release
-        from talking_points.models.omg_llava.memory import memory_summary, on_meta
-        from talking_points.models.omg_llava.modeling import OmgLlavaModel
-    from talking_points.config import ConfigError
-
     with exit_codes():
         modes: dict[str, Literal["merge", "continue"]] = {"merge": "merge", "continue": "continue"}
-        dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+        dtypes = ("bfloat16", "float16", "float32")
         if lora not in modes or dtype not in dtypes:
             raise ConfigError(
                 f"expected --lora {'|'.join(modes)} and --dtype {'|'.join(dtypes)}, found {lora}, {dtype}"
             )
+        with needs_extra("train"):
+            import torch
+
+            from talking_points.models.omg_llava.conversion import convert_release, plan_release
+            from talking_points.models.omg_llava.memory import memory_summary, on_meta
+            from talking_points.models.omg_llava.modeling import OmgLlavaModel
         if dry_run:
             plan = plan_release(sources, lora=modes[lora])
             print(memory_summary(on_meta(OmgLlavaModel, plan.config)))
             return
-        report = convert_release(sources, output, lora=modes[lora], dtype=dtypes[dtype])
+        report = convert_release(sources, output, lora=modes[lora], dtype=getattr(torch, dtype))
     print(
         f"{report.output}: {report.parameters / 1e9:.3f} billion parameters in {len(report.files)} files, "
         f"{report.merged_adapters} adapters merged, {report.kept_adapters} kept; "
@@ -58,17 +62,20 @@ def describe(
     figure: Figure = None,
 ) -> None:
     """Describe one point of an image."""
-    with needs_extra("train"):
-        from talking_points.models.descriptor import PointDescriptor
-        from talking_points.models.figure import draw_point_figure
-        from talking_points.processes import process_state
     with exit_codes():
+        # What can be wrong is looked at before the seconds that torch takes to import.
         picture = _open(image, x, y)
+        _check_figure(figure)
+        check_model(model, "PointDescriptor")
+        with needs_extra("train"):
+            from talking_points.models.descriptor import PointDescriptor
+            from talking_points.models.figure import draw_point_figure
+            from talking_points.processes import process_state
         descriptor = PointDescriptor.from_pretrained(model).to(process_state().device)
         text = descriptor.describe([picture], [(x, y)])[0]
+        print(text)
         if figure:
-            draw_point_figure(picture, text, keypoint=(x, y)).save(figure)
-    print(text)
+            _save(draw_point_figure(picture, text, keypoint=(x, y)), figure)
 
 
 @app.command()
@@ -79,17 +86,36 @@ def localize(
     figure: Figure = None,
 ) -> None:
     """Find the point that a text describes; prints x and y in pixels."""
-    with needs_extra("train"):
-        from talking_points.models.figure import draw_point_figure
-        from talking_points.models.localizer import PointLocalizer
-        from talking_points.processes import process_state
     with exit_codes():
         picture = _open(image)
+        _check_figure(figure)
+        check_model(model, "PointLocalizer")
+        with needs_extra("train"):
+            from talking_points.models.figure import draw_point_figure
+            from talking_points.models.localizer import PointLocalizer
+            from talking_points.processes import process_state
         localizer = PointLocalizer.from_pretrained(model).to(process_state().device)
         x, y = (float(value) for value in localizer.localize([picture], [text])[0])
+        print(f"{x:.1f} {y:.1f}")
         if figure:
-            draw_point_figure(picture, text, localized=(x, y)).save(figure)
-    print(f"{x:.1f} {y:.1f}")
+            _save(draw_point_figure(picture, text, localized=(x, y)), figure)
+
+
+def _check_figure(figure: Path | None) -> None:
+    """Refuse a file that the figure could not be written to. Raises ``ConfigError``."""
+    if figure is None:
+        return
+    if figure.suffix.lower() not in FIGURES:
+        raise ConfigError(f"--figure: expected a file name that ends in {', '.join(FIGURES)}, found {figure}")
+    if not figure.absolute().parent.is_dir():
+        raise ConfigError(f"--figure: expected a folder at {figure.parent}, found none; make it first")
+
+
+def _save(drawing: Image, figure: Path) -> None:
+    try:
+        drawing.save(figure)
+    except OSError as error:
+        raise ConfigError(f"cannot write the figure {figure}: {error}; the answer above is complete") from error
 
 
 def _open(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untyped-def]  # PIL only where it is needed

@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +27,8 @@ PASSWORD = "PREFECT_API_AUTH_STRING"
 
 _SERVER_START, _SERVER_STOP = 180.0, 3.0
 """Seconds that the server gets to answer, and to end before it is killed."""
+_PATIENCE = 2.5
+"""Seconds that a configured server gets to answer."""
 _LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -34,9 +40,7 @@ def claim_port() -> int | None:
     terminal ends that one too, so that the run cannot report that it was stopped; it outlives a command that is
     killed; and it answers anybody on this machine.
     """
-    url = configured_url()
-    if url is not None:
-        _find_password(url)
+    if configured_server() is not None:
         return None
     port = free_port()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
@@ -45,8 +49,19 @@ def claim_port() -> int | None:
     return port
 
 
-def configured_url() -> str | None:
-    """The API of the server that the environment or the active profile names."""
+def configured_server() -> str | None:
+    """The URL of the server that the environment or the active profile names, or None; its password is found as well.
+
+    Raises ``ConfigError`` where nothing answers there, or not to this password: Prefect would try for a minute.
+    """
+    url = _configured_url()
+    if url is not None:
+        _find_password(url)
+        _check_answer(url)
+    return url
+
+
+def _configured_url() -> str | None:
     profiles_file = Path(os.environ.get("PREFECT_PROFILES_PATH", prefect_home() / "profiles.toml"))
     profiles = tomllib.loads(profiles_file.read_text()) if profiles_file.is_file() else {}
     active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
@@ -84,8 +99,7 @@ def running_server(port: int | None = None) -> Iterator[str]:
     no page but its own UI read its answers.
     """
     port = port or free_port()
-    if not _is_free(port):
-        raise ConfigError(f"port {port} of 127.0.0.1 is taken: stop what listens there, or choose another with --port")
+    check_port("127.0.0.1", port)
     url = f"http://127.0.0.1:{port}/api"
     environment = os.environ | {
         "PREFECT_API_URL": url,
@@ -115,6 +129,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def check_port(host: str, port: int) -> None:
+    """Raise ``ConfigError`` where nothing can listen."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"expected a free port, found that {port} of {host} cannot be listened on ({error}): stop what listens "
+            "there, or choose another with --port"
+        ) from error
+
+
 def _find_password(url: str) -> None:
     """Take the password of a server that this user has started here with ``talking-points server``."""
     address = urlsplit(url)
@@ -124,16 +152,34 @@ def _find_password(url: str) -> None:
         _without_proxy()
 
 
+def _check_answer(url: str) -> None:
+    request = urllib.request.Request(f"{url}/admin/version")
+    if os.environ.get("PREFECT_API_KEY"):
+        return  # a server in the cloud, with rules of its own
+    if PASSWORD in os.environ:
+        request.add_header("Authorization", f"Basic {b64encode(os.environ[PASSWORD].encode()).decode()}")
+    pool = ThreadPoolExecutor(1)  # looking up a name has no time limit of its own
+    try:
+        pool.submit(lambda: urllib.request.urlopen(request, timeout=_PATIENCE).close()).result(_PATIENCE)
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise ConfigError(
+                f"the Prefect server at {url} asks for a password: set {PASSWORD} to what was printed when it started"
+            ) from error
+    except (OSError, TimeoutError, ValueError, HTTPException) as error:
+        raise ConfigError(
+            f"expected a Prefect server at {url} (PREFECT_API_URL), found none that answers ({error or 'in time'}): "
+            "start it, e.g. with 'talking-points server', or unset the variable or the profile that names it"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _without_proxy() -> None:
     """A server on this machine is reached without the proxy of the company."""
     for variable in ("NO_PROXY", "no_proxy"):
         names = [name for name in os.environ.get(variable, "").split(",") if name]
         os.environ[variable] = ",".join([*names, *(name for name in _LOCAL if name not in names)])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,9 @@ from talking_points.sources import open_source
 from tasks.running.build_folder import check_folder
 from tasks.running.storage import Storage
 
+_STORE_PATIENCE = 10.0
+"""Seconds that an object store gets for its first answer."""
+
 
 def print_plan(settings: BuildConfig) -> None:
     """Validate configuration, sources, prompts, backends and output, and print the plan with counts.
@@ -30,8 +34,9 @@ def print_plan(settings: BuildConfig) -> None:
     installed: a plan may be made on another machine than the build, so it lists what to install.
     """
     console = Console()
+    storage = open_output(settings.output)
     roots = check_build(settings, installed=False)
-    check_folder(open_output(settings.output), settings)
+    check_folder(storage, settings)
 
     images = {}
     table = _table("Sources", "source", "root", "images>", "by split", "points wanted")
@@ -81,7 +86,25 @@ def open_output(output: str) -> Storage:
         raise ConfigError(f"{wanted}, found {output!r}: {error}") from error
     if storage.is_local and blocked:
         raise ConfigError(f"{wanted}, found the file {blocked[0]}; choose another output")
+    if not storage.is_local:
+        _check_store(storage, output)
     return storage
+
+
+def _check_store(storage: Storage, output: str) -> None:
+    """Ask a store once: its own client tries for minutes, and each kind of store has errors of its own."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        pool.submit(storage.names).result(_STORE_PATIENCE)
+    except Exception as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"expected a store that this machine may read as output, found {output!r} out of reach ({reason}): check "
+            "its name, the credentials and the endpoint, for S3 the variables AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def expected_points(settings: BuildConfig, images: dict[str, int]) -> int:

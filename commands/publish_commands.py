@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from commands.console import app, exit_codes, needs_extra
+from commands.orchestrator import check_port
 from talking_points.config import ConfigError
+from talking_points.hub_names import unavailable
 
 Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -60,6 +62,9 @@ def rehydrate(
 
     given = {"pascal_part116": pascal_part116, "ade20k_part234": ade20k_part234, "partimagenet": partimagenet}
     with exit_codes():
+        reason = None if Path(dataset).exists() else unavailable(dataset, "dataset")
+        if reason:
+            raise ConfigError(f"expected the folder of a dataset or one on the Hub, found none at {dataset}: {reason}")
         report = put_back(dataset, {name: root for name, root in given.items() if root}, output, revision=revision)
     counts = ", ".join(f"{name} {count}" for name, count in report.images.items())
     print(f"{report.dataset}: {sum(report.rows.values())} rows, images put back: {counts}")
@@ -78,8 +83,6 @@ def audit(
     report: Annotated[bool, typer.Option("--report", help="write the report of the answers so far and end")] = False,
 ) -> None:
     """Serve a page on which people check descriptions, then write the report."""
-    with needs_extra("audit"):
-        from talking_points.audit.app import serve
     from talking_points.audit.findings import write_report
     from talking_points.audit.items import load_questions
     from talking_points.audit.store import ANSWERS, AnswerStore
@@ -87,8 +90,12 @@ def audit(
     with exit_codes():
         if task not in ("localize", "compare", "describe"):
             raise ConfigError(f"expected --task localize, compare or describe, found {task}")
+        if not report:
+            check_port(host, port)
         questions = load_questions(output, task, share=share, seed=seed, split=split, against=against)  # type: ignore[arg-type]
         if not report:
+            with needs_extra("audit"):
+                from talking_points.audit.app import serve
             serve(questions, AnswerStore(output / ANSWERS), host=host, port=port)
         summary = write_report(output, questions)
     print(f"{summary['answers']} answers; report in {output / 'audit'}")

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from commands.local import HEARTBEAT
-from commands.orchestrator import PASSWORD, new_password, password_file, running_server
+from commands.orchestrator import PASSWORD, configured_server, new_password, password_file, running_server
 from commands.processes import start, stop
 from commands.working_folder import refuse_settings
 from talking_points.config import ConfigError
@@ -68,12 +68,21 @@ def deploy(home: Path, results: Path, silence: float = SILENCE) -> None:
     """
     _check(home)
     environment = _children() | {"TALKING_POINTS_HOME": str(home), "TALKING_POINTS_RESULTS": str(results)}
-    _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite", environment=environment, folder=home)
-    _prefect("work-pool", "set-concurrency-limit", POOL, "1", environment=environment, folder=home)
+    _create_pool()
     own = home / "prefect.yaml"
     file = own if own.is_file() else DEPLOYMENTS
     _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(file), environment=environment, folder=home)
     crash_zombies(silence)
+
+
+def deploy_to_configured(home: Path, results: Path) -> None:
+    """``deploy`` to the server that ``PREFECT_API_URL`` or the active profile names. Raises ``ConfigError``."""
+    if configured_server() is None:
+        raise ConfigError(
+            "expected the server to deploy to in PREFECT_API_URL, e.g. http://127.0.0.1:4200/api, found it unset; "
+            "'talking-points server' starts one and deploys to it"
+        )
+    deploy(home, results)
 
 
 def crash_zombies(silence: float = SILENCE) -> None:
@@ -109,6 +118,18 @@ def crash_zombies(silence: float = SILENCE) -> None:
 
 
 _PREFECT = [sys.executable, "-P", "-m", "prefect"]
+
+
+def _create_pool() -> None:
+    """The work pool, with one run at a time: see ``prefect.yaml``."""
+    from prefect import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=1)
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(pool, overwrite=True)
 
 
 def _check(home: Path) -> None:

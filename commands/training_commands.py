@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
+from typing import Any
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
-from talking_points.config import Section, load_config
+from talking_points.config import load_config
 
 TINY = "configs/train/tiny.yaml"
 
@@ -62,21 +64,30 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> 
 
     local_orchestration(verbose)
     with exit_codes():
+        # Wrong input is found before what takes seconds: importing the models, starting the orchestrator.
+        with needs_extra("train"):
+            kind, check = _inputs(name)
+        check(load_config(kind, config, overrides or []))
         port = claim_port()
         with needs_extra("train"):
             flow = getattr(importlib.import_module(f"flows.{name}"), name)
-            kind = _kinds()[name]
-        # Wrong input is found before the orchestrator, which takes seconds to start.
-        load_config(kind, config, overrides or [])
         with orchestrator(port):
             result = flow(config, overrides or [])
     print(json.dumps(result))
 
 
-def _kinds() -> dict[str, type[Section]]:
-    from talking_points.evaluation.config import EvaluateConfig
-    from talking_points.evaluation.retraining import RetrainConfig
-    from talking_points.training.config import TrainConfig
+def _inputs(name: str) -> tuple[type[Any], Callable[[Any], None]]:
+    """The kind of configuration that a flow takes, and what looks whether all is there that it names."""
+    if name == "evaluate":
+        from talking_points.evaluation.config import EvaluateConfig
+        from talking_points.evaluation.inputs import check_evaluation
 
-    trained = dict.fromkeys(("train_localizer", "train_descriptor", "adapt_descriptor"), TrainConfig)
-    return {**trained, "evaluate": EvaluateConfig, "retrain_and_evaluate": RetrainConfig}
+        return EvaluateConfig, check_evaluation
+    if name == "retrain_and_evaluate":
+        from talking_points.evaluation.retraining import RetrainConfig, check_retraining
+
+        return RetrainConfig, check_retraining
+    from talking_points.training.config import TrainConfig
+    from talking_points.training.inputs import check_adaptation, check_training
+
+    return TrainConfig, check_adaptation if name == "adapt_descriptor" else check_training

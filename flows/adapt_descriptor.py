@@ -8,6 +8,7 @@ from prefect import flow
 
 from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
+from talking_points.training.inputs import check_adaptation
 from tasks import train
 
 
@@ -21,4 +22,6 @@ def adapt_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[st
         config: path of a YAML file with a ``TrainConfig``.
         overrides: ``key=value`` settings applied on top, e.g. ``["ap10k.root=/data/ap-10k"]``.
     """
-    return train.adaptation(load_config(TrainConfig, config, overrides or []))
+    settings = load_config(TrainConfig, config, overrides or [])
+    check_adaptation(settings)
+    return train.adaptation(settings)

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 
 from talking_points.config import load_config
-from talking_points.evaluation.retraining import RetrainConfig, Retraining
+from talking_points.evaluation.retraining import RetrainConfig, Retraining, check_retraining
 from tasks import train
 from tasks.evaluate import judge
 from tasks.publish_models import publish_champion
@@ -28,7 +28,9 @@ def retrain_and_evaluate(
     repositories; when that fails the flow fails, and running it again only publishes. Returns the history's
     entry with the paths of the run, of its report and of the history.
     """
-    retraining = Retraining(load_config(RetrainConfig, config, overrides or []))
+    settings = load_config(RetrainConfig, config, overrides or [])
+    check_retraining(settings)
+    retraining = Retraining(settings)
     entry = retraining.finished()
     changed = entry is None
     if entry is None:

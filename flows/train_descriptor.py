@@ -8,6 +8,7 @@ from prefect import flow
 
 from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
+from talking_points.training.inputs import check_training
 from tasks import train
 
 
@@ -22,5 +23,6 @@ def train_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[st
     Run again after an interruption it goes on from the last checkpoint; finished it is taken as it is.
     """
     settings = load_config(TrainConfig, config, overrides or [])
+    check_training(settings)
     train.vision(settings)
     return train.descriptor(settings)

@@ -8,6 +8,7 @@ from prefect import flow
 
 from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
+from talking_points.training.inputs import check_training
 from tasks import train
 
 
@@ -23,6 +24,7 @@ def train_localizer(config: str = "configs/train/tiny.yaml", overrides: list[str
     Run again after an interruption it goes on from the last checkpoint; finished it is taken as it is.
     """
     settings = load_config(TrainConfig, config, overrides or [])
+    check_training(settings)
     if not settings.localizer.blind:  # which never sees what the vision path sees
         train.vision(settings)
     return train.localizer(settings)

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from talking_points.errors import InputError
+from talking_points.overrides import read_value
 from talking_points.redaction import protect_settings, redact, unseal
 from talking_points.shipped import config_names, find_config
 from talking_points.yaml_text import load_yaml
@@ -56,7 +57,7 @@ Loaded = TypeVar("Loaded", bound=Section)
 def load_config(
     model: type[Loaded], path: str | Path | None = None, overrides: Iterable[str] = (), **values: Any
 ) -> Loaded:
-    """Read a YAML file, apply ``a.b=value`` overrides (values are YAML), validate.
+    """Read a YAML file, apply ``a.b=value`` overrides, read by the type of the setting, and validate.
 
     A file may name another one, relative to itself, as its ``base``, and then states only what is different. Keyword
     ``values`` are applied last, as overrides of top-level fields. Raises ``ConfigError`` with every problem found,
@@ -64,7 +65,7 @@ def load_config(
     """
     data = {} if path is None else _read(find_config(path))
     for override in overrides:
-        _apply_override(data, unseal(override))
+        _apply_override(model, data, unseal(override))
     data.update(values)
     protect_settings(data)
     try:
@@ -80,7 +81,7 @@ def _read(file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not file.is_file():
         asked = f", the base of {extended_by[-1]}" if extended_by else ""
         raise ConfigError(
-            f"no configuration at {file}{asked}: expected a YAML file, or the name of a shipped one"
+            f"no configuration at {file}{asked}: expected a YAML file; the shipped ones are in configs/"
             f"{suggest(str(file), config_names())}"
         )
     try:
@@ -111,7 +112,7 @@ def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return joined
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def _apply_override(model: type[Section], data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(
@@ -126,7 +127,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"cannot set '{key}': '{parent}' is a single value, not a section")
     try:
-        target[last] = yaml.safe_load(text)
+        target[last] = read_value(model, [*parents, last], text)
     except yaml.YAMLError as error:
         raise ConfigError(f"cannot read the value of '{key}': {error}") from error
 

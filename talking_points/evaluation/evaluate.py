@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from talking_points.config import ConfigError
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.controls import control_predictions
 from talking_points.evaluation.description_sets import described
+from talking_points.evaluation.inputs import check_evaluation
 from talking_points.evaluation.reports import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
 from talking_points.examples.points import PointSet, ap10k_points, load_points
@@ -17,20 +17,13 @@ from talking_points.sources import open_source
 from talking_points.training.localizer import localized
 from talking_points.whole_files import write_json
 
-_WITHOUT_CONTROL = (
-    "train it with 'talking-points train-localizer --config configs/train/text_only.yaml' (localizer.blind=true on the "
-    "localizer's own configuration), or leave the control out with --set text_only=null"
-)
-
 
 def evaluate(config: EvaluateConfig) -> dict[str, Report]:
     """Score every description set; writes reports, tables and paired comparisons into ``config.output``.
 
-    Raises ``ConfigError`` before any other work where a localizer is not there.
+    Raises ``ConfigError`` before any other work where a model or the dataset is not there.
     """
-    _check_localizer(config.localizer, "localizer", "train it with 'talking-points train-localizer'")
-    if config.text_only:
-        _check_localizer(config.text_only, "text_only", _WITHOUT_CONTROL)
+    check_evaluation(config)
     points = evaluated_points(config)
     localizer = PointLocalizer.from_pretrained(config.localizer).eval()
     text_only = PointLocalizer.from_pretrained(config.text_only).eval() if config.text_only else None
@@ -75,19 +68,6 @@ def evaluate_set(
         references=references if all(references) else None,
         undescribed=len(truth) - len(points),
     )
-
-
-def _check_localizer(path: str, setting: str, remedy: str) -> None:
-    """Refuse a folder without a finished model, and a name that the Hub does not give one for."""
-    try:
-        if Path(path).is_dir() and not Path(path, "config.json").is_file():
-            raise FileNotFoundError(f"{path} has no config.json")  # a training leaves it at its end
-        PointLocalizer.read_config(path)
-    except OSError as error:
-        raise ConfigError(
-            f"no Point Localizer at {path} ({setting}): expected the folder of a trained one, or a repository on the "
-            f"Hub; {remedy}"
-        ) from error
 
 
 def write_reports(reports: dict[str, Report], folder: Path) -> None:

@@ -26,6 +26,7 @@ from talking_points.evaluation.digests import code_digest, pictures_digest, weig
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.reports import Report, compare
 from talking_points.training.config import TrainConfig
+from talking_points.training.inputs import check_training
 from talking_points.training.stages import stage_settings
 from talking_points.whole_files import write_text
 
@@ -86,6 +87,11 @@ def restore_previous(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder} has no earlier champion to go back to: expected the folder of the runs")
     write_text(folder / "champion.json", json.dumps(champion["previous"], indent=1))
     return champion["previous"]
+
+
+def check_retraining(config: RetrainConfig) -> None:
+    """Raise ``ConfigError`` for what the trainings need and is not there."""
+    check_training(config.train)
 
 
 class Retraining:

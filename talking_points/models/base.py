@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from talking_points.config import ConfigError
 from talking_points.models.configuration import TalkingPointsConfig
+from talking_points.models.model_folders import wrong_kind
 from talking_points.models.omg_llava.chat import Turn, encode_turn
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
-from talking_points.models.omg_llava.modeling import LanguageInputs, OmgLlavaModel
+from talking_points.models.omg_llava.modeling import HUB_ARGUMENTS, LanguageInputs, OmgLlavaModel
 
 
 class TalkingPointsModel(OmgLlavaModel):
@@ -21,6 +25,22 @@ class TalkingPointsModel(OmgLlavaModel):
 
     config_class = TalkingPointsConfig
     config: TalkingPointsConfig
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
+        """Load a finished model of this class; with ``config`` any checkpoint on the same base, to train from.
+
+        Raises ``ConfigError`` for a model of the other kind, whose answers would come from new, random weights.
+        """
+        if "config" not in kwargs:
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            other = wrong_kind(cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)[0], cls.__name__)
+            if other:
+                raise ConfigError(
+                    f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} (architectures "
+                    "in config.json): load it as what it is, or train the one that is wanted"
+                )
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def trainable_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the parameters that the configuration trains, adapters aside."""
@@ -157,6 +177,11 @@ def check_image_source(
     features: VisionFeatures | None,
     image_index: Tensor | None,
 ) -> None:
-    """Refuse anything but either pictures or features with an index."""
+    """Refuse anything but either pictures, as a list, or features with an index."""
+    if images is not None and not isinstance(images, list | tuple):
+        raise ValueError(
+            f"{type(model).__name__} expected a list of images, one for each answer, found {type(images).__name__}: "
+            "put a single one into [...]"
+        )
     if (images is None) == (features is None) or (features is not None) != (image_index is not None):
         raise ValueError(f"{type(model).__name__} takes either images, or features together with image_index")

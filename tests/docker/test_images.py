@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from commands import prefect_server
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILES = sorted((REPOSITORY / "docker").glob("Dockerfile.*"))
 COMPOSE = REPOSITORY / "docker" / "compose.yaml"
@@ -47,9 +49,28 @@ def test_compose_names_existing_images_and_services() -> None:
             assert port.startswith("127.0.0.1:"), "no service listens on other machines' requests by default"
 
 
+def test_the_server_takes_passwords_of_any_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    server, worker = services["server"]["environment"], services["worker"]["environment"]
+    assert server["PREFECT_SERVER_API_AUTH_STRING"] == worker["PREFECT_API_AUTH_STRING"]
+    assert services["deploy"]["environment"] == worker
+    password = "p@s/s:w#%o$ rd'\""
+    for name, value in server.items():
+        monkeypatch.setenv(name, value.replace("${POSTGRES_PASSWORD}", password))
+    from prefect.settings.models.root import Settings
+    from sqlalchemy.engine import make_url
+
+    settings = Settings().server
+    assert settings.database.connection_url is not None
+    url = make_url(settings.database.connection_url.get_secret_value())
+    assert (url.password, url.username, url.host, url.database) == (password, "prefect", "database", "prefect")
+    assert "*" not in settings.api.cors_allowed_origins
+    assert services["server"]["command"][:4] == ["python", "-P", "-m", prefect_server.__name__]
+
+
 def test_compose_accepts_the_file() -> None:
     candidates = (["docker", "compose"], ["docker-compose"])
-    environment = os.environ | {"POSTGRES_PASSWORD": "x"}
+    environment = os.environ | {"POSTGRES_PASSWORD": "x", "PREFECT_PASSWORD": "y"}
     for command in candidates:
         if shutil.which(command[0]) is None:
             continue

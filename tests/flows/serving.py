@@ -108,7 +108,7 @@ def served(home: Path, state: Path, silence: float = SILENCE, /, **environment: 
             process_group=0,
         )
     try:
-        wait_for(lambda: "Its password, " in log.read_text() or process.poll() is not None, 240, "server and worker")
+        wait_for(lambda: "Its password, " in log.read_text() or process.poll() is not None, 480, "server and worker")
         text = log.read_text()
         assert "Its password, " in text, text
         password = text.split("Its password, ")[1].split(": ")[1].split()[0]

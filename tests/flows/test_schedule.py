@@ -14,7 +14,7 @@ from tests.flows.serving import REPOSITORY, Served, served, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-OFTEN = 15
+OFTEN = 20
 """Seconds between two runs of the schedule that is waited for; the worker looks for runs every ten."""
 
 WRONG = {
@@ -32,14 +32,13 @@ def project(folder: Path) -> Path:
     """A project folder with everything as shipped, and one deployment more, whose runs come often."""
     folder.mkdir()
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
-    shutil.copytree(REPOSITORY / "flows", folder / "flows")
     settings = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     settings["deployments"].append(
         {
             "name": "often",
             "entrypoint": "often.py:often",
             "work_pool": settings["definitions"]["work_pool"],
-            "schedules": [{"slug": "often", "interval": OFTEN}],
+            "schedules": [{"slug": "often", "interval": OFTEN, "active": False}],
         }
     )
     (folder / "prefect.yaml").write_text(yaml.safe_dump(settings))
@@ -57,10 +56,15 @@ def test_schedules_give_runs_and_deployments_run(drawn: dict[str, Path], tmp_pat
         times = sorted(run["expected_start_time"] for run in runs(prefect, weekly, "SCHEDULED"))
         assert all(time[11:16] == "03:00" for time in times)
 
+        log = (state / "serve.log").read_text()
+        assert "Traceback" not in log, log
+
         often = deployment(prefect, "often")
+        schedule = f"deployments/{often['id']}/schedules/{often['schedules'][0]['id']}"
+        prefect.call("PATCH", schedule, active=True)
         wait_for(lambda: runs(prefect, often, "COMPLETED") != [], 120, "a scheduled run is executed by the worker")
         assert runs(prefect, often, "COMPLETED")[0]["auto_scheduled"]
-        prefect.call("PATCH", f"deployments/{often['id']}", paused=True)
+        prefect.call("PATCH", schedule, active=False)
 
         # Every deployment starts from the worker, side by side, and ends with the message that the command has.
         prefect.call("PATCH", "work_pools/talking-points", concurrency_limit=3)
@@ -73,9 +77,6 @@ def test_schedules_give_runs_and_deployments_run(drawn: dict[str, Path], tmp_pat
         ended = prefect.wait(built, "FAILED", "CRASHED", "COMPLETED")
         assert ended["type"] == "COMPLETED", ended
         assert len(runs(prefect, weekly, "SCHEDULED")) >= 3
-    # Runs log what ended them; the server and the worker themselves have nothing to complain of.
-    errors = [line for line in (state / "serve.log").read_text().splitlines() if "| ERROR" in line]
-    assert all("Flow run '" in line or "Task run '" in line for line in errors), errors
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
     assert set(WRONG) == {item["name"] for item in deployments}
 

@@ -57,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(kind: str, start: TalkingPointsModel, output: Path, features: FeatureConfig, steps: int) -> None:
     torch.manual_seed(0)
     if isinstance(start, PointLocalizer):
-        config = LocalizerConfig(**STEPS, max_steps=steps)
-        train_localizer(start, TRAIN, HELD_OUT, config, features, output)
+        own = LocalizerConfig(**STEPS, max_steps=steps)
+        train_localizer(start, TRAIN, HELD_OUT, own, features, output)
     elif kind == "adaptation":
         config = AdaptConfig(**{**STEPS, "batch_size": 2}, max_steps=steps, group=2, max_new_tokens=3, last_blocks=1)
         judge = PointLocalizer.from_pretrained(output.parent / "judge")
@@ -159,6 +159,7 @@ def test_a_resumed_training_goes_on_from_float32(kind: str, folder: Path, tmp_pa
 
     begin("resumed", 2)
     checkpoint = last_checkpoint(tmp_path / "resumed")
+    assert checkpoint is not None
     saved = load_file(checkpoint / "model.safetensors")
     begin("resumed", 3)
     _, starts = watched()

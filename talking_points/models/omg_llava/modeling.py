@@ -32,7 +32,7 @@ from talking_points.models.omg_llava.vision import OmgVision
 
 _OWN_HEADS = ("coordinate_head.",)
 """Parameters that only some classes on this base have; the others leave them in a checkpoint alone."""
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class OmgLlavaModel(PreTrainedModel):
         be absent and are then new.
         """
         if "config" not in kwargs:
-            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             kwargs["config"] = cls.read_config(pretrained_model_name_or_path, **hub)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
@@ -143,7 +143,7 @@ class OmgLlavaModel(PreTrainedModel):
         _refuse_incomplete(cls, str(pretrained_model_name_or_path), info)
         for name in cls._keep_in_fp32_modules_strict:
             model.get_submodule(name).float()  # transformers does so with what it has read, not with what starts fresh
-        hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         model.image_processor = OmgLlavaImageProcessor.from_pretrained(pretrained_model_name_or_path, **hub)
         try:
             cached_file(pretrained_model_name_or_path, "tokenizer.json", **hub)

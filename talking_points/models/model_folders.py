@@ -1,0 +1,100 @@
+"""What lies in a model's folder, told without loading it: which kind of model, and whether it is all there.
+
+Needs neither torch nor transformers, whose import alone takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+from talking_points.config import ConfigError
+from talking_points.hub_names import unavailable
+
+Kind = Literal["PointDescriptor", "PointLocalizer"]
+
+_TITLES: dict[str, str] = {"PointDescriptor": "Point Descriptor", "PointLocalizer": "Point Localizer"}
+_TRAINED = {"PointDescriptor": "train-descriptor", "PointLocalizer": "train-localizer"}
+
+
+def check_model(name: str | Path, kind: Kind, setting: str = "--model", remedy: str | None = None) -> None:
+    """Refuse what cannot be loaded as a finished model of this kind; a repository of the Hub need only be in reach.
+
+    Raises ``ConfigError`` that says what was expected of ``setting``, what was found and what to do.
+    """
+    expected = f"{setting}: expected a {_TITLES[kind]}, the folder of a trained one or a repository on the Hub"
+    advice = remedy or f"train one with 'talking-points {_TRAINED[kind]}'"
+    folder = Path(name)
+    if not folder.exists():
+        reason = unavailable(str(name), "model")
+        if reason:
+            raise ConfigError(f"{expected}; found no {_TITLES[kind]} at {name}: {reason}; {advice}")
+        return
+    found = _problem(folder, kind)
+    if found:
+        raise ConfigError(f"{expected}; {folder} {found}; {advice}")
+
+
+def wrong_kind(config: dict[str, Any], kind: str) -> str | None:
+    """The title of the other kind of model that a configuration belongs to, or None."""
+    found = next(iter(config.get("architectures") or []), "")
+    if found == "OmgLlavaModel" and kind == "PointLocalizer":
+        return "OMG-LLaVA model without a head for coordinates"
+    return _TITLES[found] if found in _TITLES and found != kind and kind in _TITLES else None
+
+
+def _problem(folder: Path, kind: Kind) -> str | None:
+    if not folder.is_dir():
+        return "is a file"
+    file = folder / "config.json"
+    if not file.is_file():
+        started = (folder / "started.json").exists()
+        return "holds a training that is not finished" if started else "has no config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        assert isinstance(config, dict)
+    except (OSError, ValueError, AssertionError) as error:
+        return f"has a config.json that cannot be read ({error or 'not an object'})"
+    other = wrong_kind(config, kind)
+    if other:
+        return f"is a {other} (architectures in config.json)"
+    return _weights_problem(folder)
+
+
+def _weights_problem(folder: Path) -> str | None:
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            return f"has a {index.name} that cannot be read ({error})"
+    missing = [name for name in names if not (folder / str(name)).is_file()]
+    if missing:
+        return f"has no weights: {', '.join(missing[:3])} {'is' if len(missing) == 1 else 'are'} not there"
+    for name in names:
+        problem = _file_problem(folder / str(name))
+        if problem:
+            return f"has weights that cannot be used: {name} {problem}"
+    return None
+
+
+def _file_problem(path: Path) -> str | None:
+    """What is wrong with a safetensors file, by its header and its length."""
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        if start == b"version ":
+            return "is a pointer of git-lfs: fetch the file with 'git lfs pull'"
+        try:
+            length = struct.unpack("<Q", start)[0]
+            if length > 100 * 2**20:
+                return "is no safetensors file"
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        except (struct.error, ValueError, LookupError, TypeError, AttributeError):
+            return "is no safetensors file, or was cut off"
+    wanted = 8 + length + max(ends, default=0)
+    size = path.stat().st_size
+    return None if size == wanted else f"has {size} bytes instead of {wanted}"

@@ -1,0 +1,194 @@
+"""Everyday mistakes: each ends with exit code 2 within seconds, and says what was expected, found, and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CPU_SECONDS, SECONDS = 3.0, 25.0
+"""What an answer may take: of a processor, and by the clock of a machine that does other things as well."""
+
+BUILD = "build --config build/rules.yaml -s output={t}/out -s sources.pascal_part116.root={pascal}"
+BUILD += " -s sources.ade20k_part234.root=null -s sources.partimagenet.root=null"
+
+MISTAKES = {
+    # What is typed.
+    "biuld": "Did you mean 'build'",
+    "build --limits 3": "--limit",
+    "build --config build/ruls.yaml": "no configuration at build/ruls.yaml",
+    "build --config {t}/none.yaml": "expected a YAML file",
+    "build --config {t}": "expected a YAML file",
+    "build --config {t}/broken.yaml": "not valid YAML",
+    "build --config {t}/latin.yaml": "UTF-8",
+    "build --config {t}/list.yaml": "expected a mapping",
+    BUILD + " -s limit": "expected key=value",
+    BUILD + " -s limit=many": "limit",
+    BUILD + " -s limit=0": "greater than or equal to 1",
+    BUILD + " -s verifcation.min_words=3": "did you mean 'verification'",
+    BUILD + " -s refine.bakcend=rules": "did you mean 'backend'",
+    BUILD + " -s refine.backend=gpt": "refine.backend",
+    BUILD + " -s refine.backend=openai -s refine.model=x": "needs .endpoint",
+    BUILD + " -s refine.prompt=nowhere.jinja": "nowhere.jinja",
+    # What is read.
+    "build --config build/rules.yaml -s output={t}/out": "expected the dataset folder",
+    BUILD + " -s sources.pascal_part116.root=null": "no source has a root",
+    BUILD + " -s sources.pascal_part116.root={t}/nowhere": "expected the dataset folder",
+    BUILD + " -s sources.pascal_part116.root={t}/empty": "expected",
+    BUILD + " -s sources.pascal_part116.root={partimagenet}": "expected",
+    # Where it goes.
+    BUILD + " -s output={t}/file": "found the file",
+    BUILD + " -s output={t}/file/out": "found the file",
+    BUILD + " -s output={t}/full": "thesis.tex",
+    BUILD + " -s output=nothing://bucket/x": "nothing://bucket/x",
+    "draw-sample {t}/file --images 1": "cannot draw into",
+    "init {t}/mine": "prefect.yaml",
+    # What is not there to be looked at.
+    "status {t}/empty": "no build found",
+    "status {t}/nowhere": "no build found",
+    "report {t}/empty": "manifest.json",
+    "compare {t}/empty {t}/nowhere": "manifest.json",
+    "audit {t}/empty --report": "{t}/empty",
+    "audit {t}/empty --task look": "expected --task",
+    "audit {t}/empty --port {port}": "cannot be listened on",
+    "tables {t}/tables {t}/empty": "{t}/empty",
+    "tables {t}/tables human={t}/none.json": "none.json",
+    "publish {t}/empty org/name --dry-run": "manifest.json",
+    "rehydrate org/name --output {t}/images": "HF_HUB_OFFLINE",
+    "rehydrate nowhere --output {t}/images": "no name of a repository",
+    # Models.
+    "describe {t}/none.png 1 1 --model {t}/descriptor": "none.png",
+    "describe {t}/file 1 1 --model {t}/descriptor": "not an image",
+    "describe {picture} 900 1 --model {t}/descriptor": "90x60",
+    "describe {picture} 1 1 --model {t}/nowhere": "expected a Point Descriptor",
+    "describe {picture} 1 1 --model {t}/empty": "has no config.json",
+    "describe {picture} 1 1 --model {t}/file": "is a file",
+    "describe {picture} 1 1 --model {t}/started": "training that is not finished",
+    "describe {picture} 1 1 --model {t}/descriptor": "has no weights",
+    "describe {picture} 1 1 --model {t}/torn": "cut off",
+    "describe {picture} 1 1 --model {t}/pointer": "git-lfs",
+    "describe {picture} 1 1 --model org/name": "HF_HUB_OFFLINE",
+    "describe {picture} 1 1 --model {t}/localizer": "is a Point Localizer",
+    "describe {picture} 1 1 --model {t}/descriptor --figure out.jgp": ".png",
+    "describe {picture} 1 1 --model {t}/descriptor --figure nowhere/out.png": "make it first",
+    "localize {picture} nose --model {t}/descriptor": "is a Point Descriptor",
+    "evaluate -s output={t}/e": "expected a Point Localizer",
+    "convert-omg-llava {t}/empty --output {t}/converted --lora no": "--lora",
+    # The orchestrator.
+    "server --port {port} --home {t}/empty": "cannot be listened on",
+    "server --home {t}/nowhere": "found nothing at",
+    "deploy": "PREFECT_API_URL",
+}
+WITH_TORCH = {
+    "train-localizer -s dataset={t}/nowhere": "expected the folder of a finished build",
+    "train-descriptor -s dataset={t}/empty": "has no data/*.parquet",
+    "train-descriptor -s dataset=org/name": "HF_HUB_OFFLINE",
+    "train-descriptor -s dataset={t}/torn-dataset": "was cut off",
+    "adapt-descriptor -s ap10k.root={t}/nowhere": "ap10k.root",
+    "adapt-descriptor -s ap10k.root={t}/empty -s output={t}/x": "descriptor_path",
+    "train-localizer -s localizer.epochs=none": "localizer.epochs",
+    "restore-champion -s folder={t}/nowhere": "no earlier champion",
+    "retrain-and-evaluate -s folder={t}/c -s train.dataset={t}/nowhere": "expected the folder of a finished build",
+}
+"""Mistakes that need the training's own configuration to be seen, which imports torch."""
+
+
+@pytest.fixture(scope="module")
+def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What the names in braces stand for."""
+    t = tmp_path_factory.mktemp("mistakes")
+    for name in ("empty", "full", "mine", "started", "descriptor", "localizer", "torn", "pointer", "torn-dataset/data"):
+        (t / name).mkdir(parents=True)
+    (t / "file").write_text("")
+    (t / "full" / "thesis.tex").write_text("mine")
+    (t / "mine" / "prefect.yaml").write_text("")
+    (t / "broken.yaml").write_text("output: [")
+    (t / "latin.yaml").write_bytes("output: Grün".encode("latin-1"))
+    (t / "list.yaml").write_text("- output")
+    (t / "started" / "started.json").write_text("{}")
+    for name in ("descriptor", "torn", "pointer"):
+        (t / name / "config.json").write_text('{"architectures": ["PointDescriptor"]}')
+    (t / "localizer" / "config.json").write_text('{"architectures": ["PointLocalizer"]}')
+    (t / "torn" / "model.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
+    (t / "pointer" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (t / "torn-dataset" / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and then nothing")
+    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(t / "picture.png")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield {
+            "t": str(t),
+            "picture": str(t / "picture.png"),
+            "pascal": str(drawn["pascal_part116"]),
+            "partimagenet": str(drawn["partimagenet"]),
+            "port": str(taken.getsockname()[1]),
+        }
+
+
+def outcomes(commands: list[str], words: dict[str, str], **variables: str) -> dict[str, Any]:
+    """Run the commands in an empty folder, with a home of their own and no network."""
+    folder = Path(words["t"], "here")
+    folder.mkdir(exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "AWS"))}
+    environment |= {"HOME": words["t"], "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.commands.everyday"],
+        input=json.dumps([[word.format(**words) for word in command.split()] for command in commands]),
+        cwd=folder,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert isinstance(outcome, dict)
+    return outcome
+
+
+def check(mistakes: dict[str, str], words: dict[str, str], outcome: dict[str, Any]) -> None:
+    wrong = []
+    for (command, message), found in zip(mistakes.items(), outcome["found"], strict=True):
+        said = " ".join(found["message"].replace("│", " ").split())
+        if found["code"] != 2 or message.format(**words) not in said or found["traceback"]:
+            wrong.append(f"{command}\n  exit code {found['code']}: {said}\n{found['traceback']}")
+        # The first command imports what all have in common.
+        elif found["cpu_seconds"] > CPU_SECONDS or found["seconds"] > SECONDS:
+            wrong.append(f"{command}: {found['seconds']:.1f} s, of a processor {found['cpu_seconds']:.1f} s")
+    assert not wrong, "\n\n".join(wrong)
+
+
+def test_everyday_mistakes(words: dict[str, str]) -> None:
+    assert len(MISTAKES) >= 50
+    outcome = outcomes([BUILD + " -s refine.prompt=nowhere.jinja", "tables {t}/tables {t}/empty", *MISTAKES], words)
+    del outcome["found"][:2]  # which imported what builds and tables need
+    check(MISTAKES, words, outcome)
+    assert not outcome["torch"], "none of them had to wait for torch"
+
+
+def test_everyday_mistakes_of_trainings(words: dict[str, str]) -> None:
+    outcome = outcomes(["restore-champion -s folder={t}/nowhere", *WITH_TORCH], words)
+    outcome["found"].pop(0)  # which imported torch
+    check(WITH_TORCH, words, outcome)
+
+
+def test_a_server_that_does_not_answer(words: dict[str, str]) -> None:
+    dead = {BUILD: "PREFECT_API_URL", "deploy": "PREFECT_API_URL"}
+    check(dead, words, outcomes(list(dead), words, PREFECT_API_URL="http://127.0.0.1:9/api"))
+
+
+def test_a_store_without_credentials(words: dict[str, str]) -> None:
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    mistake = {BUILD + " -s output=s3://bucket/x --dry-run": "AWS_ACCESS_KEY_ID"}
+    outcome = outcomes(["status s3://bucket/x", *mistake], words, AWS_EC2_METADATA_DISABLED="true")
+    outcome["found"].pop(0)  # which imported the store's client
+    check(mistake, words, outcome)
