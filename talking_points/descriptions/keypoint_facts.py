@@ -108,8 +108,9 @@ def _curves(keypoints: KeypointSet, chains: Iterable[Mapping[str, Any]]) -> dict
         for side, other in _sides(" ".join(templates)):
             names = [_fill(template, side, other) for template in templates]
             expanded.append((_fill(chain["curve"], side, other), [name for name in names if name in keypoints.names]))
-        (_, one), (_, other) = expanded[0], expanded[-1]
-        ends = len(expanded) == 2 and one[-1:] == other[-1:], len(expanded) == 2 and one[:1] == other[:1]
+        right, left = expanded[0][1], expanded[-1][1]
+        both = len(expanded) == 2
+        ends = both and right[-1:] == left[-1:], both and right[:1] == left[:1]
         for place, (curve, names) in enumerate(expanded):
             for rank, name in enumerate(names if len(names) > 1 else []):
                 before = names[rank - 1] if rank else None
