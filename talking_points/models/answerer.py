@@ -185,11 +185,11 @@ class PointAnswerer(CapeLlmModel):
     ) -> list[_Answer]:
         shared = shared_beginning(prompts)
         head = torch.tensor(prompts[0][:shared], dtype=torch.long, device=images.device)
-        reader = PackedReader(self.language_model, self._beginning(images, head), rows)
+        reader = PackedReader(self.language_model, self.beginning(images, head), rows)
         found = search(self.grammar, [prompt[shared:] for prompt in prompts], reader.step, mode, beam)
         return [_Answer.of(self.grammar, one, mode, self.config.half_bin) for one in found]
 
-    def _beginning(self, images: Tensor, ids: Tensor) -> Tensor:
+    def beginning(self, images: Tensor, ids: Tensor) -> Tensor:
         """Embeddings (B, 1 + N_v + n, D) of the begin token, the images, and the text ``ids`` (n,) behind them."""
         embed = self.get_input_embeddings()
         begin = torch.tensor([self.config.text_config.bos_token_id], device=images.device)

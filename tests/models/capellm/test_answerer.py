@@ -46,7 +46,7 @@ def test_rounds_side_by_side_have_the_logits_of_rounds_alone(model: PointAnswere
         order = [5, 2, 7, 0, 1, 3, 6, 4]
         rows = [number % 2 for number in order]
         shared = shared_beginning(prompts)
-        beginning = model._beginning(images, torch.tensor(prompts[0][:shared]))
+        beginning = model.beginning(images, torch.tensor(prompts[0][:shared]))
         reader = PackedReader(model.language_model, beginning, rows)
         first, branches = reader.step(range(len(order)), [prompts[number][shared:] for number in order])
         assert branches == list(range(len(order)))
