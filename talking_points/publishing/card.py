@@ -17,9 +17,9 @@ import jinja2
 import pyarrow as pa
 import yaml
 
+from talking_points.dataset_schema import COLUMNS, card_features
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.publishing.image_cells import ImageMode
-from talking_points.publishing.schema import COLUMNS, card_features
 from talking_points.publishing.terms import TERMS, citations, source_terms
 
 _PUBLISHED: dict[ImageMode, str] = {

@@ -17,7 +17,7 @@ from talking_points.publishing.quality import (
     choose_examples,
     measure,
     picture_url,
-    read_manifest,
+    read_built,
     read_rows,
     render_page,
 )
@@ -43,9 +43,9 @@ class Comparison:
 
 
 def compare_builds(first: str | Path, second: str | Path) -> Comparison:
-    """Measure both datasets and match their rows by id. Raises ``ConfigError`` for a folder that holds no dataset."""
+    """Measure both datasets and match their rows by id. Raises ``DatasetError`` for a folder that holds no dataset."""
     roots = Path(first), Path(second)
-    manifests = [read_manifest(root) for root in roots]
+    manifests = [read_built(root) for root in roots]
     rows = [read_rows(root) for root in roots]
     measured = [_metrics(measure(root, found)) for root, found in zip(roots, rows, strict=True)]
     names = list(dict.fromkeys([*measured[0], *measured[1]]))
@@ -116,7 +116,9 @@ def _metrics(quality: dict[str, Any]) -> dict[str, str]:
 
 
 def _prompts(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    digests = [[manifest["steps"][step]["prompt_sha256"][:12] for step in STEPS] for manifest in (first, second)]
+    digests = [
+        [(manifest["steps"][step].get("prompt_sha256") or "-")[:12] for step in STEPS] for manifest in (first, second)
+    ]
     return [
         f"{step}, text of the prompt: {one} -> {other}"
         for step, one, other in zip(STEPS, *digests, strict=True)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from talking_points.errors import InputError
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.hub import PublishError, explained
 from talking_points.publishing.read_back import file_digests
-from talking_points.publishing.release import ReleaseError, file_sha256, prepare_release
+from talking_points.publishing.release import file_sha256, prepare_release
 from tests.publishing.conftest import PUBLISH, ROOT, Run
 from tests.publishing.local_hub import READER, WRITER, LocalHub
 from tests.publishing.small_dataset import ROWS, noise_jpeg, write_dataset
@@ -319,7 +320,7 @@ def test_stand_ins_drawn_by_us_keep_their_pixels(tmp_path: Path) -> None:
 
 def test_what_must_not_go_up(tmp_path: Path) -> None:
     def refusal(output: Path, **options: Any) -> str:
-        with pytest.raises(ReleaseError) as caught:
+        with pytest.raises(InputError) as caught:
             prepare_release(output, "org/name", tmp_path / "work", **options)
         return str(caught.value)
 
@@ -336,4 +337,4 @@ def test_what_must_not_go_up(tmp_path: Path) -> None:
     (damaged / "data" / "test-00000-of-00001.parquet").unlink()
     assert "is missing" in refusal(damaged)
     (damaged / "manifest.json").write_text("{}")
-    assert "cannot be read as" in refusal(damaged)
+    assert "name: Field required" in refusal(damaged)
