@@ -74,10 +74,15 @@ def audit(
     against: Annotated[Path | None, typer.Option(help="compare with the descriptions of this dataset")] = None,
     seed: int = 0,
     host: str = "127.0.0.1",
-    port: int = 8085,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8085,
     report: Annotated[bool, typer.Option("--report", help="write the report of the answers so far and end")] = False,
 ) -> None:
     """Serve a page on which people check descriptions, then write the report."""
+    from talking_points.audit.address import bind
+
+    with exit_codes():
+        # Before what takes seconds to import and to read.
+        bound = None if report else bind(host, port)
     with needs_extra("audit"):
         from talking_points.audit.app import serve
     from talking_points.audit.findings import write_report
@@ -88,7 +93,7 @@ def audit(
         if task not in ("localize", "compare", "describe"):
             raise ConfigError(f"expected --task localize, compare or describe, found {task}")
         questions = load_questions(output, task, share=share, seed=seed, split=split, against=against)  # type: ignore[arg-type]
-        if not report:
-            serve(questions, AnswerStore(output / ANSWERS), host=host, port=port)
+        if bound is not None:
+            serve(questions, AnswerStore(output / ANSWERS), bound=bound, host=host)
         summary = write_report(output, questions)
     print(f"{summary['answers']} answers; report in {output / 'audit'}")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
+    "escaping",
     "records",
     "shipped",
     "config",

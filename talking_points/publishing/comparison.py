@@ -21,6 +21,7 @@ from talking_points.publishing.quality import (
     read_rows,
     render_page,
 )
+from talking_points.whole_files import write_text
 
 SHOWN = 60
 """Rows with pictures on a page."""
@@ -78,10 +79,7 @@ def write_comparison(comparison: Comparison, path: str | Path, rows: int = SHOWN
         for row in chosen
     ]
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        render_page("comparison.html.jinja", comparison=comparison, pairs=pairs, titles=SOURCE_TITLES), encoding="utf-8"
-    )
+    write_text(file, render_page("comparison.html.jinja", comparison=comparison, pairs=pairs, titles=SOURCE_TITLES))
     return file
 
 

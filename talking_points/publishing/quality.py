@@ -38,10 +38,11 @@ from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.gaussian_crop import contact_sheet, gaussian_crop
 from talking_points.descriptions.levels import split_levels
 from talking_points.descriptions.nouns import object_names, part_names
+from talking_points.escaping import for_terminal
 from talking_points.image_files import read_pixels, read_rgb
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
 from talking_points.records import SOURCES, derive_seed
-from talking_points.whole_files import write_json
+from talking_points.whole_files import write_json, write_text, writing_whole
 
 FOLDER = "report"
 EXAMPLES = 24
@@ -77,7 +78,8 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     sheets = folder / "examples.png", folder / "close_ups.png"
     close_ups = _close_ups(examples, read_built(root))
     write_json(numbers, quality)
-    page.write_text(
+    write_text(
+        page,
         render_page(
             "quality_report.html.jinja",
             quality=quality,
@@ -86,7 +88,6 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
             close_ups=_data_url(close_ups, "JPEG", quality=85) if close_ups else None,
             titles=SOURCE_TITLES,
         ),
-        encoding="utf-8",
     )
     shown = [
         Example(np.asarray(marked[0]), marked[1], row["description"]) for row in examples if (marked := _shown(row))
@@ -94,9 +95,12 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     for sheet in sheets:
         sheet.unlink(missing_ok=True)
     if shown:
-        example_grid(shown, sheets[0], columns=4)
+        with writing_whole(sheets[0]) as temporary:
+            example_grid(shown, drawn := temporary.with_suffix(".png"), columns=4)
+            drawn.replace(temporary)
     if close_ups:
-        close_ups.save(sheets[1])
+        with writing_whole(sheets[1]) as temporary:
+            close_ups.save(temporary, format="PNG")
     return [page, *(sheet for sheet in sheets if sheet.is_file()), numbers]
 
 
@@ -289,6 +293,7 @@ def render_page(template: str, **values: Any) -> str:
         loader=jinja2.FunctionLoader(lambda name: (resources.files("data_cards") / name).read_text(encoding="utf-8")),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
+        finalize=lambda value: for_terminal(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -45,6 +45,26 @@ class Release:
         """The Parquet files alone."""
         return {name: path for name, path in self.files.items() if isinstance(path, Path) and name.startswith("data/")}
 
+    def check_staged(self) -> dict[str, str]:
+        """The sha256 of the data by path, once every file is there as the manifest says. Raises ``ReleaseError``.
+
+        What is missing here would be deleted there.
+        """
+        missing = [str(file) for file in self.files.values() if isinstance(file, Path) and not file.is_file()]
+        if missing:
+            raise ReleaseError(
+                f"{', '.join(missing)} went away while the dataset was published, perhaps by another build into its "
+                "folder: nothing more was uploaded; wait until it is done, then run the same command again"
+            )
+        digests = {file["path"]: file["sha256"] for file in self.manifest["files"]}
+        changed = [str(path) for name, path in self.data.items() if file_sha256(path) != digests[name]]
+        if changed:
+            raise ReleaseError(
+                f"{', '.join(changed)} changed while the dataset was published, perhaps by another build into its "
+                "folder: nothing more was uploaded; wait until it is done, then run the same command again"
+            )
+        return digests
+
     @property
     def name(self) -> str:
         """A tag that names exactly this content."""
