@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from talking_points.escaping import for_terminal
 from talking_points.publishing.comparison import Comparison
 
 
@@ -13,12 +14,14 @@ def print_comparison(comparison: Comparison) -> None:
     """The settings that differ, the numbers of both builds, and how many texts differ."""
     console = Console()
     for setting in comparison.settings:
-        console.print(setting, markup=False, highlight=False, soft_wrap=True)
+        console.print(for_terminal(setting), markup=False, highlight=False, soft_wrap=True)
     table = Table()
     for column in ("", *comparison.names):
-        table.add_column(escape(column), justify="right" if column else "left", overflow="fold")
+        table.add_column(escape(for_terminal(column)), justify="right" if column else "left", overflow="fold")
     for name, one, other in comparison.metrics:
-        table.add_row(name, one, other if one == other else f"[bold]{other}[/bold]")
+        table.add_row(
+            escape(for_terminal(name)), escape(one), escape(other) if one == other else f"[bold]{escape(other)}[/]"
+        )
     console.print(table)
     first, second = comparison.only
     console.print(

@@ -14,6 +14,7 @@ import typer
 
 from commands.working_folder import refuse_settings, trust_no_modules
 from talking_points.errors import InputError, RunError
+from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
 from talking_points.proxies import reach_this_machine_directly
 from talking_points.redaction import guard_process, redact
@@ -135,7 +136,7 @@ def _progress() -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(redact(message), file=sys.stderr)
+    print(for_terminal(redact(message)), file=sys.stderr)
     raise typer.Exit(code)
 
 

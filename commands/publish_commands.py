@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from commands.console import app, exit_codes, needs_extra
-from commands.orchestrator import check_port
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 
@@ -79,10 +78,15 @@ def audit(
     against: Annotated[Path | None, typer.Option(help="compare with the descriptions of this dataset")] = None,
     seed: int = 0,
     host: str = "127.0.0.1",
-    port: int = 8085,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8085,
     report: Annotated[bool, typer.Option("--report", help="write the report of the answers so far and end")] = False,
 ) -> None:
     """Serve a page on which people check descriptions, then write the report."""
+    from talking_points.audit.address import bind
+
+    with exit_codes():
+        # Before what takes seconds to import and to read.
+        bound = None if report else bind(host, port)
     from talking_points.audit.findings import write_report
     from talking_points.audit.items import load_questions
     from talking_points.audit.store import ANSWERS, AnswerStore
@@ -90,12 +94,10 @@ def audit(
     with exit_codes():
         if task not in ("localize", "compare", "describe"):
             raise ConfigError(f"expected --task localize, compare or describe, found {task}")
-        if not report:
-            check_port(host, port)
         questions = load_questions(output, task, share=share, seed=seed, split=split, against=against)  # type: ignore[arg-type]
-        if not report:
+        if bound is not None:
             with needs_extra("audit"):
                 from talking_points.audit.app import serve
-            serve(questions, AnswerStore(output / ANSWERS), host=host, port=port)
+            serve(questions, AnswerStore(output / ANSWERS), bound=bound, host=host)
         summary = write_report(output, questions)
     print(f"{summary['answers']} answers; report in {output / 'audit'}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,10 @@ Mask = NDArray[np.bool_]
 
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 """Part-annotated sources, in the order of the published ``source`` ClassLabel."""
+
+Step = Literal["object_caption", "local_caption", "generate", "refine"]
+STEPS: tuple[Step, ...] = ("object_caption", "local_caption", "generate", "refine")
+"""Steps that write text, in the order in which they run."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.candidates.sampling import composition, near_duplicate_groups, split
 from talking_points.config import fingerprint
+from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.publishing.card import render_card
@@ -29,7 +30,6 @@ from talking_points.publishing.figures import (
     length_histogram,
 )
 from talking_points.publishing.image_cells import image_cell
-from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.records import SOURCES, Candidate
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage

@@ -16,11 +16,15 @@ ROOMS = (
     "errors",
     "redaction",
     "proxies",
+    "escaping",
     "records",
     "shipped",
     "yaml_text",
     "overrides",
     "config",
+    "dataset_schema",
+    "dataset_files",
+    "dataset_manifest",
     "build_config",
     "image_files",
     "whole_files",
@@ -118,7 +122,7 @@ def test_the_library_works_without_prefect_and_torch() -> None:
     code = (
         "import sys; sys.modules['prefect'] = None; sys.modules['torch'] = None\n"
         "import talking_points.sources, talking_points.candidates.build, talking_points.descriptions.steps\n"
-        "import talking_points.publishing.card, talking_points.publishing.schema\n"
+        "import talking_points.publishing.card, talking_points.dataset_schema\n"
         "import talking_points.grounding.golden, talking_points.evaluation.masks\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

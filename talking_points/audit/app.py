@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from nicegui import ui
 
+from talking_points.audit.address import address_of
 from talking_points.audit.guard import LOOPBACK, Guard
 from talking_points.audit.items import Questions, Task, picture
 from talking_points.audit.pages import PRIMARY, TITLES, CheckPage
@@ -51,16 +52,24 @@ def serve(
     questions: Questions,
     store: AnswerStore,
     *,
+    bound: socket.socket,
     host: str = "127.0.0.1",
-    port: int = 8085,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page until interrupted. Any host but a loopback one gets a fresh token, printed with the address."""
+    """Serve the page at the socket ``bound`` to ``host`` until interrupted.
+
+    Any host but a loopback one gets a fresh token, printed with the address.
+    """
     token = None if host in LOOPBACK else secrets.token_urlsafe(16)
-    name = socket.getfqdn() if host in ("0.0.0.0", "::") else host
-    address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    address = address_of(bound, host) + (f"?token={token}" if token else "")
     announce(f"{TITLES[questions.task]}: {len(questions.items)} rows. Open {address} (Ctrl+C stops; answers are kept)")
-    uvicorn.run(create_app(questions, store, token), host=host, port=port, log_level="warning")
+    run_app(create_app(questions, store, token), bound)
+
+
+def run_app(app: FastAPI, bound: socket.socket) -> None:
+    """Serve an application at a bound socket until interrupted."""
+    config = uvicorn.Config(app, log_level="warning", server_header=False)
+    uvicorn.Server(config).run(sockets=[bound])
 
 
 def _start_page(questions: Questions) -> None:

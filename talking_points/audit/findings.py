@@ -14,8 +14,11 @@ from typing import Any
 
 from talking_points.audit.items import Item, Questions, with_marks
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore
+from talking_points.dataset_files import written_folder
+from talking_points.escaping import for_markdown
 from talking_points.publishing.release import data_fingerprint
-from talking_points.whole_files import write_json, write_text
+from talking_points.records import stable_id
+from talking_points.whole_files import write_json, write_text, writing_whole
 
 THRESHOLDS = (0.1, 0.2)
 """Distances, in units of the image's sides, below which a click counts as having found the point (paper, section 4)."""
@@ -64,7 +67,7 @@ def write_report(output: Path, questions: Questions) -> dict[str, Any]:
     """
     answers = AnswerStore(output / ANSWERS).latest(questions.task)
     summary = {**summarize(questions, answers), "data": data_fingerprint(output)}
-    folder = output / "audit"
+    folder = written_folder(output, "audit")
     if questions.task == "describe":
         _write_descriptions(output / DESCRIPTIONS, questions, answers)
         return summary
@@ -143,7 +146,7 @@ def _write_page(folder: Path, questions: Questions, summary: Mapping[str, Any]) 
     """The report for people: figures first, then the worst cases with pictures."""
     items = {item.id: item for item in questions.items}
     shutil.rmtree(folder / "worst", ignore_errors=True)
-    (folder / "worst").mkdir()
+    written_folder(folder, "worst")
     lines = [
         "# Human check",
         "",
@@ -160,18 +163,26 @@ def _write_page(folder: Path, questions: Questions, summary: Mapping[str, Any]) 
     for number, case in enumerate(summary["worst"]):
         item = items[case["item"]]
         click = None if case["x"] is None else (case["x"], case["y"])
-        name = f"worst/{number:02d}-{item.id}.png"
+        # Not after the row's id, which is text of the dataset.
+        name = f"worst/{number:02d}-{stable_id(item.id)}.png"
         with_marks(item, click).save(folder / name)
         distance = "cannot tell" if case["distance"] is None else f"distance {case['distance']:.2f}"
-        text = item.texts["description"].replace("<", "&lt;")
-        lines += [f"**{distance}** ({item.source}, row {item.id})", "", f"![]({name})", "", f"> {text}", ""]
+        text = for_markdown(item.texts["description"])
+        lines += [
+            f"**{distance}** ({item.source}, row {for_markdown(item.id)})",
+            "",
+            f"![]({name})",
+            "",
+            f"> {text}",
+            "",
+        ]
     write_text(folder / "report.md", "\n".join(lines))
 
 
 def _write_descriptions(path: Path, questions: Questions, answers: Iterable[Answer]) -> None:
     """One JSON object per description that a person wrote: the paper's human baseline, to be evaluated like a model."""
     items = {item.id: item for item in questions.items}
-    with path.open("w", encoding="utf-8") as file:
+    with writing_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for answer in answers:
             item = items.get(answer.item)
             if item is None or answer.verdict != "text":

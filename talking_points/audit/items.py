@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
+from talking_points.dataset_files import dataset_file, dataset_names, image_bytes, open_parquet, read_group, read_groups
 from talking_points.errors import InputError
 from talking_points.image_files import read_header, read_rgb
 from talking_points.records import SOURCES, derive_seed, stable_id
@@ -134,19 +134,19 @@ def with_marks(item: Item, click: tuple[float, float] | None = None) -> Image.Im
 
 
 def _items(output: Path, task: Task, split: str) -> Iterator[Item]:
-    for path in sorted((output / "data").glob(f"{split}-*.parquet")):
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                for number, row in enumerate(file.read_row_group(group, columns=_COLUMNS).to_pylist()):
-                    yield Item(
-                        id=row["id"],
-                        source=SOURCES[row["source"]],
-                        texts=_texts(task, row["draft"], row["description"]),
-                        keypoint=(row["keypoint"][0], row["keypoint"][1]),
-                        width=row["image_width"],
-                        height=row["image_height"],
-                        place=(path, group, number),
-                    )
+    for name in dataset_names(output, f"data/{split}-*.parquet"):
+        path = dataset_file(output, name)
+        for group, table in enumerate(read_groups(path, _COLUMNS)):
+            for number, row in enumerate(table.to_pylist()):
+                yield Item(
+                    id=row["id"],
+                    source=SOURCES[row["source"]],
+                    texts=_texts(task, row["draft"], row["description"]),
+                    keypoint=(row["keypoint"][0], row["keypoint"][1]),
+                    width=row["image_width"],
+                    height=row["image_height"],
+                    place=(path, group, number),
+                )
 
 
 def _texts(task: Task, draft: str, description: str) -> dict[str, str]:
@@ -170,6 +170,5 @@ def _has_picture(item: Item) -> bool:
 
 def _image_bytes(place: tuple[Path, int, int]) -> bytes | None:
     path, group, number = place
-    with pq.ParquetFile(path) as file:
-        cell = file.read_row_group(group, columns=["image"])["image"][number].as_py()
-    return cell["bytes"] if cell else None
+    with open_parquet(path, ("image",)) as file:
+        return next(image_bytes(read_group(file, group, ("image",), path)["image"].slice(number, 1)))

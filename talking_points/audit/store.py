@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from talking_points.audit.items import Task
+from talking_points.audit.items import AuditError, Task
+from talking_points.dataset_files import written_folder
 
 Verdict = Literal["point", "cannot_tell", "prefer", "tie", "text"]
 
@@ -47,6 +48,7 @@ class Answer:
     time: str = ""
 
 
+_NUMBERS = ("x", "y", "distance", "seconds")
 _COLUMNS = ", ".join(field.name for field in fields(Answer))
 
 
@@ -55,7 +57,9 @@ class AnswerStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        written_folder(path.parent.parent, path.parent.name)
+        if path.is_symlink():
+            raise AuditError(f"{path} is a link to {path.resolve()}: answers are kept in the dataset alone; remove it")
         with self._connection() as connection:
             connection.execute(_TABLE)
 
@@ -74,7 +78,13 @@ class AnswerStore:
             " (SELECT max(number) FROM answers WHERE task = ? GROUP BY item, content, person) ORDER BY number"
         )
         with self._connection() as connection:
-            return [Answer(*row) for row in connection.execute(query, (task,))]
+            found = [Answer(*row) for row in connection.execute(query, (task,))]
+        for answer in found:
+            for field in fields(Answer):
+                value = getattr(answer, field.name)
+                if not isinstance(value, (float, int, type(None)) if field.name in _NUMBERS else (str, type(None))):
+                    raise AuditError(f"{self.path} is not as this program writes it ({field.name}): move the file away")
+        return found
 
     def of(self, task: Task, person: str) -> dict[tuple[str, str], Answer]:
         """One person's last answers by (item, content)."""
@@ -82,8 +92,17 @@ class AnswerStore:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        # A rollback journal, unlike a write-ahead log, also holds on network file systems; FULL waits for the disk.
-        with closing(sqlite3.connect(self.path, timeout=30)) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
-            with connection:
-                yield connection
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection:
+                # The file may come with the dataset, from somebody else.
+                connection.execute("PRAGMA trusted_schema = OFF")
+                # A rollback journal, unlike a write-ahead log, also holds on network file systems; FULL waits for the
+                # disk.
+                connection.execute("PRAGMA synchronous = FULL")
+                with connection:
+                    yield connection
+        except sqlite3.Error as error:
+            raise AuditError(
+                f"{self.path} cannot be used ({error}): make room on the disk if that is why, else move the file away; "
+                "its answers are then not counted"
+            ) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 
+from talking_points.escaping import for_latex, for_markdown
 from talking_points.whole_files import write_text
 
 matplotlib.use("Agg")
@@ -65,21 +66,22 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table, the notes below it."""
-        lines = [HEADER, tuple("---" for _ in HEADER), *(row.cells for row in self.rows)]
-        table = f"### {self.title}\n\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-        return table + "".join(f"\n{note}\n" for note in self.notes)
+        lines = [HEADER, *(row.cells for row in self.rows)]
+        head, *body = ("| " + " | ".join(map(for_markdown, cells)) + " |" for cells in lines)
+        table = "\n".join([f"### {for_markdown(self.title)}", "", head, "|" + " --- |" * len(HEADER), *body, ""])
+        return table + "".join(f"\n{for_markdown(note)}\n" for note in self.notes)
 
     def latex(self) -> str:
         """A LaTeX ``table`` with booktabs rules, the notes below it."""
         head, *body = (
-            " & ".join(_escaped(cell) for cell in cells) + r" \\"
+            " & ".join(for_latex(cell) for cell in cells) + r" \\"
             for cells in (HEADER, *(row.cells for row in self.rows))
         )
         columns = "l" + "r" * (len(HEADER) - 1)
         begin = [
-            r"\begin{table}", rf"\caption{{{_escaped(self.title)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+            r"\begin{table}", rf"\caption{{{for_latex(self.title)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
         ]  # fmt: skip
-        end = [r"\bottomrule", r"\end{tabular}", *(rf"\par {_escaped(note)}" for note in self.notes), r"\end{table}"]
+        end = [r"\bottomrule", r"\end{tabular}", *(rf"\par {for_latex(note)}" for note in self.notes), r"\end{table}"]
         return "\n".join([*begin, head, r"\midrule", *body, *end]) + "\n"
 
 
@@ -214,9 +216,3 @@ def _notes(ours: Mapping[PaperFigure, Report]) -> list[str]:
         names = sorted(set().union(*localizers.values()))
         notes.append(f"Ours were not found by the same localizer: {', '.join(names)}.")
     return notes
-
-
-def _escaped(text: str) -> str:
-    for character in ("\\", "%", "&", "_", "#"):
-        text = text.replace(character, "\\textbackslash{}" if character == "\\" else "\\" + character)
-    return text

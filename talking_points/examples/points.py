@@ -6,21 +6,22 @@ metadata. Pictures are decoded only when asked for, each different one once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from talking_points.candidates.spatial import instance_order, object_location
 from talking_points.config import ConfigError
+from talking_points.dataset_files import read_dataset
 from talking_points.examples.words import Facts
 from talking_points.image_files import read_rgb
-from talking_points.records import Box, derive_seed, stable_id
+from talking_points.records import SOURCES, Box, derive_seed, stable_id
 from talking_points.sources import Source
 from talking_points.sources.labels import ap10k_families
 
@@ -29,6 +30,9 @@ COLUMNS = (
     "instance_index", "instance_count", "keypoint", "object_location", "part_location", "point_location",
 )  # fmt: skip
 """What training and evaluation read of a row, besides its picture and one text."""
+
+TEXTS = ("description", "draft", "object_caption", "local_caption")
+"""Columns of texts, one of which is read."""
 
 
 @dataclass(frozen=True)
@@ -127,26 +131,22 @@ def load_points(
 ) -> PointSet:
     """The points of a published dataset's split, with the texts of one column.
 
-    ``limit`` draws so many of them (streamed: takes the first). Raises ``ConfigError`` for a dataset without the
-    columns, without texts, with points outside their images, or without pictures when these are asked for.
+    Nothing but ``data/<split>-*.parquet`` is read (``dataset_files.read_dataset``). ``limit`` draws so many of them
+    (streamed: takes the first). Raises ``ConfigError`` for a dataset without the columns or with others of their names,
+    without texts, with points outside their images, or without pictures when these are asked for.
     """
-    try:
-        rows = datasets.load_dataset(str(path), split=split, revision=revision, streaming=streaming)
-    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise ConfigError(f"cannot read split '{split}' of the dataset {path}: {error}") from error
-    missing = {*COLUMNS, text, "image"} - set(rows.column_names or ())
-    if missing:
-        raise ConfigError(f"the dataset {path} lacks the columns {sorted(missing)}: build it with talking-points build")
-    names = rows.features["source"].names
+    if text not in TEXTS:
+        raise ConfigError(f"expected a column of texts ({', '.join(TEXTS)}), found '{text}'")
+    rows = read_dataset(path, split, {*COLUMNS, text, "image"}, revision=revision, streaming=streaming)
     wanted = rows.select_columns([*COLUMNS, text])
     examples = []
     for row in wanted.take(limit) if streaming and limit else wanted:
-        examples.append(_example(row, names, text, str(path)))
+        examples.append(_example(row, text, str(path)))
     if not examples:
         raise ConfigError(f"split '{split}' of the dataset {path} has no rows")
     if not any(example.text for example in examples):
         raise ConfigError(f"column '{text}' of the dataset {path} is empty: training needs texts")
-    images = rows.select_columns(["image_sha256", "image"]).cast_column("image", datasets.Image(decode=False))
+    images = rows.select_columns(["image_sha256", "image"])
 
     def decode(digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
         left = set(digests)
@@ -283,10 +283,16 @@ def derangement(count: int, seed: int) -> NDArray[np.intp]:
     return order
 
 
-def _example(row: Mapping[str, Any], sources: Sequence[str], text: str, path: str) -> PointExample:
+def _example(row: Mapping[str, Any], text: str, path: str) -> PointExample:
+    empty = [name for name in COLUMNS if row[name] is None]
+    if empty or not 0 <= row["source"] < len(SOURCES):
+        raise ConfigError(
+            f"row {row['id']!a} of the dataset {path} has no {', '.join(empty) or 'known source'}: the dataset is "
+            "damaged, build it again"
+        )
     x, y = row["keypoint"]
     width, height = row["image_width"], row["image_height"]
-    if not (0 <= round(x) < width and 0 <= round(y) < height):
+    if not (math.isfinite(x + y) and 0 <= round(x) < width and 0 <= round(y) < height):
         raise ConfigError(
             f"point {row['id']} of the dataset {path} lies at ({x:g}, {y:g}), outside its image of {width}x{height}: "
             "the dataset is damaged, build it again"
@@ -295,7 +301,7 @@ def _example(row: Mapping[str, Any], sources: Sequence[str], text: str, path: st
     return PointExample(
         id=row["id"],
         image=row["image_sha256"],
-        source=sources[row["source"]],
+        source=SOURCES[row["source"]],
         keypoint=(x, y),
         size=(width, height),
         object_bbox=tuple(row["object_bbox"]),

@@ -6,7 +6,6 @@ The same manifest gives the same text, byte for byte. Keys of the manifest that 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -17,9 +16,10 @@ import jinja2
 import pyarrow as pa
 import yaml
 
+from talking_points.dataset_schema import COLUMNS, card_features
 from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.escaping import fenced, for_code, for_markdown
 from talking_points.publishing.image_cells import ImageMode
-from talking_points.publishing.schema import COLUMNS, card_features
 from talking_points.publishing.terms import TERMS, citations, source_terms
 
 _PUBLISHED: dict[ImageMode, str] = {
@@ -164,8 +164,8 @@ def shareable(value: Any) -> Any:
 
 
 def _cell(value: object) -> str:
-    """Text from a source or a configuration, safe inside a Markdown table."""
-    return html.escape(" ".join(str(value or "").split()), quote=False).replace("|", "\\|")
+    """Text from a source or a configuration, safe inside Markdown, a table included."""
+    return for_markdown("" if value is None else value)
 
 
 def _reasons(reasons: Mapping[str, int] | None) -> str:
@@ -190,6 +190,8 @@ def _environment() -> jinja2.Environment:
     templates = jinja2.FunctionLoader(lambda name: (resources.files("data_cards") / name).read_text(encoding="utf-8"))
     environment = jinja2.Environment(loader=templates, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters["cell"] = _cell
+    environment.filters["code"] = for_code
+    environment.filters["fenced"] = fenced
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["figure"] = _figure
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"

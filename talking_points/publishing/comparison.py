@@ -17,10 +17,11 @@ from talking_points.publishing.quality import (
     choose_examples,
     measure,
     picture_url,
-    read_manifest,
+    read_built,
     read_rows,
     render_page,
 )
+from talking_points.whole_files import write_text
 
 SHOWN = 60
 """Rows with pictures on a page."""
@@ -43,9 +44,9 @@ class Comparison:
 
 
 def compare_builds(first: str | Path, second: str | Path) -> Comparison:
-    """Measure both datasets and match their rows by id. Raises ``ConfigError`` for a folder that holds no dataset."""
+    """Measure both datasets and match their rows by id. Raises ``DatasetError`` for a folder that holds no dataset."""
     roots = Path(first), Path(second)
-    manifests = [read_manifest(root) for root in roots]
+    manifests = [read_built(root) for root in roots]
     rows = [read_rows(root) for root in roots]
     measured = [_metrics(measure(root, found)) for root, found in zip(roots, rows, strict=True)]
     names = list(dict.fromkeys([*measured[0], *measured[1]]))
@@ -78,10 +79,7 @@ def write_comparison(comparison: Comparison, path: str | Path, rows: int = SHOWN
         for row in chosen
     ]
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        render_page("comparison.html.jinja", comparison=comparison, pairs=pairs, titles=SOURCE_TITLES), encoding="utf-8"
-    )
+    write_text(file, render_page("comparison.html.jinja", comparison=comparison, pairs=pairs, titles=SOURCE_TITLES))
     return file
 
 
@@ -116,7 +114,9 @@ def _metrics(quality: dict[str, Any]) -> dict[str, str]:
 
 
 def _prompts(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    digests = [[manifest["steps"][step]["prompt_sha256"][:12] for step in STEPS] for manifest in (first, second)]
+    digests = [
+        [(manifest["steps"][step].get("prompt_sha256") or "-")[:12] for step in STEPS] for manifest in (first, second)
+    ]
     return [
         f"{step}, text of the prompt: {one} -> {other}"
         for step, one, other in zip(STEPS, *digests, strict=True)

@@ -116,7 +116,11 @@ def publish(
 def _upload(
     release: Release, repo: str, private: bool, tag: str, token: SecretStr | None, verify: bool
 ) -> tuple[str, str]:
-    """Create, upload, verify, tag. Returns the repository's address and the commit that holds the dataset."""
+    """Create, upload, verify, tag. Returns the repository's address and the commit that holds the dataset.
+
+    What goes up is compared with the manifest before, and what is there with the manifest after.
+    """
+    digests = release.check_staged()
     repository = Repository.connect(repo, "dataset", token)
     url, head = repository.open(private)
     # Card, manifest and figures in one commit; figures that the card no longer shows go away with it.
@@ -124,18 +128,11 @@ def _upload(
     present = repository.paths(head)
     stale = [name for name in present if name.startswith("figures/") and name not in described]
     head = repository.commit("Update the dataset card", described, stale, head)
-    # upload_folder splits into several commits where files are many, and skips what is there already.
-    head = repository.api.upload_folder(
-        repo_id=repo,
-        repo_type="dataset",
-        folder_path=next(iter(release.data.values())).parent,
-        path_in_repo="data",
-        allow_patterns=[Path(name).name for name in release.data],
-        delete_patterns=["*.parquet"],
-        commit_message="Upload the data",
-        parent_commit=head,
-    ).oid
-    repository.check(head, release.data, "data")
+    release.check_staged()
+    old = [name for name in present if re.fullmatch(r"data/.*\.parquet", name) and name not in release.data]
+    head = repository.commit("Upload the data", release.data, old, head)
+    repository.check(head, release.data, "data", digests=digests)
+    repository.check(head, described, ours=described.__contains__)
     if verify:
         secret = token.get_secret_value() if token else None
         wrong = differences(repo, head, file_digests(release.data.values()), secret)
@@ -199,9 +196,13 @@ class Repository:
         files: Mapping[str, Path | str],
         folder: str | None = None,
         ours: Callable[[str], bool] = lambda path: True,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
-        """Refuse a commit that, among the paths of ours in ``folder``, does not hold exactly ``files``."""
-        wrong = [name for name in self._differing(commit, files, folder) if name in files or ours(name)]
+        """Refuse a commit that, among the paths of ours in ``folder``, does not hold exactly ``files``.
+
+        ``digests`` are the sha256 that some of them must have, whatever the local files hold by now.
+        """
+        wrong = [name for name in self._differing(commit, files, folder, digests) if name in files or ours(name)]
         if wrong:
             raise PublishError(
                 f"{self.name} at {commit} does not hold what was uploaded: {', '.join(wrong)}. Another publisher may "
@@ -229,7 +230,13 @@ class Repository:
                 409,
             ) from None
 
-    def _differing(self, commit: str, files: Mapping[str, Path | str], folder: str | None = None) -> list[str]:
+    def _differing(
+        self,
+        commit: str,
+        files: Mapping[str, Path | str],
+        folder: str | None = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> list[str]:
         """Paths in ``folder`` whose size or digest differs, missing and surplus ones included.
 
         The digest is the sha256 of a large file, and git's own of a regular one: the Hub states no other.
@@ -238,13 +245,18 @@ class Repository:
 
         tree = self.api.list_repo_tree(self.name, folder, repo_type=self.kind, revision=commit, recursive=True)
         found = {item.path: item for item in tree if isinstance(item, RepoFile)}
-        same = {name for name in files.keys() & found.keys() if _holds(found[name], files[name])}
+        known = digests or {}
+        same = {name for name in files.keys() & found.keys() if _holds(found[name], files[name], known.get(name))}
         return sorted((files.keys() | found.keys()) - same)
 
 
-def _holds(found: RepoFile, file: Path | str) -> bool:
+def _holds(found: RepoFile, file: Path | str, digest: str | None) -> bool:
     from huggingface_hub.utils.sha import git_hash
 
+    if digest is not None and found.lfs is not None:
+        return found.lfs.sha256 == digest
+    if isinstance(file, Path) and not file.is_file():
+        return False
     size = len(file.encode()) if isinstance(file, str) else file.stat().st_size
     if found.size != size:
         return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,16 +23,26 @@ from PIL import Image, ImageDraw
 from sacrebleu.metrics.bleu import BLEU
 
 from talking_points.build_config import CropConfig
-from talking_points.config import ConfigError
+from talking_points.dataset_files import (
+    DatasetError,
+    dataset_file,
+    dataset_names,
+    image_bytes,
+    read_groups,
+    read_texts,
+    readable,
+    written_folder,
+)
+from talking_points.dataset_manifest import read_audit_summary, read_manifest
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.gaussian_crop import contact_sheet, gaussian_crop
 from talking_points.descriptions.levels import split_levels
 from talking_points.descriptions.nouns import object_names, part_names
+from talking_points.escaping import for_terminal
 from talking_points.image_files import read_pixels, read_rgb
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
-from talking_points.publishing.release import AUDIT_REPORT
 from talking_points.records import SOURCES, derive_seed
-from talking_points.whole_files import write_json
+from talking_points.whole_files import write_json, write_text, writing_whole
 
 FOLDER = "report"
 EXAMPLES = 24
@@ -47,6 +56,9 @@ _STAGES = ("index", "candidates", "sample", *STEPS, "verify")
 _SAMPLED = ".work/sample"
 """Where a build keeps its sampled points, from which the category of a rejected row is known."""
 _PICTURE_SIDE = 480
+_NEEDED = ("config", "stages", "steps", "availability", "images", "partial")
+"""What a manifest must say for a report to be made of it."""
+
 
 Row = dict[str, Any]
 
@@ -54,20 +66,20 @@ Row = dict[str, Any]
 def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     """Write the report of a finished dataset into ``<output>/report/``; returns the files, the page first.
 
-    ``seed`` chooses the examples. Raises ``ConfigError`` where ``output`` holds no finished dataset.
+    ``seed`` chooses the examples. Raises ``DatasetError`` where ``output`` holds no finished dataset.
     """
     root = Path(output)
     rows = read_rows(root)
     quality = measure(root, rows)
     examples = choose_examples(rows, EXAMPLES, seed)
     add_pictures(root, examples)
-    folder = root / FOLDER
-    folder.mkdir(exist_ok=True)
+    folder = written_folder(root, FOLDER)
     page, numbers = folder / "index.html", folder / "quality.json"
     sheets = folder / "examples.png", folder / "close_ups.png"
-    close_ups = _close_ups(examples, read_manifest(root))
+    close_ups = _close_ups(examples, read_built(root))
     write_json(numbers, quality)
-    page.write_text(
+    write_text(
+        page,
         render_page(
             "quality_report.html.jinja",
             quality=quality,
@@ -76,7 +88,6 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
             close_ups=_data_url(close_ups, "JPEG", quality=85) if close_ups else None,
             titles=SOURCE_TITLES,
         ),
-        encoding="utf-8",
     )
     shown = [
         Example(np.asarray(marked[0]), marked[1], row["description"]) for row in examples if (marked := _shown(row))
@@ -84,19 +95,18 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     for sheet in sheets:
         sheet.unlink(missing_ok=True)
     if shown:
-        example_grid(shown, sheets[0], columns=4)
+        with writing_whole(sheets[0]) as temporary:
+            example_grid(shown, drawn := temporary.with_suffix(".png"), columns=4)
+            drawn.replace(temporary)
     if close_ups:
-        close_ups.save(sheets[1])
+        with writing_whole(sheets[1]) as temporary:
+            close_ups.save(temporary, format="PNG")
     return [page, *(sheet for sheet in sheets if sheet.is_file()), numbers]
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
-    """The manifest of a finished dataset. Raises ``ConfigError`` where there is none."""
-    path = root / "manifest.json"
-    if not path.is_file():
-        raise ConfigError(f"no finished dataset in {root}: expected {path}; build one, or name its folder")
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return manifest
+def read_built(root: Path) -> dict[str, Any]:
+    """The manifest of a finished build, which says what its report needs. Raises ``DatasetError``."""
+    return read_manifest(root, _NEEDED)
 
 
 _TEXT_COLUMNS = [
@@ -109,10 +119,11 @@ def read_rows(root: Path) -> list[Row]:
     """All rows without their pictures, sources by name, with ``file`` where each came from."""
     rows = []
     for file in read_manifest(root)["files"]:
-        for row in pq.read_table(root / file["path"], columns=_TEXT_COLUMNS).to_pylist():
-            rows.append(row | {"source": SOURCES[row["source"]], "file": file["path"]})
+        for table in read_groups(dataset_file(root, file["path"]), _TEXT_COLUMNS):
+            for row in table.to_pylist():
+                rows.append(row | {"source": SOURCES[row["source"]], "file": file["path"]})
     if not rows:
-        raise ConfigError(f"the dataset in {root} has no rows: there is nothing to report on")
+        raise DatasetError(f"the dataset in {root} has no rows: there is nothing to report on")
     return rows
 
 
@@ -120,11 +131,10 @@ def add_pictures(root: Path, rows: Sequence[Row]) -> None:
     """Read the picture of each row, None where the dataset has none, into its ``image``."""
     wanted = {row["id"]: row for row in rows}
     for name in sorted({row["file"] for row in rows}):
-        file = pq.ParquetFile(root / name)
-        for group in range(file.num_row_groups):
-            for found in file.read_row_group(group, columns=["id", "image"]).to_pylist():
-                if found["id"] in wanted:
-                    wanted[found["id"]]["image"] = found["image"]["bytes"] if found["image"] else None
+        for table in read_groups(dataset_file(root, name), ("id", "image")):
+            for row, image in zip(table["id"].to_pylist(), image_bytes(table["image"]), strict=True):
+                if row in wanted:
+                    wanted[row]["image"] = image
 
 
 def choose_examples(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
@@ -134,7 +144,7 @@ def choose_examples(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
 
 def measure(root: Path, rows: Sequence[Row]) -> dict[str, Any]:
     """The report's numbers as JSON values; shares are in [0, 1]."""
-    manifest = read_manifest(root)
+    manifest = read_built(root)
     texts = [row["description"] for row in rows]
     words = [len(text.split()) for text in texts]
     chosen = [row["description"] for row in choose_examples(rows, DISTINCT_TEXTS, 0)]
@@ -165,15 +175,18 @@ def _acceptance(root: Path, rows: Sequence[Row], manifest: Mapping[str, Any]) ->
             "rows_in": stage["rows_in"],
             "rows_out": stage["rows_out"],
             "accepted": round(stage["rows_out"] / max(stage["rows_in"], 1), 4),
-            "rejected": stage["rejected"],
+            "rejected": stage.get("rejected", {}),
             "rounds": stage.get("rounds", {}),
         }
-        for name, stage in sorted(manifest["stages"].items(), key=lambda entry: _STAGES.index(entry[0]))
+        for name, stage in sorted(
+            manifest["stages"].items(),
+            key=lambda entry: (_STAGES.index(entry[0]) if entry[0] in _STAGES else len(_STAGES), entry[0]),
+        )
     }
     refused = [
         row
-        for path in sorted((root / "rejected").glob("*.parquet"))
-        for row in pq.read_table(path, columns=["id", "source", "stage", "reason"]).to_pylist()
+        for name in dataset_names(root, "rejected/*.parquet")
+        for row in read_texts(root / name, ("id", "source", "stage", "reason")).to_pylist()
     ]
     reasons = Counter(f"{row['stage']}: {row['reason']}" for row in refused)
     # Rows that listing and keypoints left out have no point yet, and no category.
@@ -191,8 +204,10 @@ def _sampled_objects(root: Path, ids: set[str]) -> dict[str, str]:
     """Category of the sampled points among ``ids``; empty where the build's intermediate files are gone."""
     found: dict[str, str] = {}
     for path in sorted((root / _SAMPLED).glob("*.parquet")) if ids else []:
-        if {"id", "object"} <= set(pq.read_schema(path).names):
-            table = pq.read_table(path, columns=["id", "object"])
+        with readable(path):
+            names = pq.read_schema(path).names
+        if {"id", "object"} <= set(names):
+            table = read_texts(path, ("id", "object"))
             pairs = zip(table["id"].to_pylist(), table["object"].to_pylist(), strict=True)
             found.update({row: name for row, name in pairs if row in ids})
     return found
@@ -250,13 +265,13 @@ def beside_the_paper(
     rows, reach = manifest["rows"], manifest["availability"]
     sources = manifest["sources"].values()
     total = sum(rows.values())
-    equal = ", ".join(f"{source['points'] / max(total, 1):.1%}" for source in sources)
+    equal = ", ".join(f"{source.get('points', 0) / max(total, 1):.1%}" for source in sources)
     return [
         {"what": "triplets", "paper": "20K+", "ours": f"{total:,}"},
         {"what": "train / test", "paper": "17K / 4K", "ours": f"{rows.get('train', 0):,} / {rows.get('test', 0):,}"},
         {"what": "shares of the sources", "paper": "equal", "ours": equal},
-        {"what": "object categories", "paper": "64", "ours": str(reach["objects_sampled"])},
-        {"what": "part categories", "paper": "297", "ours": f"{reach['pairs_sampled']} (object, part) pairs"},
+        {"what": "object categories", "paper": "64", "ours": str(reach.get("objects_sampled", 0))},
+        {"what": "part categories", "paper": "297", "ours": f"{reach.get('pairs_sampled', 0)} (object, part) pairs"},
         {
             "what": "easily localized, by people, 5 % of the test set",
             "paper": "> 91 %",
@@ -267,10 +282,8 @@ def beside_the_paper(
 
 def _audited(root: Path) -> str | None:
     """What people could localize, in words, where the human check has been made."""
-    path = root / AUDIT_REPORT
-    if not path.is_file():
-        return None
-    shares = json.loads(path.read_text(encoding="utf-8")).get("shares", [])
+    audit = read_audit_summary(root) or {"shares": []}
+    shares = audit["shares"]
     return ", ".join(f"{share['share']:.1%} within {share['threshold']}" for share in shares) or None
 
 
@@ -280,6 +293,7 @@ def render_page(template: str, **values: Any) -> str:
         loader=jinja2.FunctionLoader(lambda name: (resources.files("data_cards") / name).read_text(encoding="utf-8")),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
+        finalize=lambda value: for_terminal(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

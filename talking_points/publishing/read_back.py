@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from talking_points.publishing.schema import features
+from talking_points.dataset_schema import features
 
 _BATCH = 100
 

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import SecretStr
 
+from talking_points.dataset_files import dataset_file, open_parquet, read_group
+from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import image_modes, render_card
 from talking_points.publishing.hub import explained
 from talking_points.publishing.image_cells import ImageCell, image_cell
 from talking_points.publishing.release import ReleaseError, file_sha256, read_manifest
-from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.records import SOURCES
 from talking_points.sources import SkippedImage, SourceError, open_source
 from talking_points.sources.layout import inside
@@ -53,8 +54,9 @@ def rehydrate(
     """Write ``dataset`` with its images to ``output``, as ``load_dataset`` reads it: the same columns, rows and order.
 
     ``dataset`` is a folder or a repository "org/name" of the Hub, there at ``revision``. ``roots`` maps a source's name
-    to its unpacked folder. Every image must have the recorded sha256. Raises ``RehydrateError`` for missing sources
-    and for images that are missing or other files, ``ReleaseError`` or ``PublishError`` for an unreadable dataset.
+    to its unpacked folder. Every image must have the recorded sha256. Nothing is read outside the dataset and the
+    roots, nor written outside ``output``. Raises ``RehydrateError`` for missing sources and for images that are missing
+    or other files, ``DatasetError``, ``ReleaseError`` or ``PublishError`` for a dataset that cannot be used.
     """
     if output.exists() and any(output.iterdir()):
         raise RehydrateError(f"{output} is not empty: name a new folder, so that nothing in it gets lost")
@@ -69,7 +71,7 @@ def rehydrate(
             raise RehydrateError(_explanation(reader.problems))
         for figure in manifest.get("figures", ()):
             (complete / figure).parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder / figure, complete / figure)
+            shutil.copyfile(dataset_file(folder, figure), complete / figure)
         manifest = {**manifest, "images": "embed", "files": files}
         (complete / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
         (complete / "README.md").write_text(render_card(manifest), "utf-8")
@@ -145,11 +147,11 @@ def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _Pho
     """Copy the Parquet files with the images in their rows, one row group in memory at a time."""
     schema = triplet_schema()
     for file in manifest["files"]:
-        path = target / file["path"]
+        source, path = dataset_file(folder, file["path"]), target / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetFile(folder / file["path"]) as rows, pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer:
+        with open_parquet(source) as rows, pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer:
             for group in range(rows.num_row_groups):
-                writer.write_table(_with_images(rows.read_row_group(group), reader))
+                writer.write_table(_with_images(read_group(rows, group, schema.names, source), reader))
                 if len(reader.problems) > _SHOWN:
                     return
         yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}

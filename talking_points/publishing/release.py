@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +12,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
+from talking_points import dataset_manifest
 from talking_points.config import fingerprint
+from talking_points.dataset_files import dataset_file, image_bytes, open_parquet, read_group, read_groups
+from talking_points.dataset_manifest import AUDIT_REPORT
+from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import card_figures, image_modes, render_card
 from talking_points.publishing.image_cells import ImageMode, image_cell
-from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.publishing.terms import source_terms
 from talking_points.records import SOURCES
-
-AUDIT_REPORT = "audit/report.json"
-"""Summary of the human check inside a dataset folder; part of the card when it is there."""
 
 _PIXELS: tuple[ImageMode, ...] = ("reference", "thumbnail", "embed")
 
@@ -42,6 +44,26 @@ class Release:
     def data(self) -> dict[str, Path]:
         """The Parquet files alone."""
         return {name: path for name, path in self.files.items() if isinstance(path, Path) and name.startswith("data/")}
+
+    def check_staged(self) -> dict[str, str]:
+        """The sha256 of the data by path, once every file is there as the manifest says. Raises ``ReleaseError``.
+
+        What is missing here would be deleted there.
+        """
+        missing = [str(file) for file in self.files.values() if isinstance(file, Path) and not file.is_file()]
+        if missing:
+            raise ReleaseError(
+                f"{', '.join(missing)} went away while the dataset was published, perhaps by another build into its "
+                "folder: nothing more was uploaded; wait until it is done, then run the same command again"
+            )
+        digests = {file["path"]: file["sha256"] for file in self.manifest["files"]}
+        changed = [str(path) for name, path in self.data.items() if file_sha256(path) != digests[name]]
+        if changed:
+            raise ReleaseError(
+                f"{', '.join(changed)} changed while the dataset was published, perhaps by another build into its "
+                "folder: nothing more was uploaded; wait until it is done, then run the same command again"
+            )
+        return digests
 
     @property
     def name(self) -> str:
@@ -77,6 +99,10 @@ def prepare_release(
     if modes != image_modes(manifest):
         manifest = {**manifest, "images": modes, "files": list(_rewrite(output, workspace, manifest, modes))}
         folder = workspace
+    else:
+        for file in manifest["files"]:
+            # Whoever reads what goes up must not be led to other files by an image that is a path.
+            deque(read_groups(dataset_file(output, file["path"]), triplet_schema().names), maxlen=0)
     figures = card_figures(manifest)
     manifest = {**manifest, "figures": figures}
     audit = read_audit(output)
@@ -84,7 +110,7 @@ def prepare_release(
         "README.md": render_card(manifest, repo=repo, audit=audit),
         "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
     }
-    files |= {name: output / name for name in figures}
+    files |= {name: dataset_file(output, name) for name in figures}
     files |= {file["path"]: folder / file["path"] for file in manifest["files"]}
     warnings = list(_warnings(manifest, modes, public))
     if audit is None and (output / AUDIT_REPORT).is_file():
@@ -96,40 +122,29 @@ def prepare_release(
 
 
 def read_manifest(output: Path) -> dict[str, Any]:
-    """The manifest of a finished dataset whose files are all there and unchanged. Raises ``ReleaseError``."""
-    path = output / "manifest.json"
-    if not path.is_file():
-        raise ReleaseError(
-            f"no dataset in {output}: expected {path}, which a build writes last; finish the build first"
-        )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = [(output / file["path"], file["sha256"]) for file in manifest["files"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{path} cannot be read as a dataset's manifest ({error}); run the build again") from error
-    for file, digest in files:
-        if not file.is_file():
-            raise ReleaseError(f"{file} is missing, although the manifest names it; run the build again")
-        if file_sha256(file) != digest:
-            raise ReleaseError(f"{file} is not the file that was built (its sha256 differs); run the build again")
+    """The manifest of a finished dataset whose files are all there and unchanged.
+
+    Raises ``DatasetError`` for one that is not as a build writes it, ``ReleaseError`` for a file that has changed.
+    """
+    manifest = dataset_manifest.read_manifest(output)
+    for file in manifest["files"]:
+        path = dataset_file(output, file["path"])
+        if file_sha256(path) != file["sha256"]:
+            raise ReleaseError(f"{path} is not the file that was built (its sha256 differs); run the build again")
     return manifest
 
 
 def read_audit(output: Path) -> dict[str, Any] | None:
     """The summary of the human check of a dataset, or None where nobody has checked the rows that it holds now."""
-    path = output / AUDIT_REPORT
-    if not path.is_file():
-        return None
-    audit = json.loads(path.read_text(encoding="utf-8"))
-    return audit if audit["answers"] and audit["data"] == data_fingerprint(output) else None
+    audit = dataset_manifest.read_audit_summary(output)
+    return audit if audit and audit["answers"] and audit["data"] == data_fingerprint(output) else None
 
 
 def data_fingerprint(output: Path) -> str | None:
     """Names the rows of a finished dataset, after the digests in its manifest; None where there is no manifest."""
-    path = output / "manifest.json"
-    if not path.is_file():
+    if not (output / "manifest.json").is_file():
         return None
-    files = json.loads(path.read_text(encoding="utf-8"))["files"]
+    files = dataset_manifest.read_manifest(output)["files"]
     return fingerprint({file["path"]: file["sha256"] for file in files})
 
 
@@ -179,22 +194,28 @@ def _rewrite(
     """Copy the Parquet files into ``workspace`` with fewer pixels, one row group in memory at a time."""
     schema = triplet_schema()
     for file in manifest["files"]:
-        path = workspace / file["path"]
+        source, path = dataset_file(output, file["path"]), workspace / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            pq.ParquetFile(output / file["path"]) as built,
+            open_parquet(source) as built,
             pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer,
         ):
             for group in range(built.num_row_groups):
-                writer.write_table(_with_fewer_pixels(built.read_row_group(group), modes).cast(schema))
+                rows = read_group(built, group, schema.names, source)
+                writer.write_table(_with_fewer_pixels(rows, modes, source).cast(schema))
         yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _with_fewer_pixels(rows: pa.Table, modes: Mapping[str, ImageMode]) -> pa.Table:
+def _with_fewer_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Path) -> pa.Table:
     schema = triplet_schema()
     cells = []
-    columns = (rows[name].to_pylist() for name in ("source", "image", "image_path"))
-    for source, image, path in zip(*columns, strict=True):
-        cells.append(image and image_cell(modes[SOURCES[source]], image["bytes"], path))
+    columns = (rows[name].to_pylist() for name in ("source", "image_path"))
+    for source, path, image in zip(*columns, image_bytes(rows["image"]), strict=True):
+        if SOURCES[source] not in modes:
+            raise ReleaseError(f"{file} has rows of {SOURCES[source]}, which the manifest does not name")
+        try:
+            cells.append(None if image is None else image_cell(modes[SOURCES[source]], image, path))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ReleaseError(f"{file}: the image {path[:200]!a} cannot be decoded ({error})") from error
     index = schema.get_field_index("image")
     return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type))

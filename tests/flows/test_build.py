@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from talking_points.config import ConfigError
-from talking_points.publishing.schema import features
+from talking_points.dataset_schema import features
 from talking_points.sources import open_source
 from tasks.running.failures import BuildFailed
 from tasks.running.shards import Manifest

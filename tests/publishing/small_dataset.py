@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.publishing.card import render_card
 from talking_points.publishing.image_cells import ImageMode, image_cell
-from talking_points.publishing.schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.records import SOURCES
 
 WIDTH, HEIGHT = 120, 80

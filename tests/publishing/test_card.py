@@ -8,8 +8,8 @@ import pytest
 from datasets import Features
 from huggingface_hub import DatasetCard
 
+from talking_points.dataset_schema import features
 from talking_points.publishing.card import render_card
-from talking_points.publishing.schema import features
 from tests.publishing.local_hub import card_problems
 from tests.publishing.small_dataset import ROWS, small_manifest
 

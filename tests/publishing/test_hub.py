@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from talking_points.errors import InputError, RunError
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.hub import PublishError, explained
+from talking_points.publishing.hub import publish as publish_here
 from talking_points.publishing.read_back import file_digests
-from talking_points.publishing.release import ReleaseError, file_sha256, prepare_release
+from talking_points.publishing.release import file_sha256, prepare_release
 from tests.publishing.conftest import PUBLISH, ROOT, Run
 from tests.publishing.local_hub import READER, WRITER, LocalHub
 from tests.publishing.small_dataset import ROWS, noise_jpeg, write_dataset
@@ -317,9 +319,50 @@ def test_stand_ins_drawn_by_us_keep_their_pixels(tmp_path: Path) -> None:
     assert not release.warnings
 
 
+@pytest.mark.parametrize("what", ["gone", "changed"])
+def test_a_file_that_goes_away_deletes_nothing(hub: LocalHub, reached: LocalHub, tmp_path: Path, what: str) -> None:
+    """Between the check of the folder and the upload, another build puts its files there."""
+    publish_here(write_dataset(tmp_path / "before", rows_per_file=4), "org/name", verify=False)
+    kept = head_files(hub)
+    output = write_dataset(tmp_path / "dataset")
+    victim = output / "data" / "test-00000-of-00001.parquet"
+
+    def interfere() -> None:
+        victim.unlink() if what == "gone" else victim.write_bytes(b"PAR1 of another build")
+
+    tags = dict(hub.repository("org/name").tags)
+    with hub.fault(r"POST .*/commit/", "call", call=interfere), pytest.raises(InputError, match="another build"):
+        publish_here(output, "org/name", verify=False)
+    found = head_files(hub)
+    assert {name: digest for name, digest in found.items() if name.startswith("data/")} == {
+        name: digest for name, digest in kept.items() if name.startswith("data/")
+    }
+    assert hub.repository("org/name").tags == tags
+
+
+def test_a_file_that_changes_while_it_is_sent_is_not_tagged(hub: LocalHub, reached: LocalHub, tmp_path: Path) -> None:
+    output = write_dataset(tmp_path / "dataset")
+    victim = output / "data" / "test-00000-of-00001.parquet"
+    other = write_dataset(tmp_path / "other", encode=lambda n: noise_jpeg(n + 1))
+    changed = (other / "data" / victim.name).read_bytes()
+    calls: list[int] = []
+
+    def interfere() -> None:
+        calls.append(1)
+        if len(calls) == 2:  # the data's, not the card's
+            victim.write_bytes(changed)
+
+    with (
+        hub.fault(r"POST .*/preupload/", "call", times=2, call=interfere),
+        pytest.raises((RunError, InputError, ValueError)),
+    ):
+        publish_here(output, "org/name", verify=False)
+    assert not hub.repository("org/name").tags
+
+
 def test_what_must_not_go_up(tmp_path: Path) -> None:
     def refusal(output: Path, **options: Any) -> str:
-        with pytest.raises(ReleaseError) as caught:
+        with pytest.raises(InputError) as caught:
             prepare_release(output, "org/name", tmp_path / "work", **options)
         return str(caught.value)
 
@@ -336,4 +379,4 @@ def test_what_must_not_go_up(tmp_path: Path) -> None:
     (damaged / "data" / "test-00000-of-00001.parquet").unlink()
     assert "is missing" in refusal(damaged)
     (damaged / "manifest.json").write_text("{}")
-    assert "cannot be read as" in refusal(damaged)
+    assert "name: Field required" in refusal(damaged)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from talking_points.build_config import BuildConfig
-from talking_points.publishing.schema import triplet_schema
+from talking_points.dataset_schema import triplet_schema
 from tasks.assemble import assembly_settings
 
 

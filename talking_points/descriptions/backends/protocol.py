@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.errors import RunError
-
-Step = Literal["object_caption", "local_caption", "generate", "refine"]
-STEPS: tuple[Step, ...] = ("object_caption", "local_caption", "generate", "refine")
+from talking_points.records import STEPS as STEPS
+from talking_points.records import Step as Step
 
 FinishReason = Literal["stop", "length", "content_filter"]
 

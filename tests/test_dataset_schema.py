@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Features, Image, List, Value, load_dataset
 
-from talking_points.publishing.schema import COLUMNS, card_features, features, triplet_schema
+from talking_points.dataset_schema import COLUMNS, card_features, features, triplet_schema
 from talking_points.records import SOURCES
 from tests.publishing.small_dataset import ROWS, noise_jpeg, write_dataset
 

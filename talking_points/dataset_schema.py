@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from talking_points.descriptions.backends.protocol import STEPS
-from talking_points.records import SOURCES
+from talking_points.records import SOURCES, STEPS
 
 if TYPE_CHECKING:
     import datasets

@@ -1,0 +1,246 @@
+"""``manifest.json`` of a dataset: one schema and one way to read it, whoever wrote it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from talking_points.dataset_files import DatasetError, checked_name, dataset_file
+from talking_points.records import SOURCES, STEPS
+
+AUDIT_REPORT = "audit/report.json"
+"""Summary of the human check inside a dataset folder; part of the card when it is there."""
+
+DEPTH = 40
+"""Nested values of a manifest, at most: what a configuration needs many times over."""
+
+
+def _plain(text: str) -> str:
+    """Text on one line that a terminal and a card may show."""
+    if not text.isprintable():
+        raise ValueError("expected one line of printable text")
+    return text
+
+
+def _data(name: str) -> str:
+    if not checked_name(name).startswith("data/"):
+        raise ValueError(f"expected data/*.parquet, found {name!r}")
+    return name
+
+
+def _figure(name: str) -> str:
+    if not checked_name(name).startswith("figures/"):
+        raise ValueError(f"expected figures/*.png or figures/*.svg, found {name!r}")
+    return name
+
+
+def _source(name: str) -> str:
+    if name not in SOURCES:
+        raise ValueError(f"expected one of {', '.join(SOURCES)}")
+    return name
+
+
+Text = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Split = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Source = Annotated[str, AfterValidator(_source)]
+Counts = dict[Text, Count]
+ImageMode = Literal["embed", "reference", "thumbnail"]
+
+
+class _Part(BaseModel):
+    """Unknown keys are kept: a newer version may say more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _File(_Part):
+    path: Annotated[str, AfterValidator(_data)]
+    rows: Count = 0
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Count = 0
+
+
+class _SourceCounts(_Part):
+    train: Count = 0
+    test: Count = 0
+    points: Count = 0
+    images: Count = 0
+    objects: Count = 0
+    pairs: Count = 0
+    skipped: Counts = {}
+    drawn: bool = False
+
+
+class _Stage(_Part):
+    rows_in: Count
+    rows_out: Count
+    rejected: Counts = {}
+    rounds: Counts = {}
+
+
+class _Step(_Part):
+    backend: Text
+    model: Text | None = None
+    revision: Text | None = None
+    revision_resolved: bool = True
+    prompt_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]*$", max_length=64)] | None = None
+
+
+class _Keypoints(_Part):
+    per: Text = "image"
+
+
+class _Sampling(_Part):
+    equal_shares: bool = True
+
+
+class _Config(_Part):
+    """The settings that cards and reports read; all others are shown as they are."""
+
+    images: ImageMode | None = None
+    keypoints: _Keypoints = _Keypoints()
+    sampling: _Sampling = _Sampling()
+    crop: dict[str, Any] = {}
+
+
+class _Lengths(_Part):
+    min: Count
+    median: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max: Count
+    mean: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Manifest(_Part):
+    """What is required of every manifest, and the types of what it may say besides."""
+
+    format_version: Literal[1] = 1
+    name: Text
+    fingerprint: Text
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    rows: Annotated[dict[Split, Count], Field(min_length=1)]
+    sources: Annotated[dict[Source, _SourceCounts], Field(min_length=1)]
+    files: list[_File]
+    figures: list[Annotated[str, AfterValidator(_figure)]] = []
+    images: ImageMode | dict[Source, ImageMode] = "embed"
+    partial: bool = False
+    config: _Config = _Config()
+    created_with: dict[Text, Text] = {}
+    composition: dict[Source, dict[Text, Counts]] = {}
+    availability: Counts = {}
+    stages: dict[Text, _Stage] = {}
+    steps: dict[Text, _Step] = {}
+    lengths: _Lengths | None = None
+
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Within(_Part):
+    threshold: Share
+    share: Share
+    low: Share = 0.0
+    high: Share = 1.0
+
+
+class _CheckedSource(_Part):
+    source: Source
+    share: Share
+    answers: Count
+
+
+class AuditSummary(_Part):
+    """``audit/report.json``: what people found, shares in [0, 1]."""
+
+    answers: Count = 0
+    people: Count = 0
+    checked: Count = 0
+    rows: Count = 0
+    split: Split = "test"
+    data: Text | None = None
+    shares: list[_Within] = []
+    cannot_tell: Share = 0.0
+    sources: list[_CheckedSource] = []
+    agreement: Share | None = None
+
+
+def read_audit_summary(root: Path) -> dict[str, Any] | None:
+    """The summary of the human check of the dataset in ``root``, None where there is none. Raises ``DatasetError``."""
+    path = root / AUDIT_REPORT
+    if not path.exists():
+        return None
+    found = _read(dataset_file(root, AUDIT_REPORT), AuditSummary, "write it anew with 'talking-points audit --report'")
+    return AuditSummary.model_validate(found).model_dump()
+
+
+def read_manifest(root: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The manifest of the dataset in ``root``, all of whose values have been checked, with the keys ``needed``.
+
+    The files that it names are not looked at. Raises ``DatasetError``.
+    """
+    path = root / "manifest.json"
+    if not path.exists():
+        raise DatasetError(
+            f"no finished dataset in {root}: expected {path}, which a build writes last; finish one first"
+        )
+    return _read(
+        dataset_file(root, "manifest.json"), Manifest, "run the build again, or download the dataset again", needed
+    )
+
+
+def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The object in a JSON file as it stands, once ``model`` accepts it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        _check_depth(value)
+        model.model_validate(value)
+        _check_whole(value, needed)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        reason = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    except RecursionError:
+        reason = "its values are nested too deeply"
+    except (ValueError, OSError) as error:
+        reason = str(error)
+    else:
+        return dict(value)
+    # The reason may quote the file: nothing in it reaches a terminal as a control character.
+    raise DatasetError(f"{path} cannot be used ({ascii(reason[:300])[1:-1]}); {advice}")
+
+
+def _check_whole(manifest: dict[str, Any], needed: tuple[str, ...]) -> None:
+    """What the types of a manifest alone do not say."""
+    missing = [key for key in needed if key not in manifest]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    if "files" not in manifest:
+        return
+    if "steps" in needed and (absent := [step for step in STEPS if step not in manifest["steps"]]):
+        raise ValueError(f"steps lacks {', '.join(absent)}")
+    paths = [file["path"].lower() for file in manifest["files"]]
+    if len(set(paths)) < len(paths):
+        raise ValueError("files names one file twice")
+    images = manifest.get("images")
+    if isinstance(images, dict) and (absent := [name for name in manifest["sources"] if name not in images]):
+        raise ValueError(f"images lacks {', '.join(absent)}")
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEPTH:
+            raise ValueError(f"its values are nested more than {DEPTH} deep")
+        level = [
+            item
+            for found in level
+            if isinstance(found, dict | list)
+            for item in (found.values() if isinstance(found, dict) else found)
+        ]
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")

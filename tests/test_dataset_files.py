@@ -1,0 +1,219 @@
+"""A dataset makes its reader open nothing but its own Parquet files: no address and no other file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from talking_points.audit.items import load_questions
+from talking_points.config import ConfigError
+from talking_points.dataset_files import DatasetError, dataset_names, read_dataset, read_groups
+from talking_points.dataset_schema import COLUMNS, triplet_schema
+from talking_points.errors import InputError
+from talking_points.examples.points import load_points
+from talking_points.publishing.quality import read_rows, write_quality_report
+from talking_points.publishing.rehydrate import rehydrate
+from talking_points.publishing.release import prepare_release
+from tests.publishing.small_dataset import write_dataset, write_sources
+from tests.watching import NETWORK, watched
+
+URL = "http://127.0.0.1:9/image.png"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "dataset", rows={"train": 3, "test": 3})
+
+
+def rewrite(output: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change every Parquet file, and let the manifest agree with it."""
+    from talking_points.publishing.release import file_sha256
+
+    manifest = json.loads((output / "manifest.json").read_text())
+    for file in manifest["files"]:
+        path = output / file["path"]
+        pq.write_table(change(pq.read_table(path)), path)
+        file["sha256"] = file_sha256(path)
+    (output / "manifest.json").write_text(json.dumps(manifest))
+
+
+def with_column(name: str, values: Callable[[int], pa.Array], metadata: Any = None) -> Callable[[pa.Table], pa.Table]:
+    def changed(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, values(table.num_rows))
+        return table.replace_schema_metadata(metadata and {"huggingface": json.dumps(metadata)})
+
+    return changed
+
+
+def readers(output: Path, tmp_path: Path) -> dict[str, Callable[[], object]]:
+    """Everything of ours that reads rows."""
+    return {
+        "training": lambda: list(load_points(output, "train").pictures(_digests(output))),
+        "streamed": lambda: list(load_points(output, "train", streaming=True).pictures(_digests(output))),
+        "rehydrate": lambda: rehydrate(output, write_sources(tmp_path / "sources"), tmp_path / "restored"),
+        "publish": lambda: prepare_release(output, "org/name", tmp_path / "work"),
+        "report": lambda: write_quality_report(output),
+        "audit": lambda: load_questions(output, share=1.0),
+    }
+
+
+def _digests(output: Path) -> set[str]:
+    return {example.image for example in load_points(output, "train").examples}
+
+
+def paths_only(target: str) -> Callable[[int], pa.Array]:
+    kind = COLUMNS["image"][0]
+    return lambda rows: pa.array([{"bytes": None, "path": target}] * rows, kind)
+
+
+def plain(target: str) -> Callable[[int], pa.Array]:
+    return lambda rows: pa.array([target] * rows)
+
+
+HOSTILE = {
+    "images that are paths": lambda target: with_column("image", paths_only(target)),
+    "images that are text": lambda target: with_column("image", plain(target)),
+    "texts declared as images": lambda target: with_column(
+        "description", plain(target), {"info": {"features": {"description": {"_type": "Image"}}}}
+    ),
+    "texts that are image cells": lambda target: with_column("description", paths_only(target)),
+    "other sources": lambda target: with_column(
+        "source", lambda rows: pa.array([0] * rows), {"info": {"features": {"source": {"names": [target]}}}}
+    ),
+}
+
+
+@pytest.mark.parametrize("way", HOSTILE)
+@pytest.mark.parametrize("remote", [False, True])
+def test_rows_open_nothing(output: Path, tmp_path: Path, way: str, remote: bool) -> None:
+    """A canary beside the dataset, and an address: neither is opened, by any reader, and no traceback is ours."""
+    canary = tmp_path / "canary.png"
+    canary.write_bytes(b"canary")
+    rewrite(output, HOSTILE[way](URL if remote else str(canary)))
+    for reader, read in readers(output, tmp_path).items():
+        with watched() as seen, suppress(InputError):
+            read()
+        assert not [what for what in seen if "canary" in what or NETWORK in what], reader
+    copies = [path for folder in ("restored", "work") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    assert not [path for path in copies if b"canary.png" in path.read_bytes() and path.suffix == ".png"]
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {target}\n",
+        "configs:\n- config_name: default\n  data_dir: {target}\n",
+        "dataset_info:\n  features:\n  - name: description\n    dtype: image\n",
+    ],
+)
+@pytest.mark.parametrize("target", ["../secret/*.parquet", "{folder}/secret/a.parquet", URL])
+def test_a_card_names_no_files(output: Path, tmp_path: Path, card: str, target: str) -> None:
+    secret = write_dataset(tmp_path / "secret_dataset", rows={"train": 1})
+    (tmp_path / "secret").mkdir()
+    next((secret / "data").iterdir()).rename(tmp_path / "secret" / "a.parquet")
+    (output / "README.md").write_text(f"---\n{card.format(target=target.format(folder=tmp_path))}---\n# A card\n")
+    with watched() as seen:
+        points = load_points(output, "train")
+    assert len(points) == 3
+    assert not [what for what in seen if "secret" in what or NETWORK in what]
+
+
+def test_other_folders_and_names_hold_no_rows(output: Path) -> None:
+    data = output / "data"
+    for name in ("validation-00000-of-00001.csv", "../validation-0.parquet", "sub/validation-0.parquet"):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_bytes((data / "train-00000-of-00001.parquet").read_bytes())
+    with pytest.raises(ConfigError, match="no file data/validation"):
+        load_points(output, "validation")
+    assert dataset_names(output, "data/test-*.parquet") == ["data/test-00000-of-00001.parquet"]
+    (data / "test-1.parquet").symlink_to("/etc/passwd")
+    for read in (lambda: load_points(output, "test"), lambda: load_questions(output)):
+        with pytest.raises(InputError, match="outside the dataset"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("description", pa.scalar(None, pa.string()), "empty cells"),
+        ("keypoint", pa.scalar([float("nan"), 1.0], COLUMNS["keypoint"][0]), "not finite"),
+        ("source", pa.scalar(99), "name none of 3 sources"),
+        ("image_width", pa.scalar(0), "below one pixel"),
+        ("image_width", pa.scalar(2**40), "cannot be read as Parquet"),
+        ("keypoint", pa.scalar([1.0, 2.0, 3.0]), "cannot be read as Parquet"),
+        ("object", pa.scalar(b"dog"), "expected column 'object' as string"),
+    ],
+)
+def test_values_that_no_build_writes(output: Path, column: str, value: pa.Scalar, message: str) -> None:
+    rewrite(output, with_column(column, lambda rows: pa.array([value.as_py()] * rows, value.type)))
+    path = output / dataset_names(output, "data/*.parquet")[0]
+    with pytest.raises(DatasetError, match=message) as refused:
+        list(read_groups(path, tuple(COLUMNS)))
+    assert ".parquet" in str(refused.value)
+
+
+def test_wider_numbers_and_longer_lists_are_converted(output: Path) -> None:
+    wide = pa.list_(pa.float64())
+    rewrite(output, with_column("keypoint", lambda rows: pa.array([[1.0, 2.0]] * rows, wide)))
+    rewrite(output, with_column("image_width", lambda rows: pa.array([120] * rows, pa.int64())))
+    rows = read_rows(output)
+    assert rows[0]["keypoint"] == [1.0, 2.0]
+    assert load_points(output, "train").examples[0].keypoint == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("folder", ["a[b]*?", "with space", "ünïcode"])
+def test_folders_with_odd_names(tmp_path: Path, folder: str) -> None:
+    assert len(load_points(write_dataset(tmp_path / folder, rows={"train": 2}), "train")) == 2
+
+
+def test_a_repository_without_a_network_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("org/name", "not/a/repository", "../name", "org/name\0"):
+        with watched() as seen, pytest.raises(DatasetError, match="cannot read the dataset"):
+            read_dataset(name, "train", ("id",))
+        assert not [what for what in seen if NETWORK in what]
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return next(
+        (write_dataset(tmp_path_factory.mktemp("fuzz") / "d", rows={"train": 3}) / "data").iterdir()
+    ).read_bytes()
+
+
+def _damaged(content: bytes, changes: list[tuple[float, int]], cut: float) -> bytes:
+    damaged = bytearray(content)
+    for place, value in changes:
+        damaged[int(place * (len(damaged) - 1))] = value
+    return bytes(damaged[: int(cut * len(damaged))])
+
+
+DAMAGE = st.tuples(
+    st.lists(st.tuples(st.floats(0, 1) | st.floats(0.9, 1), st.integers(0, 255)), max_size=6),
+    st.just(1.0) | st.floats(0, 1),
+)
+
+
+def _read(path: Path) -> None:
+    with suppress(DatasetError):
+        rows = [row for table in read_groups(path, triplet_schema().names) for row in table.to_pylist()]
+        assert all(np.isfinite(row["keypoint"]).all() for row in rows)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=DAMAGE)
+def test_a_damaged_file_is_named(content: bytes, tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "train-0.parquet"
+    path.write_bytes(_damaged(content, *damage))
+    _read(path)
