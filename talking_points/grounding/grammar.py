@@ -23,6 +23,9 @@ from talking_points.records import Box
 DECIMALS = 3
 MAX_POINTS = 512
 
+UNIT = (1.0, 1.0)
+"""Scale of texts whose coordinates are shares of the image's size."""
+
 SMALLEST_AREA = 1e-9
 """Of the image: what a path that is walked to and fro encloses."""
 
@@ -153,24 +156,25 @@ _DEEPEST = 4
 """Nesting of the numbers of outlines with holes."""
 
 
-def read_strict(text: str, max_points: int = MAX_POINTS) -> StrictReading:
+def read_strict(text: str, max_points: int = MAX_POINTS, scale: Point = UNIT) -> StrictReading:
     """Read a well-formed answer; the reading of any other names its first error.
 
-    Words may stand around the one list, brackets may not.
+    Words may stand around the one list, brackets may not. ``scale``: what coordinates are divided by first, for
+    models that write in other units (``outlines.scale_of``).
     """
     try:
-        return StrictReading(_checked_outlines(text, max_points), None)
+        return StrictReading(_checked_outlines(text, max_points, scale), None)
     except UnreadableError as unreadable:
         return StrictReading(None, unreadable.error)
 
 
-def read_lenient(text: str, max_points: int = MAX_POINTS) -> LenientReading:
+def read_lenient(text: str, max_points: int = MAX_POINTS, scale: Point = UNIT) -> LenientReading:
     """The strict result where there is one, else all complete outlines in the text, each cleaned.
 
     The points of an unfinished last outline count only when the list never closes. Cleaning clips to the image,
     drops outlines in other units, of under three points or no area, and cuts points beyond ``max_points``.
     """
-    strict = read_strict(text, max_points)
+    strict = read_strict(text, max_points, scale)
     if strict.outlines is not None:
         return LenientReading(strict.outlines, False)
     truncated = strict.error == "unclosed"
@@ -179,24 +183,24 @@ def read_lenient(text: str, max_points: int = MAX_POINTS) -> LenientReading:
     polygons: list[Polygon] = []
     left = max_points
     for written in [*found, unfinished] if unfinished else found:
-        ring = _cleaned(((float(x), float(y)) for x, y in _PAIRS.findall(written)), left)
+        ring = _cleaned(((float(x) / scale[0], float(y) / scale[1]) for x, y in _PAIRS.findall(written)), left)
         if ring is not None:
             polygons.append((ring,))
             left -= len(ring)
     return LenientReading(Outlines(tuple(polygons)), truncated)
 
 
-def read_box(text: str) -> Box:
+def read_box(text: str, scale: Point = UNIT) -> Box:
     """The corners ``(x1, y1, x2, y2)`` of a well-formed box. Raises ``UnreadableError``."""
-    left, top, right, bottom = _flat_list(text, 4)
+    left, top, right, bottom = _flat_list(text, 4, scale)
     if not (left < right and top < bottom):
         raise UnreadableError("order")
     return left, top, right, bottom
 
 
-def read_point(text: str) -> Point:
+def read_point(text: str, scale: Point = UNIT) -> Point:
     """A well-formed point. Raises ``UnreadableError``."""
-    x, y = _flat_list(text, 2)
+    x, y = _flat_list(text, 2, scale)
     return x, y
 
 
@@ -258,16 +262,17 @@ def _parsed(text: str) -> Nested:
     return parsed
 
 
-def _flat_list(text: str, count: int) -> list[float]:
+def _flat_list(text: str, count: int, scale: Point) -> list[float]:
     values = _parsed(_list_of(text))
     numbers = [value for value in values if isinstance(value, float)]
     if len(numbers) < len(values):
         raise UnreadableError("depth")
     if len(numbers) != count:
         raise UnreadableError("arity")
-    if not all(0 <= number <= 1 for number in numbers):
+    unit = [number / scale[place % 2] + 0.0 for place, number in enumerate(numbers)]  # -0.0 is 0.0
+    if not all(0 <= number <= 1 for number in unit):
         raise UnreadableError("range")
-    return [number + 0.0 for number in numbers]  # -0.0 is 0.0
+    return unit
 
 
 def _levels(parsed: Nested) -> tuple[int, list[list[float]]]:
@@ -284,19 +289,19 @@ def _levels(parsed: Nested) -> tuple[int, list[list[float]]]:
     raise UnreadableError("depth")
 
 
-def _checked_outlines(text: str, max_points: int) -> Outlines:
+def _checked_outlines(text: str, max_points: int, scale: Point) -> Outlines:
     parsed = _parsed(_list_of(text))
     depth, numbers = _levels(parsed)
     if depth < 2:
         raise UnreadableError("depth")
     if any(len(point) != 2 for point in numbers):
         raise UnreadableError("arity")
-    if not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in numbers):
+    points = [(x / scale[0] + 0.0, y / scale[1] + 0.0) for x, y in numbers]  # -0.0 is 0.0
+    if not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points):
         raise UnreadableError("range")
-    if len(numbers) > max_points:
+    if len(points) > max_points:
         raise UnreadableError("too_many")
-    points = iter([(x + 0.0, y + 0.0) for x, y in numbers])  # -0.0 is 0.0
-    polygons = tuple(_polygons(parsed, depth, points))
+    polygons = tuple(_polygons(parsed, depth, iter(points)))
     rings = [ring for polygon in polygons for ring in polygon]
     if any(len(set(ring)) < 3 for ring in rings):
         raise UnreadableError("few_points")

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from talking_points.config import ConfigError
 from talking_points.records import Box
 
 Point = tuple[float, float]
@@ -86,6 +88,21 @@ def crosses_itself(ring: Sequence[Point]) -> bool:
     numbers = np.arange(count)
     apart = np.abs(numbers[:, None] - numbers[None])
     return bool((meet & (apart > 1) & (apart < count - 1)).any())
+
+
+Coordinates = Literal["unit", "thousand", "pixels"]
+"""What a model writes: shares of the image's size (ours), thousandths of it, or pixels of the image it was shown."""
+
+
+def scale_of(coordinates: Coordinates, width: int, height: int) -> Point:
+    """What the x and y of a text in other coordinates are divided by to become unit ones.
+
+    ``width`` and ``height`` are those of the image as the model was shown it. Raises ``ConfigError`` for another name.
+    """
+    scales = {"unit": (1.0, 1.0), "thousand": (1000.0, 1000.0), "pixels": (float(width), float(height))}
+    if coordinates not in scales:
+        raise ConfigError(f"expected coordinates of {', '.join(scales)}; found {coordinates!r}")
+    return scales[coordinates]
 
 
 def point_to_unit(x: float, y: float, width: int, height: int) -> Point:

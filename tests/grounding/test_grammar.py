@@ -21,7 +21,7 @@ from talking_points.grounding.grammar import (
     write_outlines,
     write_point,
 )
-from talking_points.grounding.outlines import Outlines, crosses_itself, is_clockwise, signed_area
+from talking_points.grounding.outlines import Outlines, crosses_itself, is_clockwise, scale_of, signed_area
 
 SQUARE = ((0.1, 0.2), (0.5, 0.2), (0.5, 0.6), (0.1, 0.6))
 TRIANGLE = ((0.7, 0.7), (0.9, 0.7), (0.8, 0.9))
@@ -29,8 +29,8 @@ HOLE = ((0.2, 0.3), (0.2, 0.4), (0.3, 0.4))
 TEXT = "[[[0.100, 0.200], [0.500, 0.200], [0.500, 0.600], [0.100, 0.600]]]"
 
 
-def read(text: str, **options: int) -> object:
-    strict = read_strict(text, **options)
+def read(text: str, max_points: int = 512) -> object:
+    strict = read_strict(text, max_points)
     assert (strict.outlines is None) == (strict.error is not None)
     return strict.outlines.polygons if strict.outlines else strict.error
 
@@ -156,6 +156,22 @@ def test_points(text: str, error: str) -> None:
     assert read_point("Here: [0.483, 0]") == (0.483, 0.0)
     with pytest.raises(UnreadableError, match=error):
         read_point(text)
+
+
+def test_coordinates_of_other_models_are_divided_by_their_scale() -> None:
+    square = ((0.1, 0.2), (0.5, 0.2), (0.5, 0.6), (0.1, 0.6))
+    for coordinates, text in (
+        ("thousand", "[[[100, 200], [500, 200], [500, 600], [100, 600]]]"),
+        ("pixels", "[[[20, 20], [100, 20], [100, 60], [20, 60]]]"),
+    ):
+        scale = scale_of(coordinates, 200, 100)  # type: ignore[arg-type]
+        assert read_strict(text, scale=scale).outlines == Outlines(((square,),))
+        assert read_lenient(text[:-1], scale=scale).outlines == Outlines(((square,),))
+        assert read_strict(text).error == "range"
+    assert read_box("[100, 20, 150, 100]", scale_of("pixels", 200, 100)) == (0.5, 0.2, 0.75, 1.0)
+    assert read_point("[500, 250]", scale_of("thousand", 200, 100)) == (0.5, 0.25)
+    with pytest.raises(ConfigError, match="expected coordinates of unit, thousand, pixels"):
+        scale_of("percent", 1, 1)  # type: ignore[arg-type]
 
 
 def test_what_is_written() -> None:
