@@ -22,7 +22,7 @@ from talking_points.grounding.grammar import (
     write_outlines,
 )
 from talking_points.grounding.outlines import Outlines, Polygon, is_clockwise
-from talking_points.grounding.rasters import area, centroid, decode_mask, iou, outlines_box, rasterise
+from talking_points.grounding.rasters import area, centroid, decode_mask, empty_mask, iou, outlines_box, rasterise
 
 Case = Mapping[str, Any]
 
@@ -171,9 +171,11 @@ def _rec_metrics(given: Case) -> Case:
 def _reward(given: Case) -> Case:
     from talking_points.training.mask_rewards import RewardWeights, centroid_reward, mask_reward
 
-    truth, prediction = _mask(given["gt"]), _mask(given["prediction"])
-    true, found = centroid(truth), centroid(prediction)
+    truth = _mask(given["gt"])
     height, width = truth["size"]
+    # What cannot be read draws nothing.
+    prediction = (_mask(given["prediction"]) if given["parsed"] else None) or empty_mask(width, height)
+    true, found = centroid(truth), centroid(prediction)
     apart = None if true is None or found is None else (true[0] - found[0], true[1] - found[1])
     return {
         "iou": iou(truth, prediction),

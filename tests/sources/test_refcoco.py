@@ -304,7 +304,7 @@ def test_rows_of_a_mirror_that_cannot_be_read_are_counted(tmp_path: Path) -> Non
     )
     found, source = read(tmp_path, "refcocog", "val")
     assert list(found.values()) == [[["dog 11"]]]
-    assert source.skipped == {"malformed_ref": 4, "degenerate_outline": 1, "ref_without_annotation": 1}
+    assert source.skipped == {"malformed_ref": 4, "malformed_outline": 1, "ref_without_annotation": 1}
 
 
 def test_damaged_and_poorer_mirrors(tmp_path: Path) -> None:
