@@ -55,7 +55,7 @@ from talking_points.sources.drawn import draw_sample
 from talking_points.sources.drawn.writers import FOLDERS
 from talking_points.sources.protocol import SkippedImage, SourceEntry
 from tasks.assemble import EXAMPLES
-from tasks.running.source_images import photograph_pixels
+from tasks.running.source_images import image_pixels
 from tasks.running.text_shards import read_texts  # noqa: F401  (the build's code, imported by both so that both pay for it)
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "build" / "rules.yaml"
@@ -94,7 +94,7 @@ def plain_loop(roots: dict[str, str], workers: int, plain_malloc: bool = False) 
             return answer.text
 
         def describe(row: Candidate) -> str:
-            pixels = photograph_pixels(row, roots)
+            pixels = image_pixels(row, roots)
             about_object = ask(object_caption_request(row, pixels, config.object_caption, config.seed))
             around = ask(local_caption_request(row, pixels, config.local_caption, config.crop, config.seed))
             draft = ask(generate_request(row, about_object, around, config.generate, config.seed))
@@ -120,8 +120,7 @@ def draw_figures(rows: list[Candidate], texts: list[str], roots: dict[str, str])
     """The figures of the build's card, into a folder that goes away."""
     made_of = composition(*([getattr(row, name) for row in rows] for name in ("source", "object", "part")))
     examples = [
-        Example(photograph_pixels(row, roots), row.keypoint, text)
-        for row, text in zip(rows[:EXAMPLES], texts, strict=False)
+        Example(image_pixels(row, roots), row.keypoint, text) for row, text in zip(rows[:EXAMPLES], texts, strict=False)
     ]
     with tempfile.TemporaryDirectory() as folder:
         for extension in ("png", "svg"):

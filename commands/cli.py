@@ -44,7 +44,8 @@ def build(
         port = claim_port()
         from commands.outcome import print_outcome
         from commands.plan import open_output
-        from flows.build_llamapointinpart import build_llamapointinpart, check_build
+        from flows.build_llamapointinpart import build_llamapointinpart
+        from tasks.running.build_checks import check_build
         from tasks.running.build_folder import check_folder
 
         # Wrong input is found before the orchestrator, which takes seconds to start.
@@ -103,13 +104,17 @@ def draw_sample_command(
 def status(
     output: Annotated[str, typer.Argument(help="output folder of a build")],
     rejected: Annotated[bool, typer.Option("--rejected", help="list the rejected rows")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the status as one line of JSON")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="draw it anew until the build ends")] = False,
 ) -> None:
-    """Show what a build has done so far, stage by stage."""
+    """Show what a build has done, does and has to do, stage by stage."""
     with exit_codes():
-        from commands.status import print_rejected, print_status
+        from commands import status
         from tasks.running.storage import Storage
 
-        (print_rejected if rejected else print_status)(Storage(output))
+        show = status.watch_status if watch else status.print_status
+        show = status.print_rejected if rejected else status.print_status_json if as_json else show
+        show(Storage(output))
 
 
 @app.command()

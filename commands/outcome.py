@@ -7,36 +7,40 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from talking_points.escaping import for_terminal
 from tasks.running.storage import Storage
 
 
 def print_outcome(storage: Storage) -> None:
     """Print the composition of the finished dataset and the paths it was written to, on stderr."""
     manifest = storage.read_json("manifest.json")
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False)
     console.print(composition_table(manifest))
     found = manifest["availability"]
     console.print(
         f"{found['objects_sampled']} of {found['objects_available']} object categories, "
-        f"{found['pairs_sampled']} of {found['pairs_available']} (object, part) pairs; paper: 64 and 297",
-        highlight=False,
+        f"{found['pairs_sampled']} of {found['pairs_available']} (object, part) pairs; paper: 64 and 297"
     )
     for name in ("README.md", "data/", "figures/", "rejected/", "manifest.json"):
         if storage.exists(name.rstrip("/")):
-            console.print(f"  {storage.path(name)}", highlight=False, soft_wrap=True)
+            console.print(f"  {for_terminal(storage.path(name))}", markup=False, soft_wrap=True)
 
 
 def composition_table(manifest: Mapping[str, Any]) -> Table:
     """Points per source and split, and how many categories they reach (paper Figure 6)."""
-    table = Table(title=f"{manifest['name']}: {sum(manifest['rows'].values())} points")
+    table = Table(
+        title=f"{manifest['name']}: {sum(manifest['rows'].values()):,} points", box=None, padding=(0, 2, 0, 0)
+    )
     columns = ("source", "train", "test", "points", "images", "objects", "pairs", "most frequent")
     for column in columns:
         left = column in {"source", "most frequent"}
-        table.add_column(column, justify="left" if left else "right", no_wrap=column == "source")
+        table.add_column(column, justify="left" if left else "right", no_wrap=not column.startswith("most"))
     for source, counts in manifest["sources"].items():
         objects = {name: sum(parts.values()) for name, parts in manifest["composition"][source].items()}
         frequent = sorted(objects, key=lambda name: (-objects[name], name))[:3]
-        numbers = [str(counts[column]) for column in columns[1:-1]]
-        table.add_row(source, *numbers, ", ".join(f"{name} {objects[name]}" for name in frequent))
+        numbers = [f"{counts[column]:,}" for column in columns[1:-1]]
+        named = ", ".join(f"{name} {objects[name]}" for name in frequent)
+        table.add_row(*(Text(for_terminal(cell)) for cell in (source, *numbers, named)))
     return table

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flows.build_llamapointinpart import check_build
 from talking_points.build_config import BuildConfig, StepConfig, dataset_settings
 from talking_points.config import ConfigError, fingerprint
 from talking_points.descriptions.backends import BACKENDS
@@ -20,6 +19,7 @@ from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_bud
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
 from talking_points.redaction import redact
 from talking_points.sources import open_source
+from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
 from tasks.running.storage import Storage
 

@@ -1,51 +1,75 @@
-"""``talking-points status``: what a build has done, from the files it keeps."""
+"""``talking-points status``: what a build has done, does and has to do, from the files it keeps."""
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from talking_points.config import ConfigError
+from talking_points.escaping import for_terminal
+from talking_points.redaction import redact
 from tasks.running.build_folder import in_use
-from tasks.running.progress import COLUMNS, STATUS_FILE, TEXT_COLUMNS, stage_rows
+from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows
 from tasks.running.shards import WORK
 from tasks.running.storage import Storage
 
-_WIDTH = 120
-"""Characters that the table needs; a narrower terminal wraps its lines, which hides less than cut columns."""
+LOOK_EVERY = 2.0
+"""Seconds between two looks of ``--watch``; a build writes as often."""
 
 
 def print_status(storage: Storage) -> None:
-    """One line per stage. Raises ``ConfigError`` when no build wrote to this folder."""
+    """One line per stage, begun or to come. Raises ``ConfigError`` when no build wrote to this folder."""
+    Console(highlight=False).print(_show(storage, read_status(storage)))
+
+
+def print_status_json(storage: Storage) -> None:
+    """What the build keeps of its status as one line of JSON, with ``running`` and the ``state`` as it is now."""
+    print(json.dumps(read_status(storage)))
+
+
+def watch_status(storage: Storage) -> None:
+    """The table, drawn anew until no build is running."""
+    console = Console(highlight=False)
+    status = read_status(storage)
+    with Live(_show(storage, status), console=console, auto_refresh=False) as live:
+        while status["running"]:
+            time.sleep(LOOK_EVERY)
+            status = read_status(storage)
+            live.update(_show(storage, status), refresh=True)
+
+
+def read_status(storage: Storage) -> dict[str, Any]:
+    """The status of the last build; one that is recorded as running but holds no lock was killed."""
     if not storage.exists(STATUS_FILE):
         raise ConfigError(f"no build found in {storage.root}: expected {STATUS_FILE}")
     try:
-        status = storage.read_json(STATUS_FILE)
-        table = Table(title=f"{storage.root}: {run_state(status, in_use(storage))}")
-        rows = stage_rows(status["stages"])
-    except (ValueError, LookupError, TypeError) as error:
+        status: dict[str, Any] = storage.read_json(STATUS_FILE)
+        status["running"] = in_use(storage)
+        if status["state"] == "running" and not status["running"]:
+            status["state"] = "killed"
+        _show(storage, status)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{storage.path(STATUS_FILE)} is damaged ({error}): run the build again, which writes it anew"
         ) from error
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in TEXT_COLUMNS else "right", no_wrap=column == "stage")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.width = max(console.width, _WIDTH)
-    console.print(table)
-    for failure in status["failures"]:
-        console.print(f"failed: {failure['stage']}-{failure['shard']}: {failure['error']}", markup=False)
+    return status
 
 
-def run_state(status: dict[str, Any], running: bool) -> str:
-    """One line about the last run: a run that is recorded as running but holds no lock was killed."""
-    state = status["state"]
-    if state == "running" and not running:
-        state = "killed; run the build again to go on"
-    return f"{state}, {status['seconds']:.0f} s in the last run until {status['time']}"
+def describe_state(status: dict[str, Any]) -> str:
+    """One line about the last run, with the time it has to go."""
+    hint = "; run the build again to go on" if status["state"] == "killed" else ""
+    line = f"{status['state']}{hint}, {status['seconds']:.0f} s in the last run until {status['time']}"
+    estimate = status.get("estimate", {})
+    if status["running"] and estimate.get("seconds_left"):
+        unknown = f", {', '.join(estimate['unknown'])} not yet known" if estimate.get("unknown") else ""
+        line += f"; about {max(1, round(estimate['seconds_left'] / 60))} min to go{unknown}"
+    return line
 
 
 def print_rejected(storage: Storage) -> None:
@@ -56,4 +80,21 @@ def print_rejected(storage: Storage) -> None:
         if not path.endswith(".rejected.parquet"):
             continue
         for row in storage.read_table(path[len(storage.root) + 1 :]).to_pylist():
-            print("\t".join(" ".join(row[name].split()) for name in columns))
+            print("\t".join(for_terminal(" ".join(row[name].split())) for name in columns))
+
+
+def _show(storage: Storage, status: dict[str, Any]) -> Group:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
+    for row in stage_rows(status):
+        table.add_row(*(Text(for_terminal(cell)) for cell in row))
+    lines = [f"{failure['stage']}-{failure['shard']} failed: {failure['error']}" for failure in status["failures"]]
+    heading = f"{storage.output}\n{describe_state(status)}"
+    return Group(
+        *(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, [*stage_notes(status), *lines])
+    )
+
+
+def _line(text: str) -> Text:
+    return Text(redact(for_terminal(text)))

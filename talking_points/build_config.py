@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -240,6 +241,23 @@ class BuildConfig(Section):
                 "row: set verification.require_look=false"
             )
         return self
+
+    @field_validator("output")
+    @classmethod
+    def _readable(cls, output: str) -> str:
+        """The output as a path or an URL. Names that the datasets library cannot read are refused."""
+        if "://" in output and not output.startswith("file://"):
+            return output
+        path = output.removeprefix("file://")
+        if not path or not path.isprintable():
+            raise ValueError("expected a folder whose name can be printed in UTF-8: choose another output")
+        patterns = [found for found in ("::", "[", "]", "*", "?") if found in path]
+        if patterns:
+            raise ValueError(
+                f"load_dataset takes '{patterns[0]}' in a path for a pattern and would find no file there: "
+                "choose another output"
+            )
+        return os.path.expanduser(path)  # noqa: PTH111  # a user that there is not leaves it as it is
 
     @property
     def open_sources(self) -> dict[str, SourceConfig]:

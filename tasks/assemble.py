@@ -8,16 +8,19 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import PlainSerializer
+from typing_extensions import TypedDict
 
-from talking_points.build_config import BuildConfig, dataset_settings
+from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
 from talking_points.candidates.sampling import composition, near_duplicate_groups, split
-from talking_points.config import fingerprint
+from talking_points.config import Section, fingerprint
 from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
@@ -29,25 +32,16 @@ from talking_points.publishing.figures import (
     example_grid,
     length_histogram,
 )
-from talking_points.publishing.image_cells import image_cell
+from talking_points.publishing.image_cells import ImageMode, image_cell
 from talking_points.records import SOURCES, Candidate
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
-from tasks.running.shards import (
-    REJECTED_SCHEMA,
-    STAGES,
-    WORK,
-    Manifest,
-    Order,
-    ShardFailed,
-    ShardWriter,
-    rejected_path,
-    shard_task,
-)
-from tasks.running.source_images import photograph_bytes, photograph_pixels
+from tasks.running.manifests import Manifest, rejected_path
+from tasks.running.shards import REJECTED_SCHEMA, STAGES, WORK, Inputs, Order, ShardFailed, ShardWriter, shard_task
+from tasks.running.source_images import image_bytes, image_pixels
 from tasks.running.storage import Storage
-from tasks.running.text_shards import step_settings
+from tasks.running.text_shards import describe_step
 
 VERSION = 1
 STAGING = f"{WORK}/assembled"
@@ -57,56 +51,111 @@ EXAMPLES = 12
 _LIGHT = ["id", "source", "object", "part", "image_id", "image_sha256", "image_phash", "image_width", "image_height"]
 
 
-def assembly_settings(config: BuildConfig, roots: Mapping[str, str]) -> dict[str, Any]:
-    """What the dataset says about how it was made: its configuration, its sources, the identity of every step."""
-    return {
-        "config": dataset_settings(config),
-        "fingerprint": fingerprint(dataset_settings(config)),
-        "steps": {step: _written_by(config, step) for step in STEPS},
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-        "drawn": [name for name, root in roots.items() if is_drawn(Path(root))],
-    }
+class StepIdentity(TypedDict):
+    """Who wrote a step's texts. ``revision_resolved``: whether it is a commit or digest; absent without a model."""
+
+    backend: str
+    model: str | None
+    revision: str | None
+    prompt_sha256: str
+    revision_resolved: NotRequired[bool]
 
 
-def _written_by(config: BuildConfig, step: str) -> dict[str, Any]:
-    """Who wrote a step's texts, its model resolved to a commit or a digest where it can be looked up."""
-    settings, section = step_settings(config, step)[0], config.step(step)
-    identity = {name: settings[name] for name in ("backend", "model", "revision", "prompt_sha256")}
-    # What a server loaded under the name of a model is known to the server alone.
-    if section.model and section.backend != "openai":
-        model = identify_model(section.model, section.revision)
-        identity |= {"revision": model.revision, "revision_resolved": model.resolved}
-    return identity
+class Settings(Section):
+    """What can change the dataset's files. All but ``images`` goes into its manifest as well."""
+
+    config: Annotated[BuildConfig, PlainSerializer(dataset_settings)]
+    sampling: SamplingConfig
+    seed: int
+    images: ImageMode
+    rows_per_file: int
+    steps: dict[str, StepIdentity]
+    packages: dict[str, str]
+    drawn: list[str]
 
 
-def run_assemble(order: Order) -> Manifest:
+@dataclass(frozen=True)
+class SourceInputs(Inputs):
+    """What listing and reading one source has given."""
+
+    source: str
+    listing: Manifest
+    candidates: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True)
+class FinishedInputs(Inputs):
+    """All shards of the build: the verified rows, and those that only give rejected rows and counts."""
+
+    verified: tuple[Manifest, ...]
+    sources: tuple[SourceInputs, ...]
+    sample: Manifest
+    texts: tuple[Manifest, ...]
+
+
+AssembleOrder = Order[Settings, FinishedInputs]
+
+
+def describe_steps(config: BuildConfig) -> dict[str, StepIdentity]:
+    """Who wrote the texts of every step, its model resolved to a commit or a digest where it can be looked up."""
+    found: dict[str, StepIdentity] = {}
+    for name in STEPS:
+        section = config.step(name)
+        identity = StepIdentity(
+            backend=section.backend,
+            model=section.model,
+            revision=section.revision,
+            prompt_sha256=describe_step(config, name).prompt_sha256,
+        )
+        # What a server loaded under the name of a model is known to the server alone.
+        if section.model and section.backend != "openai":
+            model = identify_model(section.model, section.revision)
+            identity["revision"] = model.revision
+            identity["revision_resolved"] = model.resolved
+        found[name] = identity
+    return found
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that the rows and files depend on."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def drawn_sources(roots: Mapping[str, str]) -> list[str]:
+    """The sources that are drawn stand-ins."""
+    return [name for name, root in roots.items() if is_drawn(Path(root))]
+
+
+def run_assemble(order: AssembleOrder) -> Manifest:
     """Write the dataset from the verified shards; the other inputs give their rejected rows and counts."""
-    storage = Storage(order["environment"]["output"])
+    writer = ShardWriter(order)
+    storage, verified = writer.storage, order.inputs.verified
     storage.remove(STAGING)
-    verified = [manifest for manifest in order["inputs"] if manifest["stage"] == "verify"]
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in verified])
     if not light.num_rows:
         raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
-    sides = _sides(light, order["settings"])
-    files = [file for side in ("train", "test") for file in _write_side(order, storage, verified, sides, side)]
-    rejected = _write_rejected(storage, order["inputs"])
-    manifest = _dataset_manifest(order, light, sides, files)
-    manifest["figures"] = _draw_figures(order, storage, manifest, light, verified)
+    sides = _assign_sides(light, order.settings)
+    files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
+    rejected = _write_rejected(storage, order.inputs.manifests())
+    manifest = _describe_dataset(order, light, sides, files)
+    manifest["figures"] = _draw_figures(order, storage, manifest, light)
     storage.write_json(f"{STAGING}/manifest.json", manifest)
     storage.write_bytes(f"{STAGING}/README.md", render_card(manifest).encode())
-    digests = _publish_locally(storage)
-    result = ShardWriter(order, storage).commit(pa.table({"file": sorted(digests)}), {"rejected": rejected})
+    written = {file["path"]: file["sha256"] for file in files}
+    others = [*manifest["figures"], *(f"rejected/{stage}.parquet" for stage in rejected), "README.md", "manifest.json"]
+    digests = publish_staged(storage, written | dict.fromkeys(others))
+    result = writer.commit(pa.table({"file": sorted(digests)}), {"rejected": rejected})
     result["rows"] = light.num_rows
     result["files"].update(digests)
     return result
 
 
-def _sides(light: pa.Table, settings: Mapping[str, Any]) -> dict[str, str]:
+def _assign_sides(light: pa.Table, settings: Settings) -> dict[str, str]:
     """Row id -> train or test: proportional per source, near-duplicate images on one side."""
-    sampling = settings["sampling"]
+    sampling = settings.sampling
     groups = near_duplicate_groups(
         light["image_phash"].to_numpy(),
-        sampling["near_duplicate_bits"],
+        sampling.near_duplicate_bits,
         aspects=light["image_width"].to_numpy() / light["image_height"].to_numpy(),
         contents=light["image_sha256"].to_pylist(),
     )
@@ -115,28 +164,26 @@ def _sides(light: pa.Table, settings: Mapping[str, Any]) -> dict[str, str]:
         ids,
         light["source"].to_pylist(),
         groups,
-        train_parts=sampling["train_parts"],
-        test_parts=sampling["test_parts"],
-        seed=settings["seed"],
+        train_parts=sampling.train_parts,
+        test_parts=sampling.test_parts,
+        seed=settings.seed,
     )
     return dict(zip(ids, sides, strict=True))
 
 
-def _write_side(
-    order: Order, storage: Storage, verified: Sequence[Manifest], sides: Mapping[str, str], side: str
-) -> list[dict[str, Any]]:
+def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str], side: str) -> list[dict[str, Any]]:
     """Write one split, one file in memory at a time; returns name, rows, digest and size of its files.
 
     A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
     """
-    settings = order["settings"]
+    settings = order.settings
     ids = [row for row, chosen in sides.items() if chosen == side]
-    rows = _rows(order, storage, verified, set(ids))
-    count = -(-len(ids) // settings["rows_per_file"])
+    rows = _read_rows(order, storage, set(ids))
+    count = -(-len(ids) // settings.rows_per_file)
     files = []
     for number in range(count):
         name = f"data/{side}-{number:05d}-of-{count:05d}.parquet"
-        wanted = min(settings["rows_per_file"], len(ids) - number * settings["rows_per_file"])
+        wanted = min(settings.rows_per_file, len(ids) - number * settings.rows_per_file)
         with (
             storage.writing(f"{STAGING}/{name}") as path,
             pq.ParquetWriter(path, triplet_schema(), **PARQUET_OPTIONS) as writer,
@@ -149,30 +196,30 @@ def _write_side(
     return files
 
 
-def _rows(order: Order, storage: Storage, verified: Sequence[Manifest], wanted: set[str]) -> Iterator[dict[str, Any]]:
+def _read_rows(order: AssembleOrder, storage: Storage, wanted: set[str]) -> Iterator[dict[str, Any]]:
     """Published rows of one split, in the order of the sample."""
-    settings, roots = order["settings"], order["environment"]["roots"]
-    provenance = settings["steps"] | {"seed": settings["seed"]}
-    for manifest in verified:
+    settings, roots = order.settings, order.environment.roots
+    provenance = {**settings.steps, "seed": settings.seed}
+    for manifest in order.inputs.verified:
         for row in storage.read_table(manifest["path"]).to_pylist():
             if row["id"] not in wanted:
                 continue
             width, height = row["image_width"], row["image_height"]
             yield row | {
                 "source": SOURCES.index(row["source"]),
-                "image": _image(settings["images"], Candidate.from_row(row), roots),
+                "image": _fill_cell(settings.images, Candidate.from_row(row), roots),
                 "keypoint_normalized": [row["keypoint"][0] / width, row["keypoint"][1] / height],
                 "provenance": provenance,
             }
 
 
-def _image(mode: Any, row: Candidate, roots: Mapping[str, str]) -> Any:
+def _fill_cell(mode: ImageMode, row: Candidate, roots: Mapping[str, str]) -> Any:
     if mode == "reference":
         return None
     try:
-        return image_cell(mode, photograph_bytes(row, roots), row.image_path)
+        return image_cell(mode, image_bytes(row, roots), row.image_path)
     except SkippedImage as changed:
-        raise ShardFailed(f"the photographs changed while the build ran: {changed}") from changed
+        raise ShardFailed(f"the images changed while the build ran: {changed}") from changed
 
 
 def _write_rejected(storage: Storage, inputs: Sequence[Manifest]) -> dict[str, int]:
@@ -192,23 +239,24 @@ def _write_rejected(storage: Storage, inputs: Sequence[Manifest]) -> dict[str, i
     return counts
 
 
-def _dataset_manifest(
-    order: Order, light: pa.Table, sides: Mapping[str, str], files: Sequence[Mapping[str, Any]]
+def _describe_dataset(
+    order: AssembleOrder, light: pa.Table, sides: Mapping[str, str], files: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What ``manifest.json`` says and the card is rendered from: no times and no paths of this machine."""
-    settings = order["settings"]
+    settings = order.settings
+    config = dataset_settings(settings.config)
     sources, objects, parts = (light[name].to_pylist() for name in ("source", "object", "part"))
-    made_of = composition(sources, objects, parts, configured=list(order["environment"]["roots"]))
+    made_of = composition(sources, objects, parts, configured=list(order.environment.roots))
     by_side = Counter((source, sides[row]) for source, row in zip(sources, light["id"].to_pylist(), strict=True))
     images = {source: len(set(paths)) for source, paths in _images_by_source(light).items()}
-    stages = _stage_counts(order["inputs"])
+    skipped = {inputs.source: _count_skipped(inputs) for inputs in order.inputs.sources}
     return {
         "format_version": 1,
         "name": "LlamaPointInPart",
-        "created_with": settings["packages"],
-        "config": settings["config"],
-        "fingerprint": settings["fingerprint"],
-        "seed": settings["seed"],
+        "created_with": settings.packages,
+        "config": config,
+        "fingerprint": fingerprint(config),
+        "seed": settings.seed,
         "rows": dict(Counter(sides.values())),
         "sources": {
             source: {
@@ -218,8 +266,8 @@ def _dataset_manifest(
                 "images": images[source],
                 "objects": len(made_of.counts[source]),
                 "pairs": sum(len(parts) for parts in made_of.counts[source].values()),
-                "skipped": _skipped(order["inputs"], source),
-                "drawn": source in settings["drawn"],
+                "skipped": skipped[source],
+                "drawn": source in settings.drawn,
             }
             for source in made_of.counts
         },
@@ -232,10 +280,10 @@ def _dataset_manifest(
             "pairs_available": made_of.pairs_available,
             "pairs_sampled": made_of.pairs_sampled,
         },
-        "stages": stages,
-        "steps": settings["steps"],
-        "images": settings["images"],
-        "partial": settings["config"]["limit"] is not None,
+        "stages": _count_stages(order.inputs.manifests()),
+        "steps": settings.steps,
+        "images": settings.images,
+        "partial": settings.config.limit is not None,
         "files": list(files),
     }
 
@@ -247,17 +295,16 @@ def _images_by_source(light: pa.Table) -> dict[str, list[str]]:
     return images
 
 
-def _skipped(inputs: Sequence[Manifest], source: str) -> dict[str, int]:
+def _count_skipped(inputs: SourceInputs) -> dict[str, int]:
     """What listing, reading and choosing left out of one source, by reason."""
     counts: Counter[str] = Counter()
-    for manifest in inputs:
-        if f"/{source}/" in manifest["path"]:
-            counts.update(manifest["details"].get("skipped", {}))
-            counts.update(manifest["rejected"])
+    for manifest in inputs.manifests():
+        counts.update(manifest["details"].get("skipped", {}))
+        counts.update(manifest["rejected"])
     return dict(sorted(counts.items()))
 
 
-def _stage_counts(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
+def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
     stages: dict[str, dict[str, Any]] = {}
     for manifest in sorted(inputs, key=lambda manifest: STAGES.index(manifest["stage"])):
         nothing: dict[str, Any] = {"shards": 0, "rows_out": 0, "rejected": Counter(), "rounds": Counter()}
@@ -273,12 +320,10 @@ def _stage_counts(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
     return stages
 
 
-def _draw_figures(
-    order: Order, storage: Storage, manifest: dict[str, Any], light: pa.Table, verified: Sequence[Manifest]
-) -> list[str]:
+def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, Any], light: pa.Table) -> list[str]:
     """Draw the card's figures, and put the text lengths they show into the manifest."""
     texts: list[str] = []
-    for shard in verified:
+    for shard in order.inputs.verified:
         texts += storage.read_table(shard["path"], columns=["description"])["description"].to_pylist()
     lengths = [len(text.split()) for text in texts]
     manifest["lengths"] = {
@@ -290,14 +335,14 @@ def _draw_figures(
     rejected = Counter[str]()
     for stage in manifest["stages"].values():
         rejected.update(stage["rejected"])
-    examples = _examples(order, storage, verified)
+    examples = _choose_examples(order, storage)
     figures = {
         "composition": lambda path: composition_sunburst(manifest["composition"], path),
         "lengths": lambda path: length_histogram(texts, path),
         "acceptance": lambda path: acceptance_bars({"accepted": light.num_rows, **dict(rejected.most_common())}, path),
         "examples": lambda path: example_grid(examples, path),
     }
-    if order["settings"]["images"] != "embed":
+    if order.settings.images != "embed":
         del figures["examples"]
     names = []
     for name, draw in figures.items():
@@ -313,10 +358,10 @@ def _draw_figures(
     return sorted(names)
 
 
-def _examples(order: Order, storage: Storage, verified: Sequence[Manifest]) -> list[Example]:
+def _choose_examples(order: AssembleOrder, storage: Storage) -> list[Example]:
     """The first rows of the sample, which is in hash order, taken from the sources in turn."""
     by_source: dict[str, list[dict[str, Any]]] = {}
-    for shard in verified:
+    for shard in order.inputs.verified:
         for row in storage.read_table(shard["path"]).to_pylist():
             by_source.setdefault(row["source"], []).append(row)
         if all(len(rows) >= EXAMPLES for rows in by_source.values()):
@@ -325,25 +370,46 @@ def _examples(order: Order, storage: Storage, verified: Sequence[Manifest]) -> l
     examples = []
     for row in turns[:EXAMPLES]:
         candidate = Candidate.from_row(row)
-        pixels = photograph_pixels(candidate, order["environment"]["roots"])
+        pixels = image_pixels(candidate, order.environment.roots)
         examples.append(Example(pixels, candidate.keypoint, row["description"]))
     return examples
 
 
-def _publish_locally(storage: Storage) -> dict[str, str]:
-    """Put the staged files where the dataset is; returns their digests by name."""
+def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[str, str]:
+    """Put the staged files where the dataset is; returns their digests by name.
+
+    ``written`` has the files that were staged, with their digests where these are known. Raises ``ShardFailed`` when
+    others are there, or what takes its place is not what was staged: somebody else writes to the same output.
+    """
     prefix = storage.path(STAGING)
-    names = sorted(name[len(prefix) + 1 :] for name in storage.fs.find(prefix))
-    digests = {name: storage.sha256(f"{STAGING}/{name}") for name in names}
+    names = {name[len(prefix) + 1 :] for name in storage.fs.find(prefix)}
+    if names != set(written):
+        raise ShardFailed(
+            _disturbed(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
+        )
+    digests = {name: storage.sha256(f"{STAGING}/{name}") for name in sorted(names)}
+    changed = [name for name, digest in written.items() if digest not in (None, digests[name])]
+    if changed:
+        raise ShardFailed(_disturbed(storage, f"{changed[0]} is not the file that was written"))
     # The manifest goes first and comes last: a dataset without one is not complete.
     storage.remove("manifest.json")
     for name in ("data", "rejected", "figures", "README.md", "manifest.json"):
-        if storage.exists(f"{STAGING}/{name}"):
+        if any(staged == name or staged.startswith(f"{name}/") for staged in names):
             storage.move(f"{STAGING}/{name}", name)
         else:
             storage.remove(name)
     storage.remove(STAGING)
+    for name, digest in digests.items():
+        if not storage.exists(name) or storage.sha256(name) != digest:
+            raise ShardFailed(_disturbed(storage, f"{name} is not the file that was written"))
     return digests
+
+
+def _disturbed(storage: Storage, what: str) -> str:
+    return (
+        f"{what}: another build, perhaps on another machine, seems to write to {storage.root}; let one of them finish, "
+        "then run the build again"
+    )
 
 
 assemble = shard_task("assemble")(run_assemble)

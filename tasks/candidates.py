@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from talking_points.build_config import KeypointConfig
 from talking_points.candidates.build import build_candidates
+from talking_points.config import Section
 from talking_points.records import CANDIDATE_SCHEMA, Candidate
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.index import read_entries
-from tasks.running.shards import Manifest, Order, ShardWriter, shard_task
-from tasks.running.storage import Storage
+from tasks.running.manifests import Manifest
+from tasks.running.shards import Inputs, Order, ShardWriter, shard_task
 
 VERSION = 1
 
 
-def run_candidates(order: Order) -> Manifest:
+class Settings(Section):
+    """What can change the candidates. Options that name a file are left out: its content is in the listing."""
+
+    source: str
+    split: str | None
+    options: dict[str, Any]
+    keypoints: KeypointConfig
+
+
+@dataclass(frozen=True)
+class ListingInput(Inputs):
+    """One shard of a source's entries."""
+
+    entries: Manifest
+
+
+def run_candidates(order: Order[Settings, ListingInput]) -> Manifest:
     """Read one shard of a source's entries; images without a usable keypoint go to the quarantine."""
-    settings, environment = order["settings"], order["environment"]
-    storage = Storage(environment["output"])
-    source = open_source(settings["source"], environment["root"], split=settings["split"], **environment["options"])
-    config = KeypointConfig.model_validate(settings["keypoints"])
-    writer = ShardWriter(order, storage, folder=f"candidates/{source.name}")
+    settings = order.settings
+    place = order.environment.sources[settings.source]
+    source = open_source(settings.source, place.root, split=settings.split, **place.options)
+    writer = ShardWriter(order, folder=f"candidates/{source.name}")
     rows: list[Candidate] = []
     skipped: Counter[str] = Counter()
-    for entry, sha256 in read_entries(storage.read_table(order["inputs"][0]["path"])):
+    for entry, sha256 in read_entries(writer.storage.read_table(order.inputs.entries["path"])):
         stop_if_requested()
         row = {"id": entry.image_id, "source": source.name, "image_path": entry.image_path}
         try:
@@ -36,7 +54,7 @@ def run_candidates(order: Order) -> Manifest:
         except SkippedImage as reason:
             writer.reject(row, reason.reason, reason.detail)
             continue
-        found, reasons = build_candidates(record, sha256, config)
+        found, reasons = build_candidates(record, sha256, settings.keypoints)
         rows += found
         skipped += reasons
         if not found:

@@ -7,7 +7,9 @@ import io
 
 from prefect.artifacts import create_markdown_artifact
 
+from talking_points.escaping import for_markdown
 from talking_points.image_files import read_rgb
+from talking_points.redaction import redact
 from tasks.running.storage import Storage
 
 WIDTH = 900
@@ -15,14 +17,16 @@ WIDTH = 900
 
 
 def show_figures(storage: Storage) -> None:
-    """Leave the figures of the finished dataset as the artifact ``dataset-figures``, small pictures inside Markdown."""
+    """Leave the figures of the finished dataset as the artifact ``dataset-figures``, small images inside Markdown."""
     shown = []
     for name in sorted(storage.names("figures")):
         if name.endswith(".png"):
-            picture = read_rgb(storage.read_bytes(f"figures/{name}"))
-            picture.thumbnail((WIDTH, 10 * WIDTH))
+            image = read_rgb(storage.read_bytes(f"figures/{name}"))
+            image.thumbnail((WIDTH, 10 * WIDTH))
             content = io.BytesIO()
-            picture.save(content, "WEBP", quality=80)
+            image.save(content, "WEBP", quality=80)
             encoded = base64.b64encode(content.getvalue()).decode()
             shown.append(f"![{name.removesuffix('.png')}](data:image/webp;base64,{encoded})")
-    create_markdown_artifact(key="dataset-figures", markdown="\n\n".join([f"# {storage.root}", *shown]))
+    create_markdown_artifact(
+        key="dataset-figures", markdown="\n\n".join([f"# {for_markdown(redact(storage.output))}", *shown])
+    )

@@ -18,11 +18,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from talking_points.config import Section
 from talking_points.records import stable_id
 from talking_points.sources import open_source
 from talking_points.sources.protocol import Source, SourceEntry
 from talking_points.stop_requests import stop_if_requested
-from tasks.running.shards import WORK, Manifest, Order, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.manifests import Details, Manifest
+from tasks.running.shards import WORK, Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
 from tasks.running.storage import Storage
 
 VERSION = 1
@@ -56,18 +58,30 @@ def tree_digest(*folders: str | Path) -> str:
     return digest.hexdigest()
 
 
-def run_index(order: Order) -> Manifest:
+class Settings(Section):
+    """What can change the listing. ``images`` are listed in a preview; ``tree`` is the digest of the source's files."""
+
+    source: str
+    split: str | None
+    seed: int
+    shard_size: int
+    images: int | None
+    tree: str
+
+
+def run_index(order: Order[Settings, Inputs]) -> Manifest:
     """List one source. ``details["shards"]`` holds one manifest per shard of entries."""
-    settings, environment = order["settings"], order["environment"]
-    storage = Storage(environment["output"])
-    source = open_source(settings["source"], environment["root"], split=settings["split"], **environment["options"])
-    writer = ShardWriter(order, storage, folder=f"index/{source.name}")
-    entries = source.entries() if settings["images"] is None else _preview(source, settings["images"], settings["seed"])
+    settings = order.settings
+    place = order.environment.sources[settings.source]
+    source = open_source(settings.source, place.root, split=settings.split, **place.options)
+    writer = ShardWriter(order, folder=f"index/{source.name}")
+    entries = source.entries() if settings.images is None else _preview(source, settings.images, settings.seed)
     # A whole source streams through: only one shard of entries is in memory at a time.
     shards = [
-        _write(storage, source, batch, number) for number, batch in enumerate(_batches(entries, settings["shard_size"]))
+        _write(writer.storage, source, batch, number)
+        for number, batch in enumerate(_batches(entries, settings.shard_size))
     ]
-    return commit_parts(writer, shards, {"skipped": dict(source.skipped), "examples": source.skipped_details})
+    return commit_parts(writer, shards, Details(skipped=dict(source.skipped), examples=source.skipped_details))
 
 
 def _preview(source: Source, images: int, seed: int) -> list[SourceEntry]:

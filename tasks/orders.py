@@ -2,103 +2,195 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from talking_points.build_config import BuildConfig
-from tasks import assemble, candidates, caption, index, merge, sample
-from tasks.running.shards import Manifest, Order
-from tasks.running.text_shards import step_settings
+from talking_points.config import Section
+from tasks import (
+    assemble,
+    candidates,
+    generate,
+    index,
+    local_caption,
+    object_caption,
+    refine,
+    sample,
+    verify,
+)
+from tasks.running.manifests import Manifest
+from tasks.running.shards import Environment, Inputs, Order, Place
+from tasks.running.text_shards import describe_step
+
+SettingsT = TypeVar("SettingsT", bound=Section)
+InputsT = TypeVar("InputsT", bound=Inputs)
+
+Made = Mapping[int, Manifest]
+"""What a stage has made, by shard number; failed shards are missing."""
+
+
+IndexOrder = Order[index.Settings, Inputs]
+CandidatesOrder = Order[candidates.Settings, candidates.ListingInput]
+SampleOrder = Order[sample.Settings, sample.CandidateInputs]
+ObjectCaptionOrder = Order[object_caption.Settings, object_caption.SampleInput]
+LocalCaptionOrder = Order[local_caption.Settings, object_caption.SampleInput]
+GenerateOrder = Order[generate.Settings, generate.CaptionedInputs]
+RefineOrder = Order[refine.Settings, refine.DraftedInputs]
+VerifyOrder = Order[verify.Settings, verify.DescribedInputs]
 
 
 class Orders:
     """Makes the orders of every stage for one build.
 
-    ``roots`` are the resolved source folders, ``cache`` a local folder for finished model answers.
+    ``roots`` are the resolved source folders, ``cache`` a local folder for finished model answers. Every method takes
+    what the stages before have made. A row's shard keeps its number from the sample on.
     """
 
     def __init__(self, config: BuildConfig, roots: Mapping[str, str], cache: Path) -> None:
         self.config = config
-        self.environment: dict[str, Any] = {
-            "output": config.output,
-            "roots": dict(roots),
-            "cache": str(cache),
-            "max_rejected_share": config.verification.max_rejected_share,
-        }
+        self.environment = Environment(
+            output=config.output,
+            sources={name: Place(root=root, options=config.sources[name].options) for name, root in roots.items()},
+            cache=str(cache),
+            max_rejected_share=config.verification.max_rejected_share,
+        )
 
-    def index(self) -> list[Order]:
+    def index(self) -> list[IndexOrder]:
         """One order per source: list it."""
         orders = []
         for number, (name, source) in enumerate(self.config.open_sources.items()):
-            settings = {
-                "source": name,
-                "split": source.split,
-                "seed": self.config.seed,
-                "shard_size": self.config.shard_size,
-                "images": self.preview_images(),
-                "tree": index.tree_digest(self.environment["roots"][name], *_paths(source.options)),
-            }
-            orders.append(self._order("index", index.VERSION, number, [], settings, self._reader(name)))
+            settings = index.Settings(
+                source=name,
+                split=source.split,
+                seed=self.config.seed,
+                shard_size=self.config.shard_size,
+                images=self.preview_images(),
+                tree=index.tree_digest(self.environment.sources[name].root, *_paths(source.options)),
+            )
+            orders.append(self._order("index", index.VERSION, f"index {name}", number, settings, Inputs()))
         return orders
 
-    def candidates(self, listings: Mapping[int, Manifest]) -> list[Order]:
+    def candidates(self, listed: Made) -> list[CandidatesOrder]:
         """One order per shard of each source's entries."""
-        orders: list[Order] = []
+        orders: list[CandidatesOrder] = []
         for number, (name, source) in enumerate(self.config.open_sources.items()):
-            settings = {
-                "source": name,
-                "split": source.split,
-                "options": {
-                    key: value for key, value in source.options.items() if key not in _path_names(source.options)
-                },
-                "keypoints": self.config.keypoints.model_dump(mode="json"),
-            }
-            for shard in listings[number]["details"]["shards"]:
-                orders.append(
-                    self._order("candidates", candidates.VERSION, len(orders), [shard], settings, self._reader(name))
-                )
+            settings = candidates.Settings(
+                source=name,
+                split=source.split,
+                options={key: value for key, value in source.options.items() if key not in _path_names(source.options)},
+                keypoints=self.config.keypoints,
+            )
+            shards = listed[number]["details"]["shards"]
+            for place, shard in enumerate(shards, 1):
+                title = f"candidates {name} {place}/{len(shards)}"
+                inputs = candidates.ListingInput(entries=shard)
+                orders.append(self._order("candidates", candidates.VERSION, title, len(orders), settings, inputs))
         return orders
 
-    def sample(self, found: Sequence[Manifest]) -> Order:
-        """The order that chooses the points of the dataset from all candidates."""
-        settings = {
-            "seed": self.config.seed,
-            "limit": self.config.limit,
-            "shard_size": self.config.shard_size,
-            "points": {name: source.points for name, source in self.config.open_sources.items()},
-            "equal_shares": self.config.sampling.equal_shares,
-        }
-        return self._order("sample", sample.VERSION, 0, list(found), settings)
+    def sample(self, found: Made) -> list[SampleOrder]:
+        """The one order that chooses the points of the dataset from all candidates."""
+        settings = sample.Settings(
+            seed=self.config.seed,
+            limit=self.config.limit,
+            shard_size=self.config.shard_size,
+            points={name: source.points for name, source in self.config.open_sources.items()},
+            equal_shares=self.config.sampling.equal_shares,
+        )
+        inputs = sample.CandidateInputs(candidates=tuple(found.values()))
+        return [self._order("sample", sample.VERSION, "sample", 0, settings, inputs)]
 
-    def object_caption(self, shard: Manifest) -> Order:
-        return self._text("object_caption", caption.VERSION, [shard])
+    def object_caption(self, sampled: Made) -> list[ObjectCaptionOrder]:
+        """One order per shard of the sample, as for all stages of text."""
+        settings = object_caption.Settings(step=describe_step(self.config, "object_caption"), seed=self.config.seed)
+        return self._by_shard(
+            "object_caption", object_caption.VERSION, settings, object_caption.SampleInput, sample=_shards(sampled)
+        )
 
-    def local_caption(self, shard: Manifest) -> Order:
-        return self._text("local_caption", caption.VERSION, [shard], crop=self.config.crop.model_dump(mode="json"))
+    def local_caption(self, sampled: Made) -> list[LocalCaptionOrder]:
+        settings = local_caption.Settings(
+            step=describe_step(self.config, "local_caption"), seed=self.config.seed, crop=self.config.crop
+        )
+        return self._by_shard(
+            "local_caption", local_caption.VERSION, settings, object_caption.SampleInput, sample=_shards(sampled)
+        )
 
-    def generate(self, shards: Sequence[Manifest]) -> Order:
-        return self._text("generate", merge.VERSION, shards, merged_captions=self.config.merged_captions)
+    def generate(self, sampled: Made, objects: Made, surroundings: Made) -> list[GenerateOrder]:
+        settings = generate.Settings(
+            step=describe_step(self.config, "generate"),
+            seed=self.config.seed,
+            merged_captions=self.config.merged_captions,
+        )
+        return self._by_shard(
+            "generate",
+            generate.VERSION,
+            settings,
+            generate.CaptionedInputs,
+            sample=_shards(sampled),
+            object_caption=objects,
+            local_caption=surroundings,
+        )
 
-    def refine(self, shards: Sequence[Manifest]) -> Order:
-        shown = {"merged_captions": self.config.merged_captions}
-        return self._text("refine", merge.VERSION, shards, verification=self._verification(), **shown)
+    def refine(self, sampled: Made, objects: Made, surroundings: Made, drafts: Made) -> list[RefineOrder]:
+        settings = refine.Settings(
+            step=describe_step(self.config, "refine"),
+            seed=self.config.seed,
+            verification=self.config.verification,
+            merged_captions=self.config.merged_captions,
+        )
+        return self._by_shard(
+            "refine",
+            refine.VERSION,
+            settings,
+            refine.DraftedInputs,
+            sample=_shards(sampled),
+            object_caption=objects,
+            local_caption=surroundings,
+            draft=drafts,
+        )
 
-    def verify(self, shards: Sequence[Manifest]) -> Order:
-        settings = {"verification": self._verification()}
-        return self._order("verify", merge.VERSION, shards[0]["shard"], list(shards), settings)
+    def verify(
+        self, sampled: Made, objects: Made, surroundings: Made, drafts: Made, refined: Made
+    ) -> list[VerifyOrder]:
+        settings = verify.Settings(verification=self.config.verification)
+        return self._by_shard(
+            "verify",
+            verify.VERSION,
+            settings,
+            verify.DescribedInputs,
+            sample=_shards(sampled),
+            object_caption=objects,
+            local_caption=surroundings,
+            draft=drafts,
+            description=refined,
+        )
 
-    def assemble(self, finished: Sequence[Manifest], settings: Mapping[str, Any]) -> Order:
-        """The order that splits and writes the dataset; ``settings`` go into its manifest as they are."""
-        sampling = self.config.sampling.model_dump(mode="json")
-        content = {
-            "sampling": sampling,
-            "seed": self.config.seed,
-            "images": self.config.images or "embed",
-            "rows_per_file": self.config.rows_per_file,
-            **settings,
-        }
-        return self._order("assemble", assemble.VERSION, 0, list(finished), content)
+    def assemble(
+        self, listed: Made, found: Made, sampled: Made, texts: Sequence[Made], verified: Made
+    ) -> list[assemble.AssembleOrder]:
+        """The one order that splits and writes the dataset; ``texts`` are captions, drafts and descriptions."""
+        config, numbers = self.config, iter(sorted(found))
+        settings = assemble.Settings(
+            config=config,
+            sampling=config.sampling,
+            seed=config.seed,
+            images=config.images or "embed",
+            rows_per_file=config.rows_per_file,
+            steps=assemble.describe_steps(config),
+            packages=assemble.package_versions(),
+            drawn=assemble.drawn_sources(self.environment.roots),
+        )
+        sources = []
+        for number, name in enumerate(config.open_sources):
+            shards = [found[next(numbers)] for _ in listed[number]["details"]["shards"]]
+            sources.append(assemble.SourceInputs(source=name, listing=listed[number], candidates=tuple(shards)))
+        inputs = assemble.FinishedInputs(
+            verified=tuple(verified.values()),
+            sources=tuple(sources),
+            sample=sampled[0],
+            texts=tuple(shard for stage in texts for shard in stage.values()),
+        )
+        return [self._order("assemble", assemble.VERSION, "assemble", 0, settings, inputs)]
 
     def preview_images(self) -> int | None:
         """Images to list per source for a build of ``limit`` points: some of them give no keypoint."""
@@ -106,34 +198,32 @@ class Orders:
             return None
         return 2 * -(-self.config.limit // len(self.config.open_sources)) + 8
 
-    def _text(self, step: str, version: int, inputs: Sequence[Manifest], **further: Any) -> Order:
-        settings, environment = step_settings(self.config, step)
-        content = {"step": settings, "seed": self.config.seed, **further}
-        return self._order(step, version, inputs[0]["shard"], list(inputs), content, {"step": environment})
+    def _by_shard(
+        self, stage: str, version: int, settings: SettingsT, inputs: Callable[..., InputsT], **made: Made
+    ) -> list[Order[SettingsT, InputsT]]:
+        """An order for every shard of the sample that all the stages before have made."""
+        total = len(made["sample"])
+        return [
+            self._order(
+                stage,
+                version,
+                f"{stage} {place}/{total}",
+                number,
+                settings,
+                inputs(**{name: shards[number] for name, shards in made.items()}),
+            )
+            for place, number in enumerate(made["sample"], 1)
+            if all(number in shards for shards in made.values())
+        ]
 
     def _order(
-        self,
-        stage: str,
-        version: int,
-        shard: int,
-        inputs: list[Manifest],
-        settings: dict[str, Any],
-        environment: Mapping[str, Any] | None = None,
-    ) -> Order:
-        return Order(
-            stage=stage,
-            version=version,
-            shard=shard,
-            inputs=inputs,
-            settings=settings,
-            environment=self.environment | dict(environment or {}),
-        )
+        self, stage: str, version: int, title: str, shard: int, settings: SettingsT, inputs: InputsT
+    ) -> Order[SettingsT, InputsT]:
+        return Order(stage, version, shard, title, inputs, settings, self.environment)
 
-    def _reader(self, source: str) -> dict[str, Any]:
-        return {"root": self.environment["roots"][source], "options": self.config.sources[source].options}
 
-    def _verification(self) -> dict[str, Any]:
-        return self.config.verification.model_dump(mode="json", exclude={"max_rejected_share"})
+def _shards(sampled: Made) -> Made:
+    return {shard["shard"]: shard for shard in sampled[0]["details"]["shards"]}
 
 
 def _path_names(options: Mapping[str, Any]) -> list[str]:

@@ -6,28 +6,47 @@ on the order of files. Every later stage works on consecutive slices of it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from talking_points.candidates.sampling import balance
+from talking_points.config import Section
 from talking_points.records import CANDIDATE_SCHEMA
-from tasks.running.shards import WORK, Manifest, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
-from tasks.running.storage import Storage
+from tasks.running.manifests import Manifest
+from tasks.running.shards import WORK, Inputs, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
 
 VERSION = 1
 
 _LIGHT = ["id", "source", "object", "part", "image_id"]
 
 
-def run_sample(order: Order) -> Manifest:
+class Settings(Section):
+    """What can change the choice. ``points`` are wanted of each source, None for as many as there are."""
+
+    seed: int
+    limit: int | None
+    shard_size: int
+    points: dict[str, int | None]
+    equal_shares: bool
+
+
+@dataclass(frozen=True)
+class CandidateInputs(Inputs):
+    """All candidates of all sources."""
+
+    candidates: tuple[Manifest, ...]
+
+
+def run_sample(order: Order[Settings, CandidateInputs]) -> Manifest:
     """Choose from all candidate shards. ``details["shards"]`` holds one manifest per shard of chosen rows.
 
     Raises ``ShardFailed`` when there is nothing to choose from.
     """
-    settings = order["settings"]
-    storage = Storage(order["environment"]["output"])
-    writer = ShardWriter(order, storage)
-    paths = [manifest["path"] for manifest in order["inputs"]]
+    settings, writer = order.settings, ShardWriter(order)
+    storage = writer.storage
+    paths = [manifest["path"] for manifest in order.inputs.candidates]
     light = pa.concat_tables([storage.read_table(path, columns=_LIGHT) for path in paths])
     if not light.num_rows:
         raise ShardFailed(
@@ -37,10 +56,10 @@ def run_sample(order: Order) -> Manifest:
     try:
         chosen = balance(
             light,
-            settings["points"],
-            equal_shares=settings["equal_shares"],
-            limit=settings["limit"],
-            seed=settings["seed"],
+            settings.points,
+            equal_shares=settings.equal_shares,
+            limit=settings.limit,
+            seed=settings.seed,
         )
     except ValueError as error:
         raise ShardFailed(str(error)) from error
@@ -50,7 +69,7 @@ def run_sample(order: Order) -> Manifest:
         table = storage.read_table(path)
         kept.append(table.filter(pc.is_in(table["id"], value_set=wanted)))
     rows = pa.concat_tables(kept).sort_by("id").cast(CANDIDATE_SCHEMA)
-    size = settings["shard_size"]
+    size = settings.shard_size
     shards = [
         write_part(storage, "sample", number, f"{WORK}/sample/{number:05d}.rows.parquet", rows.slice(start, size))
         for number, start in enumerate(range(0, rows.num_rows, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,7 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
     except Timeout as error:
         raise _in_use_by_another(config) from error
     except OSError as error:
-        raise ConfigError(f"cannot write to the output {config.output}: {error}") from error
+        raise ConfigError(_closed(storage, config) or f"cannot write to the output {config.output}: {error}") from error
     try:
         _check_content(storage, config)
         clear_stop()
@@ -68,6 +69,9 @@ def _in_use_by_another(config: BuildConfig) -> FolderInUse:
 
 def _check_content(storage: Storage, config: BuildConfig) -> None:
     """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
+    closed = _closed(storage, config)
+    if closed:
+        raise ConfigError(closed)
     free = storage.free_bytes()
     if free is not None and free < _RESERVE:
         raise ConfigError(f"only {free / 2**20:.0f} MiB free at {config.output}, expected at least {_RESERVE // 2**20}")
@@ -110,6 +114,50 @@ def in_use(storage: Storage) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:
+        return _is_locked(path)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock file that this user may only read."""
+    import fcntl  # on systems whose locks these are; others do not come here
+
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _closed(storage: Storage, config: BuildConfig) -> str | None:
+    """Why this user cannot write to a local output: whose folder is in the way. None where nothing is."""
+    if not storage.is_local:
+        return None
+    root = Path(storage.root)
+    work = Path(storage.path(WORK))
+    place = next(path for path in (root, *root.parents) if path.exists())
+    for folder in (place, work, Path(storage.path("data"))):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            return (
+                f"cannot write to the output {config.output}: {folder} belongs to {_owner(folder)} and is closed to "
+                "this user; choose another output, or build as its owner"
+            )
+    return None
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return folder.owner()
+    except (KeyError, NotImplementedError):
+        return f"the user with the number {folder.stat().st_uid}"
+
+
+def request_cache_folder(storage: Storage) -> Path:
+    """Where finished model answers are kept: beside the shards, or in the user's cache for a remote output."""
+    if storage.is_local:
+        return Path(storage.path(WORK), "requests")
+    return Path.home() / ".cache" / "talking-points" / "requests"
 
 
 def _settings(config: BuildConfig) -> dict[str, Any]:

@@ -31,8 +31,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from talking_points.escaping import for_markdown, for_terminal
 from talking_points.redaction import redact
-from tasks.running.shards import SPENT, STAGES, WORK, Manifest
+from tasks.running.manifests import Manifest
+from tasks.running.shards import SPENT, STAGES, WORK
 from tasks.running.storage import Storage
 
 STATUS_FILE = f"{WORK}/status.json"
@@ -147,7 +149,7 @@ class BuildProgress:
         status.rows += manifest["rows"]
         status.rejected = dict(sorted((Counter(status.rejected) + Counter(manifest["rejected"])).items()))
         for name in SPENT:
-            setattr(status, name, getattr(status, name) + int(manifest["details"].get(name, 0)))
+            setattr(status, name, getattr(status, name) + manifest["details"].get(name, 0))
         status.seconds += manifest["seconds"]
         if not reused:
             status.executed_seconds += manifest["seconds"]
@@ -155,10 +157,17 @@ class BuildProgress:
         if status.executed == 1 and not reused:
             self._announce()
 
-    def failed(self, stage: str, shard: int, error: BaseException) -> None:
+    def failed(self, stage: str, shard: int, title: str, error: BaseException) -> None:
         """One shard has no result."""
         self.stages[stage].failed += 1
-        self.failures.append({"stage": stage, "shard": shard, "error": redact(f"{type(error).__name__}: {error}")})
+        self.failures.append(
+            {
+                "stage": stage,
+                "shard": shard,
+                "task": title,
+                "error": redact(for_terminal(f"{type(error).__name__}: {error}")),
+            }
+        )
         self._show(stage, force=True)
 
     def end(self, stage: str) -> None:
@@ -176,9 +185,36 @@ class BuildProgress:
             "stages": {name: asdict(status) for name, status in self.stages.items()},
             "failures": self.failures,
             "estimate": self.estimate(),
+            "seconds_left": self.seconds_left(),
             "state": self.state,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - self.started, 1),
+        }
+
+    def describe(self) -> str:
+        """The build in words: ``33 rows, 1 rejected, 2 shards made anew, 12 s``."""
+        assembled = self.stages.get("assemble")
+        rows = f"{assembled.rows:,} rows, " if assembled and assembled.rows else ""
+        rejected = sum(sum(status.rejected.values()) for status in self.stages.values())
+        made = sum(status.executed for name, status in self.stages.items() if name != "index")
+        reused = sum(status.reused for name, status in self.stages.items() if name != "index")
+        failed = f", {len(self.failures):,} failed" if self.failures else ""
+        shards = f"{made:,} {'shard' if made == 1 else 'shards'} made{' anew' if reused else ''}"
+        again = f", {reused:,} reused" if reused else ""
+        state = "" if self.state in ("running", "finished") else f"{self.state}: "
+        seconds = _duration(time.monotonic() - self.started)
+        return f"{state}{rows}{rejected:,} rejected, {shards}{again}{failed}, {seconds}"
+
+    def outcome(self, dataset: Manifest) -> dict[str, Any]:
+        """What a build prints last. Listing a source is not counted as a shard."""
+        shards = [status for name, status in self.stages.items() if name != "index"]
+        return {
+            "dataset": redact(self.storage.output),
+            "rows": dataset["rows"],
+            "rejected": sum(dataset["details"]["rejected"].values()),
+            "reused_shards": sum(status.reused for status in shards),
+            "executed_shards": sum(status.executed for status in shards),
+            "seconds": self.summary()["seconds"],
         }
 
     def estimate(self) -> dict[str, Any]:
@@ -186,21 +222,30 @@ class BuildProgress:
 
         A stage that has not begun counts with its plan, corrected by how the planned stages before it have turned out.
         """
+        left = self._working_seconds_left()
+        known = sum(seconds for seconds in left.values() if seconds is not None)
+        unknown = [name for name, seconds in left.items() if seconds is None]
+        return {"seconds_left": round(known / self.workers, 1), "unknown": unknown}
+
+    def seconds_left(self) -> dict[str, float | None]:
+        """Until each stage that is not done is, once it has begun; None where nothing is known yet."""
+        left = self._working_seconds_left()
+        return {name: None if known is None else round(known / self.workers, 1) for name, known in left.items()}
+
+    def _working_seconds_left(self) -> dict[str, float | None]:
         rows = next((status.rows_in for status in reversed(list(self.stages.values()))), 0)
         made = {name: self.stages[name] for name in self.planned if name in self.stages and self.stages[name].rows}
         expected = sum((self.planned[name] or 0.0) * status.rows for name, status in made.items())
         taken = sum(status.seconds for name, status in made.items() if self.planned[name])
         correction = taken / expected if expected else 1.0
-        left, unknown = 0.0, []
+        left: dict[str, float | None] = {}
         for name in [*self.stages, *(name for name in self.planned if name not in self.stages)]:
             known = self.stages[name].remaining_seconds if name in self.stages else None
             per_row = self.planned.get(name)
             if known is None and per_row is not None:
                 known = per_row * correction * rows
-            if known is None:
-                unknown.append(name)
-            left += known or 0.0
-        return {"seconds_left": round(left / self.workers, 1), "unknown": unknown}
+            left[name] = known
+        return left
 
     def _announce(self) -> None:
         """Tell people once per stage, after its first shard, how long the whole build is going to take."""
@@ -226,10 +271,13 @@ class BuildProgress:
         if self.failures:
             description = "Retry this run to make these shards again."
             create_table_artifact(key="failed-shards", table=self.failures, description=description)
-        marks = ["---" if column in TEXT_COLUMNS else "--:" for column in COLUMNS]
-        lines = ["| " + " | ".join(row) + " |" for row in [[*COLUMNS], marks, *stage_rows(self.summary()["stages"])]]
-        heading = f"# {redact(self.storage.root)}\n\n{self.state} after {time.monotonic() - self.started:.0f} s\n\n"
-        create_markdown_artifact(key="build-report", markdown=heading + "\n".join(lines) + "\n")
+        summary = self.summary()
+        marks = ["---", *["--:"] * (len(COLUMNS) - 1)]
+        rows = [[*COLUMNS], marks, *([for_markdown(cell) for cell in row] for row in stage_rows(summary))]
+        table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        notes = "\n".join(f"- {for_markdown(note)}" for note in stage_notes(summary))
+        heading = f"# {for_markdown(redact(self.storage.output))}\n\n{for_markdown(self.describe())}"
+        create_markdown_artifact(key="build-report", markdown=f"{heading}\n\n{table}\n\n{notes}\n")
 
     def _publish(self, stage: str) -> None:
         status = self.stages[stage]
@@ -245,28 +293,61 @@ class BuildProgress:
             self.storage.write_json(STATUS_FILE, self.summary())
         except OSError as error:
             # A full disk fails the shards, with a message; the news about them must not fail the build first.
-            self.console.print(f"cannot write {STATUS_FILE}: {error}", markup=False)
+            self.console.print(for_terminal(f"cannot write {STATUS_FILE}: {error}"), markup=False)
 
 
-COLUMNS = (
-    "stage", "shards", "made", "reused", "failed", "rows in", "rows out", "rejected",
-    "requests", "tokens in", "tokens out", "s", "rows/s",
-)  # fmt: skip
-"""``s`` are seconds of work when the shards were made, summed over workers and runs; ``rows/s`` is per worker."""
-TEXT_COLUMNS = ("stage", "rejected")
+COLUMNS = ("stage", "shards", "reused", "failed", "rows", "rejected", "work", "left")
+"""``work`` is what the shards took when they were made, summed over workers and runs; ``left`` is until the stage is
+done, by the shards made so far or else by the plan. Eighty characters hold them."""
 
 
-def stage_rows(stages: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """What people are shown of ``BuildProgress.summary()["stages"]``: a row per stage, in the order of ``STAGES``
-    and ``COLUMNS``."""
+def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """What people are shown of ``BuildProgress.summary()``: a row per stage, begun or to come, in the order of
+    ``STAGES`` and ``COLUMNS``."""
     rows = []
-    for name, stage in sorted(stages.items(), key=lambda item: STAGES.index(item[0])):
-        rejected = ", ".join(f"{reason} {count}" for reason, count in stage["rejected"].items()) or "0"
-        rate = stage["rows"] / stage["seconds"] if stage["seconds"] else 0.0
-        counts = [stage[key] for key in ("shards", "executed", "reused", "failed", "rows_in", "rows")]
-        spent = [str(stage[key]) for key in SPENT]
-        rows.append([name, *map(str, counts), rejected, *spent, f"{stage['seconds']:.1f}", f"{rate:.3g}"])
+    left = summary.get("seconds_left", {})
+    for name in STAGES:
+        stage = summary["stages"].get(name)
+        remaining = _duration(left.get(name))
+        if stage is None:
+            rows.append([name, "to come", *[""] * 5, remaining])
+            continue
+        done = stage["executed"] + stage["reused"] + stage["failed"]
+        counts = [stage["reused"], stage["failed"], stage["rows"], sum(stage["rejected"].values())]
+        shards = f"{done:,}/{stage['shards']:,}"
+        rest = "" if done == stage["shards"] else remaining
+        rows.append([name, shards, *(f"{count:,}" for count in counts), _duration(stage["seconds"]), rest])
     return rows
+
+
+def stage_notes(summary: Mapping[str, Any]) -> list[str]:
+    """What the table has no room for, stage by stage: why rows were rejected, rates, requests and tokens."""
+    notes = []
+    for name in STAGES:
+        stage = summary["stages"].get(name)
+        if stage is None:
+            continue
+        parts = [f"{reason} {count:,}" for reason, count in stage["rejected"].items()]
+        if stage["requests"]:
+            rate = stage["rows"] / stage["seconds"] if stage["seconds"] else 0.0
+            parts += [
+                f"{stage['requests']:,} requests",
+                f"{stage['tokens_in']:,} tokens read, {stage['tokens_out']:,} written",
+                f"{rate:.3g} rows/s per worker",
+            ]
+        if parts:
+            notes.append(f"{name}: {', '.join(parts)}")
+    return notes
+
+
+def _duration(seconds: float | None) -> str:
+    """``12.3 s``, ``4 min``, ``2 h 05 min``; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _line(status: StageStatus) -> str:

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from prefect import Task
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError
 from talking_points.descriptions.asking import WholesaleFailure
+from talking_points.descriptions.budget import planned_seconds
+from talking_points.errors import RunError
 from talking_points.extras import how_to_install
 from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop
+from tasks.running.manifests import Manifest, holds
 from tasks.running.progress import BuildProgress
-from tasks.running.shards import Manifest, Order, holds
+from tasks.running.result_records import ShardTask, find_manifest
+from tasks.running.shards import AnyOrder, order_key
 from tasks.running.storage import Storage
+
+
+class BuildFailed(RunError):
+    """Shards failed; running the build again, or retrying its run, makes them and only them."""
+
+    def __init__(self, failures: Sequence[dict[str, Any]]) -> None:
+        self.failures = list(failures)
+        named = ", ".join(f"{failure['stage']}-{failure['shard']}" for failure in self.failures[:20])
+        more = f" and {len(self.failures) - 20} more" if len(self.failures) > 20 else ""
+        super().__init__(
+            f"{len(self.failures)} shard(s) failed: {named}{more}; the first: {self.failures[0]['error']}. "
+            "Finished shards are kept: run the build again, or retry this run, to make the failed ones"
+        )
 
 
 def task_runner(kind: str, workers: int) -> TaskRunner[Any]:
@@ -45,28 +64,53 @@ class StageRunner:
         self.storage = storage
         self.progress = progress
 
-    def run(self, task: Task[[Order], Manifest], orders: Sequence[Order]) -> dict[int, Manifest]:
+    @classmethod
+    @contextmanager
+    def for_build(cls, settings: BuildConfig, storage: Storage) -> Iterator[StageRunner]:
+        """The runner that a configuration asks for, with the progress of its build, for the length of the build."""
+        with (
+            BuildProgress(storage, planned=planned_seconds(settings), workers=settings.workers) as progress,
+            task_runner(settings.runner, settings.workers) as runner,
+        ):
+            yield cls(runner, settings.workers, storage, progress)
+
+    def complete(self, task: ShardTask, orders: Sequence[AnyOrder]) -> dict[int, Manifest]:
+        """Run a stage that the rest of the build needs as a whole. Raises ``BuildFailed`` if a shard failed so far."""
+        results = self.run(task, orders)
+        if self.progress.failures:
+            raise BuildFailed(self.progress.failures)
+        return results
+
+    def run(self, task: ShardTask, orders: Sequence[AnyOrder]) -> dict[int, Manifest]:
         """Run one stage. Returns the manifests by shard number; failed shards are missing and reported.
 
         Raises ``WholesaleFailure`` or ``SourceError`` as soon as a shard does, without submitting the rest: no retry
         of the other shards could help.
         """
-        stage = task.name
-        self.progress.begin(stage, len(orders), sum(_rows_in(order) for order in orders))
+        stage, again = task.name, _is_retry()
+        self.progress.begin(stage, len(orders), sum(_count_rows(order) for order in orders))
         results: dict[int, Manifest] = {}
-        waiting, running = deque(orders), dict[PrefectFuture[Manifest], Order]()
+        waiting = deque(orders)
+        running: dict[PrefectFuture[Any], tuple[AnyOrder, Manifest | None]] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.window:
                     order = waiting.popleft()
-                    running[self._submit(task, order)] = order
+                    kept = self._find_kept(order)
+                    if kept is not None and again:
+                        # The run's page has this shard already, from the attempt before.
+                        self._collect(order, kept, True, results)
+                    else:
+                        running[self._submit(task if kept is not None else task.anew(), order)] = (order, kept)
+                if not running:
+                    continue
                 future = next(as_completed(list(running)))
-                order = running.pop(future)
-                outcome = _outcome(future)  # first, because a future knows its last state only from then on
+                order, kept = running.pop(future)
+                outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
                 reused = future.state.name == "Cached"
-                if reused and not holds(self.storage, outcome):
-                    # The record says finished, but it or its files are gone or changed: make the shard again.
-                    running[self._submit(task.with_options(refresh_cache=True), order)] = order
+                if reused and outcome != kept and not holds(self.storage, outcome):
+                    # What was kept a moment ago has changed: make the shard again.
+                    running[self._submit(task.anew(), order)] = (order, None)
                 else:
                     self._collect(order, outcome, reused, results)
         except BaseException:
@@ -75,20 +119,31 @@ class StageRunner:
         self.progress.end(stage)
         return dict(sorted(results.items()))
 
-    def _collect(self, order: Order, outcome: Any, reused: bool, results: dict[int, Manifest]) -> None:
+    def _find_kept(self, order: AnyOrder) -> Manifest | None:
+        """The manifest that is kept under the order's key, if it and its files still hold."""
+        manifest = find_manifest(order_key(order))
+        return manifest if manifest is not None and holds(self.storage, manifest) else None
+
+    def _collect(self, order: AnyOrder, outcome: Any, reused: bool, results: dict[int, Manifest]) -> None:
         if isinstance(outcome, (WholesaleFailure, SourceError)):
             raise outcome
         if isinstance(outcome, BaseException):
-            self.progress.failed(order["stage"], order["shard"], outcome)
+            self.progress.failed(order.stage, order.shard, order.title, outcome)
             return
-        results[order["shard"]] = outcome
-        self.progress.finished(order["stage"], outcome, reused=reused)
+        results[order.shard] = outcome
+        self.progress.finished(order.stage, outcome, reused=reused)
 
-    def _submit(self, task: Task[[Order], Manifest], order: Order) -> PrefectFuture[Manifest]:
+    def _submit(self, task: ShardTask, order: AnyOrder) -> PrefectFuture[Any]:
         return self.runner.submit(task, parameters={"order": order})
 
 
-def _outcome(future: PrefectFuture[Manifest]) -> Any:
+def _is_retry() -> bool:
+    """Whether this run of a flow has been tried before."""
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.run_count > 1
+
+
+def _read_outcome(future: PrefectFuture[Any]) -> Any:
     """The manifest, or the exception that a shard ended with; a record that cannot be read is one as well."""
     try:
         return future.result(raise_on_failure=False)
@@ -96,7 +151,7 @@ def _outcome(future: PrefectFuture[Manifest]) -> Any:
         return error
 
 
-def _rows_in(order: Order) -> int:
+def _count_rows(order: AnyOrder) -> int:
     """Rows of the first kind of input: the others carry further columns of the same rows."""
-    inputs = order["inputs"]
+    inputs = order.inputs.manifests()
     return sum(manifest["rows"] for manifest in inputs if manifest["stage"] == inputs[0]["stage"])

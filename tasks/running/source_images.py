@@ -1,4 +1,4 @@
-"""The photographs that rows refer to, read again from their source with their content checked."""
+"""The images that rows refer to, read again from their source with their content checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from talking_points.sources.layout import inside
 from talking_points.sources.protocol import SkippedImage
 
 
-def photograph_bytes(candidate: Candidate, roots: Mapping[str, str]) -> bytes:
+def image_bytes(candidate: Candidate, roots: Mapping[str, str]) -> bytes:
     """The file's own bytes. Raises ``SkippedImage`` (missing_image, image_changed)."""
     path = inside(Path(roots[candidate.source]), candidate.image_path)
     try:
@@ -28,6 +28,6 @@ def photograph_bytes(candidate: Candidate, roots: Mapping[str, str]) -> bytes:
     return content
 
 
-def photograph_pixels(candidate: Candidate, roots: Mapping[str, str]) -> NDArray[np.uint8]:
+def image_pixels(candidate: Candidate, roots: Mapping[str, str]) -> NDArray[np.uint8]:
     """The decoded image, uint8 RGB (height, width, 3). Raises ``SkippedImage``."""
     return decode_rgb(inside(Path(roots[candidate.source]), candidate.image_path))

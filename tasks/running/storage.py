@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,8 +32,13 @@ class Storage:
     """A root folder and the few operations a build needs on it. All names are relative POSIX paths."""
 
     def __init__(self, root: str | Path) -> None:
-        # Other processes write to the same store: a remembered listing would be a wrong one.
-        self.fs, self.root = fsspec.url_to_fs(str(root), use_listings_cache=False)
+        self.output = str(root)
+        if "://" in self.output:
+            # Other processes write to the same store: a remembered listing would be a wrong one.
+            self.fs, self.root = fsspec.url_to_fs(self.output, use_listings_cache=False)
+        else:
+            # A path is a path, whatever an URL would make of its characters.
+            self.fs, self.root = LocalFileSystem(), os.path.abspath(self.output)  # noqa: PTH100  # without ".."
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str = "") -> str:
@@ -69,6 +75,9 @@ class Storage:
     def sha256(self, name: str) -> str:
         """Hex digest of the file's content. Raises ``FileNotFoundError``."""
         digest = hashlib.sha256()
+        if self.is_local and not Path(self.path(name)).is_file():
+            # Neither a pipe nor a device is read, which might never end.
+            raise FileNotFoundError(f"no file at {self.path(name)}")
         with self.fs.open(self.path(name), "rb") as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)

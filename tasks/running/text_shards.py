@@ -1,4 +1,4 @@
-"""What the four text stages share: their input rows, their output rows, and their settings from a config."""
+"""What the four text stages share: their settings, their input rows and their output rows."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
 import pyarrow as pa
+from pydantic import PlainSerializer, model_serializer
 
-from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, StepConfig
+from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, StepConfig, VerificationConfig
+from talking_points.config import Section
 from talking_points.descriptions.asking import Answer
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
 from talking_points.records import Candidate
 from talking_points.redaction import without_secrets
-from tasks.running.shards import SPENT, Manifest, Order, ShardFailed, ShardWriter
+from tasks.running.manifests import Details, Manifest
+from tasks.running.shards import SPENT, AnyOrder, ShardFailed, ShardWriter
 from tasks.running.storage import Storage
 
 TEXT_SCHEMA = pa.schema(
@@ -35,26 +38,36 @@ texts stayed the same.
 """
 
 
-def step_settings(config: BuildConfig, step: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A step's configuration as (what can change its texts, what cannot)."""
-    section = config.step(step).model_dump(mode="json")
-    environment = {name: section.pop(name) for name in NOT_IN_FINGERPRINT["step"]}
-    digest = prompt_digest(config.step(step).prompt or step)
-    if config.step(step).backend == "omg_llava":
+class Step(Section):
+    """A step's configuration and the digest of its prompt. Dumped, it is what can change the step's texts."""
+
+    config: StepConfig
+    prompt_sha256: str
+
+    @model_serializer
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change a text: those of the configuration and, beside them, the prompt's digest."""
+        kept = self.config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["step"]))
+        # A key among the options reaches the backend, and neither the shard's file nor its cache key.
+        return without_secrets(kept) | {"prompt_sha256": self.prompt_sha256}
+
+
+Checks = Annotated[
+    VerificationConfig,
+    PlainSerializer(lambda checks: checks.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["verification"]))),
+]
+"""What is checked; dumped without the share of rejected rows that is accepted, which changes no text."""
+
+
+def describe_step(config: BuildConfig, name: str) -> Step:
+    """One step of a build."""
+    section = config.step(name)
+    digest = prompt_digest(section.prompt or name)
+    if section.backend == "omg_llava":
         # Its words about the visual prompts are part of what it is asked.
-        form, box = prompt_options(config.step(step).options)
+        form, box = prompt_options(section.options)
         digest = hashlib.sha256(f"{digest} {captioner_prompt(form, '', box=box)}".encode()).hexdigest()
-    # A key among the options reaches the backend, and neither the shard's file nor its cache key.
-    stored = without_secrets(section)
-    environment["with_secrets"] = {name: value for name, value in section.items() if stored[name] != value}
-    return stored | {"prompt_sha256": digest}, environment
-
-
-def step_config(order: Order) -> StepConfig:
-    """The step's configuration, put together again from an order."""
-    settings = {key: value for key, value in order["settings"]["step"].items() if key != "prompt_sha256"}
-    environment = dict(order["environment"]["step"])
-    return StepConfig.model_validate(settings | environment.pop("with_secrets", {}) | environment)
+    return Step(config=section, prompt_sha256=digest)
 
 
 def read_candidates(storage: Storage, manifest: Manifest) -> list[Candidate]:
@@ -68,19 +81,20 @@ def read_texts(storage: Storage, manifest: Manifest) -> dict[str, str]:
     return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
-def request_cache(order: Order, config: StepConfig) -> AbstractContextManager[RequestCache | None]:
+def request_cache(order: AnyOrder, config: StepConfig) -> AbstractContextManager[RequestCache | None]:
     """The cache of a step's finished answers; none for ``rules``, whose answers cost less than a look-up."""
     if config.backend == "rules":
         return nullcontext(None)
-    return RequestCache(Path(order["environment"]["cache"]) / f"{order['stage']}.sqlite")
+    return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite")
 
 
 def commit_texts(
     writer: ShardWriter,
+    step: Step,
     rows: list[Candidate],
     answers: Mapping[str, Answer],
     attempts: Mapping[str, int] | None = None,
-    details: Mapping[str, Any] | None = None,
+    details: Details | None = None,
 ) -> Manifest:
     """Write a text shard; rows whose answer is an error are rejected with its reason.
 
@@ -97,14 +111,14 @@ def commit_texts(
         texts.append({"id": row.id, "text": answer.text, "attempts": (attempts or {}).get(row.id, 1)})
     check_share(writer, len(rows))
     spent = {name: sum(getattr(answer, name) for answer in answers.values()) for name in SPENT}
-    written_by = json.dumps(writer.order["settings"]["step"], sort_keys=True)
+    written_by = json.dumps(step.model_dump(mode="json"), sort_keys=True)
     table = pa.Table.from_pylist(texts, schema=TEXT_SCHEMA.with_metadata({"step": written_by}))
-    return writer.commit(table, {**spent, **(details or {})})
+    return writer.commit(table, cast(Details, spent | dict(details or {})))
 
 
 def check_share(writer: ShardWriter, rows: int) -> None:
     """Raise ``ShardFailed`` when more of the rows were rejected than the configuration accepts."""
-    allowed = writer.order["environment"]["max_rejected_share"]
+    allowed = writer.order.environment.max_rejected_share
     share = len(writer.rejected) / max(rows, 1)
     if share > allowed:
         reasons = sorted({row["reason"] for row in writer.rejected})

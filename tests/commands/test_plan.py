@@ -9,11 +9,11 @@ import pytest
 
 from commands import plan
 from commands.plan import open_output
-from flows.build_llamapointinpart import check_build
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.extras import how_to_install
 from talking_points.records import SOURCES
+from tasks.running.build_checks import check_build
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
 

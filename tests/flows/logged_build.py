@@ -20,20 +20,20 @@ if __name__ == "__main__":
     port = orchestrator.claim_port()
     orchestrator.claim_port = lambda: port
 
-from prefect import Task
-
 import tasks.running.shards as shards
 from talking_points.descriptions.backends.protocol import STEPS
-from tasks.running.shards import Manifest, Order
+from tasks.running.manifests import Manifest
+from tasks.running.result_records import ShardTask
+from tasks.running.shards import AnyOrder
 
 _plain = shards.shard_task
 
 
-def _shard_task(stage: str) -> Callable[[Callable[[Order], Manifest]], Task[[Order], Manifest]]:
-    def decorate(run: Callable[[Order], Manifest]) -> Task[[Order], Manifest]:
+def _shard_task(stage: str) -> Callable[[Callable[[AnyOrder], Manifest]], ShardTask]:
+    def decorate(run: Callable[[AnyOrder], Manifest]) -> ShardTask:
         @functools.wraps(run)
-        def logged(order: Order) -> Manifest:
-            key = f"{order['stage']}-{order['shard']}"
+        def logged(order: AnyOrder) -> Manifest:
+            key = f"{order.stage}-{order.shard}"
             _log(f"start {key}")
             if key in _broken():
                 raise OSError(f"the disk of {key} is gone")

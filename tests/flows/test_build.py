@@ -18,8 +18,8 @@ from PIL import Image
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import features
 from talking_points.sources import open_source
-from tasks.running.failures import BuildFailed
-from tasks.running.shards import Manifest
+from tasks.running.manifests import Manifest
+from tasks.running.runner import BuildFailed
 from tasks.running.storage import Storage
 from tasks.running.text_shards import read_texts
 from tests.flows.building import SOURCES, build, data_digests, made
@@ -207,7 +207,7 @@ def test_a_failing_shard_fails_the_run_at_its_end_and_only_it_is_made_again(
             raise OSError("the disk is gone")
         return read_texts(storage, manifest)
 
-    monkeypatch.setattr("tasks.merge.read_texts", broken)
+    monkeypatch.setattr("tasks.running.merging.read_texts", broken)
     with pytest.raises(BuildFailed, match=r"refine-1.*the disk is gone"):
         build(tmp_path, drawn, "shard_size=8")
     monkeypatch.undo()

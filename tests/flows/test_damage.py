@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import pickle
 import random
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prefect.results import ResultRecord  # type: ignore[attr-defined]  # exported without saying so
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 
 from commands.status import print_status
 from talking_points.config import ConfigError
 from tasks.running import build_folder
 from tasks.running.build_folder import SETTINGS_FILE, FolderInUse
-from tasks.running.failures import BuildFailed
+from tasks.running.manifests import holds
 from tasks.running.progress import STATUS_FILE
-from tasks.running.shards import holds
+from tasks.running.result_records import RefusedRecord, judge_record
+from tasks.running.runner import BuildFailed
 from tasks.running.storage import Storage
 from tests.flows.building import build, published
+from tests.tasks.running.test_result_records import Planted
 
 pytestmark = pytest.mark.usefixtures("orchestrator")
 
@@ -84,17 +86,39 @@ def test_a_flipped_byte_of_a_record_is_never_believed(finished: tuple[Path, Path
     storage = Storage(finished[0])
     for path in sorted(finished[1].rglob("*"))[::4]:
         content = path.read_bytes()
-        true: Any = ResultRecord.deserialize(content).result
+        true = json.loads(json.loads(content)["result"])
         assert holds(storage, true)
         draw = random.Random(path.name)
         for position in range(0, len(content), 7):
             damaged = bytearray(content)
             damaged[position] ^= 1 << draw.randrange(8)
             try:
-                read: Any = ResultRecord.deserialize(bytes(damaged)).result
-            except Exception:
+                read = json.loads(json.loads(judge_record(bytes(damaged)))["result"])
+            except RefusedRecord:
                 continue
             assert read == true or not holds(storage, read)
+
+
+@pytest.mark.parametrize("place", ["serializer", "result"])
+def test_planted_records_run_no_code_and_count_as_none(
+    place: str, copy: tuple[Path, Path], finished: tuple[Path, Path], drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    marker = tmp_path / "executed"
+    pickled = base64.encodebytes(pickle.dumps(Planted(marker))).decode()
+    planted = [path for path in copy[1].rglob("*") if path.is_file()]
+    for path in planted:
+        record = json.loads(path.read_text())
+        record["result"] = pickled
+        if place == "serializer":
+            record["metadata"]["serializer"] = {"type": "pickle", "picklelib": "pickle"}
+        path.write_text(json.dumps(record))
+    for runner in ("threads", "processes"):
+        result = build(copy[0], drawn, *SETTINGS, f"runner={runner}")
+        assert not marker.exists()
+        assert (result["executed_shards"], result["reused_shards"]) == ((len(planted) - 3, 0), (0, len(planted) - 3))[
+            runner == "processes"
+        ]
+        assert published(copy[0]) == published(finished[0])
 
 
 def test_damaged_settings_are_refused_with_the_way_out(copy: tuple[Path, Path], drawn: dict[str, Path]) -> None:

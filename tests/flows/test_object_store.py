@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.running.failures import BuildFailed
+from tasks.running.runner import BuildFailed
 from tasks.running.storage import Storage
 from tests.flows.building import build, data_digests, overrides
 from tests.flows.serving import executions, project, served
@@ -63,7 +63,7 @@ def test_a_build_on_an_object_store_goes_on_where_it_failed(
     from prefect.filesystems import RemoteFileSystem
     from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK, temporary_settings
 
-    import tasks.merge as merge
+    from tasks.running import merging
     from tasks.running.text_shards import read_texts
 
     RemoteFileSystem(basepath=f"{folder}/records").save("records", overwrite=True)
@@ -74,11 +74,11 @@ def test_a_build_on_an_object_store_goes_on_where_it_failed(
             raise OSError("the store is gone")
         return real(storage, manifest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(merge, "read_texts", broken)
+    monkeypatch.setattr(merging, "read_texts", broken)
     with temporary_settings({PREFECT_DEFAULT_RESULT_STORAGE_BLOCK: RECORDS}):
         with pytest.raises(BuildFailed, match=r"refine-1.*the store is gone"):
             build(f"{folder}/out", drawn, *SETTINGS)
-        monkeypatch.setattr(merge, "read_texts", real)
+        monkeypatch.setattr(merging, "read_texts", real)
         again = build(f"{folder}/out", drawn, *SETTINGS)
         assert again["executed_shards"] == 3, "refine-1, verify-1 and assemble"
         assert build(f"{folder}/out", drawn, *SETTINGS)["executed_shards"] == 0

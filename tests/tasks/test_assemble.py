@@ -9,21 +9,18 @@ import pyarrow as pa
 
 from talking_points.build_config import BuildConfig
 from talking_points.dataset_schema import triplet_schema
-from tasks.assemble import assembly_settings
+from tasks.assemble import StepIdentity, describe_steps
 
 
-def steps(**sections: Any) -> dict[str, Any]:
-    config = BuildConfig.model_validate({"output": "out"} | sections)
-    settings = assembly_settings(config, {})
-    found: dict[str, Any] = settings["steps"]
-    return found
+def steps(**sections: Any) -> dict[str, StepIdentity]:
+    return describe_steps(BuildConfig.model_validate({"output": "out"} | sections))
 
 
 def test_a_local_model_is_named_by_its_content_and_an_unknown_one_as_configured(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     unknown = {"backend": "vllm", "model": "nobody/has-this-model", "revision": "main"}
     found = steps(local_caption={"backend": "transformers", "model": str(tmp_path)}, generate=unknown)
-    assert found["local_caption"]["revision"].startswith("sha256:")
+    assert str(found["local_caption"]["revision"]).startswith("sha256:")
     assert found["local_caption"]["revision_resolved"]
     assert (found["generate"]["revision"], found["generate"]["revision_resolved"]) == ("main", False)
     assert "revision_resolved" not in found["refine"]

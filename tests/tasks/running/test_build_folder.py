@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import fcntl  # noqa: F401  # before the test changes its user, who may not read it
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
-from tasks.running.build_folder import FolderInUse, build_folder
+from tasks.running.build_folder import FolderInUse, build_folder, in_use
+from tasks.running.storage import Storage
 
 
 def config(output: Path, *overrides: str) -> BuildConfig:
@@ -67,3 +71,77 @@ def test_a_second_build_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Pat
         holder.wait()
     with build_folder(config(tmp_path)):
         pass
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a::b", "a*", "what?", "line\nbreak", "\x1b[2Jgone", "half\udcff", ""])
+def test_names_that_nobody_could_load_are_refused_before_anything_starts(name: str) -> None:
+    with pytest.raises(ConfigError, match="choose another output"):
+        load_config(BuildConfig, None, output=name, sources={"partimagenet": {"root": "/data"}})
+
+
+@pytest.mark.parametrize("name", ["with spaces", "a#b", "~tilde", "100%", "{a}", "ä", "a:b", "file://"])
+def test_odd_names_are_paths_and_nothing_else(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = f"file://{tmp_path}/there" if name == "file://" else name
+    settings = load_config(BuildConfig, None, output=output, sources={"partimagenet": {"root": "/data"}})
+    with build_folder(settings) as storage:
+        storage.write_bytes("data/x", b"kept")
+    place = tmp_path / (name if name != "file://" else "there")
+    assert (place / "data" / "x").read_bytes() == b"kept"
+    storage.remove("data")
+    assert not (place / "data").exists()
+
+
+def test_a_tilde_is_the_home_folder() -> None:
+    settings = load_config(BuildConfig, None, output="~/points", sources={"partimagenet": {"root": "/data"}})
+    assert settings.output == str(Path.home() / "points")
+
+
+def test_a_folder_of_somebody_else_can_be_looked_at_and_not_built_into(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with build_folder(config(output)):
+        pass
+    for path in output.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    output.chmod(0o555)
+    closed = [path for path in tmp_path.parents if not path.stat().st_mode & 0o001] + [tmp_path]
+
+    def look() -> str:
+        running = in_use(Storage(output))
+        with pytest.raises(ConfigError) as refused, build_folder(config(output)):
+            pass
+        return f"{running} {refused.value}"
+
+    try:
+        for path in closed:
+            path.chmod(path.stat().st_mode | 0o011)
+        found = as_nobody(look) if os.getuid() == 0 else look()
+    finally:
+        for path in closed:
+            path.chmod(path.stat().st_mode & ~0o011)
+        for path in (output, *output.rglob("*")):
+            path.chmod(0o755)
+    assert found.startswith("False ")
+    assert f"belongs to {output.owner()}" in found
+    assert "choose another output" in found
+
+
+def as_nobody(call: Callable[[], str]) -> str:
+    """What a call gives to a user who may do nothing, in a process of its own."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(write, call().encode())
+        except BaseException as error:
+            os.write(write, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        text = stream.read()
+    os.waitpid(child, 0)
+    return text

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tasks.running.progress import COLUMNS, STATUS_FILE, BuildProgress, stage_rows
-from tasks.running.shards import Manifest
+from tasks.running.manifests import Details, Manifest
+from tasks.running.progress import COLUMNS, STATUS_FILE, BuildProgress, stage_notes, stage_rows
 from tasks.running.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("orchestrator")
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("orchestrator")
 
 def manifest(stage: str, number: int, seconds: float, **details: Any) -> Manifest:
     return Manifest(
-        stage=stage, shard=number, path="", rows=10, rejected={"empty": 1}, sha256="", fingerprint="", files={},
-        seconds=seconds, details=details,
+        stage=stage, shard=number, path="", rows=10, rejected={"empty": 1}, files={},
+        seconds=seconds, details=Details(**details),  # type: ignore[typeddict-item]
     )  # fmt: skip
 
 
@@ -59,7 +59,10 @@ def test_requests_and_tokens_are_added_up_and_stored(progress: BuildProgress) ->
     progress.end("generate")
     stored = progress.storage.read_json(STATUS_FILE)
     assert stored["estimate"]["unknown"] == ["refine"]
-    (row,) = stage_rows(stored["stages"])
-    shown = dict(zip(COLUMNS, row, strict=True))
-    assert (shown["requests"], shown["tokens in"], shown["tokens out"]) == ("22", "1000", "140")
+    rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in stage_rows(stored)}
+    assert (rows["generate"]["shards"], rows["generate"]["rejected"]) == ("2/2", "2")
+    assert (rows["refine"]["shards"], rows["verify"]["left"]) == ("to come", "")
+    assert stage_notes(stored) == [
+        "generate: empty 2, 22 requests, 1,000 tokens read, 140 written, 10 rows/s per worker"
+    ]
     assert "1000 tokens read, 140 written" in progress.console.file.getvalue()  # type: ignore[attr-defined]

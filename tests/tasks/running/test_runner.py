@@ -8,12 +8,18 @@ import pytest
 from prefect import flow
 from rich.console import Console
 
+from talking_points.config import Section
+from tasks.running.manifests import Manifest
 from tasks.running.progress import BuildProgress
 from tasks.running.runner import StageRunner, task_runner
-from tasks.running.shards import Manifest, Order, ShardWriter, shard_task
+from tasks.running.shards import Environment, Inputs, Order, ShardWriter, shard_task
 from tasks.running.storage import Storage
 
 WORKERS = 2
+
+
+class Settings(Section):
+    place: str
 
 
 @pytest.mark.usefixtures("orchestrator")
@@ -22,13 +28,14 @@ def test_lost_shards_are_made_again_side_by_side(tmp_path: Path) -> None:
     meet = Barrier(WORKERS)
 
     @shard_task("candidates")
-    def make(order: Order) -> Manifest:
+    def make(order: Order[Settings, Inputs]) -> Manifest:
         meet.wait(timeout=60)  # raises if the shards of one stage are made one after another
-        return ShardWriter(order, storage).commit(pa.table({"id": [order["shard"]]}))
+        return ShardWriter(order).commit(pa.table({"id": [order.shard]}))
 
+    environment = Environment(output=str(tmp_path), sources={}, cache="", max_rejected_share=1)
     orders = [
-        Order(stage="candidates", version=1, shard=n, inputs=[], settings={"in": str(tmp_path)}, environment={})
-        for n in range(2 * WORKERS)
+        Order("candidates", 1, number, f"candidates {number}", Inputs(), Settings(place=str(tmp_path)), environment)
+        for number in range(2 * WORKERS)
     ]
 
     @flow

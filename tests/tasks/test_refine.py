@@ -18,7 +18,7 @@ from talking_points.descriptions.backends.protocol import (
 from talking_points.descriptions.composition import compose_description
 from talking_points.records import Candidate
 from talking_points.stop_requests import clear_stop
-from tasks.merge import refine
+from tasks.refine import refine_until_accepted
 from tests.descriptions.candidates import make_candidate
 
 CHECKS = VerificationConfig(attempts=3)
@@ -68,7 +68,7 @@ def test_findings_go_back_until_the_verifier_accepts_and_rounds_are_counted() ->
         "draft": dict.fromkeys(wrong, "The point is on the cat."),
     }
     editor = Editor(wrong)
-    answers, attempts = refine(rows, texts, editor, None, StepConfig(), CHECKS, seed=0)
+    answers, attempts = refine_until_accepted(rows, texts, editor, None, StepConfig(), CHECKS, seed=0)
 
     assert attempts == {"at once": 1, "once": 2, "twice": 3, "always": 3, "no answer": 1}
     assert {name: answer.requests for name, answer in answers.items()} == attempts

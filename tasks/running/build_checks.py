@@ -1,0 +1,36 @@
+"""What is checked before a build spends anything: sources, prompts and backends."""
+
+from __future__ import annotations
+
+from talking_points.build_config import BuildConfig
+from talking_points.config import ConfigError
+from talking_points.descriptions.backends import BACKENDS, check_capabilities
+from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.descriptions.prompts import prompt_digest
+from talking_points.sources import open_source
+
+
+def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, str]:
+    """Check sources, prompts and backends before anything is spent; returns the resolved folder of every source.
+
+    A plan for another machine is checked with ``installed=False``: it may name packages that are missing on this one.
+    Raises ``ConfigError`` with all problems of the backends, or for the first source or prompt that cannot be read.
+    """
+    if not settings.open_sources:
+        raise ConfigError(
+            "no source has a root: set at least one of sources.{pascal_part116,ade20k_part234,partimagenet}.root, "
+            "or draw sample sources with 'talking-points draw-sample DIR'"
+        )
+    problems = []
+    for step in STEPS:
+        missing = BACKENDS[settings.step(step).backend].missing()
+        found = check_capabilities(step, settings.step(step))
+        problems += [problem for problem in found if installed or not missing or missing not in problem]
+    if problems:
+        raise ConfigError("this build cannot start:\n  " + "\n  ".join(problems))
+    for step in STEPS:
+        prompt_digest(settings.step(step).prompt or step)
+    return {
+        name: str(open_source(name, source.root or "", split=source.split, **source.options).root)
+        for name, source in settings.open_sources.items()
+    }

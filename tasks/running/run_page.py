@@ -1,0 +1,109 @@
+"""What a run says of itself on its page in Prefect: a name, tags, and a last message in words.
+
+A name that somebody typed stays. The names that Prefect makes up, two words such as ``golden-otter``, give way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from coolname.data import config as coolname_words
+from prefect import get_client, runtime
+from prefect.context import FlowRunContext
+from prefect.states import Completed
+
+from talking_points.build_config import BuildConfig
+from talking_points.config import load_config
+from talking_points.escaping import for_terminal
+from talking_points.records import SOURCES
+from talking_points.redaction import redact
+
+
+def name_run(describe: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
+    """For ``flow_run_name``: the name that was typed, else what ``describe`` makes of the run's parameters."""
+
+    def name() -> str:
+        given = runtime.flow_run.name
+        if given and not is_made_up(given):
+            return str(given)
+        parameters = runtime.flow_run.parameters
+        try:
+            return for_terminal(describe(parameters))
+        except Exception:
+            # What is wrong with the parameters the run itself says, in full.
+            return str(Path(str(parameters.get("config", runtime.flow_run.flow_name))).stem)
+
+    return name
+
+
+def describe_build(parameters: Mapping[str, Any]) -> str:
+    """Output, size and sources of a build, e.g. ``llamapointinpart-paper: 21,000 points``."""
+    settings = load_config(BuildConfig, parameters["config"], parameters.get("overrides") or [])
+    sources = settings.open_sources
+    wanted = [source.points for source in sources.values()]
+    size = "all points"
+    if settings.limit is not None:
+        size = f"at most {settings.limit:,} points"
+    elif all(wanted):
+        size = f"{sum(points or 0 for points in wanted):,} points"
+    chosen = "" if set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
+    return f"{last_part(settings.output)}: {size}{chosen}"
+
+
+def tag_build(config: str, settings: BuildConfig) -> None:
+    """Tag the run as a build, with its configuration and its sources."""
+    tag_run("build", f"preset:{Path(config).stem}", *(f"source:{name}" for name in settings.open_sources))
+
+
+def last_part(place: str | Path) -> str:
+    """The last name of a path or URL."""
+    return redact(str(place).rstrip("/").rpartition("/")[2])
+
+
+def is_made_up(name: str) -> bool:
+    """Whether Prefect made the name up: words of its generator, joined by hyphens."""
+    words = name.split("-")
+    return len(words) > 1 and _vocabulary().issuperset(words)
+
+
+def tag_run(*tags: str) -> None:
+    """Add tags to the run that is under way, beside those it has."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    with get_client(sync_client=True) as client:
+        known = client.read_flow_run(context.flow_run.id).tags
+        client.update_flow_run(context.flow_run.id, tags=list(dict.fromkeys([*known, *tags])))
+
+
+def tag_dataset(dataset: str) -> None:
+    """Tag the run with the fingerprint of the built dataset it uses, where that is known."""
+    try:
+        manifest = json.loads(Path(dataset, "manifest.json").read_text(encoding="utf-8"))
+        tag_run(f"dataset:{manifest['fingerprint']}")
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+
+
+def end_run(message: str, result: dict[str, Any]) -> Any:
+    """What a flow returns so that its last message is in words; who calls the flow gets ``result``."""
+    return Completed(message=redact(for_terminal(message)), data=result)
+
+
+def count_words(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun: ``1 row``, ``1,200 rows``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    words: set[str] = set()
+    for entry in cast(dict[str, dict[str, Any]], coolname_words).values():
+        words.update(entry.get("words", ()))
+        for phrase in entry.get("phrases", ()):
+            words.update(phrase.split() if isinstance(phrase, str) else phrase)
+    return frozenset(words)

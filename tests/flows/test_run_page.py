@@ -1,0 +1,132 @@
+"""Runs that one can tell apart: names, tags, last messages, the report, and what hostile text does to them: nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from prefect import flow, get_client
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
+from rich.console import Console
+
+from flows.build_llamapointinpart import build_llamapointinpart
+from talking_points.config import Section
+from talking_points.stop_requests import Stopped
+from tasks.running.manifests import Manifest
+from tasks.running.progress import BuildProgress
+from tasks.running.run_page import describe_build, is_made_up
+from tasks.running.shards import Environment, Inputs, Order, ShardWriter, shard_task
+from tasks.running.storage import Storage
+from tests.flows.building import CONFIG, overrides
+from tests.prefect_records import prefect_records
+
+pytestmark = pytest.mark.usefixtures("orchestrator")
+
+
+def test_made_up_names_are_told_from_typed_ones() -> None:
+    from prefect.utilities.names import generate_slug
+
+    assert all(is_made_up(generate_slug(2)) for _ in range(200))
+    for typed in ("paper", "second try", "paper-run", "Golden-Otter", "run-2", "out: 12 points", ""):
+        assert not is_made_up(typed)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["output=s3://bucket/points-v2", "limit=1200"], "points-v2: at most 1,200 points"),
+        (["output=out/"], "out: all points"),
+        ([f"sources.{name}.points=7000" for name in ("pascal_part116", "ade20k_part234", "partimagenet")],
+         "llamapointinpart: 21,000 points"),
+        (["sources.partimagenet.root=null"], "llamapointinpart: all points of pascal_part116, ade20k_part234"),
+    ],
+)  # fmt: skip
+def test_a_build_is_called_by_its_output_size_and_sources(given: list[str], name: str) -> None:
+    assert describe_build({"config": CONFIG, "overrides": given}) == name
+
+
+def test_a_typed_name_stays_and_the_page_says_in_words_what_was_made(drawn: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "out_<b>"
+    parameters = {"config": CONFIG, "overrides": overrides(output, {"partimagenet": drawn["partimagenet"]}, "limit=4")}
+    with get_client(sync_client=True) as client:
+        runs = [
+            client.create_flow_run(build_llamapointinpart, name=name, parameters=parameters)
+            for name in ("Anna's", None)
+        ]
+        for run in runs:
+            run_flow(build_llamapointinpart, flow_run=run, parameters=parameters)
+        typed, default = (client.read_flow_run(run.id) for run in runs)
+    assert typed.name == "Anna's"
+    assert default.name == "out_<b>: at most 4 points of partimagenet"
+    assert {"build", "preset:rules", "source:partimagenet"} <= set(default.tags)
+    assert typed.state is not None
+    assert default.state is not None
+    assert str(typed.state.message).startswith("4 rows, 0 rejected, 8 shards made, ")
+    assert str(default.state.message).startswith("4 rows, 0 rejected, 0 shards made anew, 8 reused, ")
+
+    records = prefect_records()
+    tasks = [task for task in json.loads(records["task_runs"]) if task["flow_run_id"] == str(typed.id)]
+    names = {task["name"] for task in tasks}
+    assert {"index partimagenet", "candidates partimagenet 1/1", "sample", "refine 1/1", "assemble"} <= names
+    assert len(names) == len(tasks), "every task has a name of its own"
+    reports = [entry for entry in json.loads(records["artifacts"]) if entry["key"] == "build-report"]
+    (report,) = (entry["data"] for entry in reports if entry["flow_run_id"] == str(default.id))
+    assert "0 shards made anew, 8 reused" in report
+    assert "<b>" not in report
+    assert "| assemble | 1/1 | 1 | 0 | 4 | 0 |" in report
+
+
+class Settings(Section):
+    place: str
+
+
+def test_a_shard_that_is_asked_to_stop_is_cancelled_and_leaves_no_record(tmp_path: Path) -> None:
+    asked = [True]
+
+    @shard_task("refine")
+    def make(order: Order[Settings, Inputs]) -> Manifest:
+        if asked.pop():
+            raise Stopped("the build was stopped")
+        return ShardWriter(order).commit(pa.table({"id": ["a"]}))
+
+    environment = Environment(output=str(tmp_path / "out"), sources={}, cache="", max_rejected_share=1)
+    order = Order("refine", 1, 0, "refine 1/1", Inputs(), Settings(place=str(tmp_path)), environment)
+
+    @flow
+    def stage() -> list[str]:
+        states: list[Any] = []
+        for answer in (True, False):
+            asked[:] = [answer]
+            states.append(make(order, return_state=True))
+        return [state.name or "" for state in states]
+
+    with temporary_settings({PREFECT_RESULTS_LOCAL_STORAGE_PATH: tmp_path / "results"}):
+        assert stage() == ["Cancelled", "Completed"], "what was stopped is made the next time"
+
+
+def test_what_data_says_reaches_neither_terminal_nor_page_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b]0;gone\x07 ![x](https://example.org/?leak) <img src=x> | cell \u202e"
+    with BuildProgress(Storage(tmp_path), Console(stderr=True)) as progress:
+        progress.begin("candidates", 1, 1)
+        progress.failed("candidates", 0, "candidates x 1/1", OSError(evil))
+        progress.stages["candidates"].rejected = {evil: 1}
+    shown = [entry["data"] for entry in json.loads(prefect_records()["artifacts"])[-40:]]
+    pages = [page for page in map(str, shown) if "gone" in page]
+    assert pages
+    for page in pages:
+        assert "\x1b" not in page
+        assert "\\u001b" not in page
+        assert "\u202e" not in page
+    assert not any("![x](" in page or "<img" in page for page in pages if page.startswith("#"))
+    from commands.status import print_status
+
+    print_status(Storage(tmp_path))
+    printed = capsys.readouterr()
+    assert "gone" in printed.out
+    assert "\x1b" not in printed.out + printed.err
