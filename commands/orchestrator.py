@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -21,14 +20,15 @@ from urllib.parse import urlsplit
 
 from commands.processes import start, stop
 from talking_points.config import ConfigError
+from talking_points.network import unreachable
 
 PASSWORD = "PREFECT_API_AUTH_STRING"
 """The variable in which Prefect's clients, and the processes that they start, find the server's password."""
 
 _SERVER_START, _SERVER_STOP = 180.0, 3.0
 """Seconds that the server gets to answer, and to end before it is killed."""
-_PATIENCE = 2.5
-"""Seconds that a configured server gets to answer."""
+_PATIENCE = 30.0
+"""Seconds that a configured server, which takes connections, gets to answer."""
 _LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -153,26 +153,27 @@ def _find_password(url: str) -> None:
 
 
 def _check_answer(url: str) -> None:
-    request = urllib.request.Request(f"{url}/admin/version")
     if os.environ.get("PREFECT_API_KEY"):
         return  # a server in the cloud, with rules of its own
+    reason = unreachable(url)
+    request = urllib.request.Request(f"{url}/admin/version")
     if PASSWORD in os.environ:
         request.add_header("Authorization", f"Basic {b64encode(os.environ[PASSWORD].encode()).decode()}")
-    pool = ThreadPoolExecutor(1)  # looking up a name has no time limit of its own
     try:
-        pool.submit(lambda: urllib.request.urlopen(request, timeout=_PATIENCE).close()).result(_PATIENCE)
+        if reason is None:
+            urllib.request.urlopen(request, timeout=_PATIENCE).close()
     except urllib.error.HTTPError as error:
         if error.code == 401:
             raise ConfigError(
                 f"the Prefect server at {url} asks for a password: set {PASSWORD} to what was printed when it started"
             ) from error
-    except (OSError, TimeoutError, ValueError, HTTPException) as error:
+    except (OSError, HTTPException) as error:
+        reason = str(error)
+    if reason:
         raise ConfigError(
-            f"expected a Prefect server at {url} (PREFECT_API_URL), found none that answers ({error or 'in time'}): "
-            "start it, e.g. with 'talking-points server', or unset the variable or the profile that names it"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            f"expected a Prefect server at {url} (PREFECT_API_URL), found none that answers ({reason}): start it, e.g. "
+            "with 'talking-points server', or unset the variable or the profile that names it"
+        )
 
 
 def _without_proxy() -> None:

@@ -29,6 +29,7 @@ ROOMS = (
     "image_files",
     "whole_files",
     "extras",
+    "network",
     "hub_names",
     "allocator",
     "processes",

@@ -16,6 +16,7 @@ import pytest
 from commands import orchestrator
 from commands.orchestrator import PASSWORD, claim_port, password_file, running_server
 from commands.server import kept_password
+from talking_points.config import ConfigError
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
 from tests.flows.serving import wait_for
@@ -80,26 +81,32 @@ def test_it_answers_to_its_own_names_only(server: tuple[str, str], host: str, pa
 
 
 def test_the_kept_password_is_for_this_user_alone_and_goes_with_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    url, password = server
+    port = int(url.removesuffix("/api").rsplit(":", 1)[1])
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4321/api")
+    monkeypatch.setenv("PREFECT_API_URL", url)
     monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.setenv(PASSWORD, "admin:one")
+    monkeypatch.setenv(PASSWORD, password)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("mine")
-    password_file(4321).symlink_to(elsewhere)
-    with kept_password(4321) as path:
+    password_file(port).symlink_to(elsewhere)
+    with kept_password(port) as path:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert elsewhere.read_text() == "mine"
         monkeypatch.delenv(PASSWORD)
         assert claim_port() is None
-        assert os.environ[PASSWORD] == "admin:one", "commands of this user find it"
-        monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example:4321/api")
+        assert os.environ[PASSWORD] == password, "commands of this user find it"
         monkeypatch.delenv(PASSWORD)
-        assert claim_port() is None
+        monkeypatch.setenv("PREFECT_API_URL", f"http://prefect.example:{port}/api")
+        with pytest.raises(ConfigError, match="found none that answers"):
+            claim_port()
         assert PASSWORD not in os.environ, "it is sent to nobody else"
     assert not path.exists()
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(ConfigError, match="asks for a password"):
+        claim_port()
 
 
 def test_a_build_has_a_closed_server_and_tells_its_password_to_nobody(drawn: dict[str, Path], tmp_path: Path) -> None:
@@ -115,10 +122,10 @@ def test_a_build_has_a_closed_server_and_tells_its_password_to_nobody(drawn: dic
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_for(lambda: server_port(process.pid) is not None, 60, "the build's own server")
+            wait_for(lambda: server_port(process.pid) is not None, 240, "the build's own server")
             port = server_port(process.pid)
             ask = f"http://127.0.0.1:{port}/api"
-            wait_for(lambda: answers(f"{ask}/health"), 120, "it answers")
+            wait_for(lambda: answers(f"{ask}/health"), 240, "it answers")
             assert httpx.post(f"{ask}/flow_runs/filter", json={}, trust_env=False).status_code == 401
             variables = Path(f"/proc/{process.pid}/environ").read_bytes()
             assert PASSWORD.encode() not in variables, "made by the command, not given to it"

@@ -33,7 +33,15 @@ class Served:
     """Set by a test that killed the process itself."""
 
     def call(self, method: str, path: str, **body: Any) -> Any:
-        response = httpx.request(method, f"{self.url}/api/{path}", json=body or None, auth=self.credentials, timeout=30)
+        deadline = time.monotonic() + 120
+        while True:
+            response = httpx.request(
+                method, f"{self.url}/api/{path}", json=body or None, auth=self.credentials, timeout=60
+            )
+            # SQLite is locked: Prefect's own clients ask again as well.
+            if response.status_code != 503 or time.monotonic() > deadline:
+                break
+            time.sleep(1)
         response.raise_for_status()
         return response.json() if response.content else None
 
