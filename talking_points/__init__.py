@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from talking_points.examples.points import load_points
+    from talking_points.models.answerer import PointAnswerer
     from talking_points.models.descriptor import PointDescriptor
     from talking_points.models.localizer import PointLocalizer
     from talking_points.sources import open_source
 
-__all__ = ["PointDescriptor", "PointLocalizer", "load_points", "open_source"]
+__all__ = ["PointAnswerer", "PointDescriptor", "PointLocalizer", "load_points", "open_source"]
 
 _PLACES = {
+    "PointAnswerer": "talking_points.models.answerer",
     "PointDescriptor": "talking_points.models.descriptor",
     "PointLocalizer": "talking_points.models.localizer",
     "load_points": "talking_points.examples.points",

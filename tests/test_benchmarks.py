@@ -13,6 +13,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 SMALLEST = {
+    "answering": ["--rounds", "1"],
     "backends": ["--rows", "4", "--tokens", "2"],
     "candidates": ["--images", "2", "--plain-images", "2"],
     "grpo_against_trl": ["--prompts", "2", "--new-tokens", "4", "--steps", "1"],

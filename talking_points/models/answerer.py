@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,10 @@ FREE_TOKENS, FREE_BATCH = 13, 15
 """What the official code generates freely: so many tokens for each of so many keypoints at a time."""
 
 
+MOST_ROWS = 256
+"""Queries of one pass, each of which keeps the reading of its image: 10 GB of the 8B in bfloat16."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """What was answered to N queries.
@@ -49,6 +54,18 @@ class Answers:
     def parsed(self) -> NDArray[np.bool_]:
         """Which answers are places, bool (N,)."""
         return np.asarray(np.isfinite(self.points).all(-1))
+
+
+def _parts(owner: Sequence[int], instances: int, batch_size: int) -> Iterator[slice]:
+    """Slices of at most ``batch_size`` instances with at most ``MOST_ROWS`` queries; one instance stays whole."""
+    counts = Counter(owner)
+    start = rows = 0
+    for index in range(instances):
+        if index > start and (index - start == batch_size or rows + counts[index] > MOST_ROWS):
+            yield slice(start, index)
+            start, rows = index, 0
+        rows += counts[index]
+    yield slice(start, instances)
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class PointAnswerer(CapeLlmModel):
             boxes: the object of each query, [x, y, width, height] in pixels; None for the whole image.
             mode: "greedy", "beam" and "mean" always give a place; "free" generates as the official code does and
                 gives infinity where the text is none.
-            batch_size: how many objects are read at a time.
+            batch_size: how many objects are read at a time; fewer where that would be more than 256 queries.
         """
         return self.answers(images, queries, boxes, mode=mode, beam=beam, batch_size=batch_size).points
 
@@ -119,7 +136,7 @@ class PointAnswerer(CapeLlmModel):
         self.eval()
         try:
             found = _Found(len(asked))
-            for part in chunks(len(instances), batch_size):
+            for part in _parts(owner, len(instances), batch_size):
                 chosen = [number for number, index in enumerate(owner) if part.start <= index < part.stop]
                 here = [asked[number] for number in chosen]
                 rows = [owner[number] - part.start for number in chosen]

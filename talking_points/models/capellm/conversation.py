@@ -76,13 +76,15 @@ class Template:
     question: str
     end: str
     describe: bool = True
+    roles: tuple[str, str, str] = ROLES
 
     def round(self, one: Round) -> tuple[str, tuple[int, int] | None]:
         """A round's text, and where in it the answer stands, with its leading space and its end."""
-        lines = [f"{ROLES[0]}: {self.question.format(keypoint=one.query.name)}\n"]
+        user, reference, assistant = self.roles
+        lines = [f"{user}: {self.question.replace('{keypoint}', one.query.name)}\n"]
         if self.describe and one.query.description:
-            lines.append(f"{ROLES[1]}: {one.query.description}\n")
-        lines.append(f"{ROLES[2]}:")
+            lines.append(f"{reference}: {one.query.description}\n")
+        lines.append(f"{assistant}:")
         text = "".join(lines)
         if one.answer is None:
             return text, None

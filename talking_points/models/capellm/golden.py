@@ -24,7 +24,7 @@ from talking_points.image_files import read_pixels
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.base import chunks
 from talking_points.models.capellm.configuration import AnswererConfig
-from talking_points.models.capellm.conversation import Query, Round, encode, group
+from talking_points.models.capellm.conversation import Query, Round, Template, encode, group
 from talking_points.models.capellm.conversion import convert_weights
 from talking_points.models.capellm.coordinates import format_point, parse_point
 from talking_points.models.capellm.crops import Crop, normalised
@@ -105,20 +105,8 @@ def config_from_golden(spec: Mapping[str, Any]) -> AnswererConfig:
             "patch_size": sizes["patch"],
         },
         text_config={
-            **{
-                name: text[name]
-                for name in (
-                    "vocab_size",
-                    "hidden_size",
-                    "intermediate_size",
-                    "num_hidden_layers",
-                    "num_attention_heads",
-                    "num_key_value_heads",
-                    "rms_norm_eps",
-                )
-            },
+            **{name: value for name, value in text.items() if not name.startswith(("lora_", "rope_"))},
             "rope_parameters": {**rope, "rope_theta": text["rope_theta"]},
-            "tie_word_embeddings": text.get("tie_word_embeddings", False),
             "bos_token_id": tokens["bos"],
             "eos_token_id": tokens["eos"],
             "pad_token_id": tokens["pad"],
@@ -163,14 +151,14 @@ Batch = dict[str, Tensor]
 
 def _check_conversations(model: PointAnswerer, spec: Mapping[str, Any], results: Results) -> Batch:
     """Training conversations to texts, ids, mask, labels and learnt tokens; returns the padded batch."""
-    config, encoded = model.config, []
+    config, template, encoded = model.config, _template(spec), []
     for number, one in enumerate(spec["training_conversations"]):
         rounds = [
             Round(Query(item["name"], item["description"]), _official_text(item["x"], item["y"], config.image_size))
             for item in one["rounds"]
             if item["asked"]
         ]
-        text, spans = model.template.render(rounds)
+        text, spans = template.render(rounds)
         results.same(f"conversation{number}.text", text == one["text_after_patches"])
         tokens = encode(model.text_tokenizer, text, spans)
         learnt = [label for label in tokens.labels if label >= 0]
@@ -191,6 +179,11 @@ def _check_conversations(model: PointAnswerer, spec: Mapping[str, Any], results:
     results.tensor("batch.labels", labels)
     results.tensor("batch.attention_mask", mask)
     return {"input_ids": ids, "labels": labels, "attention_mask": mask, "images": results.recorded["batch.images"]}
+
+
+def _template(spec: Mapping[str, Any]) -> Template:
+    user, reference, assistant = spec["roles"]
+    return Template(spec["question_template"], spec["separators"][-1], True, (user, reference, assistant))
 
 
 def _official_text(x: float, y: float, size: int) -> str:
@@ -230,7 +223,7 @@ def _check_language(model: PointAnswerer, batch: Batch, results: Results) -> Non
 def _check_generation(model: PointAnswerer, spec: Mapping[str, Any], results: Results) -> None:
     prompts = []
     for number, one in enumerate(spec["inference"]):
-        text = model.template.prompt(Query(one["keypoint"], one["description"]))
+        text = _template(spec).prompt(Query(one["keypoint"], one["description"]))
         results.same(f"inference{number}.prompt", text == one["prompt_after_patches"])
         prompts.append(encode(model.text_tokenizer, text).ids)
     ids, mask = model.left_padded(prompts)

@@ -13,10 +13,12 @@ from talking_points.models.capellm.modeling import additive
 
 
 class PackedReader:
-    """Reads texts side by side in one row per image, each with positions counted as if it were alone.
+    """Reads texts in one pass behind beginnings that were read once, each with positions as if it were alone.
 
     ``beginning`` (B, P, D): embeddings of what every text about an image starts with. Branches are numbered; those
-    that exist at first are ``rows``, the image of each (R,). The language model is a Llama with its head.
+    that exist at first are ``rows``, the image of each (R,). The language model is a Llama with its head. Every branch
+    is a row of the pass, over the cached beginning of its image: texts never meet, so no attention is wasted on what
+    a mask would hide.
     """
 
     def __init__(self, language_model: Any, beginning: Tensor, rows: Sequence[int]) -> None:
@@ -24,12 +26,12 @@ class PackedReader:
         self.cache = DynamicCache(config=language_model.config)
         language_model.model(inputs_embeds=beginning, past_key_values=self.cache, use_cache=True)
         count = beginning.shape[1]
-        self.images = beginning.shape[0]
         self.dtype, self.device = beginning.dtype, beginning.device
-        self.rows = list(rows)
-        self.positions = [count] * len(self.rows)
-        self.visible = torch.ones(len(self.rows), count, dtype=torch.bool)
-        """Which of the columns read so far a branch sees (R, C), in its image's row."""
+        self._kept = list(rows)
+        """Which row of the cache each branch continues: its image's, until the first step."""
+        self.positions = torch.full((len(rows),), count)
+        self.visible = torch.ones(len(rows), count, dtype=torch.bool)
+        """Which of the columns read so far a branch sees (R, C): all but padding."""
 
     def step(self, parents: Sequence[int], tokens: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
         """Read further ``tokens`` behind branches; the same branch may go on in several ways.
@@ -37,40 +39,32 @@ class PackedReader:
         Returns the logits (R, V) behind the last token of each, and the numbers of the branches that they now are;
         branches that are not among the parents are given up.
         """
-        rows = [self.rows[parent] for parent in parents]
-        places, used = [], [0] * self.images
-        for row, ids in zip(rows, tokens, strict=True):
-            places.append(used[row])
-            used[row] += len(ids)
-        width, before = max(used), self.visible.shape[1]
-
-        input_ids = torch.zeros(self.images, width, dtype=torch.long)
-        positions = torch.zeros(self.images, width, dtype=torch.long)
-        mask = torch.zeros(self.images, width, before + width, dtype=torch.bool)
-        mask[:, torch.arange(width), before + torch.arange(width)] = True  # padding sees itself: no row is empty
-        visible = torch.zeros(len(rows), before + width, dtype=torch.bool)
-        visible[:, :before] = self.visible[list(parents)]
-        for number, (row, parent, ids, place) in enumerate(zip(rows, parents, tokens, places, strict=True)):
-            here = slice(place, place + len(ids))
-            there = slice(before + place, before + place + len(ids))
-            input_ids[row, here] = torch.tensor(list(ids))
-            positions[row, here] = self.positions[parent] + torch.arange(len(ids))
-            mask[row, here, :before] = visible[number, :before]
-            mask[row, here, there] = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
-            visible[number, there] = True
+        rows = [self._kept[parent] for parent in parents]
+        if rows != list(range(self.cache.layers[0].keys.shape[0])):
+            self.cache.batch_select_indices(torch.tensor(rows, device=self.device))
+        lengths = torch.tensor([len(ids) for ids in tokens])
+        width = int(lengths.max())
+        input_ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in tokens])
+        own = torch.arange(width) < lengths[:, None]
+        start = self.positions[list(parents)]
+        visible = torch.cat((self.visible[list(parents)], own), dim=1)
+        causal = torch.ones(width, width, dtype=torch.bool).tril()
+        earlier = torch.ones(width, visible.shape[1] - width, dtype=torch.bool)
+        # Padding sees what comes before it, so that no row of the mask is empty; nothing sees padding.
+        mask = visible[:, None] & torch.cat((earlier, causal), dim=1)
 
         output = self.language_model.model(
             input_ids=input_ids.to(self.device),
             attention_mask=additive(mask.to(self.device), self.dtype),
-            position_ids=positions.to(self.device),
+            position_ids=(start[:, None] + torch.arange(width)).to(self.device),
             past_key_values=self.cache,
             use_cache=True,
         )
-        last = torch.tensor([place + len(ids) - 1 for place, ids in zip(places, tokens, strict=True)])
-        hidden = output.last_hidden_state[torch.tensor(rows, device=self.device), last.to(self.device)]
-        self.positions = [self.positions[parent] + len(ids) for parent, ids in zip(parents, tokens, strict=True)]
-        self.rows, self.visible = rows, visible
-        return self.language_model.lm_head(hidden), list(range(len(rows)))
+        everyone = torch.arange(len(rows), device=self.device)
+        hidden = output.last_hidden_state[everyone, (lengths - 1).to(self.device)]
+        self.positions, self.visible = start + lengths, visible
+        self._kept = list(range(len(rows)))
+        return self.language_model.lm_head(hidden), list(self._kept)
 
 
 def shared_beginning(texts: Sequence[Sequence[int]]) -> int:

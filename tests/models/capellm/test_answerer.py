@@ -207,6 +207,36 @@ def test_saved_and_loaded_with_adapters_and_refused_when_not_whole(tmp_path: Pat
         PointAnswerer.from_pretrained(tmp_path / "plain", config=config)
 
 
+def test_half_precision_is_for_the_base_language_weights_alone(tmp_path: Path) -> None:
+    model = small_model("llama3")
+    model.add_lora()
+    model.save_pretrained(tmp_path)
+    half = PointAnswerer.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    for name, parameter in half.named_parameters():
+        base = name.startswith("language_model.") and ".lora_" not in name
+        assert parameter.dtype == (torch.bfloat16 if base else torch.float32), name
+    answers = half.answer_all(IMAGE, BOX, QUERIES)
+    np.testing.assert_allclose(answers.confidence, model.answer_all(IMAGE, BOX, QUERIES).confidence, rtol=0.2)
+
+
+def test_passes_are_bounded_and_leave_objects_whole(model: PointAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [IMAGE, IMAGE[::-1], IMAGE[:, ::-1]]
+    asked = [image for image in images for _ in QUERIES]
+    whole = model.answer(asked, QUERIES * 3)
+    sizes: list[int] = []
+    answer_batch = PointAnswerer._answer_batch
+
+    def counted(self: PointAnswerer, *arguments: Any) -> Any:
+        sizes.append(len(arguments[1]))
+        return answer_batch(self, *arguments)
+
+    monkeypatch.setattr(PointAnswerer, "_answer_batch", counted)
+    monkeypatch.setattr("talking_points.models.answerer.MOST_ROWS", 12)
+    np.testing.assert_allclose(model.answer(asked, QUERIES * 3), whole)
+    np.testing.assert_allclose(model.answer(asked, QUERIES * 3, batch_size=2), whole)
+    assert sizes == [8, 8, 8] * 2
+
+
 def test_a_model_without_a_fitting_tokenizer_says_so() -> None:
     model = small_model("digits")
     model.tokenizer = Lossy("37", "3_")
