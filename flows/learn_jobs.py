@@ -16,20 +16,12 @@ from talking_points.config import load_config
 from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, trained_figures
 from talking_points.sources.drawn import draw_sample, drawn_roots
 from talking_points.training.config import TrainConfig
-from talking_points.training.stages import (
-    adapted_descriptor,
-    family_points,
-    pretrained_vision,
-    trained_descriptor,
-    trained_localizer,
-)
+from talking_points.training.stages import family_points, run_stage
 
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 
 TEST_POINTS = 1200
 """Held-out points that figures are taken on: an mPCK of 80 is then known to about 1."""
-
-Stage = Callable[[TrainConfig, str], Result]
 
 
 def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -> list[Job]:
@@ -39,16 +31,16 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
     pictures = partial(draw_once, sample_folder(output, "vision"), images, "plain", 1, SOURCES)
     jobs = [
         _other(config, "vision-scenes", pictures),
-        _training(config, "vision", pretrained_vision, "vision-scenes"),
+        _training(config, "vision", "vision", "vision-scenes"),
         _other(config, "scenes", partial(build_scenes, output, "plain", images)),
     ]
     seen = ("vision", "scenes")
     if quick:
         jobs += [
             # The features of the images that the descriptor computes are then there for the localizer.
-            _training(config, "descriptor", trained_descriptor, *seen),
-            _training(config, "localizer", trained_localizer, *seen),
-            _training(config.text_only(), "text-only", trained_localizer, "scenes"),
+            _training(config, "descriptor", "descriptor", *seen),
+            _training(config, "localizer", "localizer", *seen),
+            _training(config.text_only(), "text-only", "localizer", "scenes"),
         ]
     else:
         plain = _with_model(config, "descriptor", keypoint_mask="predicted")
@@ -58,21 +50,21 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
         frozen = _with_model(config, "localizer", train_language_model=False, train_vocabulary=False)
         second = config.model_copy(update={"seed": config.seed + 1})
         jobs += [
-            _training(config.text_only(), "text-only", trained_localizer, "scenes"),
+            _training(config.text_only(), "text-only", "localizer", "scenes"),
             _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(12, images // 4))),
-            _training(config, "descriptor", trained_descriptor, *seen),
-            _training(plain, "no-gaussian", trained_descriptor, *seen),
-            _training(config, "localizer", trained_localizer, *seen),
-            _training(second, "judge-b", trained_localizer, *seen),
-            _training(frozen, "frozen-lm", trained_localizer, *seen),
-            _training(nowhere, "no-location", trained_descriptor, *seen),
+            _training(config, "descriptor", "descriptor", *seen),
+            _training(plain, "no-gaussian", "descriptor", *seen),
+            _training(config, "localizer", "localizer", *seen),
+            _training(second, "judge-b", "localizer", *seen),
+            _training(frozen, "frozen-lm", "localizer", *seen),
+            _training(nowhere, "no-location", "descriptor", *seen),
         ]
     made = [job.name for job in jobs]
     judges = ("localizer",) if quick else ("localizer", "judge-b")
     adapted = adapted_names(quick)
     for seed, name in enumerate(adapted):
         own = config.model_copy(update={"seed": seed})
-        jobs.append(_training(own, name, adapted_descriptor, "descriptor", "localizer"))
+        jobs.append(_training(own, name, "adapted", "descriptor", "localizer"))
     figures = partial(trained_figures, config, count=TEST_POINTS, second_judge=not quick, ablations=not quick)
     jobs.append(_other(config, "figures", figures, *made))
     for name in ("descriptor", *adapted):
@@ -132,8 +124,8 @@ def family_scores(config: TrainConfig, descriptor: str, second_judge: bool) -> d
     return adaptation_scores(family, config.output / descriptor, Judges.of_run(config, second=second_judge))
 
 
-def _training(config: TrainConfig, name: str, stage: Stage, *after: str) -> Job:
-    return Job(name, partial(stage, config, name), after)
+def _training(config: TrainConfig, name: str, kind: str, *after: str) -> Job:
+    return Job(name, partial(run_stage, kind, config, name), after)
 
 
 def _other(config: TrainConfig, name: str, work: Callable[[], Any], *after: str) -> Job:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from talking_points.errors import TrainingStoppedError
+from talking_points.errors import InputError, TrainingStoppedError
 
 TEMPORARY = ".part"
 """Ending of a file that is still being written; its name begins with a dot."""
@@ -46,6 +46,14 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as indented JSON, whole."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: str | Path, advice: str) -> Any:
+    """The value in a JSON file. Raises ``InputError`` with the path and the advice where it is torn."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged, perhaps cut off in the middle ({error}): {advice}") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from talking_points.evaluation.retraining import Retraining
 from talking_points.publishing.model_card import Role, render_model_card
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import dataset_digest
-from talking_points.whole_files import write_json, write_text
+from talking_points.whole_files import read_json, write_json, write_text
 
 CARDS = "cards.json"
 """What the cards of a run say, before it is put into words: the arguments of ``render_model_card``, by model."""
@@ -32,13 +32,14 @@ def write_model_cards(retraining: Retraining) -> None:
 
 def hub_card(run: Path, role: Role, repo: str) -> str:
     """The card of a model of a judged run as it stands in the repository ``repo``."""
-    cards = json.loads((run / CARDS).read_text(encoding="utf-8"))
+    cards = read_json(run / CARDS, "remove the run's line from history.jsonl and run again to judge it anew")
     return render_model_card(**cards[role], repo=repo)
 
 
 def _content(retraining: Retraining, role: Role) -> dict[str, Any]:
     train = retraining.train
-    reports = [json.loads((retraining.evaluation / f"{name}.json").read_text()) for name in _REPORTS[role]]
+    again = "run again with the file removed: the run is then judged anew"
+    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in _REPORTS[role]]
     for report in reports:
         del report["predictions"]
     dataset, revision = _dataset(train)

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 from talking_points.training.config import TrainConfig
 from talking_points.training.launcher import launch
-from talking_points.training.stages import FINISHED, STAGES, adapted_descriptor, pretrained_vision
+from talking_points.training.made_once import FINISHED
+from talking_points.training.stages import STAGES, run_stage
 
 
-@task(name="vision", persist_result=False, cache_policy=NO_CACHE)
+def _stage_task(kind: str, name: str) -> Task[[TrainConfig], dict[str, Any]]:
+    """A stage of the table as a task that returns the stage's result."""
+
+    def train(settings: TrainConfig) -> dict[str, Any]:
+        return train_stage(kind, settings)
+
+    return task(train, name=name, persist_result=False, cache_policy=NO_CACHE)
+
+
+def train_stage(kind: str, settings: TrainConfig) -> dict[str, Any]:
+    """Train in this process, or in as many as the stage asks for, and take what they leave."""
+    stage = STAGES[kind]
+    name, processes = stage.folder(settings), stage.processes(settings)
+    if processes > 1 and not (settings.output / name / FINISHED).exists():
+        launch(kind, settings, name, processes)
+        return {**run_stage(kind, settings), "reused": False}
+    return run_stage(kind, settings)
+
+
+localizer = _stage_task("localizer", "localizer")
+"""The localizer, or the text-only control where it is blind."""
+descriptor = _stage_task("descriptor", "descriptor")
+adaptation = _stage_task("adapted", "adaptation")
+_vision = _stage_task("vision", "vision")
+
+
 def vision(settings: TrainConfig) -> dict[str, Any]:
     """Pretrain the vision path where the configuration asks for it; returns the stage's result, or {}."""
-    return pretrained_vision(settings) if settings.vision.steps else {}
-
-
-@task(name="localizer", persist_result=False, cache_policy=NO_CACHE)
-def localizer(settings: TrainConfig) -> dict[str, Any]:
-    """Train the localizer, or the text-only control where it is blind; returns the stage's result."""
-    return _trained("localizer", settings, settings.localizer.stage)
-
-
-@task(name="descriptor", persist_result=False, cache_policy=NO_CACHE)
-def descriptor(settings: TrainConfig) -> dict[str, Any]:
-    """Train the descriptor; returns the stage's result."""
-    return _trained("descriptor", settings, "descriptor")
-
-
-@task(name="adaptation", persist_result=False, cache_policy=NO_CACHE)
-def adaptation(settings: TrainConfig) -> dict[str, Any]:
-    """Adapt the descriptor by reward; returns the stage's result."""
-    return adapted_descriptor(settings)
-
-
-def _trained(kind: Literal["descriptor", "localizer"], settings: TrainConfig, name: str) -> dict[str, Any]:
-    """Train in this process, or in several and take what they leave."""
-    finished = (settings.output / name / FINISHED).exists()
-    if getattr(settings, kind).processes > 1 and not finished:
-        launch(kind, settings, name)
-        return {**STAGES[kind](settings, name), "reused": False}
-    return STAGES[kind](settings, name)
+    return _vision(settings) if settings.vision.steps else {}

@@ -28,6 +28,7 @@ ROOMS = (
     "build_config",
     "image_files",
     "whole_files",
+    "locks",
     "extras",
     "network",
     "hub_names",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -67,7 +68,12 @@ def read_descriptions(path: Path) -> dict[str, str]:
     """Descriptions by point id from JSONL or Parquet with the columns id and description."""
     if not path.is_file():
         raise ConfigError(f"no descriptions at {path}: expected a JSONL or Parquet file")
-    table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.json.read_json(path)
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.json.read_json(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(
+            f"{path} is damaged, perhaps cut off in the middle ({error}): write it again, or remove its last line"
+        ) from error
     missing = {"id", "description"} - set(table.column_names)
     if missing:
         raise ConfigError(f"{path} lacks the columns {sorted(missing)}: found {table.column_names}")

@@ -12,6 +12,7 @@ from talking_points.evaluation.inputs import check_evaluation
 from talking_points.evaluation.reports import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
 from talking_points.examples.points import PointSet, ap10k_points, load_points
+from talking_points.locks import only_writer
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
 from talking_points.training.localizer import localized
@@ -24,6 +25,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Report]:
     Raises ``ConfigError`` before any other work where a model or the dataset is not there.
     """
     check_evaluation(config)
+    with only_writer(config.output, "an evaluation"):
+        return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> dict[str, Report]:
     points = evaluated_points(config)
     localizer = PointLocalizer.from_pretrained(config.localizer).eval()
     text_only = PointLocalizer.from_pretrained(config.text_only).eval() if config.text_only else None

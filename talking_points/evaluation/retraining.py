@@ -25,14 +25,16 @@ from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.digests import code_digest, pictures_digest, weights_digest
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.reports import Report, compare
+from talking_points.locks import only_writer
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from talking_points.training.stages import stage_settings
-from talking_points.whole_files import write_text
+from talking_points.whole_files import read_json, write_json, write_text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+_RESTORE = "write the entry of the run to go on with, from history.jsonl, or remove the file to begin anew"
 _REPOSITORY = r"^[\w.-]+/[\w.-]+$"
 
 
@@ -77,15 +79,18 @@ class RetrainConfig(Section):
 def champion_of(folder: Path) -> dict[str, Any] | None:
     """The entry of the champion in a folder of runs, or None before the first run."""
     path = folder / "champion.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path, _RESTORE) if path.exists() else None
 
 
 def restore_previous(folder: Path) -> dict[str, Any]:
     """Make the champion before the current one the champion again; raises ``ConfigError`` when there is none."""
-    champion = champion_of(folder)
-    if champion is None or champion["previous"] is None:
+    if not folder.is_dir():
         raise ConfigError(f"{folder} has no earlier champion to go back to: expected the folder of the runs")
-    write_text(folder / "champion.json", json.dumps(champion["previous"], indent=1))
+    with only_writer(folder, "a choice of the champion"):
+        champion = champion_of(folder)
+        if champion is None or champion["previous"] is None:
+            raise ConfigError(f"{folder} has no earlier champion to go back to: expected the folder of the runs")
+        write_json(folder / "champion.json", champion["previous"])
     return champion["previous"]
 
 
@@ -133,7 +138,16 @@ class Retraining:
     def history(self) -> list[dict[str, Any]]:
         """Entries of all finished runs, oldest first."""
         path = self.folder / "history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        rows = []
+        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ConfigError(
+                    f"{path}, line {number} is damaged, perhaps cut off in the middle ({error}): remove that line; a "
+                    "run without a line is judged again"
+                ) from error
+        return rows
 
     def judge(self) -> dict[str, Any]:
         """Evaluate the trained run against the champion on the same points; returns the verdict, not yet in force.
@@ -161,13 +175,25 @@ class Retraining:
         return entry
 
     def conclude(self, entry: dict[str, Any]) -> None:
-        """Put the verdict in force: promote the run when it is better, then write the history, which ends the run."""
-        if entry["promoted"]:
-            champion = {"run": self.fingerprint, "mpck": entry["mpck"], "previous": self._opponent}
-            write_text(self.folder / "champion.json", json.dumps(champion, indent=1))
-        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        self._draw_history()
+        """Put the verdict in force: promote the run when it is better, then write the history, which ends the run.
+
+        Raises ``FolderInUseError`` where another run does so, and ``ConfigError`` where one has taken the place of the
+        champion that this run was held against.
+        """
+        with only_writer(self.folder, "a choice of the champion"):
+            opponent = self._opponent
+            if (None if opponent is None else opponent["run"]) != entry["against"]:
+                raise ConfigError(
+                    f"{self.folder} has another champion than the one that run {entry['run']} was held against: run "
+                    "again to judge it against the new one"
+                )
+            rows = self.history()
+            if entry["promoted"]:
+                champion = {"run": self.fingerprint, "mpck": entry["mpck"], "previous": opponent}
+                write_json(self.folder / "champion.json", champion)
+            lines = [json.dumps(row) + "\n" for row in (*rows, entry)]
+            write_text(self.folder / "history.jsonl", "".join(lines))
+            self._draw_history()
 
     @property
     def _opponent(self) -> dict[str, Any] | None:

@@ -162,6 +162,7 @@ class TrainConfig(Section):
     vocabulary_size: int = Field(default=1024, ge=300, description="of the tiny preset's tokenizer")
     start: str | None = Field(default=None, description="checkpoint to start from; the paper preset needs one")
     start_revision: str | None = None
+    allow_drawn: bool = Field(default=False, description="the paper preset may learn from drawn stand-ins")
     features: FeatureConfig = FeatureConfig()
     vision: VisionConfig = VisionConfig()
     descriptor: StageConfig = StageConfig()

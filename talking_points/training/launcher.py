@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 import yaml
@@ -24,12 +24,11 @@ from talking_points.errors import TrainingStoppedError
 from talking_points.training.config import TrainConfig
 
 
-def launch(kind: Literal["descriptor", "localizer"], config: TrainConfig, name: str) -> None:
-    """Train ``config``'s stage into ``output/<name>`` in as many processes as it asks for, and wait for them.
+def launch(kind: str, config: TrainConfig, name: str, count: int) -> None:
+    """Train ``config``'s stage ``kind`` in ``count`` processes into ``output/<name>``, and wait for them.
 
     Raises ``TrainingStoppedError`` with the end of what they wrote when one of them fails.
     """
-    count = getattr(config, kind).processes
     with tempfile.TemporaryDirectory(prefix="talking-points-launch-") as folder:
         settings = Path(folder, "train.yaml")
         settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -55,18 +54,15 @@ def launch(kind: Literal["descriptor", "localizer"], config: TrainConfig, name: 
 
 
 def main(
-    kind: Annotated[Literal["descriptor", "localizer"], typer.Argument(help="what to train")],
+    kind: Annotated[str, typer.Argument(help="the stage to train: localizer, descriptor")],
     config: Annotated[Path, typer.Argument(help="YAML file with a training configuration")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings applied on top")] = None,
-    name: Annotated[
-        str | None, typer.Option(help="folder below the output; default: descriptor, localizer or text-only")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="folder below the output; default: the stage's own")] = None,
 ) -> None:
     """Train one stage as one of the processes that a launcher started."""
-    from talking_points.training.stages import STAGES
+    from talking_points.training.stages import run_stage
 
-    settings = load_config(TrainConfig, config, overrides or [])
-    STAGES[kind](settings, name) if name else STAGES[kind](settings)
+    run_stage(kind, load_config(TrainConfig, config, overrides or []), name)
 
 
 if __name__ == "__main__":

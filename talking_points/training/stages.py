@@ -1,16 +1,14 @@
-"""The training stages of one configuration, each in its own folder below ``output``, each made once.
+"""The training stages of one configuration as one table, each in its own folder below ``output``, each made once.
 
-A finished stage leaves ``stage.json`` with its fingerprint: everything that its weights depend on. Run again with
-the same configuration and data it is taken as it is, an interrupted one goes on from its last checkpoint, and a folder
-that belongs to another configuration is refused.
+A further kind of model is a section of ``TrainConfig`` and a row in ``STAGES``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,54 +16,42 @@ from typing import Any
 import torch
 
 from talking_points.allocator import keep_freed_memory
-from talking_points.config import ConfigError, changed_fields, fingerprint
+from talking_points.config import ConfigError, fingerprint
 from talking_points.examples.labelled_images import labelled_pictures
 from talking_points.examples.points import PointSet, ap10k_points, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.processes import process_state
 from talking_points.records import ImageRecord
 from talking_points.sources import open_source
+from talking_points.sources.drawn import is_drawn
 from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.config import StageConfig, TrainConfig, VisionConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
+from talking_points.training.made_once import make_once
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
-from talking_points.whole_files import advising, write_json
-
-STARTED, FINISHED = "started.json", "stage.json"
+from talking_points.whole_files import read_json
 
 NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
     "threads": True,
+    "allow_drawn": True,
     "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
 }
 """Fields that cannot change a weight. Cached features are the same values that would be computed anew."""
 
-_SECTIONS = {
-    "vision": ("vision",),
-    "localizer": ("vision", "localizer"),
-    "descriptor": ("vision", "descriptor"),
-    "adapted": ("vision", "localizer", "descriptor", "adapt", "ap10k"),
-}
-"""The sections of the configuration that a stage depends on."""
 
-
-def pretrained_vision(config: TrainConfig, name: str = "vision") -> dict[str, Any]:
-    """Pretrain the vision path that localizer and descriptor start from: ``output/<name>/vision.safetensors``."""
-
-    def work(folder: Path) -> dict[str, float]:
-        model = start_model(PointDescriptor, config, config.descriptor, [])  # no text reaches the vision path
-        held_out = set()
-        if not config.vision.separate:
-            held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
-        pictures = labelled_pictures(vision_records(config.vision, held_out), config.image_size)
-        found = pretrain_vision(model, pictures, config.vision, config.seed)
-        save_vision(model, folder / "vision.safetensors")
-        return found
-
-    return _once(config, name, "vision", work)
+def _pretrain_vision(config: TrainConfig, folder: Path) -> dict[str, float]:
+    """The vision path that the others start from: ``vision.safetensors``."""
+    model = start_model(PointDescriptor, config, config.descriptor, [])  # no text reaches the vision path
+    held_out = set()
+    if not config.vision.separate:
+        held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
+    pictures = labelled_pictures(vision_records(config.vision, held_out), config.image_size)
+    found = pretrain_vision(model, pictures, config.vision, config.seed)
+    save_vision(model, folder / "vision.safetensors")
+    return found
 
 
 def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[ImageRecord]:
@@ -82,56 +68,103 @@ def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[
         yield from islice(allowed, config.images)
 
 
-def trained_localizer(config: TrainConfig, name: str | None = None) -> dict[str, Any]:
-    """Train the localizer into ``output/<name>``, by default its ``stage``; other names keep variants apart."""
-
-    def work(folder: Path) -> dict[str, float]:
-        train, held_out = _train_and_held_out(config, config.localizer)
-        texts = [example.text for example in train.examples]
-        # A localizer that never sees an image needs no vision path.
-        vision = None if config.localizer.blind else _vision(config)
-        model = start_model(PointLocalizer, config, config.localizer, texts, vision)
-        return train_localizer(model, train, held_out, config.localizer, config.features, folder, config.seed)
-
-    return _once(config, name or config.localizer.stage, "localizer", work)
+def _train_localizer(config: TrainConfig, folder: Path) -> dict[str, float]:
+    train, held_out = _train_and_held_out(config, config.localizer)
+    texts = [example.text for example in train.examples]
+    # A localizer that never sees an image needs no vision path.
+    vision = None if config.localizer.blind else _vision(config)
+    model = start_model(PointLocalizer, config, config.localizer, texts, vision)
+    return train_localizer(model, train, held_out, config.localizer, config.features, folder, config.seed)
 
 
-def trained_descriptor(config: TrainConfig, name: str = "descriptor") -> dict[str, Any]:
-    """Train the descriptor into ``output/<name>``."""
-
-    def work(folder: Path) -> dict[str, float]:
-        train, held_out = _train_and_held_out(config, config.descriptor)
-        texts = [example.text for example in train.examples]
-        model = start_model(PointDescriptor, config, config.descriptor, texts, _vision(config))
-        return train_descriptor(model, train, held_out, config.descriptor, config.features, folder, config.seed)
-
-    return _once(config, name, "descriptor", work)
+def _train_descriptor(config: TrainConfig, folder: Path) -> dict[str, float]:
+    train, held_out = _train_and_held_out(config, config.descriptor)
+    texts = [example.text for example in train.examples]
+    model = start_model(PointDescriptor, config, config.descriptor, texts, _vision(config))
+    return train_descriptor(model, train, held_out, config.descriptor, config.features, folder, config.seed)
 
 
-def adapted_descriptor(config: TrainConfig, name: str | None = None) -> dict[str, Any]:
-    """Adapt the descriptor on one family of AP-10K by the reward of the localizer.
+def _adapt_descriptor(config: TrainConfig, folder: Path) -> dict[str, float]:
+    """The descriptor on one family of animals, by the reward of the localizer."""
+    train, held_out = family_points(config, config.ap10k.train_family), None
+    if config.adapt.validation:
+        train, held_out = train.hold_out(config.adapt.validation)
+    model = PointDescriptor.from_pretrained(config.descriptor_path or config.output / "descriptor")
+    localizer = PointLocalizer.from_pretrained(config.localizer_path or config.output / "localizer")
+    for given in (model, localizer):
+        check_tokenizer(given)
+    return adapt_descriptor(model, localizer, train, held_out, config.adapt, config.features, folder, config.seed)
 
-    It goes into ``output/<name>``; without a name into ``output/adapted-<family>``, so that each family has its own.
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table.
+
+    sections: those of the configuration that the weights depend on, the stage's own last.
+    train: does the work in a folder and returns the last logged values.
+    folder: the stage's folder below the output, where none is named.
     """
 
-    def work(folder: Path) -> dict[str, float]:
-        train, held_out = family_points(config, config.ap10k.train_family), None
-        if config.adapt.validation:
-            train, held_out = train.hold_out(config.adapt.validation)
-        model = PointDescriptor.from_pretrained(config.descriptor_path or config.output / "descriptor")
-        localizer = PointLocalizer.from_pretrained(config.localizer_path or config.output / "localizer")
-        for given in (model, localizer):
-            check_tokenizer(given)
-        return adapt_descriptor(model, localizer, train, held_out, config.adapt, config.features, folder, config.seed)
+    sections: tuple[str, ...]
+    train: Callable[[TrainConfig, Path], dict[str, float]]
+    folder: Callable[[TrainConfig], str]
 
-    return _once(config, name or f"adapted-{config.ap10k.train_family.lower()}", "adapted", work)
+    def processes(self, config: TrainConfig) -> int:
+        """How many processes train together."""
+        return getattr(getattr(config, self.sections[-1]), "processes", 1)
 
 
-STAGES: dict[str, Callable[..., dict[str, Any]]] = {
-    "descriptor": trained_descriptor,
-    "localizer": trained_localizer,
+STAGES = {
+    "vision": Stage(("vision",), _pretrain_vision, lambda config: "vision"),
+    "localizer": Stage(("vision", "localizer"), _train_localizer, lambda config: config.localizer.stage),
+    "descriptor": Stage(("vision", "descriptor"), _train_descriptor, lambda config: "descriptor"),
+    "adapted": Stage(
+        ("vision", "localizer", "descriptor", "ap10k", "adapt"),
+        _adapt_descriptor,
+        lambda config: f"adapted-{config.ap10k.train_family.lower()}",
+    ),
 }
-"""The stages that several processes can share: of a configuration and the stage's name, which has a default."""
+
+
+def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[str, Any]:
+    """Make the stage ``kind`` of a configuration in ``output/<name>``, or take it as it is; returns its result.
+
+    Without a name it goes into the stage's own folder; other names keep variants apart. Raises what ``make_once`` does,
+    and ``ConfigError`` for the paper's preset on drawn data.
+    """
+    stage = STAGES[kind]
+    refuse_drawn(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    folder = config.output / (name or stage.folder(config))
+    return make_once(folder, kind, stage_settings(config, kind), partial(stage.train, config))
+
+
+def refuse_drawn(config: TrainConfig) -> None:
+    """Raise ``ConfigError`` where the paper's preset would learn from drawn stand-ins without being told to."""
+    if config.preset != "paper" or config.allow_drawn:
+        return
+    roots = {"ap10k.root": config.ap10k.root, **{f"vision.sources.{n}": r for n, r in config.vision.sources.items()}}
+    drawn = {name: str(root) for name, root in roots.items() if root is not None and is_drawn(root)}
+    sources = drawn_sources(config.dataset)
+    if sources:
+        drawn["dataset"] = f"{config.dataset} (of {', '.join(sources)})"
+    if drawn:
+        raise ConfigError(
+            f"the paper's preset learns from real images, but these are drawn stand-ins: "
+            f"{'; '.join(f'{name}: {found}' for name, found in drawn.items())}. Name what was built from the real "
+            "sources, or set allow_drawn=true to try the way with drawings"
+        )
+
+
+def drawn_sources(dataset: str) -> list[str]:
+    """The sources of a built dataset that are drawn stand-ins, as its manifest says; none where it says nothing."""
+    manifest = Path(dataset) / "manifest.json"
+    if not manifest.is_file():
+        return []
+    sources = read_json(manifest, "build the dataset again").get("sources", {})
+    return sorted(name for name, source in sources.items() if source.get("drawn"))
 
 
 def family_points(config: TrainConfig, family: str) -> PointSet:
@@ -154,49 +187,12 @@ def dataset_digest(path: str, revision: str | None) -> str:
 
 def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
     """What the weights of a stage depend on, as plain JSON values."""
-    others = {section for sections in _SECTIONS.values() for section in sections} - set(_SECTIONS[kind])
+    others = {section for stage in STAGES.values() for section in stage.sections} - set(STAGES[kind].sections)
     settings = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | dict.fromkeys(others, True))
     settings["features"]["dtype"] = config.features.dtype or "float32"
     unseen = kind == "vision" and config.vision.separate
     settings["dataset"] = None if unseen else dataset_digest(config.dataset, config.revision)
     return settings
-
-
-def _once(config: TrainConfig, name: str, kind: str, work: Callable[[Path], dict[str, float]]) -> dict[str, Any]:
-    folder, state = config.output / name, process_state()
-    settings = stage_settings(config, kind)
-    with state.main_process_first():
-        if (folder / STARTED).exists():
-            before = json.loads((folder / STARTED).read_text())
-            if before != settings:
-                changes = "; ".join(changed_fields(before, settings)[:8])
-                raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
-            if (folder / FINISHED).exists():
-                return {**json.loads((folder / FINISHED).read_text()), "reused": True}
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / STARTED, settings)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    keep_freed_memory()
-    wall, cpu = time.monotonic(), time.process_time()
-    metrics = work(folder)
-    result = {
-        "stage": name,
-        "path": str(folder),
-        "fingerprint": fingerprint(settings),
-        "seconds": round(time.monotonic() - wall, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        "metrics": metrics,
-    }
-    if state.is_main_process:
-        _write(folder / FINISHED, result)
-    return {**result, "reused": False}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with advising(str(path), "make room and run again"):
-        write_json(path, content)
 
 
 def _train_and_held_out(config: TrainConfig, stage: StageConfig) -> tuple[PointSet, PointSet]:

@@ -45,7 +45,7 @@ def test_the_whole_plan_is_printed_and_nothing_is_made(
         "hours on one H100",
         f"to install: the package 'vllm' is not installed; {how_to_install('vllm')}",
         f"to install: the package 'torch' is not installed; {how_to_install('train')}",
-        "to make for object_caption: models/omg-llava-7b",
+        "to make for object_caption: build/omg-llava",
         "at 40% of 989 TFLOP/s",
     ):
         assert expected in printed, printed

@@ -105,7 +105,7 @@ def test_a_folder_is_measured_by_its_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_omg_llava_is_counted_and_the_table_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    omg_llava = step(backend="omg_llava", model="models/omg-llava-7b")
+    omg_llava = step(backend="omg_llava", model="build/omg-llava")
     counted = model_size(omg_llava)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     listed = model_size(omg_llava)

@@ -106,7 +106,7 @@ def test_nothing_new_is_no_new_run(inputs: Path, run_of: Callable[..., str]) -> 
         "partimagenet/**/*.JPEG", "partimagenet/**/train.json",
         *(f"code/{file}" for file in (
             "records.py", "config.py", "candidates/spatial.py", "descriptions/verification.py", "sources/images.py",
-            "sources/labels/partimagenet.json", "models/base.py", "training/features.py", "evaluation/pck.py",
+            "sources/labels/partimagenet.json", "models/base.py", "examples/features.py", "evaluation/pck.py",
         )),
     ],
 )  # fmt: skip

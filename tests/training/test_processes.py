@@ -65,4 +65,4 @@ def test_what_goes_wrong_in_a_process_is_told(tmp_path: Path) -> None:
     (tmp_path / "train" / "localizer").mkdir(parents=True)
     (tmp_path / "train" / "localizer" / "started.json").write_text(json.dumps({"seed": 7}))
     with pytest.raises(TrainingStoppedError, match=r"run again(.|\n)*holds a stage of another configuration"):
-        launch("localizer", config, "localizer")
+        launch("localizer", config, "localizer", 2)

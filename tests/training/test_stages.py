@@ -16,10 +16,8 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
 from talking_points.training.config import AdaptConfig, Ap10kConfig, LocalizerConfig, TrainConfig, VisionConfig
 from talking_points.training.stages import (
-    adapted_descriptor,
     family_points,
-    pretrained_vision,
-    trained_localizer,
+    run_stage,
     vision_records,
 )
 from tests.training.conftest import small, write_dataset
@@ -42,13 +40,13 @@ def test_a_separate_vision_path_needs_no_dataset(drawn: dict[str, Path], tmp_pat
         steps=1, backbone_steps=1, batch_size=2, sources={"partimagenet": drawn["partimagenet"]}, separate=True
     )
     config = TrainConfig(output=tmp_path / "train", dataset=str(tmp_path / "not-built"), image_size=64, vision=vision)
-    assert not pretrained_vision(config)["reused"]
+    assert not run_stage("vision", config)["reused"]
     (tmp_path / "not-built" / "data").mkdir(parents=True)
     (tmp_path / "not-built" / "data" / "train-00000-of-00001.parquet").write_bytes(b"now it is")
-    assert pretrained_vision(config)["reused"]
+    assert run_stage("vision", config)["reused"]
     shared = config.model_copy(update={"vision": vision.model_copy(update={"separate": False})})
     with pytest.raises(ConfigError):
-        pretrained_vision(shared, "other")
+        run_stage("vision", shared, "other")
 
 
 def test_a_validation_share_takes_the_metric_from_the_training_split(tmp_path: Path) -> None:
@@ -62,11 +60,11 @@ def test_a_validation_share_takes_the_metric_from_the_training_split(tmp_path: P
         features=FeatureConfig(folder=tmp_path / "features", limit_gb=1.0),
         localizer=LocalizerConfig(**stage, patience=3, validation=0.34),
     )
-    metrics = trained_localizer(config)["metrics"]
+    metrics = run_stage("localizer", config)["metrics"]
     assert 0 <= metrics["eval_metric"] <= 100
     assert metrics["epoch"] == 1.0  # two batches are the eight points of the four images that are left
     with pytest.raises(ConfigError, match="split 'test'"):
-        trained_localizer(config.model_copy(update={"localizer": LocalizerConfig(**stage)}), "other")
+        run_stage("localizer", config.model_copy(update={"localizer": LocalizerConfig(**stage)}), "other")
 
 
 @pytest.fixture
@@ -83,9 +81,9 @@ def adaptation(drawn: dict[str, Path], tmp_path: Path) -> TrainConfig:
 
 
 def test_adaptation_is_measured_on_images_that_it_holds_out(adaptation: TrainConfig) -> None:
-    assert "eval_metric" not in adapted_descriptor(adaptation)["metrics"]
+    assert "eval_metric" not in run_stage("adapted", adaptation)["metrics"]
     measured = adaptation.model_copy(update={"adapt": adaptation.adapt.model_copy(update={"validation": 0.5})})
-    assert 0 <= adapted_descriptor(measured, "measured")["metrics"]["eval_metric"] <= 100
+    assert 0 <= run_stage("adapted", measured, "measured")["metrics"]["eval_metric"] <= 100
     rows = [json.loads(line) for line in (adaptation.output / "measured" / "samples.jsonl").read_text().splitlines()]
     train, held_out = family_points(adaptation, adaptation.ap10k.train_family).hold_out(0.5)
     sampled = {row["id"] for row in rows}
@@ -99,4 +97,4 @@ def test_adaptation_refuses_a_tokenizer_of_another_model(kind: Any, adaptation: 
     model.config.seg_token_id += 1
     model.save_pretrained(adaptation.output / ("descriptor" if kind is PointDescriptor else "localizer"))
     with pytest.raises(ConfigError, match="SEG"):
-        adapted_descriptor(adaptation)
+        run_stage("adapted", adaptation)

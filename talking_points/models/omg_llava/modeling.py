@@ -11,11 +11,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers import initialization as init
 from transformers.utils import cached_file
 
+from talking_points.errors import InputError
 from talking_points.models.omg_llava.cache import growing_cache
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
@@ -137,9 +139,15 @@ class OmgLlavaModel(PreTrainedModel):
         if "config" not in kwargs:
             hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             kwargs["config"] = cls.read_config(pretrained_model_name_or_path, **hub)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-        )
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
+        except SafetensorError as error:
+            raise InputError(
+                f"the weights in {pretrained_model_name_or_path} are damaged, perhaps cut off in the middle ({error}): "
+                "fetch, convert or train them again"
+            ) from error
         _refuse_incomplete(cls, str(pretrained_model_name_or_path), info)
         for name in cls._keep_in_fp32_modules_strict:
             model.get_submodule(name).float()  # transformers does so with what it has read, not with what starts fresh

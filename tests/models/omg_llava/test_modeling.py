@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from talking_points.errors import InputError
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.chat import encode_turn
@@ -362,7 +363,9 @@ def test_gradient_checkpointing_changes_no_gradient(tokenizer, pictures):
 def test_either_model_starts_from_the_others_checkpoint(request, tmp_path, saved, loaded):
     source = request.getfixturevalue(saved)
     source.save_pretrained(tmp_path)
-    model = loaded.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"expected the {loaded.__name__} at .*found a {type(source).__name__}"):
+        loaded.from_pretrained(tmp_path)
+    model = loaded.from_pretrained(tmp_path, config=loaded.read_config(tmp_path))
     shared = model.state_dict().keys() & source.state_dict().keys()
     assert all(torch.equal(model.state_dict()[name], source.state_dict()[name]) for name in shared)
     if loaded is PointLocalizer:

@@ -1,0 +1,108 @@
+"""A stage of training in a folder of its own: made once, by one process at a time, and only taken when it is whole.
+
+::
+
+    started.json    what the weights depend on; a folder that belongs to other settings is refused
+    stage.json      written last: the fingerprint, which kind of model this is, and the digests of its files
+
+Run again with the same settings a finished stage is taken as it is, an interrupted one goes on from its last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from talking_points.config import ConfigError, changed_fields, fingerprint
+from talking_points.locks import only_writer
+from talking_points.processes import process_state
+from talking_points.whole_files import advising, read_json, write_json
+
+STARTED, FINISHED = "started.json", "stage.json"
+_WEIGHTS = ("*.safetensors", "*.json")
+_NOT_WEIGHTS = {STARTED, FINISHED, "trainer_state.json"}
+
+
+def make_once(
+    folder: Path, kind: str, settings: dict[str, Any], work: Callable[[Path], dict[str, float]]
+) -> dict[str, Any]:
+    """The result of a stage: taken from ``folder``, or made by ``work(folder)``, which returns its last values.
+
+    ``kind`` is the stage's row in ``stages.STAGES``, ``settings`` all that its weights depend on, as plain JSON values.
+    Raises ``ConfigError`` for a folder of other settings and for one whose files are no longer what they were, and
+    ``FolderInUseError`` where another training writes to it. Of processes that train together the first one answers
+    for all.
+    """
+    state = process_state()
+    with only_writer(folder, "a training") if state.is_main_process else nullcontext():
+        with state.main_process_first():
+            found = finished(folder, kind, settings)
+            if found is not None:
+                return {**found, "reused": True}
+            if state.is_main_process and not (folder / STARTED).exists():
+                _write(folder / STARTED, settings)
+        wall, cpu = time.monotonic(), time.process_time()
+        metrics = work(folder)
+        result = {
+            "stage": folder.name,
+            "kind": kind,
+            "path": str(folder),
+            "fingerprint": fingerprint(settings),
+            "seconds": round(time.monotonic() - wall, 1),
+            "cpu_seconds": round(time.process_time() - cpu, 1),
+            "metrics": metrics,
+        }
+        if state.is_main_process:
+            _write(folder / FINISHED, {**result, "files": digests(folder)})
+        return {**result, "reused": False}
+
+
+def finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The result that a finished stage has left, or None where there is none yet.
+
+    Raises ``ConfigError`` for a folder of other settings or another kind, and for files that are missing or changed.
+    """
+    if not (folder / STARTED).exists():
+        return None
+    again = f"remove the file and run again to go on from the last checkpoint in {folder}"
+    before = read_json(folder / STARTED, "remove the folder to train anew, or choose another output")
+    if before != settings:
+        changes = "; ".join(changed_fields(before, settings)[:8])
+        raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
+    if not (folder / FINISHED).exists():
+        return None
+    result: dict[str, Any] = read_json(folder / FINISHED, again)
+    if result.get("kind", kind) != kind:  # the first folders do not say
+        raise ConfigError(f"{folder} holds a stage '{result['kind']}', expected '{kind}': choose another output")
+    expected = result.pop("files", {})
+    found = digests(folder, expected)
+    changed = [name for name in sorted(expected) if found.get(name) != expected[name]]
+    if changed or not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"{folder} holds a finished stage whose files are missing or changed ({', '.join(changed) or 'weights'}): "
+            f"restore them, or remove {folder / FINISHED} and run again to go on from the last checkpoint"
+        )
+    return result
+
+
+def digests(folder: Path, names: dict[str, str] | None = None) -> dict[str, str]:
+    """sha256 of the model's files by name: those that are there, or of ``names`` those that are still there."""
+    if names is None:
+        paths = [path for pattern in _WEIGHTS for path in folder.glob(pattern) if path.name not in _NOT_WEIGHTS]
+    else:
+        paths = [folder / name for name in names if (folder / name).is_file()]
+    found = {}
+    for path in sorted(path for path in paths if not path.name.startswith(".")):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with advising(str(path), "make room and run again"):
+        write_json(path, content)

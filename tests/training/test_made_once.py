@@ -1,0 +1,143 @@
+"""A stage's folder: one writer, one configuration, one kind, and only whole files are taken as finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from talking_points.config import ConfigError
+from talking_points.locks import FolderInUseError, only_writer
+from talking_points.sources.drawn import MARKER
+from talking_points.training.config import Ap10kConfig, TrainConfig
+from talking_points.training.made_once import FINISHED, STARTED, make_once
+from talking_points.training.stages import STAGES, refuse_drawn, run_stage
+
+SETTINGS = {"seed": 1}
+WEIGHTS = "model.safetensors"
+
+
+def train(folder: Path) -> dict[str, float]:
+    (folder / WEIGHTS).write_bytes(b"weights")
+    (folder / "config.json").write_text("{}")
+    return {"loss": 1.0}
+
+
+def untouched(folder: Path) -> dict[str, float]:
+    raise AssertionError("a finished stage was made again")
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    folder = tmp_path / "localizer"
+    result = make_once(folder, "localizer", SETTINGS, train)
+    assert (result["reused"], result["kind"]) == (False, "localizer")
+    return folder
+
+
+def test_a_finished_stage_is_taken_as_it_is(finished: Path) -> None:
+    again = make_once(finished, "localizer", SETTINGS, untouched)
+    assert again["reused"]
+    assert again["metrics"] == {"loss": 1.0}
+    assert "files" not in again
+    assert set(json.loads((finished / FINISHED).read_text())["files"]) == {WEIGHTS, "config.json"}
+
+
+def test_a_folder_of_before_there_were_digests_is_taken(finished: Path) -> None:
+    stage = json.loads((finished / FINISHED).read_text())
+    del stage["files"], stage["kind"]
+    (finished / FINISHED).write_text(json.dumps(stage))
+    assert make_once(finished, "localizer", SETTINGS, untouched)["reused"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / WEIGHTS).write_bytes(b"weight"), rf"missing or changed \({WEIGHTS}\).*stage.json"),
+        (lambda folder: (folder / WEIGHTS).unlink(), rf"missing or changed \({WEIGHTS}\)"),
+        (lambda folder: (folder / "config.json").unlink(), r"missing or changed \(config.json\)"),
+        (lambda folder: (folder / FINISHED).write_text('{"stage": "lo'), r"stage.json is damaged.*remove the file"),
+        (lambda folder: (folder / STARTED).write_text('{"se'), r"started.json is damaged.*choose another output"),
+        (lambda folder: (folder / STARTED).write_text('{"seed": 2}'), r"another configuration \(seed"),
+    ],
+)
+def test_what_is_not_whole_is_refused_with_the_file_and_the_way_on(finished: Path, damage, message: str) -> None:
+    damage(finished)
+    with pytest.raises(ValueError, match=message):
+        make_once(finished, "localizer", SETTINGS, untouched)
+
+
+def test_another_kind_in_the_folder_is_refused(finished: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a stage 'localizer', expected 'descriptor'"):
+        make_once(finished, "descriptor", SETTINGS, untouched)
+
+
+HOLD = """
+import sys
+from talking_points.locks import only_writer
+with only_writer(sys.argv[1], "a training"):
+    print("training", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_training(tmp_path: Path) -> Iterator[int]:
+    """The process number of a training that is in the middle of its work in ``tmp_path``."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        yield process.pid
+        process.kill()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_second_training_is_refused_at_once_and_names_the_first(
+    paused: bool, other_training: int, tmp_path: Path
+) -> None:
+    if paused:  # past its heartbeat: its retry must not start, because it may wake up at any time
+        os.kill(other_training, signal.SIGSTOP)
+    with pytest.raises(FolderInUseError, match=rf"a training \(process {other_training} on .*choose another output"):
+        make_once(tmp_path, "localizer", SETTINGS, untouched)
+
+
+def test_a_lock_ends_with_its_work(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), only_writer(tmp_path, "a training"):
+        raise KeyError
+    with only_writer(tmp_path, "a training"), pytest.raises(FolderInUseError), only_writer(tmp_path, "another"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])
+
+
+def dataset(folder: Path, drawn: bool) -> str:
+    folder.mkdir()
+    sources = {"partimagenet": {"drawn": drawn}, "pascal_part116": {"drawn": False}}
+    (folder / "manifest.json").write_text(json.dumps({"sources": sources}))
+    return str(folder)
+
+
+def test_the_papers_preset_refuses_drawn_data_unless_told(tmp_path: Path) -> None:
+    made, real = (dataset(tmp_path / name, name == "made") for name in ("made", "real"))
+    config = TrainConfig(output=tmp_path / "train", dataset=made, preset="paper", start="build/omg-llava")
+    with pytest.raises(ConfigError, match=r"dataset: .*made \(of partimagenet\).*allow_drawn=true"):
+        run_stage("localizer", config)
+    assert not (tmp_path / "train").exists()
+    animals = tmp_path / "animals"
+    animals.mkdir()
+    (animals / MARKER).write_text("drawn")
+    with pytest.raises(ConfigError, match=r"ap10k.root: "):
+        refuse_drawn(config.model_copy(update={"dataset": real, "ap10k": Ap10kConfig(root=animals)}))
+    for allowed in ({"dataset": real}, {"allow_drawn": True}, {"preset": "tiny"}, {"dataset": "org/name"}):
+        refuse_drawn(config.model_copy(update=allowed))
+
+
+def test_every_stage_names_sections_that_there_are() -> None:
+    for stage in STAGES.values():
+        assert set(stage.sections) <= set(TrainConfig.model_fields)
