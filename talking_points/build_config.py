@@ -22,7 +22,9 @@ class SourceConfig(Section):
 
     root: Path | None = None
     points: int | None = Field(
-        default=None, ge=1, description="points wanted; default: as many as the smallest source gives"
+        default=None,
+        ge=1,
+        description="points wanted at most; sources give equally many unless sampling.equal_shares is false",
     )
     split: str | None = Field(default=None, description="use one split of the source only")
     options: dict[str, Any] = Field(
@@ -71,7 +73,7 @@ class SamplingConfig(Section):
         le=32,
         description="images whose 64-bit perceptual hashes differ in at most so many bits share a side",
     )
-    equal_shares: bool = Field(default=True, description="cap every source by the smallest one")
+    equal_shares: bool = Field(default=True, description="no source gives more points than the smallest one")
 
 
 class CropConfig(Section):
