@@ -32,7 +32,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class Sample:
-    """``shares``: points wanted of each source. ``ranked``: the ids of each source in the order in which they are taken.
+    """``shares``: points wanted of each source. ``ranked``: its ids, in the order in which they are taken.
 
     Those beyond the share are reserves for rows that are rejected later.
     """
