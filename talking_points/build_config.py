@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from talking_points.config import Section, suggest
-from talking_points.records import SOURCES
 from talking_points.redaction import is_variable_name, protect, without_secrets
+from talking_points.source_names import buildable_sources
 
 BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
 
@@ -228,9 +228,9 @@ class BuildConfig(Section):
     @classmethod
     def _known_sources(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         for name in value:
-            if name not in SOURCES:
+            if name not in (known := buildable_sources()):
                 raise ValueError(
-                    f"unknown source '{name}': expected one of {', '.join(SOURCES)}{suggest(name, SOURCES)}"
+                    f"no part-annotated source '{name}': expected one of {', '.join(known)}{suggest(name, known)}"
                 )
         return value
 
@@ -246,7 +246,9 @@ class BuildConfig(Section):
     @property
     def open_sources(self) -> dict[str, SourceConfig]:
         """The sources that have a root, in the published order."""
-        return {name: self.sources[name] for name in SOURCES if name in self.sources and self.sources[name].root}
+        return {
+            name: self.sources[name] for name in buildable_sources() if name in self.sources and self.sources[name].root
+        }
 
     def step(self, name: str) -> StepConfig:
         """The configuration of one text step."""
