@@ -85,7 +85,7 @@ def plain_loop(roots: dict[str, str], workers: int, plain_malloc: bool = False) 
             for found in pool.map(candidates, source.entries()):
                 rows += found
         table = pa.Table.from_pylist([row.__dict__ for row in rows], schema=CANDIDATE_SCHEMA)
-        chosen = set(balance(table, dict.fromkeys(config.open_sources), seed=config.seed))
+        chosen = set(balance(table, dict.fromkeys(config.open_sources), seed=config.seed).ids)
         backend = open_backend(config.refine)
 
         def ask(request: object) -> str:

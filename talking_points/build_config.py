@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from talking_points.config import Section, suggest
-from talking_points.records import SOURCES
 from talking_points.redaction import is_variable_name, protect, without_secrets
+from talking_points.source_names import buildable_sources
 
 BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
 
@@ -23,7 +23,9 @@ class SourceConfig(Section):
 
     root: Path | None = None
     points: int | None = Field(
-        default=None, ge=1, description="points wanted; default: as many as the smallest source gives"
+        default=None,
+        ge=1,
+        description="points wanted at most; sources give equally many unless sampling.equal_shares is false",
     )
     split: str | None = Field(default=None, description="use one split of the source only")
     options: dict[str, Any] = Field(
@@ -72,7 +74,7 @@ class SamplingConfig(Section):
         le=32,
         description="images whose 64-bit perceptual hashes differ in at most so many bits share a side",
     )
-    equal_shares: bool = Field(default=True, description="cap every source by the smallest one")
+    equal_shares: bool = Field(default=True, description="no source gives more points than the smallest one")
 
 
 class CropConfig(Section):
@@ -227,9 +229,9 @@ class BuildConfig(Section):
     @classmethod
     def _known_sources(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         for name in value:
-            if name not in SOURCES:
+            if name not in (known := buildable_sources()):
                 raise ValueError(
-                    f"unknown source '{name}': expected one of {', '.join(SOURCES)}{suggest(name, SOURCES)}"
+                    f"no part-annotated source '{name}': expected one of {', '.join(known)}{suggest(name, known)}"
                 )
         return value
 
@@ -262,7 +264,9 @@ class BuildConfig(Section):
     @property
     def open_sources(self) -> dict[str, SourceConfig]:
         """The sources that have a root, in the published order."""
-        return {name: self.sources[name] for name in SOURCES if name in self.sources and self.sources[name].root}
+        return {
+            name: self.sources[name] for name in buildable_sources() if name in self.sources and self.sources[name].root
+        }
 
     def step(self, name: str) -> StepConfig:
         """The configuration of one text step."""

@@ -60,7 +60,7 @@ def run_sample(order: Order[Settings, CandidateInputs]) -> Manifest:
             equal_shares=settings.equal_shares,
             limit=settings.limit,
             seed=settings.seed,
-        )
+        ).ids
     except ValueError as error:
         raise ShardFailed(str(error)) from error
     wanted = pa.array(chosen, pa.string())

@@ -22,6 +22,7 @@ ROOMS = (
     "yaml_text",
     "overrides",
     "config",
+    "source_names",
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",

@@ -6,6 +6,7 @@ by position.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,39 @@ MIN_HASH_BITS = 8
 _BLOCK = 256
 
 
+@dataclass(frozen=True)
+class Sample:
+    """``shares``: points wanted of each source. ``ranked``: its ids, in the order in which they are taken.
+
+    Those beyond the share are reserves for rows that are rejected later.
+    """
+
+    shares: Mapping[str, int]
+    ranked: Mapping[str, Sequence[str]]
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids, reserves included, sorted by (source, id)."""
+        return [id_ for source in sorted(self.ranked) for id_ in sorted(self.ranked[source])]
+
+    def filled_up(self, accepted: Collection[str]) -> list[str]:
+        """The ids of the dataset once rows have been rejected, sorted by (source, id).
+
+        Each source gives its first accepted ids until its share is met or its reserves are used up.
+        """
+        usable = set(accepted)
+        chosen = {
+            source: [id_ for id_ in ids if id_ in usable][: self.shares[source]] for source, ids in self.ranked.items()
+        }
+        return [id_ for source in sorted(chosen) for id_ in sorted(chosen[source])]
+
+    def missing(self, accepted: Collection[str]) -> dict[str, int]:
+        """How many points each source is short of its share, sources without a gap left out."""
+        usable = set(accepted)
+        gaps = {source: share - len(usable.intersection(self.ranked[source])) for source, share in self.shares.items()}
+        return {source: gap for source, gap in sorted(gaps.items()) if gap > 0}
+
+
 def balance(
     table: pa.Table,
     points: Mapping[str, int | None],
@@ -36,12 +70,14 @@ def balance(
     equal_shares: bool = True,
     limit: int | None = None,
     seed: int = 0,
-) -> list[str]:
-    """Ids of the candidates to use, sorted by (source, id).
+    reserve: float = 0.0,
+) -> Sample:
+    """The candidates to use.
 
     ``table`` has the columns id, source, object, part, image_id; ``points`` names every source of the build and how
-    many points are wanted of it. Without a number a source gives as many as the smallest source does (all it has if
-    ``equal_shares`` is False); with one it gives that many, or all it has. ``limit`` caps the sum, spread evenly.
+    many points are wanted of it at most: without a number all it has. With ``equal_shares`` no source gives more than
+    the smallest one does. ``limit`` caps the sum, spread evenly. ``reserve``: further ids of each source, relative to
+    its share, as far as it has them.
 
     Each (image, object, part) is used at most once. Inside a source the least-represented (object, part) is served
     first, so that rare pairs are used up before frequent ones repeat. Raises ``ValueError`` for a source without rows.
@@ -62,7 +98,8 @@ def balance(
     shares = _shares({source: len(ids) for source, ids in ranked.items()}, points, equal_shares)
     if limit is not None:
         shares = _spread(shares, limit)
-    return [id_ for source in sorted(points) for id_ in sorted(ranked[source][: shares[source]])]
+    taken = {source: share + math.ceil(share * reserve) for source, share in shares.items()}
+    return Sample(shares, {source: ranked[source][: taken[source]] for source in ranked})
 
 
 def _least_represented_first(rows: Sequence[tuple[str, str, str, str]], seed: int) -> list[str]:
@@ -82,10 +119,7 @@ def _least_represented_first(rows: Sequence[tuple[str, str, str, str]], seed: in
 
 def _shares(available: Mapping[str, int], points: Mapping[str, int | None], equal: bool) -> dict[str, int]:
     wanted = {source: min(available[source], points[source] or available[source]) for source in available}
-    if not equal:
-        return wanted
-    smallest = min(wanted.values())
-    return {source: count if points[source] else smallest for source, count in wanted.items()}
+    return dict.fromkeys(wanted, min(wanted.values())) if equal else wanted
 
 
 def _spread(shares: Mapping[str, int], limit: int) -> dict[str, int]:

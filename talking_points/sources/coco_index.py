@@ -34,6 +34,10 @@ _KEPT = (
     "part_category_id",
     "keypoints",
     "num_keypoints",
+    "score",
+    "object_id",
+    "parent_id",
+    "obj_ann_id",
 )
 _BLOCK = 1 << 16
 NOT_A_NUMBER_IN_JSON = json.dumps(NOT_A_NUMBER)[1:-1]

@@ -31,6 +31,7 @@ SKIP_REASONS = {
     "unknown_category": "an annotation has a category id that the dataset does not define",
     "crowd": "the annotation is marked iscrowd",
     "zero_area": "the annotation has area 0",
+    "low_score": "a detection below the source's min_score",
     "degenerate_box": "the annotated box, clipped to the image, is smaller than 1 x 1",
     "degenerate_outline": "no polygon has three points and the box cannot stand in for it",
     "outline_size_mismatch": "a run-length mask has another size than the image",

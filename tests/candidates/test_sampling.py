@@ -48,21 +48,25 @@ def sampled(ids: list[str]) -> Counter[str]:
         (EQUAL, True, None, {"pascal_part116": 24, "ade20k_part234": 24}),
         (EQUAL, False, None, {"pascal_part116": 63, "ade20k_part234": 24}),
         (EQUAL | {"ade20k_part234": 7}, True, None, {"pascal_part116": 7, "ade20k_part234": 7}),
-        (EQUAL | {"pascal_part116": 40}, True, None, {"pascal_part116": 40, "ade20k_part234": 24}),
-        (EQUAL | {"pascal_part116": 400}, True, None, {"pascal_part116": 63, "ade20k_part234": 24}),
+        (EQUAL | {"pascal_part116": 40}, True, None, {"pascal_part116": 24, "ade20k_part234": 24}),
+        (EQUAL | {"pascal_part116": 40}, False, None, {"pascal_part116": 40, "ade20k_part234": 24}),
+        (EQUAL | {"pascal_part116": 400}, True, None, {"pascal_part116": 24, "ade20k_part234": 24}),
+        ({"pascal_part116": 20, "ade20k_part234": 20}, True, None, {"pascal_part116": 20, "ade20k_part234": 20}),
+        ({"pascal_part116": 30, "ade20k_part234": 30}, True, None, {"pascal_part116": 24, "ade20k_part234": 24}),
+        ({"pascal_part116": 30, "ade20k_part234": 10}, False, None, {"pascal_part116": 30, "ade20k_part234": 10}),
         (EQUAL, True, 11, {"pascal_part116": 6, "ade20k_part234": 5}),
         (EQUAL, False, 60, {"pascal_part116": 36, "ade20k_part234": 24}),
         (EQUAL, True, 1000, {"pascal_part116": 24, "ade20k_part234": 24}),
     ],
 )
 def test_shares(points: dict[str, int | None], equal_shares: bool, limit: int | None, expected: dict[str, int]):
-    ids = balance(table(PASCAL + ADE), points, equal_shares=equal_shares, limit=limit)
+    ids = balance(table(PASCAL + ADE), points, equal_shares=equal_shares, limit=limit).ids
     assert sampled(ids) == expected
     assert len(set(ids)) == len(ids)
 
 
 def test_the_least_represented_pairs_are_served_first():
-    ids = balance(table(PASCAL), {"pascal_part116": 20})
+    ids = balance(table(PASCAL), {"pascal_part116": 20}).ids
     assert Counter(id_.rsplit("/", 1)[0] for id_ in ids) in (
         {"pascal_part116/dog/head": 9, "pascal_part116/dog/tail": 3, "pascal_part116/cat/head": 8},
         {"pascal_part116/dog/head": 8, "pascal_part116/dog/tail": 3, "pascal_part116/cat/head": 9},
@@ -75,7 +79,7 @@ def test_one_point_for_each_part_of_an_image():
         ("4", "partimagenet", "quadruped", "head", "image-1"),
         ("5", "partimagenet", "quadruped", "foot", "image-2"),
     ]
-    ids = balance(table(rows), {"partimagenet": None})
+    ids = balance(table(rows), {"partimagenet": None}).ids
     assert len(ids) == 3
     assert {"4", "5"} < set(ids)  # the foot of the other image and the only head
 
@@ -93,6 +97,49 @@ def test_order_changes_nothing_and_the_seed_does(random, seed: int):
 def test_a_source_without_candidates_is_an_error():
     with pytest.raises(ValueError, match="'partimagenet' gave no candidate"):
         balance(table(PASCAL), {"pascal_part116": None, "partimagenet": None})
+
+
+@pytest.mark.parametrize(
+    ("reserve", "rejected", "found", "missing"),
+    [
+        (0.0, 0, 10, {}),
+        (0.0, 3, 7, {"pascal_part116": 3}),
+        (0.5, 0, 10, {}),
+        (0.5, 3, 10, {}),
+        (0.5, 5, 10, {}),
+        (0.5, 7, 8, {"pascal_part116": 2}),
+        (0.01, 1, 10, {}),  # a reserve is never less than one row
+        (99.0, 53, 10, {}),
+        (99.0, 54, 9, {"pascal_part116": 1}),  # the source has no more
+    ],
+)
+def test_reserves_fill_the_gaps_of_rejected_rows(reserve: float, rejected: int, found: int, missing: dict[str, int]):
+    sample = balance(table(PASCAL), {"pascal_part116": 10}, reserve=reserve)
+    order = sample.ranked["pascal_part116"]
+    accepted = set(order[rejected:])
+    assert sample.filled_up(accepted) == sorted(order[rejected:][:10])
+    assert len(sample.filled_up(accepted)) == found
+    assert sample.missing(accepted) == missing
+
+
+def test_reserves_change_nothing_while_no_row_is_rejected():
+    plain, with_reserves = (balance(table(PASCAL + ADE), EQUAL, limit=20, reserve=share) for share in (0.0, 0.3))
+    assert with_reserves.filled_up(with_reserves.ids) == plain.ids
+    assert len(with_reserves.ids) == 26
+
+
+@given(st.sets(st.integers(0, 86)), st.floats(0, 3), st.booleans())
+def test_filling_up_takes_accepted_rows_only_and_never_more_than_the_share(
+    rejected: set[int], reserve: float, equal: bool
+):
+    sample = balance(table(PASCAL + ADE), EQUAL | {"pascal_part116": 30}, equal_shares=equal, reserve=reserve)
+    accepted = {id_ for number, id_ in enumerate(sample.ids) if number not in rejected}
+    ids = sample.filled_up(accepted)
+    assert set(ids) <= accepted
+    counts, gaps = sampled(ids), sample.missing(accepted)
+    for source, share in sample.shares.items():
+        assert counts[source] == share - gaps.get(source, 0)
+        assert not gaps.get(source) or counts[source] == len(accepted & set(sample.ranked[source]))
 
 
 def groups_of(hashes: list[int], bits: int = 6, **columns) -> list[int]:

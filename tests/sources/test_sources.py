@@ -44,6 +44,12 @@ def tree(name: str, root: Path) -> Path:
         categories = [{"id": 8, "name": "dog", "keypoints": [f"spot {word}" for word in "abcdefghijklmnopq"]}]
         write_json(root / "annotations" / "dogs.json", coco([image_entry(1, "1.jpg")], [animal(1, 1, 8)], categories))
         return root
+    if name in ("coco_parts", "images"):
+        photograph(root / "images" / "1.jpg")
+        annotations = [annotation(1, 1, 8, (2, 2, 40, 30)), annotation(2, 1, 9, (5, 5, 10, 10))]
+        categories = [{"id": 8, "name": "dog"}, {"id": 9, "name": "dog's head"}]
+        write_json(root / "annotations" / "own.json", coco([image_entry(1, "1.jpg")], annotations, categories))
+        return root
     if name in refcoco.SETS:
         only = [ref(1, 11, 1, "train", "a dog")]
         division = next(iter(refcoco.SPLITS[name]))
@@ -121,6 +127,7 @@ def test_a_changed_entry_cannot_leave_the_root(tmp_path: Path, name: str, path: 
 def test_an_unknown_option_is_named_with_the_known_ones(tmp_path: Path, name: str) -> None:
     known = {"pascal_part116": "part_annotations", "ap10k": "partition, families", "mp100": "partition"}
     known["coco_keypoints"] = "annotations"
+    known["coco_parts"], known["images"] = "objects, parts, images", "annotations, images, min_score"
     known |= dict.fromkeys(refcoco.SETS, "split_by, exclude_evaluation_images")
     with pytest.raises(SourceError, match=f"options of {name} of {known.get(name, 'none at all')}.*found mask"):
         open_source(name, tree(name, tmp_path), mask=True)
