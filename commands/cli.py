@@ -12,7 +12,13 @@ from typing import Annotated
 
 import typer
 
-from commands import model_commands, publish_commands, report_commands, training_commands  # noqa: F401  (add commands)
+from commands import (  # noqa: F401  (add commands)
+    model_commands,
+    publish_commands,
+    report_commands,
+    training_commands,
+    view_commands,
+)
 from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.local import local_orchestration
 from talking_points.build_config import BuildConfig

@@ -39,7 +39,7 @@ START, LOOK, SHARE, TRAIN, USE, OPERATE = (
 
 _ORDER = {
     START: ("doctor", "init", "draw-sample", "build", "status"),
-    LOOK: ("report", "compare"),
+    LOOK: ("view", "report", "compare"),
     SHARE: ("publish", "rehydrate", "audit"),
     TRAIN: (
         "convert-omg-llava",

@@ -16,7 +16,7 @@ _MARKDOWN = re.compile(r"[\\`*\[\]<>&|~]|(?<!\w)_|_(?!\w)|!(?=\[)")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 _LINKS = re.compile(r"(?<=\w):(?=//)|(?<=www)\.|(?<=\w)@(?=\w)|(?<=mailto):|(?<=xmpp):", re.IGNORECASE)
 """Where some readers of Markdown make a link of bare text."""
-_BLOCK = re.compile(r"^(?:([#+=:-])|(\d{1,9})([.)]))")
+_BLOCK = re.compile(r"^(?:([#+-](?=[\s#]|$)|[=-](?=[=\s-]*$))|(\d{1,9})([.)](?=\s|$)))")
 """What makes a heading, a list or a rule at the start of a line."""
 
 _LATEX = {

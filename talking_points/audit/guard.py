@@ -31,14 +31,16 @@ class BrokenHeaderError(ValueError):
 class Guard:
     """ASGI middleware for pages and their websockets.
 
-    Without a token only requests addressed to this machine by a loopback name pass, so that no web site can reach the
-    page through a name of its own; with one, only requests that carry it, in the address once and in a cookie from
-    then on. Requests that other web sites start never pass, no answer may be framed, and none redirects elsewhere.
+    A local page, as one without a token is, answers only requests addressed to this machine by a loopback name, so that
+    no web site can reach it through a name of its own. With a token, which keeps out this machine's other users, only
+    requests pass that carry it, in the address once and in a cookie from then on. Requests that other web sites start
+    never pass, no answer may be framed, and none redirects elsewhere.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, local: bool | None = None) -> None:
         self.app = app
         self.token = token
+        self.local = token is None if local is None else local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -66,8 +68,10 @@ class Guard:
         for origin in request.headers.getlist("origin"):
             if _split(origin, "origin").netloc.lower() != host.lower():
                 return "requests from other sites are not answered"
+        if self.local and name not in LOOPBACK:
+            return "this page answers to 127.0.0.1 and localhost only"
         if self.token is None:
-            return None if name in LOOPBACK else "this page answers to 127.0.0.1 and localhost only"
+            return None
         given = request.query_params.get("token") or request.cookies.get(_COOKIE) or ""
         if not secrets.compare_digest(given.encode(errors="replace"), self.token.encode()):
             return "open the address that was printed when the page was started: it holds the token"

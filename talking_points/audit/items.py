@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from PIL import Image, ImageOps
 
-from talking_points.dataset_files import dataset_file, dataset_names, image_bytes, open_parquet, read_group, read_groups
+from talking_points.dataset_files import dataset_file, dataset_names, image_bytes, open_parquet, read_groups
 from talking_points.errors import InputError
 from talking_points.image_files import read_header, read_rgb
 from talking_points.records import SOURCES, derive_seed, stable_id
@@ -100,6 +101,10 @@ def load_questions(
     return Questions(task, split, seed, len(items), tuple(chosen))
 
 
+_FEW = 8
+"""Images that are read at a time."""
+
+
 @lru_cache(maxsize=64)
 def picture(place: tuple[Path, int, int]) -> bytes:
     """The row's picture as a browser must show it: in stored pixel order, whatever its orientation tag says."""
@@ -171,4 +176,10 @@ def _has_picture(item: Item) -> bool:
 def _image_bytes(place: tuple[Path, int, int]) -> bytes | None:
     path, group, number = place
     with open_parquet(path, ("image",)) as file:
-        return next(image_bytes(read_group(file, group, ("image",), path)["image"].slice(number, 1)))
+        # Of a group that holds many images, as few as possible are in memory.
+        for batch in file.iter_batches(_FEW, row_groups=[group], columns=["image"]):
+            if number < batch.num_rows:
+                cells = pa.chunked_array([batch.column(0).slice(number, 1)])
+                return next(image_bytes(cells))
+            number -= batch.num_rows
+    return None

@@ -67,7 +67,7 @@ class Table:
     def markdown(self) -> str:
         """A Markdown table, the notes below it."""
         lines = [HEADER, *(row.cells for row in self.rows)]
-        head, *body = ("| " + " | ".join(map(for_markdown, cells)) + " |" for cells in lines)
+        head, *body = ("| " + " | ".join([for_markdown(cells[0]), *cells[1:]]) + " |" for cells in lines)
         table = "\n".join([f"### {for_markdown(self.title)}", "", head, "|" + " --- |" * len(HEADER), *body, ""])
         return table + "".join(f"\n{for_markdown(note)}\n" for note in self.notes)
 

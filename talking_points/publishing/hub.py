@@ -44,6 +44,9 @@ _ADVICE = {
     429: "too many requests (the Hub counts commits per hour): wait, then run the same command again; it goes "
     "on where it stopped",
 }
+REPOSITORY = r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+"
+"""Names of repositories of the Hub."""
+
 _UNAVAILABLE = "the Hub failed to answer properly: run the same command again; it goes on where it stopped"
 
 
@@ -88,7 +91,7 @@ def publish(
     dataset and says what would go up, without contacting the Hub. ``verify`` reads all rows back, twice.
     Raises ``ReleaseError`` for a dataset that must not go up, ``PublishError`` when the Hub or the connection refuses.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    if not re.fullmatch(REPOSITORY, repo):
         raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'")
     with TemporaryDirectory(prefix="talking-points-") as workspace:
         release = prepare_release(
@@ -263,6 +266,29 @@ def _holds(found: RepoFile, file: Path | str, digest: str | None) -> bool:
     if found.lfs is not None:
         return found.lfs.sha256 == content_sha256(file)
     return found.blob_id == git_hash(file.encode() if isinstance(file, str) else file.read_bytes())
+
+
+def dataset_folder(dataset: str | Path, revision: str | None = None, token: SecretStr | None = None) -> Path:
+    """The folder ``dataset``, or where the repository "org/name" of the Hub has been downloaded to.
+
+    Raises ``ReleaseError`` for what is neither, ``PublishError`` when the Hub or the connection refuses.
+    """
+    if Path(dataset).is_dir():
+        return Path(dataset)
+    if not re.fullmatch(REPOSITORY, str(dataset)):
+        raise ReleaseError(f"expected a dataset folder or a repository org/name, found {ascii(str(dataset))[:200]}")
+    from huggingface_hub import snapshot_download
+
+    with explained(f"cannot read {dataset}"):
+        return Path(
+            snapshot_download(
+                str(dataset),
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=["data/*.parquet", "manifest.json", "figures/*"],
+                token=token.get_secret_value() if token else None,
+            )
+        )
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from talking_points.dataset_files import dataset_file, open_parquet, read_group
 from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import image_modes, render_card
-from talking_points.publishing.hub import explained
+from talking_points.publishing.hub import dataset_folder
 from talking_points.publishing.image_cells import ImageCell, image_cell
-from talking_points.publishing.release import ReleaseError, file_sha256, read_manifest
+from talking_points.publishing.release import file_sha256, read_manifest
 from talking_points.records import SOURCES
 from talking_points.sources import SkippedImage, SourceError, open_source
 from talking_points.sources.layout import inside
@@ -60,7 +60,7 @@ def rehydrate(
     """
     if output.exists() and any(output.iterdir()):
         raise RehydrateError(f"{output} is not empty: name a new folder, so that nothing in it gets lost")
-    folder = _folder(dataset, revision, token)
+    folder = dataset_folder(dataset, revision, token)
     manifest = read_manifest(folder)
     reader = _Photographs(_roots(manifest, roots))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -102,25 +102,6 @@ class _Photographs:
             return None
         self.found[source] += 1
         return image_cell("embed", content, path)
-
-
-def _folder(dataset: str | Path, revision: str | None, token: SecretStr | None) -> Path:
-    if Path(dataset).is_dir():
-        return Path(dataset)
-    if str(dataset).count("/") != 1:
-        raise ReleaseError(f"expected a dataset folder or a repository org/name, found '{dataset}'")
-    from huggingface_hub import snapshot_download
-
-    with explained(f"cannot read {dataset}"):
-        return Path(
-            snapshot_download(
-                str(dataset),
-                repo_type="dataset",
-                revision=revision,
-                allow_patterns=["data/*.parquet", "manifest.json", "figures/*"],
-                token=token.get_secret_value() if token else None,
-            )
-        )
 
 
 def _roots(manifest: Mapping[str, Any], roots: Mapping[str, Path]) -> dict[str, Path]:

@@ -1,0 +1,34 @@
+"""``talking-points view``: look at a dataset in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.console import app, exit_codes, needs_extra
+
+
+@app.command()
+def view(
+    dataset: Annotated[str, typer.Argument(help="folder of a dataset, or org/name on the Hugging Face Hub")],
+    revision: Annotated[str | None, typer.Option(help="tag or commit of a dataset on the Hub")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8086,
+) -> None:
+    """Browse a dataset on this machine: filter, search, images with their points, drafts, provenance, rejected rows."""
+    from talking_points.audit.address import bind
+    from talking_points.escaping import for_terminal
+
+    with exit_codes():
+        # Before what takes seconds to import and to read.
+        bound = bind("127.0.0.1", port)
+    with needs_extra("audit"):
+        from talking_points.audit.viewer import serve_viewer
+    from talking_points.audit.browsing import DatasetRows
+    from talking_points.publishing.hub import dataset_folder
+
+    with exit_codes(), bound:
+        rows = DatasetRows.read(dataset_folder(dataset, revision))
+        title = Path(dataset).resolve().name if Path(dataset).is_dir() else dataset
+        serve_viewer(rows, for_terminal(title), bound=bound, announce=lambda line: print(line, flush=True))

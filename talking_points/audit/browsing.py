@@ -1,0 +1,185 @@
+"""The rows of a dataset for looking at: light columns in memory, filters over them, one row read when it is shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from talking_points.dataset_files import (
+    DatasetError,
+    dataset_file,
+    dataset_names,
+    open_parquet,
+    read_group,
+    read_groups,
+    read_texts,
+)
+from talking_points.dataset_schema import COLUMNS
+from talking_points.records import SOURCES
+
+LIGHT = ("id", "source", "object", "part", "description", "draft", "flags")
+"""Columns that are read of every row: what is listed, filtered and searched."""
+
+FULL = tuple(name for name in COLUMNS if name != "image")
+
+_REJECTED = ("id", "source", "stage", "reason", "detail", "text")
+_SEARCHED = ("description", "draft", "object", "part", "id")
+
+Place = tuple[Path, int, int]
+"""Parquet file, row group, row in it."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What is shown; None and "" leave everything in. ``words``: every one of them is in the row's texts."""
+
+    split: str | None = None
+    source: str | None = None
+    object: str | None = None
+    part: str | None = None
+    flag: str | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class RejectedFilter:
+    """As ``Filter``, of the rejected rows."""
+
+    source: str | None = None
+    stage: str | None = None
+    reason: str | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """``table``: the light columns of all rows, "split" beside them. ``places``: where each row is."""
+
+    table: pa.Table
+    places: list[Place]
+    rejected: pa.Table
+    _choices: dict[tuple[str, ...], dict[str, int]] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def read(cls, root: Path) -> DatasetRows:
+        """Read the light columns of the dataset in ``root``. Raises ``DatasetError``."""
+        tables, places, splits = [], [], []
+        for name in dataset_names(root, "data/*.parquet"):
+            path = dataset_file(root, name)
+            for group, table in enumerate(read_groups(path, LIGHT)):
+                tables.append(table)
+                places += [(path, group, number) for number in range(table.num_rows)]
+                splits += [path.name.partition("-")[0]] * table.num_rows
+        if not places:
+            raise DatasetError(f"no rows in {root}: expected data/*.parquet, as a build writes them")
+        table = pa.concat_tables(tables)
+        names = pa.array(SOURCES).take(table["source"].combine_chunks())
+        table = table.set_column(table.schema.get_field_index("source"), "source", names)
+        rejected = [_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
+        empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
+        return cls(table.append_column("split", pa.array(splits)), places, pa.concat_tables([empty, *rejected]))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def find(self, wanted: Filter) -> NDArray[np.int64]:
+        """Numbers of the rows that pass, in the order of the dataset."""
+        kept = np.ones(len(self), dtype=np.bool_)
+        for name in ("split", "source", "object", "part"):
+            value = getattr(wanted, name)
+            if value is not None:
+                kept &= pc.equal(self.table[name], value).to_numpy(zero_copy_only=False)
+        if wanted.flag is not None:
+            kept &= self._flagged(wanted.flag)
+        for word in wanted.words.split():
+            kept &= _holding(self.table, _SEARCHED, word)
+        return np.flatnonzero(kept)
+
+    def find_rejected(self, wanted: RejectedFilter) -> NDArray[np.int64]:
+        """Numbers of the rejected rows that pass."""
+        kept = np.ones(self.rejected.num_rows, dtype=np.bool_)
+        for name in ("source", "stage", "reason"):
+            value = getattr(wanted, name)
+            if value is not None:
+                kept &= pc.equal(self.rejected[name], value).to_numpy(zero_copy_only=False)
+        for word in wanted.words.split():
+            kept &= _holding(self.rejected, _REJECTED, word)
+        return np.flatnonzero(kept)
+
+    def choices(self, column: str, *, rejected: bool = False) -> dict[str, int]:
+        """How many rows have each value of a column, the most frequent first."""
+        key = (column, str(rejected))
+        if key not in self._choices:
+            table = self.rejected if rejected else self.table
+            values = pc.list_flatten(table[column]) if column == "flags" else table[column]
+            self._choices[key] = dict(Counter(values.to_pylist()).most_common())
+        return self._choices[key]
+
+    def lines(self, numbers: Iterable[int], *, rejected: bool = False) -> list[dict[str, Any]]:
+        """The light columns of some rows, as the list shows them."""
+        table = self.rejected if rejected else self.table
+        return table.take(pa.array(list(numbers), pa.int64())).to_pylist()
+
+    def row(self, number: int) -> dict[str, Any]:
+        """All columns of one row but its image, the source by name."""
+        path, group, place = self.places[number]
+        with open_parquet(path, FULL) as file:
+            row: dict[str, Any] = read_group(file, group, FULL, path).slice(place, 1).to_pylist()[0]
+        return row | {"source": SOURCES[row["source"]], "split": path.name.partition("-")[0]}
+
+    def _flagged(self, flag: str) -> NDArray[np.bool_]:
+        kept = np.zeros(len(self), dtype=np.bool_)
+        rows, flags = self._flags
+        kept[rows[flags == flag]] = True
+        return kept
+
+    @cached_property
+    def _flags(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        lists = self.table["flags"].combine_chunks()
+        return pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), np.array(
+            pc.list_flatten(lists).to_pylist(), dtype=object
+        )
+
+
+def written_by(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The row's provenance as lines: step, then who wrote it."""
+    lines = []
+    for step, used in (row["provenance"] or {}).items():
+        if isinstance(used, Mapping):
+            said = [used.get("backend"), used.get("model"), used.get("revision")]
+            prompt = (used.get("prompt_sha256") or "")[:12]
+            lines.append(
+                (step.replace("_", " "), " ".join([*filter(None, said), *([f"prompt {prompt}"] if prompt else [])]))
+            )
+        else:
+            lines.append((step, str(used)))
+    return lines
+
+
+def _rejected(path: Path) -> pa.Table:
+    """Rejected rows as text; columns that an older build does not have are empty."""
+    import pyarrow.parquet as pq
+
+    from talking_points.dataset_files import readable
+
+    with readable(path):
+        names = [name for name in _REJECTED if name in pq.read_schema(path).names]
+    table = read_texts(path, names)
+    filled = [table[name] if name in names else pa.array([""] * table.num_rows) for name in _REJECTED]
+    return pa.table(filled, names=list(_REJECTED))
+
+
+def _holding(table: pa.Table, columns: Iterable[str], word: str) -> NDArray[np.bool_]:
+    kept = np.zeros(table.num_rows, dtype=np.bool_)
+    for name in columns:
+        kept |= pc.match_substring(table[name], word, ignore_case=True).to_numpy(zero_copy_only=False)
+    return kept
