@@ -19,7 +19,7 @@ def _stage_task(kind: str, name: str) -> Task[[TrainConfig], dict[str, Any]]:
     def train(settings: TrainConfig) -> dict[str, Any]:
         return train_stage(kind, settings)
 
-    return task(train, name=name, persist_result=False, cache_policy=NO_CACHE)
+    return task(name=name, persist_result=False, cache_policy=NO_CACHE)(train)
 
 
 def train_stage(kind: str, settings: TrainConfig) -> dict[str, Any]:
