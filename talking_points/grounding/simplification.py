@@ -47,8 +47,9 @@ def approximate(ring: Corners, epsilon: float, balanced: bool) -> Corners:
 def _balance(ring: Corners, kept: Corners, most: float) -> NDArray[np.float64]:
     """Shift every edge between kept corners outward by the area it cuts off over its length; the corners move to where
     neighbouring edges then meet, by ``most`` half pixels at most."""
-    places = {point: number for number, point in enumerate(map(tuple, ring.tolist()))}
-    start = np.array([places[point] for point in map(tuple, kept.tolist())])
+    codes, wanted = (points.astype(np.int64) @ [1 << 32, 1] for points in (ring, kept))
+    order = np.argsort(codes)
+    start = order[np.searchsorted(codes, wanted, sorter=order)]
     corners, whole = kept.astype(np.float64), ring.astype(np.float64)
     shifts, normals = _edge_shifts(corners, whole, start)
     before, shifts_before = np.roll(normals, 1, axis=0), np.roll(shifts, 1)

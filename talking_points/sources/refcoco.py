@@ -61,7 +61,7 @@ class RefCoco(Source):
 
     ``split_by`` names the division ("unc", "umd", "google"); that of Google is for training only, since its images
     are in train and val alike. ``exclude_evaluation_images=False`` trains on all images, as the papers did.
-    ``found`` counts the references of each split once entries are listed. Raises ``SourceError`` for a root without
+    Raises ``SourceError`` for a root without
     the dataset, and for an unknown split or division.
     """
 
@@ -118,6 +118,11 @@ class RefCoco(Source):
         folders = [folder for name in SETS[self.name] if (folder := child(root, name)) is not None and folder.is_dir()]
         pickled = [folder for folder in folders if child(folder, _refs_file(self.split_by)) is not None]
         return next(iter(pickled), next((folder for folder in folders if _parquet_files(folder)), None))
+
+    def counts(self) -> dict[str, tuple[int, int | None]]:
+        """References of each split once entries are listed: found, and published (None where nobody says)."""
+        published = PUBLISHED_REFS[self.name] if self.split_by == self.default_split_by else {}
+        return {split: (self.found[split], published.get(split)) for split in SPLITS[self.name][self.split_by]}
 
     def entries(self) -> Iterator[SourceEntry]:
         with RefIndex(self) as index:

@@ -17,7 +17,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from talking_points.sources import Source, SourceError, open_source
-from talking_points.sources.refcoco import SETS, SPLITS
+from talking_points.sources.refcoco import SETS, SPLITS, RefCoco
 from tests.sources.trees import (
     HEIGHT,
     WIDTH,
@@ -229,6 +229,17 @@ def test_what_is_no_refs_file_is_named(tmp_path: Path, content: bytes, message: 
     (root / "refcoco" / "refs(unc).p").write_bytes(content)
     with pytest.raises(SourceError, match=f"(?s){message}"):
         list(open_source("refcoco", root))
+
+
+def test_references_are_counted_beside_the_published_numbers(tmp_path: Path) -> None:
+    refcoco_tree(tmp_path)
+    refcoco_tree(tmp_path, [ref(1, 11, 1, "train", "dog")] * 2, folder="refcocog", split_by="google")
+    source = read(tmp_path)[1]
+    assert isinstance(source, RefCoco)
+    assert source.counts() == {"train": (2, 42_404), "val": (1, 3_811), "testA": (1, 1_975), "testB": (0, 1_810)}
+    source = read(tmp_path, "refcocog", "train", split_by="google")[1]
+    assert isinstance(source, RefCoco)
+    assert source.counts() == {"train": (2, None), "val": (0, None)}
 
 
 def test_an_empty_refs_file_has_no_images(tmp_path: Path) -> None:
