@@ -27,7 +27,7 @@ def main(
     from flows.learn import learn, table
 
     with orchestrator(port):
-        report = learn(output, quick, images, overrides or [])
+        report = learn(str(output), quick, images, overrides or [])
     print(table(report))
     print(output / "report.json")
 

@@ -10,9 +10,15 @@ from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_adaptation
 from tasks import train
+from tasks.running.run_page import describe_output, end_training, name_run, tag_training
 
 
-@flow(name="adapt-descriptor", persist_result=False, validate_parameters=False)
+@flow(
+    name="adapt-descriptor",
+    persist_result=False,
+    flow_run_name=name_run(describe_output("adaptation", TrainConfig)),
+    validate_parameters=False,
+)
 def adapt_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
     """Adapt a trained descriptor by the reward of a trained localizer (paper, section 3.4).
 
@@ -24,4 +30,5 @@ def adapt_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[st
     """
     settings = load_config(TrainConfig, config, overrides or [])
     check_adaptation(settings)
-    return train.adaptation(settings)
+    tag_training("adaptation", settings.preset, settings.dataset)
+    return end_training("adaptation", train.adaptation(settings))

@@ -9,9 +9,15 @@ from prefect import flow
 from talking_points.config import load_config
 from talking_points.evaluation.config import EvaluateConfig
 from tasks.evaluate import evaluation
+from tasks.running.run_page import describe_output, name_run, tag_dataset, tag_run
 
 
-@flow(name="evaluate", persist_result=False, validate_parameters=False)
+@flow(
+    name="evaluate",
+    persist_result=False,
+    flow_run_name=name_run(describe_output("evaluation", EvaluateConfig)),
+    validate_parameters=False,
+)
 def evaluate(config: str = "configs/evaluate/triplets.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
     """Evaluate what a configuration names; reports and tables are written into its ``output``.
 
@@ -19,4 +25,8 @@ def evaluate(config: str = "configs/evaluate/triplets.yaml", overrides: list[str
         config: path of a YAML file with an ``EvaluateConfig``.
         overrides: ``key=value`` settings applied on top, e.g. ``["sets.human.file=human.jsonl"]``.
     """
-    return evaluation(load_config(EvaluateConfig, config, overrides or []))
+    settings = load_config(EvaluateConfig, config, overrides or [])
+    tag_run("evaluation")
+    if settings.dataset:
+        tag_dataset(settings.dataset)
+    return evaluation(settings)

@@ -1,4 +1,4 @@
-"""``make learn``: does the whole system learn? From nothing to a table of figures on two CPU cores.
+"""``learn``, the flow of ``make learn``: does the whole system learn? From nothing to figures on two CPU cores.
 
 Draws scenes, builds a dataset from them, trains localizers and a descriptor of the tiny preset from random weights,
 adapts the descriptor on animals that it never saw, and writes ``report.json``. Interrupted and run again, it goes on.
@@ -11,19 +11,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from prefect import flow
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.jobs import Result, run_jobs
-from flows.learn_jobs import SOURCES, adapted_names, dataset_folder, learning_jobs, sample_folder, scores_of
+from flows.build_llamapointinpart import build_llamapointinpart
+from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.config import TrainConfig
 from talking_points.whole_files import write_json, write_text
+from tasks.learn import job_processes, run_job
+from tasks.learn_jobs import (
+    SOURCES,
+    Result,
+    adapted_names,
+    dataset_folder,
+    draw_once,
+    learning_jobs,
+    sample_folder,
+    scores_of,
+)
+from tasks.running.run_page import end_run, last_part, name_run, tag_run
 
 QUICK_SHARES = {
     "vision.backbone_steps": 0.6,
@@ -34,31 +49,81 @@ QUICK_SHARES = {
 }
 """What a quick run keeps of the steps."""
 
+PROCESSES = 2
+"""With one thread each, which two cores serve better than two threads."""
+
+WAITING: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=64)
+"""Threads that wait for a process; more than there are jobs."""
+
 BF16 = ("vision.backbone_bf16", "localizer.bf16", "descriptor.bf16")
 """Settings of ``configs/train/learn.yaml`` that pay only on a CPU with instructions for bfloat16."""
 
 
-def learn(output: Path, quick: bool = False, images: int = 1800, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Run everything into ``output`` and return the report."""
-    start = time.monotonic()
+def describe_learning(parameters: Mapping[str, Any]) -> str:
+    """Output and size of a run, e.g. ``learn: 1,800 images per source``."""
+    quick = ", quick" if parameters.get("quick") else ""
+    return f"{last_part(parameters['output'])}: {parameters['images']:,} images per source{quick}"
+
+
+@flow(
+    name="learn",
+    persist_result=False,
+    flow_run_name=name_run(describe_learning),
+    validate_parameters=False,
+    task_runner=WAITING,
+)
+def learn(
+    output: str = "build/learn", quick: bool = False, images: int = 1800, overrides: list[str] | None = None
+) -> dict[str, Any]:
+    """Run everything into ``output`` and return the report.
+
+    Args:
+        output: folder of the run; run again, or retried, it goes on from what is there.
+        quick: half of the images, fewer steps, no second judge, no ablations.
+        images: drawn images per source.
+        overrides: ``key=value`` settings of the training configuration.
+    """
+    start, folder = time.monotonic(), Path(output)
     images = images // 2 if quick else images
-    config = learn_config(output, quick, overrides)
+    config = learn_config(folder, quick, overrides or [])
+    tag_run("learn", *(["quick"] if quick else []))
     os.environ["TQDM_DISABLE"] = "1"
-    # Two processes with one thread each, which two cores serve better than two threads.
-    results = run_jobs(learning_jobs(config, output, images, quick), 2, _print_job)
+    with job_processes(PROCESSES) as pool:
+        made: dict[str, PrefectFuture[Result]] = {}
+        for job in learning_jobs(config, folder, images, quick, build_scenes):
+            made[job.name] = run_job.submit(job, pool, wait_for=[made[name] for name in job.after], return_state=False)
+        results = {name: future.result() for name, future in made.items()}
+    report = make_report(results, config, images, quick)
+    # The processes of the jobs are no children of this one.
+    cpu_seconds = sum(os.times()[:4]) + sum(result["process_cpu_seconds"] for result in results.values())
+    report |= {"seconds": round(time.monotonic() - start, 1), "cpu_seconds": round(cpu_seconds, 1)}
+    write_json(folder / "report.json", report)
+    write_text(folder / "report.md", table(report))
+    return end_run(f"localizer {report['localizer_gt']:.1f} mPCK, text-only {report['text_only']:.1f}", report)
+
+
+def build_scenes(output: Path, variant: str, images: int) -> None:
+    """Draw ``images`` scenes of each source and build their dataset as ``configs/build/<variant>.yaml`` says."""
+    config, sample = f"configs/build/{variant}.yaml", sample_folder(output, variant)
+    sources = tuple(load_config(BuildConfig, config).open_sources)
+    # Adaptation takes its animals from the plain scenes.
+    draw_once(sample, images, variant, 0, (*sources, "ap10k") if variant == "plain" else sources)
+    roots = drawn_roots(sample)
+    settings = [f"sources.{name}.root={roots[name]}" for name in sources]
+    build_llamapointinpart(config, [f"output={dataset_folder(output, variant)}", *settings])
+
+
+def make_report(results: Mapping[str, Result], config: TrainConfig, images: int, quick: bool) -> dict[str, Any]:
+    """The figures of a run, and what each of its jobs took."""
     report = results["figures"]["found"]
     before, *after = (results[scores_of(name)]["found"] for name in ("descriptor", *adapted_names(quick)))
     report["grpo"] = adaptation_figures(before, after)
     report["zero_shot"] = before["judge_a"]
     if not quick:
         report["hard"] = results["hard-figures"]["found"]
-    # The processes of the jobs are no children of this one.
-    cpu_seconds = sum(os.times()[:4]) + sum(result["process_cpu_seconds"] for result in results.values())
     report |= {
         "quick": quick,
         "bf16": config.localizer.bf16,
-        "seconds": round(time.monotonic() - start, 1),
-        "cpu_seconds": round(cpu_seconds, 1),
         "images": images * len(SOURCES),
         "stages": {
             name: {key: result[key] for key in ("seconds", "cpu_seconds", "metrics")}
@@ -66,8 +131,6 @@ def learn(output: Path, quick: bool = False, images: int = 1800, overrides: Iter
         },
         "samples": samples(config),
     }
-    write_json(output / "report.json", report)
-    write_text(output / "report.md", table(report))
     return report
 
 
@@ -95,11 +158,6 @@ def fast_bf16() -> bool:
     """Whether this CPU has instructions for bfloat16; one that has none is slower with it than with float32."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _print_job(name: str, result: Result) -> None:
-    made = " (made before)" if result.get("reused") else ""
-    print(f"{name:<22} {result['seconds']:.0f} s{made}", flush=True)
 
 
 def samples(config: TrainConfig) -> dict[str, int]:

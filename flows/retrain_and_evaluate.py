@@ -11,9 +11,15 @@ from talking_points.evaluation.retraining import RetrainConfig, Retraining, chec
 from tasks import train
 from tasks.evaluate import judge
 from tasks.publish_models import publish_champion
+from tasks.running.run_page import describe_output, name_run, tag_training
 
 
-@flow(name="retrain-and-evaluate", persist_result=False, validate_parameters=False)
+@flow(
+    name="retrain-and-evaluate",
+    persist_result=False,
+    flow_run_name=name_run(describe_output("retraining", RetrainConfig, "folder")),
+    validate_parameters=False,
+)
 def retrain_and_evaluate(
     config: str = "configs/train/retrain.yaml", overrides: list[str] | None = None
 ) -> dict[str, Any]:
@@ -30,6 +36,7 @@ def retrain_and_evaluate(
     """
     settings = load_config(RetrainConfig, config, overrides or [])
     check_retraining(settings)
+    tag_training("retraining", settings.train.preset, settings.train.dataset)
     retraining = Retraining(settings)
     entry = retraining.finished()
     changed = entry is None

@@ -10,9 +10,15 @@ from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from tasks import train
+from tasks.running.run_page import describe_output, end_training, name_run, tag_training
 
 
-@flow(name="train-descriptor", persist_result=False, validate_parameters=False)
+@flow(
+    name="train-descriptor",
+    persist_result=False,
+    flow_run_name=name_run(describe_output("descriptor", TrainConfig)),
+    validate_parameters=False,
+)
 def train_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
     """Train the descriptor that a configuration describes into ``output/descriptor``.
 
@@ -24,5 +30,6 @@ def train_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[st
     """
     settings = load_config(TrainConfig, config, overrides or [])
     check_training(settings)
+    tag_training("descriptor", settings.preset, settings.dataset)
     train.vision(settings)
-    return train.descriptor(settings)
+    return end_training("descriptor", train.descriptor(settings))

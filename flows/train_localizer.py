@@ -10,9 +10,15 @@ from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from tasks import train
+from tasks.running.run_page import describe_output, end_training, name_run, tag_training
 
 
-@flow(name="train-localizer", persist_result=False, validate_parameters=False)
+@flow(
+    name="train-localizer",
+    persist_result=False,
+    flow_run_name=name_run(describe_output("localizer", TrainConfig)),
+    validate_parameters=False,
+)
 def train_localizer(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
     """Train the localizer that a configuration describes into ``output/localizer``, a blind one into
     ``output/text-only``.
@@ -25,6 +31,7 @@ def train_localizer(config: str = "configs/train/tiny.yaml", overrides: list[str
     """
     settings = load_config(TrainConfig, config, overrides or [])
     check_training(settings)
+    tag_training("localizer", settings.preset, settings.dataset)
     if not settings.localizer.blind:  # which never sees what the vision path sees
         train.vision(settings)
-    return train.localizer(settings)
+    return end_training("localizer", train.localizer(settings))

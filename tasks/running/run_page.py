@@ -17,7 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from talking_points.build_config import BuildConfig
-from talking_points.config import load_config
+from talking_points.config import Section, load_config
 from talking_points.escaping import for_terminal
 from talking_points.records import SOURCES
 from talking_points.redaction import redact
@@ -52,6 +52,22 @@ def describe_build(parameters: Mapping[str, Any]) -> str:
         size = f"{sum(points or 0 for points in wanted):,} points"
     chosen = "" if set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
     return f"{last_part(settings.output)}: {size}{chosen}"
+
+
+def describe_output(kind: str, model: type[Section], place: str = "output") -> Callable[[Mapping[str, Any]], str]:
+    """For ``name_run``: what is made, and the folder it goes to, e.g. ``descriptor: build/train/tiny``."""
+
+    def describe(parameters: Mapping[str, Any]) -> str:
+        settings = load_config(model, parameters["config"], parameters.get("overrides") or [])
+        return redact(f"{kind}: {getattr(settings, place)}")
+
+    return describe
+
+
+def tag_training(stage: str, preset: str, dataset: str) -> None:
+    """Tag the run as a training, with its stage, its preset and its dataset."""
+    tag_run("training", stage, f"preset:{preset}")
+    tag_dataset(dataset)
 
 
 def tag_build(config: str, settings: BuildConfig) -> None:
@@ -94,9 +110,10 @@ def end_run(message: str, result: dict[str, Any]) -> Any:
     return Completed(message=redact(for_terminal(message)), data=result)
 
 
-def count_words(number: int, singular: str, plural: str | None = None) -> str:
-    """A number with its noun: ``1 row``, ``1,200 rows``."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+def end_training(stage: str, result: dict[str, Any]) -> Any:
+    """What a training flow returns: ``descriptor made in 312 s``, or that it was there already."""
+    words = "was made before" if result.get("reused") else f"made in {result['seconds']:,.0f} s"
+    return end_run(f"{stage} {words}", result)
 
 
 @cache

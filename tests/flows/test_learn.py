@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from flows.learn_jobs import dataset_folder
+from tasks.learn_jobs import dataset_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 

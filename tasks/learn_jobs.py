@@ -1,36 +1,52 @@
-"""What ``make learn`` does, as jobs: scenes and their datasets, trainings, figures."""
+"""What ``make learn`` does, as jobs: scenes and their datasets, trainings, figures.
+
+Prefect is not imported here: every job runs in a process of its own, which need not pay for it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from flows.jobs import Job, Result
-from talking_points.build_config import BuildConfig
-from talking_points.config import load_config
 from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, trained_figures
-from talking_points.sources.drawn import draw_sample, drawn_roots
+from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import family_points, run_stage
 
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 
+Result = dict[str, Any]
+BuildScenes = Callable[[Path, str, int], None]
+
 TEST_POINTS = 1200
 """Held-out points that figures are taken on: an mPCK of 80 is then known to about 1."""
 
 
-def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -> list[Job]:
-    """All jobs of a run, what others wait for longest first; a quick run has no second judge and no ablations."""
-    # The vision path has pictures of its own: what it says of the dataset's is then nothing that it knows by heart, and
+@dataclass(frozen=True)
+class Job:
+    """``work()`` is to be called once the jobs named in ``after`` are done. It must be picklable."""
+
+    name: str
+    work: Callable[[], Result]
+    after: tuple[str, ...] = ()
+
+
+def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool, build_scenes: BuildScenes) -> list[Job]:
+    """All jobs of a run, what others wait for longest first; a quick run has no second judge and no ablations.
+
+    ``build_scenes(output, variant, images)`` draws scenes of each source and builds their dataset.
+    """
+    # The vision path has images of its own: what it says of the dataset's is then nothing that it knows by heart, and
     # it need not wait for the dataset.
-    pictures = partial(draw_once, sample_folder(output, "vision"), images, "plain", 1, SOURCES)
+    drawn = partial(draw_once, sample_folder(output, "vision"), images, "plain", 1, SOURCES)
     jobs = [
-        _other(config, "vision-scenes", pictures),
+        _other(config, "vision-scenes", drawn),
         _training(config, "vision", "vision", "vision-scenes"),
         _other(config, "scenes", partial(build_scenes, output, "plain", images)),
     ]
@@ -51,7 +67,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
         second = config.model_copy(update={"seed": config.seed + 1})
         jobs += [
             _training(config.text_only(), "text-only", "localizer", "scenes"),
-            _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(12, images // 4))),
+            _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(12, images // 4)), "scenes"),
             _training(config, "descriptor", "descriptor", *seen),
             _training(plain, "no-gaussian", "descriptor", *seen),
             _training(config, "localizer", "localizer", *seen),
@@ -68,7 +84,7 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool) -
     figures = partial(trained_figures, config, count=TEST_POINTS, second_judge=not quick, ablations=not quick)
     jobs.append(_other(config, "figures", figures, *made))
     for name in ("descriptor", *adapted):
-        jobs.append(_other(config, scores_of(name), partial(family_scores, config, name, not quick), name, *judges))
+        jobs.append(_other(config, scores_of(name), partial(score_family, config, name, not quick), name, *judges))
     if not quick:
         hard = partial(hard_figures, config, dataset=dataset_folder(output, "hard"), count=TEST_POINTS)
         jobs.append(_other(config, "hard-figures", hard, "hard-scenes", "localizer", "text-only", "no-location"))
@@ -104,21 +120,7 @@ def draw_once(sample: Path, images: int, variant: str, seed: int, sources: Colle
         marker.write_text(wanted)
 
 
-def build_scenes(output: Path, variant: str, images: int) -> None:
-    """Draw ``images`` scenes of each source and build their dataset as ``configs/build/<variant>.yaml`` says."""
-    # Imported late: the orchestrator reads its settings when it is imported.
-    from flows.build_llamapointinpart import build_llamapointinpart
-
-    config, sample = f"configs/build/{variant}.yaml", sample_folder(output, variant)
-    sources = tuple(load_config(BuildConfig, config).open_sources)
-    # Adaptation takes its animals from the plain scenes.
-    draw_once(sample, images, variant, 0, (*sources, "ap10k") if variant == "plain" else sources)
-    roots = drawn_roots(sample)
-    settings = [f"sources.{name}.root={roots[name]}" for name in sources]
-    build_llamapointinpart(config, [f"output={dataset_folder(output, variant)}", *settings])
-
-
-def family_scores(config: TrainConfig, descriptor: str, second_judge: bool) -> dict[str, float]:
+def score_family(config: TrainConfig, descriptor: str, second_judge: bool) -> dict[str, float]:
     """What a descriptor of the run, adapted or not, reaches on the family of animals that adaptation never saw."""
     family = family_points(config, config.ap10k.test_family)
     return adaptation_scores(family, config.output / descriptor, Judges.of_run(config, second=second_judge))
@@ -151,3 +153,8 @@ def _with(config: TrainConfig, section: str, **fields: Any) -> TrainConfig:
 def _with_model(config: TrainConfig, section: str, **choices: Any) -> TrainConfig:
     """The configuration with other choices for the model of one section, beside those that it has."""
     return _with(config, section, model={**getattr(config, section).model, **choices})
+
+
+def measure_job(job: Job) -> Result:
+    """What a job returned and ``process_cpu_seconds``, which its process and the children it waited for have used."""
+    return job.work() | {"process_cpu_seconds": sum(os.times()[:4])}

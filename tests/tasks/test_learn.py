@@ -1,0 +1,68 @@
+"""Jobs of the learning run: processes of their own, bounded, waiting on each other through Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from flows.learn import WAITING
+from tasks.learn import job_processes, run_job
+from tasks.learn_jobs import Job
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
+
+
+def note(folder: Path, name: str, needed: tuple[str, ...] = (), seconds: float = 0.0) -> dict[str, Any]:
+    begin = time.monotonic()
+    missing = [other for other in needed if not (folder / other).exists()]
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    (folder / name).write_text(json.dumps([begin, time.monotonic()]))
+    return {"missing": missing, "process": os.getpid(), "seconds": 0.0}
+
+
+def fail() -> dict[str, Any]:
+    raise ValueError("the disk is full")
+
+
+@flow(task_runner=WAITING)
+def run_all(jobs: list[Job]) -> dict[str, dict[str, Any]]:
+    with job_processes(2) as pool:
+        made: dict[str, Any] = {}
+        for job in jobs:
+            made[job.name] = run_job.submit(job, pool, wait_for=[made[name] for name in job.after], return_state=False)
+        return {name: future.result() for name, future in made.items()}
+
+
+def test_jobs_wait_for_what_they_need_and_run_side_by_side_in_processes_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs: dict[str, tuple[str, ...]] = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c"), "e": ()}
+    work: dict[str, Callable[[], Any]] = {
+        name: partial(note, tmp_path, name, after, 1.0) for name, after in needs.items()
+    }
+    results = run_all([Job(name, work[name], after) for name, after in needs.items()])
+    assert sorted(results) == sorted(needs)
+    assert all(result["missing"] == [] for result in results.values())
+    assert len({result["process"] for result in results.values()} | {os.getpid()}) == 6
+    assert all(1.0 <= result["process_cpu_seconds"] < 5.0 for result in results.values()), "its own process alone"
+    spans = {name: json.loads((tmp_path / name).read_text()) for name in needs}
+    at_once = [sum(begin <= moment < end for begin, end in spans.values()) for moment, _ in spans.values()]
+    assert max(at_once) == 2
+    assert capsys.readouterr().out.count(" 0 s\n") == 5
+
+
+def test_a_failing_job_ends_the_run_and_says_why(tmp_path: Path) -> None:
+    jobs = [Job("bad", fail), Job("never", partial(note, tmp_path, "never"), ("bad",))]
+    with pytest.raises(ValueError, match="the disk is full"):
+        run_all(jobs)
+    assert not (tmp_path / "never").exists()
