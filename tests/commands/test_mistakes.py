@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU_SECONDS, SECONDS = 3.0, 25.0
 """What an answer may take: of a processor, and by the clock of a machine that does other things as well."""
@@ -68,7 +70,7 @@ MISTAKES = {
     "rehydrate nowhere --output {t}/images": "no name of a repository",
     # Models.
     "describe {t}/none.png 1 1 --model {t}/descriptor": "none.png",
-    "describe {t}/file 1 1 --model {t}/descriptor": "not an image",
+    "describe {t}/file 1 1 --model {t}/descriptor": "expected an image",
     "describe {picture} 900 1 --model {t}/descriptor": "90x60",
     "describe {picture} 1 1 --model {t}/nowhere": "expected a Point Descriptor",
     "describe {picture} 1 1 --model {t}/empty": "has no config.json",
