@@ -20,7 +20,9 @@ from talking_points.descriptions.keypoint_texts import (
     texts_of_rules,
     write_texts,
 )
-from talking_points.sources.keypoint_sets import KeypointSet, keypoint_sets, swap_sides
+from talking_points.sources import open_source
+from talking_points.sources.keypoint_sets import KeypointSet, keypoint_sets, set_of, swap_sides
+from tests.shared_data import shared_path
 
 BODY = keypoint_sets()["quadruped_body"]
 
@@ -153,6 +155,23 @@ def test_a_file_with_one_text_missing_is_refused_by_name(tmp_path: Path) -> None
         load_texts(path)
     with pytest.raises(TextsError, match="expected the author 'rules' or a file"):
         load_texts(tmp_path / "gone.jsonl")
+
+
+def test_facts_relate_what_real_skeletons_join() -> None:
+    """Every edge of an annotated skeleton is a relation of one of its ends, or joins both sides."""
+    for record in open_source("mp100", shared_path("samples", "mp100", "mp100")):
+        for item in record.objects:
+            keypoints = set_of(item.id)
+            facts, order = facts_of(keypoints), keypoints.mirrored()
+            related = {
+                (name, other)
+                for name, fact in facts.items()
+                for others in (*fact.relations.values(), *((c.before, c.behind) for c in fact.curves))
+                for other in others
+            }
+            for one, other in item.skeleton:
+                pair = keypoints.names[one], keypoints.names[other]
+                assert order[one] == other or pair in related or pair[::-1] in related, pair
 
 
 def test_a_set_of_one_s_own_is_checked_without_facts() -> None:
