@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from talking_points.audit.items import AuditError
 from talking_points.audit.store import Answer, AnswerStore
+from talking_points.dataset_files import DatasetError
 
 ANSWER = Answer("localize", "item", "content", "ann", "point", 1.5, 2.5, 0.01, None, 3.0)
 
@@ -54,3 +60,42 @@ def test_names_and_texts_are_values_not_queries(tmp_path: Path) -> None:
     hostile = "x'; DROP TABLE answers; --"
     store.add(replace(ANSWER, person=hostile, text=hostile))
     assert store.of("localize", hostile)["item", "content"].text == hostile
+
+
+def test_a_file_of_answers_that_somebody_else_made(tmp_path: Path) -> None:
+    """It comes with the dataset: no link is followed, no function in its schema runs, other types are refused."""
+    folder = tmp_path / "dataset" / "audit"
+    folder.mkdir(parents=True)
+    path = folder / "answers.sqlite"
+    outside = tmp_path / "outside.sqlite"
+    path.symlink_to(outside)
+    with pytest.raises(AuditError, match="is a link to"):
+        AnswerStore(path)
+    assert not outside.exists()
+    path.unlink()
+    path.write_bytes(b"SQLite format 3\0" + b"\xff" * 500)
+    with pytest.raises(AuditError, match="cannot be used"):
+        AnswerStore(path)
+    path.unlink()
+    columns = "task, item, content, person, verdict, x, y, distance, text, seconds, time"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"CREATE TABLE answers (number INTEGER PRIMARY KEY, {columns})")
+        values = ("localize", "item", "content", "ann", "point", "many", 1, 1, None, 1, "now")
+        connection.execute(f"INSERT INTO answers ({columns}) VALUES ({', '.join('?' * 11)})", values)
+    with pytest.raises(AuditError, match=r"not as this program writes it \(x\)"):
+        AnswerStore(path).latest("localize")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "CREATE TRIGGER run AFTER INSERT ON answers BEGIN SELECT load_extension('/tmp/evil.so'); END"
+        )
+    with pytest.raises(AuditError, match="cannot be used"):
+        AnswerStore(path).add(ANSWER)
+
+
+def test_a_link_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "dataset" / "audit").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="found a link"):
+        AnswerStore(tmp_path / "dataset" / "audit" / "answers.sqlite")
+    assert not list((tmp_path / "elsewhere").iterdir())
