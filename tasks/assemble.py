@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.candidates.sampling import composition, near_duplicate_groups, split
 from talking_points.config import fingerprint
-from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, declared_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.publishing.card import render_card
@@ -30,7 +30,7 @@ from talking_points.publishing.figures import (
     length_histogram,
 )
 from talking_points.publishing.image_cells import image_cell
-from talking_points.records import SOURCES, Candidate
+from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
@@ -129,7 +129,7 @@ def _write_side(
 
     A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
     """
-    settings = order["settings"]
+    settings, schema = order["settings"], triplet_schema(declared_labels(order["environment"]["roots"]))
     ids = [row for row, chosen in sides.items() if chosen == side]
     rows = _rows(order, storage, verified, set(ids))
     count = -(-len(ids) // settings["rows_per_file"])
@@ -139,11 +139,11 @@ def _write_side(
         wanted = min(settings["rows_per_file"], len(ids) - number * settings["rows_per_file"])
         with (
             storage.writing(f"{STAGING}/{name}") as path,
-            pq.ParquetWriter(path, triplet_schema(), **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer,
         ):
             stop_if_requested()
             group = [next(rows) for _ in range(wanted)]
-            writer.write_table(pa.Table.from_pylist(group, schema=triplet_schema()), row_group_size=wanted)
+            writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=wanted)
         staged = f"{STAGING}/{name}"
         files.append({"path": name, "rows": wanted, "sha256": storage.sha256(staged), "bytes": storage.size(staged)})
     return files
@@ -159,7 +159,7 @@ def _rows(order: Order, storage: Storage, verified: Sequence[Manifest], wanted: 
                 continue
             width, height = row["image_width"], row["image_height"]
             yield row | {
-                "source": SOURCES.index(row["source"]),
+                "source": LABELS.index(source_label(row["source"])),
                 "image": _image(settings["images"], Candidate.from_row(row), roots),
                 "keypoint_normalized": [row["keypoint"][0] / width, row["keypoint"][1] / height],
                 "provenance": provenance,
@@ -197,8 +197,10 @@ def _dataset_manifest(
 ) -> dict[str, Any]:
     """What ``manifest.json`` says and the card is rendered from: no times and no paths of this machine."""
     settings = order["settings"]
-    sources, objects, parts = (light[name].to_pylist() for name in ("source", "object", "part"))
-    made_of = composition(sources, objects, parts, configured=list(order["environment"]["roots"]))
+    roots: Mapping[str, str] = order["environment"]["roots"]
+    objects, parts = (light[name].to_pylist() for name in ("object", "part"))
+    sources = [source_label(name) for name in light["source"].to_pylist()]
+    made_of = composition(sources, objects, parts, configured=list(roots))
     by_side = Counter((source, sides[row]) for source, row in zip(sources, light["id"].to_pylist(), strict=True))
     images = {source: len(set(paths)) for source, paths in _images_by_source(light).items()}
     stages = _stage_counts(order["inputs"])
@@ -218,7 +220,7 @@ def _dataset_manifest(
                 "images": images[source],
                 "objects": len(made_of.counts[source]),
                 "pairs": sum(len(parts) for parts in made_of.counts[source].values()),
-                "skipped": _skipped(order["inputs"], source),
+                "skipped": _skipped(order["inputs"], [name for name in roots if source_label(name) == source]),
                 "drawn": source in settings["drawn"],
             }
             for source in made_of.counts
@@ -242,16 +244,18 @@ def _dataset_manifest(
 
 def _images_by_source(light: pa.Table) -> dict[str, list[str]]:
     images: dict[str, list[str]] = {}
-    for source, image in zip(light["source"].to_pylist(), light["image_id"].to_pylist(), strict=True):
+    for source, image in zip(
+        map(source_label, light["source"].to_pylist()), light["image_id"].to_pylist(), strict=True
+    ):
         images.setdefault(source, []).append(image)
     return images
 
 
-def _skipped(inputs: Sequence[Manifest], source: str) -> dict[str, int]:
-    """What listing, reading and choosing left out of one source, by reason."""
+def _skipped(inputs: Sequence[Manifest], sources: Sequence[str]) -> dict[str, int]:
+    """What listing, reading and choosing left out of sources, by reason."""
     counts: Counter[str] = Counter()
     for manifest in inputs:
-        if f"/{source}/" in manifest["path"]:
+        if any(f"/{source}/" in manifest["path"] for source in sources):
             counts.update(manifest["details"].get("skipped", {}))
             counts.update(manifest["rejected"])
     return dict(sorted(counts.items()))

@@ -18,6 +18,7 @@ from talking_points.sources.reasons import SKIP_REASONS
 from tests.sources.trees import (
     ade_tree,
     animal,
+    annotation,
     ap10k_tree,
     coco,
     image_entry,
