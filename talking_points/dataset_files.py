@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS
-from talking_points.records import SOURCES
+from talking_points.records import LABELS, SOURCES
 
 if TYPE_CHECKING:
     import datasets
@@ -179,9 +179,9 @@ def check_columns(found: pa.Schema, columns: Collection[str], path: object) -> N
                 f"{path}: expected column '{name}' as {expected}, found {str(kind)[:80]}; it is not read"
             )
     labels = _labels(found)
-    if "source" in columns and labels != list(SOURCES[: len(labels)]):
+    if "source" in columns and labels != list(LABELS[: len(labels)]):
         raise DatasetError(
-            f"{path}: expected the sources {', '.join(SOURCES)}, found {str(labels)[:80]}; it is not read"
+            f"{path}: expected the sources {', '.join(LABELS)}, found {str(labels)[:80]}; it is not read"
         )
 
 
@@ -273,7 +273,7 @@ def _features(columns: Collection[str]) -> datasets.Features:
 
     from talking_points.dataset_schema import features
 
-    declared = features()
+    declared = features(LABELS)
     chosen = Features({name: declared[name] for name in COLUMNS if name in columns})
     if "image" in chosen:
         chosen["image"] = Image(decode=False)
@@ -329,11 +329,16 @@ def _problem(name: str, column: pa.ChunkedArray) -> str | None:
             return "has lists with empty places"
     if pa.types.is_floating(values.type) and not pc.all(pc.is_finite(values)).as_py() and len(values):
         return "has numbers that are not finite"
-    if name == "source" and len(values) and not (pc.min(values).as_py() >= 0 and pc.max(values).as_py() < len(SOURCES)):
-        return f"has numbers that name none of {len(SOURCES)} sources"
+    if name == "source" and len(values) and not (pc.min(values).as_py() >= 0 and pc.max(values).as_py() < len(LABELS)):
+        return f"has numbers that name none of {len(LABELS)} sources"
     if name in ("image_width", "image_height") and len(values) and pc.min(values).as_py() < 1:
         return "has sizes below one pixel"
     return None
+
+
+def labels_of(file: pq.ParquetFile) -> tuple[str, ...]:
+    """The names that a checked file declares for its sources, for a copy of it."""
+    return LABELS[: max(len(_labels(file.schema_arrow)), len(SOURCES))]
 
 
 def image_bytes(cells: pa.ChunkedArray) -> Iterator[bytes | None]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from talking_points.dataset_files import DatasetError, checked_name, dataset_file
-from talking_points.records import SOURCES, STEPS
+from talking_points.records import LABELS, STEPS
 
 AUDIT_REPORT = "audit/report.json"
 """Summary of the human check inside a dataset folder; part of the card when it is there."""
@@ -38,8 +38,8 @@ def _figure(name: str) -> str:
 
 
 def _source(name: str) -> str:
-    if name not in SOURCES:
-        raise ValueError(f"expected one of {', '.join(SOURCES)}")
+    if name not in LABELS:
+        raise ValueError(f"expected one of {', '.join(LABELS)}")
     return name
 
 

@@ -8,11 +8,12 @@ the card). Both are derived here from the Arrow types, so that they cannot disag
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from talking_points.records import SOURCES, STEPS
+from talking_points.records import LABELS, SOURCES, STEPS
 
 if TYPE_CHECKING:
     import datasets
@@ -69,31 +70,36 @@ only what changed; pixels and coordinates are not worth a dictionary.
 """
 
 
-def triplet_schema() -> pa.Schema:
+def declared_labels(sources: Iterable[str]) -> tuple[str, ...]:
+    """The names that the class label ``source`` of a dataset of these sources declares."""
+    return SOURCES if set(sources) <= set(SOURCES) else LABELS
+
+
+def triplet_schema(labels: Sequence[str] = SOURCES) -> pa.Schema:
     """The Arrow schema of the published files, with the metadata from which ``datasets`` restores the features."""
     schema = pa.schema([pa.field(name, arrow_type) for name, (arrow_type, _) in COLUMNS.items()])
-    metadata = {"info": {"features": {name: _feature(name, kind) for name, (kind, _) in COLUMNS.items()}}}
+    metadata = {"info": {"features": {name: _feature(name, kind, labels) for name, (kind, _) in COLUMNS.items()}}}
     return schema.with_metadata({"huggingface": json.dumps(metadata)})
 
 
-def features() -> datasets.Features:
+def features(labels: Sequence[str] = SOURCES) -> datasets.Features:
     """The columns as ``datasets.Features``: what ``load_dataset(...).features`` must equal."""
     from datasets import Features
 
-    return Features.from_arrow_schema(triplet_schema())
+    return Features.from_arrow_schema(triplet_schema(labels))
 
 
-def card_features() -> list[dict[str, Any]]:
+def card_features(labels: Sequence[str] = SOURCES) -> list[dict[str, Any]]:
     """The columns in the form of the ``dataset_info`` block of a dataset card."""
-    return [{"name": name, **_card_feature(name, kind)} for name, (kind, _) in COLUMNS.items()]
+    return [{"name": name, **_card_feature(name, kind, labels)} for name, (kind, _) in COLUMNS.items()]
 
 
-def _feature(name: str, kind: pa.DataType) -> Any:
+def _feature(name: str, kind: pa.DataType, labels: Sequence[str] = ()) -> Any:
     """The JSON by which ``datasets`` names a type in a schema's metadata."""
     if kind == _IMAGE:
         return {"_type": "Image"}
     if name == "source":
-        return {"names": list(SOURCES), "_type": "ClassLabel"}
+        return {"names": list(labels), "_type": "ClassLabel"}
     if pa.types.is_struct(kind):
         return {field.name: _feature(field.name, field.type) for field in kind}
     if pa.types.is_fixed_size_list(kind):
@@ -103,12 +109,12 @@ def _feature(name: str, kind: pa.DataType) -> Any:
     return {"dtype": _value_name(kind), "_type": "Value"}
 
 
-def _card_feature(name: str, kind: pa.DataType) -> dict[str, Any]:
+def _card_feature(name: str, kind: pa.DataType, labels: Sequence[str] = ()) -> dict[str, Any]:
     """The YAML by which ``datasets`` names a type in a card."""
     if kind == _IMAGE:
         return {"dtype": "image"}
     if name == "source":
-        return {"dtype": {"class_label": {"names": {str(i): source for i, source in enumerate(SOURCES)}}}}
+        return {"dtype": {"class_label": {"names": {str(i): source for i, source in enumerate(labels)}}}}
     if pa.types.is_struct(kind):
         return {"struct": [{"name": field.name, **_card_feature(field.name, field.type)} for field in kind]}
     if pa.types.is_fixed_size_list(kind):

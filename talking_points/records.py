@@ -24,6 +24,19 @@ Mask = NDArray[np.bool_]
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 """Part-annotated sources, in the order of the published ``source`` ClassLabel."""
 
+LABELS = (*SOURCES, "coco_parts", "added")
+"""All names that the class label ``source`` can have; only ever appended to.
+
+Datasets of the three alone declare them alone. ``coco_parts`` are a user's own annotations, ``added`` stands for every
+source of another package.
+"""
+
+
+def source_label(name: str) -> str:
+    """The name under which the rows of a source are published."""
+    return name if name in LABELS else LABELS[-1]
+
+
 Step = Literal["object_caption", "local_caption", "generate", "refine"]
 STEPS: tuple[Step, ...] = ("object_caption", "local_caption", "generate", "refine")
 """Steps that write text, in the order in which they run."""

@@ -6,7 +6,7 @@ Everything is written beside the dataset that is already there, if any, and take
 from __future__ import annotations
 
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
 from talking_points.candidates.sampling import composition, near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
-from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, declared_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.publishing.card import render_card
@@ -33,7 +33,7 @@ from talking_points.publishing.figures import (
     length_histogram,
 )
 from talking_points.publishing.image_cells import ImageMode, image_cell
-from talking_points.records import SOURCES, Candidate
+from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
@@ -176,7 +176,7 @@ def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str]
 
     A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
     """
-    settings = order.settings
+    settings, schema = order.settings, triplet_schema(declared_labels(order.environment.roots))
     ids = [row for row, chosen in sides.items() if chosen == side]
     rows = _read_rows(order, storage, set(ids))
     count = -(-len(ids) // settings.rows_per_file)
@@ -186,11 +186,11 @@ def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str]
         wanted = min(settings.rows_per_file, len(ids) - number * settings.rows_per_file)
         with (
             storage.writing(f"{STAGING}/{name}") as path,
-            pq.ParquetWriter(path, triplet_schema(), **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer,
         ):
             stop_if_requested()
             group = [next(rows) for _ in range(wanted)]
-            writer.write_table(pa.Table.from_pylist(group, schema=triplet_schema()), row_group_size=wanted)
+            writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=wanted)
         staged = f"{STAGING}/{name}"
         files.append({"path": name, "rows": wanted, "sha256": storage.sha256(staged), "bytes": storage.size(staged)})
     return files
@@ -206,7 +206,7 @@ def _read_rows(order: AssembleOrder, storage: Storage, wanted: set[str]) -> Iter
                 continue
             width, height = row["image_width"], row["image_height"]
             yield row | {
-                "source": SOURCES.index(row["source"]),
+                "source": LABELS.index(source_label(row["source"])),
                 "image": _fill_cell(settings.images, Candidate.from_row(row), roots),
                 "keypoint_normalized": [row["keypoint"][0] / width, row["keypoint"][1] / height],
                 "provenance": provenance,
@@ -243,13 +243,16 @@ def _describe_dataset(
     order: AssembleOrder, light: pa.Table, sides: Mapping[str, str], files: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What ``manifest.json`` says and the card is rendered from: no times and no paths of this machine."""
-    settings = order.settings
+    settings, roots = order.settings, order.environment.roots
     config = dataset_settings(settings.config)
-    sources, objects, parts = (light[name].to_pylist() for name in ("source", "object", "part"))
-    made_of = composition(sources, objects, parts, configured=list(order.environment.roots))
+    objects, parts = (light[name].to_pylist() for name in ("object", "part"))
+    sources = [source_label(name) for name in light["source"].to_pylist()]
+    made_of = composition(sources, objects, parts, configured=list(roots))
     by_side = Counter((source, sides[row]) for source, row in zip(sources, light["id"].to_pylist(), strict=True))
     images = {source: len(set(paths)) for source, paths in _images_by_source(light).items()}
-    skipped = {inputs.source: _count_skipped(inputs) for inputs in order.inputs.sources}
+    skipped: dict[str, Counter[str]] = defaultdict(Counter)
+    for inputs in order.inputs.sources:
+        skipped[source_label(inputs.source)] += _count_skipped(inputs)
     return {
         "format_version": 1,
         "name": "LlamaPointInPart",
@@ -266,7 +269,7 @@ def _describe_dataset(
                 "images": images[source],
                 "objects": len(made_of.counts[source]),
                 "pairs": sum(len(parts) for parts in made_of.counts[source].values()),
-                "skipped": skipped[source],
+                "skipped": dict(sorted(skipped[source].items())),
                 "drawn": source in settings.drawn,
             }
             for source in made_of.counts
@@ -290,18 +293,20 @@ def _describe_dataset(
 
 def _images_by_source(light: pa.Table) -> dict[str, list[str]]:
     images: dict[str, list[str]] = {}
-    for source, image in zip(light["source"].to_pylist(), light["image_id"].to_pylist(), strict=True):
+    for source, image in zip(
+        map(source_label, light["source"].to_pylist()), light["image_id"].to_pylist(), strict=True
+    ):
         images.setdefault(source, []).append(image)
     return images
 
 
-def _count_skipped(inputs: SourceInputs) -> dict[str, int]:
+def _count_skipped(inputs: SourceInputs) -> Counter[str]:
     """What listing, reading and choosing left out of one source, by reason."""
     counts: Counter[str] = Counter()
     for manifest in inputs.manifests():
         counts.update(manifest["details"].get("skipped", {}))
         counts.update(manifest["rejected"])
-    return dict(sorted(counts.items()))
+    return counts
 
 
 def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:

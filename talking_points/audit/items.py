@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from talking_points.dataset_files import dataset_file, dataset_names, image_bytes, open_parquet, read_groups
 from talking_points.errors import InputError
 from talking_points.image_files import read_header, read_rgb
-from talking_points.records import SOURCES, derive_seed, stable_id
+from talking_points.records import LABELS, derive_seed, stable_id
 
 Task = Literal["localize", "compare", "describe"]
 """localize: click what a description says. compare: which of two descriptions is better. describe: write one."""
@@ -145,7 +145,7 @@ def _items(output: Path, task: Task, split: str) -> Iterator[Item]:
             for number, row in enumerate(table.to_pylist()):
                 yield Item(
                     id=row["id"],
-                    source=SOURCES[row["source"]],
+                    source=LABELS[row["source"]],
                     texts=_texts(task, row["draft"], row["description"]),
                     keypoint=(row["keypoint"][0], row["keypoint"][1]),
                     width=row["image_width"],

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from talking_points.records import derive_seed
+from talking_points.records import SOURCES, derive_seed
 from talking_points.sources.labels import vocabulary
 
 ASPECT_TOLERANCE = 0.03
@@ -230,6 +230,8 @@ def composition(
     for (source, name, part), count in sorted(counted.items()):
         counts.setdefault(source, {}).setdefault(name, {})[part] = count
     objects_available, pairs_available = label_availability(configured or counts)
+    own = {(name.lower(), part.lower()) for source, name, part in counted if source not in SOURCES}
+    objects_available, pairs_available = objects_available | {name for name, _ in own}, pairs_available | own
     pairs = {(name.lower(), part.lower()) for _, name, part in counted}
     return Composition(
         counts=counts,
@@ -244,11 +246,13 @@ def label_availability(sources: Collection[str]) -> tuple[set[str], set[tuple[st
     """The objects and the (object, part) pairs that the label lists of ``sources`` offer, normalized.
 
     All three sources together give 64 objects, as the paper counts them, and 363 pairs. An object without parts
-    ("dining table") counts as available, though no point can lie in a part of it.
+    ("dining table") counts as available, though no point can lie in a part of it. Other sources have no lists.
     """
     objects: set[str] = set()
     pairs: set[tuple[str, str]] = set()
-    for source in sources:
+    for source in SOURCES:
+        if source not in sources:
+            continue
         listed = vocabulary(source)
         objects |= {label.name.lower() for label in listed.objects}
         pairs |= {(label.object.lower(), label.part.lower()) for label in listed.parts}

@@ -21,7 +21,7 @@ from talking_points.config import ConfigError
 from talking_points.dataset_files import read_dataset
 from talking_points.examples.words import Facts
 from talking_points.image_files import read_rgb
-from talking_points.records import SOURCES, Box, derive_seed, stable_id
+from talking_points.records import LABELS, Box, derive_seed, stable_id
 from talking_points.sources import Source
 from talking_points.sources.labels import ap10k_families
 
@@ -285,7 +285,7 @@ def derangement(count: int, seed: int) -> NDArray[np.intp]:
 
 def _example(row: Mapping[str, Any], text: str, path: str) -> PointExample:
     empty = [name for name in COLUMNS if row[name] is None]
-    if empty or not 0 <= row["source"] < len(SOURCES):
+    if empty or not 0 <= row["source"] < len(LABELS):
         raise ConfigError(
             f"row {row['id']!a} of the dataset {path} has no {', '.join(empty) or 'known source'}: the dataset is "
             "damaged, build it again"
@@ -301,7 +301,7 @@ def _example(row: Mapping[str, Any], text: str, path: str) -> PointExample:
     return PointExample(
         id=row["id"],
         image=row["image_sha256"],
-        source=SOURCES[row["source"]],
+        source=LABELS[row["source"]],
         keypoint=(x, y),
         size=(width, height),
         object_bbox=tuple(row["object_bbox"]),

@@ -41,7 +41,7 @@ from talking_points.descriptions.nouns import object_names, part_names
 from talking_points.escaping import for_terminal
 from talking_points.image_files import read_pixels, read_rgb
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
-from talking_points.records import SOURCES, derive_seed
+from talking_points.records import LABELS, derive_seed
 from talking_points.whole_files import write_json, write_text, writing_whole
 
 FOLDER = "report"
@@ -121,7 +121,7 @@ def read_rows(root: Path) -> list[Row]:
     for file in read_manifest(root)["files"]:
         for table in read_groups(dataset_file(root, file["path"]), _TEXT_COLUMNS):
             for row in table.to_pylist():
-                rows.append(row | {"source": SOURCES[row["source"]], "file": file["path"]})
+                rows.append(row | {"source": LABELS[row["source"]], "file": file["path"]})
     if not rows:
         raise DatasetError(f"the dataset in {root} has no rows: there is nothing to report on")
     return rows

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import SecretStr
 
-from talking_points.dataset_files import dataset_file, open_parquet, read_group
+from talking_points.dataset_files import dataset_file, labels_of, open_parquet, read_group
 from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import image_modes, render_card
 from talking_points.publishing.hub import dataset_folder
 from talking_points.publishing.image_cells import ImageCell, image_cell
 from talking_points.publishing.release import file_sha256, read_manifest
-from talking_points.records import SOURCES
+from talking_points.records import LABELS
 from talking_points.sources import SkippedImage, SourceError, open_source
 from talking_points.sources.layout import inside
 
@@ -126,13 +126,15 @@ def _root(source: str, given: Path) -> Path:
 
 def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _Photographs) -> Iterator[dict[str, Any]]:
     """Copy the Parquet files with the images in their rows, one row group in memory at a time."""
-    schema = triplet_schema()
     for file in manifest["files"]:
         source, path = dataset_file(folder, file["path"]), target / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_parquet(source) as rows, pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer:
+        with (
+            open_parquet(source) as rows,
+            pq.ParquetWriter(path, schema := triplet_schema(labels_of(rows)), **PARQUET_OPTIONS) as writer,
+        ):
             for group in range(rows.num_row_groups):
-                writer.write_table(_with_images(read_group(rows, group, schema.names, source), reader))
+                writer.write_table(_with_images(read_group(rows, group, schema.names, source), reader).cast(schema))
                 if len(reader.problems) > _SHOWN:
                     return
         yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
@@ -143,8 +145,8 @@ def _with_images(rows: pa.Table, reader: _Photographs) -> pa.Table:
     cells = rows["image"].to_pylist()
     identities = zip(*(rows[name].to_pylist() for name in ("source", "image_path", "image_sha256")), strict=True)
     for number, (source, path, sha256) in enumerate(identities):
-        if SOURCES[source] in reader.roots:
-            cells[number] = reader.cell(SOURCES[source], path, sha256)
+        if LABELS[source] in reader.roots:
+            cells[number] = reader.cell(LABELS[source], path, sha256)
     index = schema.get_field_index("image")
     return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type)).cast(schema)
 

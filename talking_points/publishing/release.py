@@ -16,14 +16,14 @@ from PIL import Image
 
 from talking_points import dataset_manifest
 from talking_points.config import fingerprint
-from talking_points.dataset_files import dataset_file, image_bytes, open_parquet, read_group, read_groups
+from talking_points.dataset_files import dataset_file, image_bytes, labels_of, open_parquet, read_group, read_groups
 from talking_points.dataset_manifest import AUDIT_REPORT
 from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import card_figures, image_modes, render_card
 from talking_points.publishing.image_cells import ImageMode, image_cell
 from talking_points.publishing.terms import source_terms
-from talking_points.records import SOURCES
+from talking_points.records import LABELS
 
 _PIXELS: tuple[ImageMode, ...] = ("reference", "thumbnail", "embed")
 
@@ -192,13 +192,12 @@ def _rewrite(
     output: Path, workspace: Path, manifest: Mapping[str, Any], modes: Mapping[str, ImageMode]
 ) -> Iterator[dict[str, Any]]:
     """Copy the Parquet files into ``workspace`` with fewer pixels, one row group in memory at a time."""
-    schema = triplet_schema()
     for file in manifest["files"]:
         source, path = dataset_file(output, file["path"]), workspace / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open_parquet(source) as built,
-            pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(path, schema := triplet_schema(labels_of(built)), **PARQUET_OPTIONS) as writer,
         ):
             for group in range(built.num_row_groups):
                 rows = read_group(built, group, schema.names, source)
@@ -211,10 +210,10 @@ def _with_fewer_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Pat
     cells = []
     columns = (rows[name].to_pylist() for name in ("source", "image_path"))
     for source, path, image in zip(*columns, image_bytes(rows["image"]), strict=True):
-        if SOURCES[source] not in modes:
-            raise ReleaseError(f"{file} has rows of {SOURCES[source]}, which the manifest does not name")
+        if LABELS[source] not in modes:
+            raise ReleaseError(f"{file} has rows of {LABELS[source]}, which the manifest does not name")
         try:
-            cells.append(None if image is None else image_cell(modes[SOURCES[source]], image, path))
+            cells.append(None if image is None else image_cell(modes[LABELS[source]], image, path))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ReleaseError(f"{file}: the image {path[:200]!a} cannot be decoded ({error})") from error
     index = schema.get_field_index("image")

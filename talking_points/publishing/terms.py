@@ -48,6 +48,20 @@ TERMS: dict[str, SourceTerms] = {
         images="reference",
         citations=("partimagenet", "imagenet"),
     ),
+    "coco_parts": SourceTerms(
+        title="Own annotations",
+        homepage="",
+        terms="Images and annotations of those who built the dataset, who state the terms.",
+        images="reference",
+        citations=(),
+    ),
+    "added": SourceTerms(
+        title="Source of another package",
+        homepage="",
+        terms="Read by a source that another package adds; the terms are those of its images and annotations.",
+        images="reference",
+        citations=(),
+    ),
 }
 
 

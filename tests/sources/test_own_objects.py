@@ -19,8 +19,8 @@ from pycocotools.coco import COCO
 from talking_points.build_config import BuildConfig, KeypointConfig
 from talking_points.candidates.build import build_candidates
 from talking_points.config import ConfigError, load_config
-from talking_points.records import SOURCES, ImageRecord
-from talking_points.source_names import class_names
+from talking_points.dataset_schema import declared_labels
+from talking_points.records import LABELS, SOURCES, ImageRecord, source_label
 from talking_points.sources import SourceError, open_source
 from tests.sources.trees import annotation, coco, image_entry, photograph, write_json
 
@@ -233,5 +233,6 @@ def test_a_build_takes_sources_with_parts_only(name: str) -> None:
 
 
 def test_published_names_keep_their_numbers() -> None:
-    assert class_names([]) == SOURCES
-    assert class_names(["coco_parts", "partimagenet", "birds"]) == (*SOURCES, "birds", "coco_parts")
+    assert declared_labels(SOURCES[:2]) == LABELS[:3] == ("pascal_part116", "ade20k_part234", "partimagenet")
+    assert declared_labels(["coco_parts", "partimagenet"]) == LABELS
+    assert [source_label(name) for name in ("partimagenet", "coco_parts", "birds")] == [*LABELS[2:4], "added"]

@@ -1,0 +1,59 @@
+"""A build of a user's own annotations beside a published source: all readers know the names of its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from talking_points.dataset_manifest import read_manifest
+from talking_points.dataset_schema import features
+from talking_points.examples.points import load_points
+from talking_points.publishing.quality import read_rows
+from talking_points.records import LABELS
+from tests.flows.building import build
+from tests.sources.trees import annotation, coco, image_entry, write_json
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> Path:
+    """Eight images of a bird with a wing, textured differently."""
+    root = tmp_path / "birds"
+    (root / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(8):
+        small = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+        small.resize((320, 240), Image.Resampling.BICUBIC).save(root / "images" / f"{number}.png")
+        images.append(image_entry(number, f"{number}.png", 320, 240))
+        annotations.append(annotation(2 * number, number, 1, (40, 30, 240, 180)))
+        annotations.append(annotation(2 * number + 1, number, 2, (80 + 5 * number, 60, 120, 100)))
+    write_json(
+        root / "own.json", coco(images, annotations, [{"id": 1, "name": "bird"}, {"id": 2, "name": "bird's wing"}])
+    )
+    return root
+
+
+def test_own_annotations_become_rows_with_a_label_of_their_own(
+    birds: Path, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    roots = {"partimagenet": drawn["partimagenet"]}
+    result = build(output, roots, f"sources.coco_parts.root={birds}", "sampling.near_duplicate_bits=0")
+    assert result["rows"] > 0
+    dataset = datasets.load_dataset(str(output))
+    assert dataset["train"].features == features(LABELS)
+    rows = [row for split in dataset.values() for row in split]
+    own = [row for row in rows if LABELS[row["source"]] == "coco_parts"]
+    assert {(row["object"], row["part"]) for row in own} == {("bird", "wing")}
+    assert {LABELS[row["source"]] for row in rows} == {"partimagenet", "coco_parts"}
+    manifest = read_manifest(output)
+    assert manifest["sources"]["coco_parts"]["points"] == len(own)
+    assert "Own annotations" in (output / "README.md").read_text()
+    assert {row["source"] for row in read_rows(output)} == {"partimagenet", "coco_parts"}
+    assert {example.source for example in load_points(output, "train").examples} == {"partimagenet", "coco_parts"}
