@@ -224,10 +224,14 @@ def search(
     done: list[Hypothesis] = []
     while open_ones:
         logits, branches = step([one.branch for one in open_ones], [one.pending for one in open_ones])
-        scores = logits.float().log_softmax(-1).cpu()
+        # Of a large vocabulary only the tokens that can follow leave the device.
+        nodes = {id(one.node): one.node for one in open_ones}
+        tokens = torch.cat([node.tokens for node in nodes.values()]).unique()
+        logits = logits.float()
+        scores = (logits[:, tokens.to(logits.device)] - logits.logsumexp(-1, keepdim=True)).cpu()
         grown: list[Hypothesis] = []
         for one, branch, row in zip(open_ones, branches, scores, strict=True):
-            grown += _grow(grammar, one, branch, row, width if one.axis == 0 else 1)
+            grown += _grow(grammar, one, branch, (tokens, row), width if one.axis == 0 else 1)
         if width > 1:
             grown = _best(grown, width)
         open_ones = [one for one in grown if one.axis < 2]
@@ -243,10 +247,12 @@ def _best(hypotheses: Sequence[Hypothesis], width: int) -> list[Hypothesis]:
     return [one for query in sorted(by_query) for one in by_query[query][:width]]
 
 
-def _grow(grammar: AnswerGrammar, one: Hypothesis, branch: int, scores: Tensor, width: int) -> list[Hypothesis]:
-    """``one`` with each of the ``width`` likeliest tokens that can follow; ``scores``: log-probabilities (V,)."""
+def _grow(
+    grammar: AnswerGrammar, one: Hypothesis, branch: int, scores: tuple[Tensor, Tensor], width: int
+) -> list[Hypothesis]:
+    """``one`` with each of its ``width`` likeliest next tokens; ``scores``: sorted ids and their log-probabilities."""
     node = one.node
-    allowed = scores[node.tokens]
+    allowed = scores[1][torch.searchsorted(scores[0], node.tokens)]
     mass = float(allowed.logsumexp(0).exp())
     allowed = allowed.log_softmax(0)
     shares = allowed.exp()
