@@ -45,7 +45,8 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A plain path: the link to this tree that an editable installation left there is not followed.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     script = folder / "bin" / "talking-points"
-    script.write_text(f"#!{folder / 'bin' / 'python'}\nfrom commands.cli import main\nmain()\n")
+    start = "from commands.cli import main\nif __name__ == '__main__':\n    main()\n"
+    script.write_text(f"#!{folder / 'bin' / 'python'}\n{start}")
     script.chmod(0o755)
     return script
 
@@ -87,9 +88,9 @@ def test_every_command_works_in_any_folder(program: Path, tmp_path: Path) -> Non
     assert quiet.startswith('{"dataset": ')
     assert len(quiet.splitlines()) == 1
     assert "finished" in run("status", "build/llamapointinpart")
-    run("audit", "build/llamapointinpart", "--report", "--share", "1")
+    run("audit", "build/llamapointinpart", "--report", "--share", "1", "--split", "train")
     assert "expected a YAML file" in run("build", "--config", "build/ruls.yaml", code=2)
-    assert ".whl[vllm]" in run("build", "--set", "refine={backend: vllm, model: x}", "--dry-run")
+    assert ".whl[vllm]" in run("build", "--set", "refine={backend: vllm, model: x}", "--set", "output=x", "--dry-run")
     # The shipped files, and then one's own in their place.
     assert "prefect.yaml" in run("init")
     own = here / "configs" / "build" / "rules.yaml"

@@ -88,10 +88,12 @@ def test_sets_without_a_common_point_are_not_compared(made: dict[str, Any], tmp_
 
 def test_a_localizer_that_is_not_there_is_found_before_any_work(made: dict[str, Any], tmp_path: Path) -> None:
     nowhere = {"dataset": str(tmp_path / "nowhere"), "output": tmp_path / "out"}
-    with pytest.raises(ConfigError, match=r"no Point Localizer at .*absent \(text_only\).*text_only.yaml.*=null"):
+    with pytest.raises(ConfigError, match=r"text_only: expected a Point Localizer.*absent: .*text_only.yaml.*=null"):
         evaluate(config(made, text_only=str(tmp_path / "absent"), **nowhere))
     (tmp_path / "unfinished").mkdir()
-    with pytest.raises(ConfigError, match=r"no Point Localizer at .*unfinished \(localizer\).*train-localizer'"):
+    with pytest.raises(
+        ConfigError, match=r"^localizer: expected a Point Localizer.*unfinished has no config.json.*train-localizer'"
+    ):
         evaluate(config(made, localizer=str(tmp_path / "unfinished"), **nowhere))
     assert not (tmp_path / "out").exists()
 

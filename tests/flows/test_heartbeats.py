@@ -40,7 +40,7 @@ def test_a_silent_run_is_not_marked_crashed_from_the_command_line_nor_from_the_w
         output, _ = built.communicate(timeout=300)
         assert built.returncode == 0
         assert json.loads(output.splitlines()[-1])["rows"] > 0
-        runs = prefect.call("POST", "flow_runs/filter")
+        runs = [run for run in prefect.call("POST", "flow_runs/filter") if run["start_time"]]  # not the weekly ones
         assert len(runs) == 2
         for run in runs:
             states = prefect.call("GET", f"flow_run_states/?flow_run_id={run['id']}")

@@ -149,7 +149,7 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     assert report.definition["name"] == "mp100"
     assert report.above_text_only is not None
     assert report.above_text_only["difference"] == pytest.approx(report.mpck - report.controls["text_only"])
-    with pytest.raises(ConfigError, match=r"text-only \(text_only\).*configs/train/text_only.yaml"):
+    with pytest.raises(ConfigError, match=r"text_only: expected.*absent/text-only.*configs/train/text_only.yaml"):
         evaluate("configs/evaluate/triplets.yaml", [*evaluated, "text_only=absent/text-only"])
 
 
