@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from talking_points.build_config import BuildConfig
 from talking_points.dataset_schema import triplet_schema
-from tasks.assemble import StepIdentity, describe_steps
+from tasks.assemble import STAGING, StepIdentity, describe_steps, publish_staged
+from tasks.running.shards import ShardFailed
+from tasks.running.storage import Storage
 
 
 def steps(**sections: Any) -> dict[str, StepIdentity]:
@@ -40,3 +43,61 @@ def test_the_flag_stays_out_of_the_rows(tmp_path: Path) -> None:
     (row,) = table.to_pylist()
     assert row["provenance"]["generate"]["revision"] == found["generate"]["revision"]
     assert set(row["provenance"]["generate"]) == {"backend", "model", "revision", "prompt_sha256"}
+
+
+def stage(storage: Storage) -> dict[str, str | None]:
+    """A dataset that waits to take the place of the one before it; what was written, as ``publish_staged`` is told."""
+    storage.write_bytes("data/train-old.parquet", b"old")
+    storage.write_bytes("manifest.json", b"old")
+    names = ("data/train.parquet", "figures/lengths.png", "README.md", "manifest.json")
+    for name in names:
+        storage.write_bytes(f"{STAGING}/{name}", name.encode())
+    return {name: storage.sha256(f"{STAGING}/{name}") if name.startswith("data") else None for name in names}
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(tmp_path if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+def test_what_was_staged_takes_the_place_of_the_dataset_as_a_whole(storage: Storage) -> None:
+    written = stage(storage)
+    digests = publish_staged(storage, written)
+    assert {name: storage.sha256(name) for name in written} == digests
+    assert storage.names("data") == ["train.parquet"]
+    assert not storage.exists(STAGING)
+
+
+@pytest.mark.parametrize("name", ["data/train.parquet", "figures/lengths.png", "README.md", "manifest.json"])
+def test_a_staged_file_that_is_gone_is_an_error_and_the_old_dataset_stays(storage: Storage, name: str) -> None:
+    written = stage(storage)
+    storage.remove(f"{STAGING}/{name}")
+    with pytest.raises(ShardFailed, match=f"{name}.*another build"):
+        publish_staged(storage, written)
+    assert storage.read_bytes("data/train-old.parquet") == storage.read_bytes("manifest.json") == b"old"
+
+
+def test_what_another_build_staged_is_not_taken_for_ones_own(storage: Storage) -> None:
+    written = stage(storage)
+    storage.write_bytes(f"{STAGING}/data/train.parquet", b"theirs")
+    with pytest.raises(ShardFailed, match=r"data/train\.parquet is not the file that was written.*another build"):
+        publish_staged(storage, written)
+    assert storage.read_bytes("manifest.json") == b"old"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_files_are_looked_at_once_more_in_their_place(
+    storage: Storage, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, move = stage(storage), storage.move
+
+    def interfere(name: str, target: str) -> None:
+        move(name, target)
+        if target == "data":
+            storage.remove("data/train.parquet")
+            if not lost:
+                storage.write_bytes("data/train.parquet", b"theirs")
+
+    monkeypatch.setattr(storage, "move", interfere)
+    with pytest.raises(ShardFailed, match=r"data/train\.parquet is not the file that was written"):
+        publish_staged(storage, written)

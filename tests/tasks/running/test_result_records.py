@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.filesystems import RemoteFileSystem
 from prefect.results import ResultRecord  # type: ignore[attr-defined]  # exported without saying so
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 
 from tasks.running import result_records
 from tasks.running.manifests import Manifest, sealed
-from tasks.running.result_records import RefusedRecord, ResultRecords, judge_record
+from tasks.running.result_records import RefusedRecord, ResultRecords, find_manifest, judge_record
 
 KEY = "object_caption-00000-0123456789abcdef"
 
@@ -175,3 +176,20 @@ def test_links_pipes_and_giants_in_the_place_of_a_record_are_not_read(
             storage.read_path(path)
         with pytest.raises(RefusedRecord, match="not the key"):
             storage.write_path(path, b"")
+
+
+def test_records_in_a_bucket_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = RemoteFileSystem(basepath="memory://records/of-a-build")
+    monkeypatch.setattr(result_records, "_default_storage", lambda: bucket)
+    monkeypatch.setattr(result_records, "LIMIT", 10_000)
+    storage = ResultRecords()
+    storage.write_path(KEY, json.dumps(record()).encode())
+    assert ResultRecord.deserialize(storage.read_path(KEY)).result == manifest() == find_manifest(KEY)
+    for hostile in (b"", b"x" * 20_000, json.dumps(record(serializer={"type": "pickle"})).encode()):
+        storage.write_path(KEY, hostile)
+        with pytest.raises(RefusedRecord):
+            storage.read_path(KEY)
+        assert find_manifest(KEY) is None
+    assert find_manifest(KEY.replace("0", "1")) is None
+    with pytest.raises(RefusedRecord, match="not the key"):
+        storage.read_path("../other-build/" + KEY)
