@@ -36,7 +36,7 @@ def special_tokens(tokenizer: Any) -> frozenset[str]:
     """The texts that a Hugging Face tokenizer reads as marks of a conversation and never as words: its special tokens
     and the others that were added to its vocabulary, ``<think>`` and ``<image>`` among them.
     """
-    added = getattr(tokenizer, "get_added_vocab", dict)()
+    added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
     return marks_among([*tokenizer.all_special_tokens, *added])
 
 
