@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.build_config import BuildConfig, Price
+from talking_points.config import fingerprint
 from talking_points.descriptions.backends import VISION_STEPS
 from talking_points.descriptions.backends.protocol import STEPS, ChatRequest, Completion
 from talking_points.errors import RunError
@@ -48,8 +49,10 @@ def spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
     """What a shard needs to count its spending, as JSON values; None where no prices are given."""
     if not config.prices:
         return None
+    # The folder of remote outputs is shared by all of a user's builds; a local one moves with its build.
+    own = f"-{fingerprint(config.output)}" if "://" in config.output else ""
     return {
-        "file": str(folder / "spending.sqlite"),
+        "file": str(folder / f"spending{own}.sqlite"),
         "prices": {model: price.model_dump(mode="json") for model, price in config.prices.items()},
         "budget": config.budget,
     }

@@ -114,6 +114,13 @@ def test_answers_that_are_not_used_are_paid_too(tmp_path: Path) -> None:
         assert ledger.spent() == {"m": Spent(3, 0, 120, 110)}
 
 
+def test_builds_that_share_a_folder_of_answers_count_apart(tmp_path: Path) -> None:
+    remote = [spending_order(config(output=f"s3://bucket/{name}"), tmp_path) for name in ("a", "b")]
+    here = [spending_order(config(output=name), tmp_path) for name in ("a", "b")]
+    files = [found["file"] for found in (*remote, *here) if found]
+    assert len(set(files)) == 3, "a local build's own folder may be moved"
+
+
 def test_workers_count_together(tmp_path: Path) -> None:
     ledgers = [Ledger(order(tmp_path, "1 USD"), "m") for _ in range(3)]
     request = ChatRequest(id="a", step="generate", prompt="b")
