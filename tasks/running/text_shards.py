@@ -83,7 +83,9 @@ def read_texts(storage: Storage, manifest: Manifest) -> dict[str, str]:
 
 
 def request_cache(order: AnyOrder, config: StepConfig) -> AbstractContextManager[RequestCache | None]:
-    """The cache of a step's finished answers, which counts what new ones cost; none for ``rules``, whose answers cost less than a look-up."""
+    """The cache of a step's finished answers, which counts what new ones cost; none for ``rules``, whose answers take
+    less than a look-up.
+    """
     if config.backend == "rules":
         return nullcontext(None)
     spending = order.environment.spending
