@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from talking_points.build_config import BuildConfig, Price
 from talking_points.config import fingerprint
 from talking_points.descriptions.backends import VISION_STEPS
@@ -69,10 +71,14 @@ class Ledger:
         path = Path(order["file"])
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS spent (model TEXT PRIMARY KEY, requests INTEGER NOT NULL,"
-            " images INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL)"
-        )
+        # Turning the write-ahead log on does not wait for other processes, whatever the connection's timeout says.
+        with FileLock(f"{path}.lock", timeout=_PATIENCE):
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS spent (model TEXT PRIMARY KEY, requests INTEGER NOT NULL,"
+                " images INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL)"
+            )
 
     def close(self) -> None:
         """Close the file."""
