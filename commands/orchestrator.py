@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from commands.processes import start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
+from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
 
 PASSWORD = "PREFECT_API_AUTH_STRING"
 """The variable in which Prefect's clients, and the processes that they start, find the server's password."""
@@ -45,7 +46,8 @@ def claim_port() -> int | None:
     port = free_port()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     os.environ[PASSWORD] = new_password()
-    _without_proxy()
+    refuse_unusable_proxies()
+    reach_this_machine_directly()
     return port
 
 
@@ -109,7 +111,7 @@ def running_server(port: int | None = None) -> Iterator[str]:
         "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "ERROR"),
         "DO_NOT_TRACK": os.environ.get("DO_NOT_TRACK", "1"),
     }
-    _without_proxy()
+    reach_this_machine_directly()
     home = prefect_home()
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "commands.prefect_server", "--port", str(port)]
@@ -149,7 +151,7 @@ def _find_password(url: str) -> None:
     if PASSWORD not in os.environ and address.hostname in _LOCAL and address.port:
         with suppress(FileNotFoundError):
             os.environ[PASSWORD] = password_file(address.port).read_text().strip()
-        _without_proxy()
+        reach_this_machine_directly()
 
 
 def _check_answer(url: str) -> None:
@@ -174,13 +176,6 @@ def _check_answer(url: str) -> None:
             f"expected a Prefect server at {url} (PREFECT_API_URL), found none that answers ({reason}): start it, e.g. "
             "with 'talking-points server', or unset the variable or the profile that names it"
         )
-
-
-def _without_proxy() -> None:
-    """A server on this machine is reached without the proxy of the company."""
-    for variable in ("NO_PROXY", "no_proxy"):
-        names = [name for name in os.environ.get(variable, "").split(",") if name]
-        os.environ[variable] = ",".join([*names, *(name for name in _LOCAL if name not in names)])
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:

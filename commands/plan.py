@@ -17,6 +17,7 @@ from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
+from talking_points.descriptions.spending import step_cost
 from talking_points.redaction import redact
 from talking_points.sources import open_source
 from tasks.running.build_checks import check_build
@@ -67,6 +68,8 @@ def print_plan(settings: BuildConfig) -> None:
         budget = plan_budget(settings, points)
         console.print(_memory_table(budget))
         console.print(_budget_table(budget))
+        if settings.prices:
+            console.print(_cost_table(settings, budget))
         for line in _notes(settings, budget):
             console.print(line, markup=False, highlight=False)
     console.print(
@@ -169,6 +172,21 @@ def _budget_table(budget: Sequence[StepBudget]) -> Table:
         f"{sum(step.tokens_out for step in budget):,}",
         f"{sum(known) / 3600:.2f}",
     )
+    return table
+
+
+def _cost_table(settings: BuildConfig, budget: Sequence[StepBudget]) -> Table:
+    cap = f", of a budget of {settings.budget}" if settings.budget else ""
+    table = _table(f"Cost{cap}", "step", "model", f"{settings.currency}>")
+    total = 0.0
+    for step in budget:
+        model = settings.step(step.step).model or ""
+        if model in settings.prices:
+            money = step_cost(settings.prices[model], step.step, step.requests, step.tokens_in, step.tokens_out)
+            total += money
+            table.add_row(step.step, model, f"{money:,.2f}")
+    table.add_section()
+    table.add_row("all", "", f"{total:,.2f}")
     return table
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,10 @@ from talking_points.redaction import is_variable_name, protect, without_secrets
 from talking_points.source_names import buildable_sources
 
 BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
+
+
+STEP_NAMES = ("object_caption", "local_caption", "generate", "refine")
+"""The sections of a build that are text steps."""
 
 
 class SourceConfig(Section):
@@ -189,6 +194,14 @@ class PublishConfig(Section):
     token_block: str | None = Field(default=None, description="name of a Prefect Secret block that holds the token")
 
 
+class Price(Section):
+    """What a model's provider charges, in the currency of the build's budget (USD without one)."""
+
+    tokens_in: float = Field(ge=0, description="for a million tokens of prompts")
+    tokens_out: float = Field(ge=0, description="for a million tokens of answers")
+    images: float = Field(default=0.0, ge=0, description="for a million images, where they are no tokens of the prompt")
+
+
 class BuildConfig(Section):
     """Everything that ``build-llamapointinpart`` needs."""
 
@@ -223,7 +236,37 @@ class BuildConfig(Section):
     generate: StepConfig = StepConfig()
     refine: StepConfig = StepConfig()
     verification: VerificationConfig = VerificationConfig()
+    prices: dict[str, Price] = Field(default_factory=dict, description="what answers cost, by .model of a step")
+    budget: str | None = Field(
+        default=None, description="amount and currency, e.g. 50 USD: the build stops when its answers have cost it"
+    )
     publish: PublishConfig = PublishConfig()
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _amount_and_currency(cls, value: object) -> object:
+        if value is None or value == "":
+            return None
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]{3})?\s*", str(value))
+        if not found:
+            raise ValueError("expected an amount and a currency, e.g. 50 USD")
+        return f"{found[1]} {(found[2] or 'USD').upper()}"
+
+    @property
+    def currency(self) -> str:
+        """Of the budget and the prices."""
+        return self.budget.partition(" ")[2] if self.budget else "USD"
+
+    @model_validator(mode="after")
+    def _budget_has_prices(self) -> BuildConfig:
+        served = {self.step(step).model for step in STEP_NAMES if self.step(step).backend == "openai"}
+        missing = sorted(str(model) for model in served if model not in self.prices)
+        if self.budget and missing:
+            raise ValueError(
+                "a budget needs the price of every model that a server answers with: add prices.<model> with "
+                f"tokens_in and tokens_out for {', '.join(missing)} (0 for a server of your own)"
+            )
+        return self
 
     @field_validator("sources")
     @classmethod
@@ -277,7 +320,7 @@ class BuildConfig(Section):
 
 
 NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
-    "build": ("output", "workers", "runner", "shard_size", "resume", "publish"),
+    "build": ("output", "workers", "runner", "shard_size", "resume", "publish", "prices", "budget"),
     "source": ("root",),
     "verification": ("max_rejected_share",),
     "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device"),
@@ -288,7 +331,7 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
 def dataset_settings(config: BuildConfig) -> dict[str, Any]:
     """The configuration without the fields of ``NOT_IN_FINGERPRINT`` and without secrets, as plain JSON values."""
     settings = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["build"]))
-    for step in ("object_caption", "local_caption", "generate", "refine"):
+    for step in STEP_NAMES:
         for name in NOT_IN_FINGERPRINT["step"]:
             settings[step].pop(name)
     for name in NOT_IN_FINGERPRINT["verification"]:

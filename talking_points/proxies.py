@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
+from importlib.util import find_spec
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from talking_points.errors import InputError
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
@@ -33,6 +36,26 @@ def reach_this_machine_directly(environment: MutableMapping[str, str] = os.envir
     # "*" means no proxy at all, and only when it stands alone.
     value = "*" if "*" in names else ",".join(names)
     environment["NO_PROXY"] = environment["no_proxy"] = value
+
+
+def refuse_unusable_proxies() -> None:
+    """Raise ``InputError`` for a proxy of the environment that the HTTP clients cannot even be made with.
+
+    They look at every one of them before they know where a request goes, NO_PROXY or not.
+    """
+    for scheme, url in getproxies().items():
+        if scheme not in ("http", "https", "all"):
+            continue
+        kind = urlsplit(url if "://" in url else f"http://{url}").scheme.lower()
+        name = f"{scheme}_proxy" if os.environ.get(f"{scheme}_proxy") else f"{scheme}_proxy".upper()
+        if kind in ("socks5", "socks5h") and find_spec("socksio") is None:
+            raise InputError(
+                f"{name} names a SOCKS proxy, which needs a package: pip install 'httpx[socks]', or unset {name}"
+            )
+        if kind not in ("http", "https", "socks5", "socks5h"):
+            raise InputError(
+                f"{name}: expected a proxy of the kind http, https or socks5, found '{kind}': correct or unset it"
+            )
 
 
 def proxy_variable(url: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import PlainSerializer
+from pydantic import PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
@@ -24,6 +24,7 @@ from talking_points.config import Section, fingerprint
 from talking_points.dataset_schema import PARQUET_OPTIONS, declared_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
+from talking_points.descriptions.spending import cost_summary
 from talking_points.publishing.card import render_card
 from talking_points.publishing.figures import (
     Example,
@@ -38,7 +39,17 @@ from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Manifest, rejected_path
-from tasks.running.shards import REJECTED_SCHEMA, STAGES, WORK, Inputs, Order, ShardFailed, ShardWriter, shard_task
+from tasks.running.shards import (
+    REJECTED_SCHEMA,
+    SPENT,
+    STAGES,
+    WORK,
+    Inputs,
+    Order,
+    ShardFailed,
+    ShardWriter,
+    shard_task,
+)
 from tasks.running.source_images import image_bytes, image_pixels
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
@@ -72,6 +83,15 @@ class Settings(Section):
     steps: dict[str, StepIdentity]
     packages: dict[str, str]
     drawn: list[str]
+    prices: dict[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without prices where none are given: datasets from before there were any are not assembled again."""
+        values: dict[str, Any] = dump(self)
+        if self.prices is None:
+            values.pop("prices", None)
+        return values
 
 
 @dataclass(frozen=True)
@@ -253,7 +273,9 @@ def _describe_dataset(
     skipped: dict[str, Counter[str]] = defaultdict(Counter)
     for inputs in order.inputs.sources:
         skipped[source_label(inputs.source)] += _count_skipped(inputs)
+    prices = settings.prices
     return {
+        **({"cost": cost_summary(prices, _count_spent(order.inputs.texts))} if prices else {}),
         "format_version": 1,
         "name": "LlamaPointInPart",
         "created_with": settings.packages,
@@ -307,6 +329,16 @@ def _count_skipped(inputs: SourceInputs) -> Counter[str]:
         counts.update(manifest["details"].get("skipped", {}))
         counts.update(manifest["rejected"])
     return counts
+
+
+def _count_spent(texts: Sequence[Manifest]) -> dict[str, dict[str, int]]:
+    """Requests and tokens by text stage."""
+    spent: dict[str, dict[str, int]] = {step: dict.fromkeys(SPENT, 0) for step in STEPS}
+    for manifest in texts:
+        details: Mapping[str, Any] = manifest["details"]
+        for name in SPENT:
+            spent[manifest["stage"]][name] += details.get(name, 0)
+    return spent
 
 
 def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:

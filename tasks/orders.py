@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import Section
+from talking_points.descriptions.spending import spending_order, step_prices
 from tasks import (
     assemble,
     candidates,
@@ -54,6 +55,7 @@ class Orders:
             sources={name: Place(root=root, options=config.sources[name].options) for name, root in roots.items()},
             cache=str(cache),
             max_rejected_share=config.verification.max_rejected_share,
+            spending=spending_order(config, cache),
         )
 
     def index(self) -> list[IndexOrder]:
@@ -179,6 +181,7 @@ class Orders:
             steps=assemble.describe_steps(config),
             packages=assemble.package_versions(),
             drawn=assemble.drawn_sources(self.environment.roots),
+            prices=step_prices(config) or None,
         )
         sources = []
         for number, name in enumerate(config.open_sources):

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from talking_points.proxies import is_this_machine, proxy_variable, reach_this_machine_directly
+from talking_points.errors import InputError
+from talking_points.proxies import (
+    is_this_machine,
+    proxy_variable,
+    reach_this_machine_directly,
+    refuse_unusable_proxies,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +66,33 @@ def test_the_proxy_on_the_way_is_named(
     monkeypatch.setenv("NO_PROXY", "inside.example")
     monkeypatch.setenv(variable, "http://proxy.example:3128")
     assert proxy_variable(url) == named
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", r"ALL_PROXY names a SOCKS proxy.*httpx\[socks\]"),
+        ("https_proxy", "socks5h://u:secretword@h:9", "https_proxy names a SOCKS proxy"),
+        (
+            "HTTP_PROXY",
+            "ftp://u:secretword@h:9",
+            "HTTP_PROXY: expected a proxy of the kind http, .*found 'ftp'",
+        ),
+        ("HTTP_PROXY", "http://proxy.example:3128", None),
+        ("HTTP_PROXY", "proxy.example:3128", None),
+        ("FTP_PROXY", "ftp://proxy.example", None),
+    ],
+)
+def test_a_proxy_that_no_client_can_be_made_with_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str | None
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("talking_points.proxies.find_spec", lambda name: None)
+    monkeypatch.setenv(variable, value)
+    if message is None:
+        refuse_unusable_proxies()
+        return
+    with pytest.raises(InputError, match=message) as caught:
+        refuse_unusable_proxies()
+    assert "secretword" not in str(caught.value)

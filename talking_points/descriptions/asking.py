@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from talking_points.build_config import NOT_IN_FINGERPRINT, StepConfig
@@ -26,6 +27,7 @@ from talking_points.descriptions.backends.protocol import (
     Step,
 )
 from talking_points.descriptions.request_cache import RequestCache
+from talking_points.descriptions.spending import BudgetSpent, Ledger
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.errors import RunError
 from talking_points.redaction import redact, without_secrets
@@ -128,7 +130,8 @@ def ask(
 
     ``requests`` may be lazy: only one batch, with its images, is in memory. Rows that fail but may succeed get a
     second chance at the end. Raises ``WholesaleFailure`` when the first window of rows fails as one, before
-    hours are spent on a wrong endpoint or model.
+    hours are spent on a wrong endpoint or model, and when the budget that the
+    cache's ledger counts against is spent.
     """
     answers: dict[str, Answer] = {}
     deferred: list[ChatRequest] = []
@@ -182,12 +185,15 @@ def _check_window(answers: Sequence[Answer], config: StepConfig) -> None:
 
 
 def _answer_batch(
-    backend: Backend, requests: Sequence[ChatRequest], config: StepConfig, cache: RequestCache | None
+    backend: Backend,
+    requests: Sequence[ChatRequest],
+    config: StepConfig,
+    cache: RequestCache | None,
 ) -> dict[str, Answer]:
-    """Answers from the cache, or from the backend; each new one is kept as soon as it is there."""
+    """Answers from the cache, or from the backend; each new one is kept and counted as soon as it is there."""
     stop_if_requested()
     completions: dict[str, Completion | RequestError] = {}
-    identity = answer_identity(backend, config)
+    identity, ledger = answer_identity(backend, config), cache.ledger if cache else None
     if cache:
         kept = cache.lookup(identity, requests)
         # One that cannot be used is asked for again, as it was when it came.
@@ -199,16 +205,20 @@ def _answer_batch(
         if request.id in completions:
             return
         completions[request.id] = completion
+        if ledger and isinstance(completion, Completion):
+            ledger.count(request, completion)
         if cache and isinstance(completion, Completion) and completion.finish_reason == "stop" and completion.text:
             cache.store(identity, request, completion)
 
-    def complete() -> None:
+    def complete(asked: Sequence[ChatRequest]) -> None:
         with nullcontext() if backend.capabilities.concurrent else _engine:
-            for request, completion in zip(missing, backend.complete(missing, on_answer=keep), strict=True):
+            for request, completion in zip(asked, backend.complete(asked, on_answer=keep), strict=True):
                 keep(request, completion)
 
-    if missing:
-        stoppable(complete)
+    while missing:
+        asked = missing[: _affordable(ledger)]
+        stoppable(partial(complete, asked))
+        missing = missing[len(asked) :]
     answers = {}
     for request in requests:
         completion = completions[request.id]
@@ -220,6 +230,14 @@ def _answer_batch(
         written = text if isinstance(text, str) else encodable(completion.text)
         answers[request.id] = Answer(written, error, 1, completion.prompt_tokens, completion.completion_tokens)
     return answers
+
+
+def _affordable(ledger: Ledger | None) -> int | None:
+    """How many requests may be asked now; None: all. Raises ``WholesaleFailure`` when there is no money for one."""
+    try:
+        return ledger.affordable() if ledger else None
+    except BudgetSpent as error:
+        raise WholesaleFailure(str(error)) from None
 
 
 def _text(completion: Completion | RequestError, request: ChatRequest, config: StepConfig) -> str | RequestError:

@@ -26,7 +26,7 @@ MAX_CHARACTERS = 1200
 """Longest text that one fact may bring into a prompt."""
 
 _ROLE_MARKERS = re.compile(
-    r"<\|[^|>]*\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:image|start_of_turn|end_of_turn|im_start|im_end)>"
+    r"<[|｜][^<>]{0,60}[|｜]>|<</?SYS>>|</?[a-zA-Z][\w:-]{0,40}\s*/?>|<0x[0-9A-F]{2}>|(?-i:\[/?[A-Z][A-Z_ ]{2,30}\d*\])"
     r"|(?:^|(?<=\s))#{2,}|\b(?:system|user|assistant|human|instruction)\s*:",
     re.IGNORECASE,
 )

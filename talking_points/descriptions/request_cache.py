@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock
 
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.descriptions.spending import Ledger
 
 _LOG = logging.getLogger(__name__)
 KEY_VERSION = 2
@@ -38,7 +39,9 @@ _DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
 class RequestCache:
     """One SQLite file. An instance may be used from several threads; open one per shard."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger: Ledger | None = None) -> None:
+        """``ledger`` counts what the answers cost that are not found here; it is closed with the cache."""
+        self.ledger = ledger
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
@@ -53,6 +56,8 @@ class RequestCache:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._database.close()
+        if self.ledger:
+            self.ledger.close()
 
     def lookup(self, identity: Mapping[str, Any], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
         """Known answers by request id."""

@@ -6,6 +6,7 @@ findings send the description back or reject its row; the others become flags of
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ _LOOKLESS_WORD = re.compile(
     r"|be|left|right|top|bottom|upper|lower|center|middle|edge|close|near|toward|slightly|image|part|located)"
 )
 """Words that say nothing about the look of the point."""
+
+_REMEMBERED = 50_000
+"""Verdicts that are kept, 16 bytes and a reference each; the paper's build asks for 21,000."""
+_given: dict[bytes, Verdict] = {}
 
 _LETTERS = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
 _REFUSAL = re.compile(
@@ -142,7 +147,22 @@ class Verdict:
 
 
 def verify(description: str, candidate: Candidate, config: VerificationConfig) -> Verdict:
-    """Check a description against its candidate's annotations and the configured form."""
+    """Check a description against its candidate's annotations and the configured form.
+
+    The verdicts given last are remembered: a text that was refined is judged once more with all others, and what it is
+    judged by has not changed.
+    """
+    key = hashlib.blake2b(f"{description}\0{candidate!r}\0{config!r}".encode("utf-8", "surrogatepass"), digest_size=16)
+    found = _given.get(key.digest())
+    if found is None:
+        found = _given[key.digest()] = _judge(description, candidate, config)
+        # The oldest go first; another thread may have been faster.
+        while len(_given) > _REMEMBERED:
+            _given.pop(next(iter(_given)), None)
+    return found
+
+
+def _judge(description: str, candidate: Candidate, config: VerificationConfig) -> Verdict:
     if not description.strip():
         return _verdict([("empty", "The answer is empty; write the sentence.")])
     found = [*_form(description, config)]

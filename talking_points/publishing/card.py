@@ -61,6 +61,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         composition=manifest.get("composition", {}),
         lengths=manifest.get("lengths"),
         stages=manifest.get("stages", {}),
+        cost=manifest.get("cost"),
         audit=audit,
         steps={step: manifest["steps"][step] for step in STEPS if step in manifest.get("steps", {})},
         keypoint_per=config.get("keypoints", {}).get("per", "image"),

@@ -93,6 +93,8 @@ class Environment(Section):
     sources: dict[str, Place]
     cache: str
     max_rejected_share: float
+    spending: dict[str, Any] | None = None
+    """The prices of answers, the budget and the file that counts against it."""
 
     @property
     def roots(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from talking_points.config import Section
 from talking_points.descriptions.asking import Answer
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.descriptions.request_cache import RequestCache
+from talking_points.descriptions.spending import Ledger
 from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
 from talking_points.records import Candidate
 from talking_points.redaction import without_secrets
@@ -82,10 +83,14 @@ def read_texts(storage: Storage, manifest: Manifest) -> dict[str, str]:
 
 
 def request_cache(order: AnyOrder, config: StepConfig) -> AbstractContextManager[RequestCache | None]:
-    """The cache of a step's finished answers; none for ``rules``, whose answers cost less than a look-up."""
+    """The cache of a step's finished answers, which counts what new ones cost; none for ``rules``, whose answers take
+    less than a look-up.
+    """
     if config.backend == "rules":
         return nullcontext(None)
-    return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite")
+    spending = order.environment.spending
+    ledger = Ledger(spending, config.model) if spending and config.model else None
+    return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger)
 
 
 def commit_texts(

@@ -192,3 +192,18 @@ def test_an_unknown_prompt_lists_the_known_ones(name):
         render(name, FACTS)
     with pytest.raises(PromptError, match="generate, local_caption, object_caption, refine"):
         prompt_digest(name)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *("<|eot_id|>", "<｜User｜>", "<unk>", "<pad>", "<think>", "</tool_call>", "<0x0A>", "[SEG]", "[TOOL_CALLS]"),
+        *("<img/>", "<reserved_special_token_7>", "<seed:think>", "<|im_\u200bend|>"),
+    ],
+)
+def test_marks_of_tokenizers_that_nobody_listed_are_taken_out(mark: str) -> None:
+    assert as_data(f"a cat {mark}sits") == "a cat sits"
+
+
+def test_what_only_looks_like_a_mark_stays() -> None:
+    assert as_data("a < b, 3 > 2 [left side] <3") == "a < b, 3 > 2 [left side] <3"

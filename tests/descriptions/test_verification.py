@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.build_config import VerificationConfig
+from talking_points.descriptions import verification
 from talking_points.descriptions.composition import compose_description
 from talking_points.descriptions.verification import CODES, Finding, Verdict, verify
 from tests.descriptions.candidates import candidates, make_candidate
@@ -359,3 +360,23 @@ def test_a_mirrored_point_place_is_found(candidate, seed):
     start = text.rindex(candidate.point_location)
     wrong = text[:start] + swapped + text[start + len(swapped) :]
     assert "point_place_wrong" in _codes(wrong, candidate)
+
+
+def test_a_text_is_judged_once_and_again_when_anything_it_is_judged_by_changes(monkeypatch):
+    judged = []
+    judge = verification._judge
+
+    def spy(*given):
+        judged.append(given)
+        return judge(*given)
+
+    monkeypatch.setattr(verification, "_judge", spy)
+    monkeypatch.setattr(verification, "_given", {})
+    monkeypatch.setattr(verification, "_REMEMBERED", 3)
+    assert verify(GOOD, _cat(), CONFIG) is verify(GOOD, _cat(), CONFIG)
+    assert len(judged) == 1
+    assert not verify(GOOD, _cat(part_location="close to the bottom edge of the cat"), CONFIG).accepted
+    assert not verify(GOOD, _cat(), VerificationConfig(max_words=21)).accepted
+    verify("other", _cat(), CONFIG)
+    assert len(judged) == 4
+    assert len(verification._given) == 3

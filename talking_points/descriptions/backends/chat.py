@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import cv2
@@ -27,6 +30,46 @@ def too_long(prompt_tokens: int, max_tokens: int, limit: int) -> RequestError:
     """The error of a request whose prompt and answer do not fit the model's context, all in tokens."""
     detail = f"{prompt_tokens} prompt tokens and up to {max_tokens} answer tokens exceed the model's {limit}"
     return RequestError("too_long", detail)
+
+
+def special_tokens(tokenizer: Any) -> frozenset[str]:
+    """The texts that a Hugging Face tokenizer reads as marks of a conversation and never as words: its special tokens
+    and the others that were added to its vocabulary, ``<think>`` and ``<image>`` among them.
+    """
+    added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
+    return marks_among([*tokenizer.all_special_tokens, *added])
+
+
+def marks_among(tokens: Iterable[str]) -> frozenset[str]:
+    """Those of a vocabulary's added tokens that are marks, which all have brackets: added words are left out."""
+    return frozenset(token.strip() for token in tokens if len(token.strip()) > 2 and set("<>[]{}|｜◁▷") & set(token))
+
+
+def without_marks(request: ChatRequest, marks: frozenset[str]) -> ChatRequest:
+    """The request with every mark of the model's own tokenizer taken out of its texts.
+
+    They hold names and captions from elsewhere, and no words of ours are marks: what looks like one would end the
+    turn, or ask for an image that is not there.
+    """
+    if not marks:
+        return request
+    system, prompt = _unmarked(request.system, marks), _unmarked(request.prompt, marks)
+    if (system, prompt) == (request.system, request.prompt):
+        return request
+    return replace(request, system=system, prompt=prompt)
+
+
+def _unmarked(text: str, marks: frozenset[str]) -> str:
+    pattern, previous = _pattern(marks), ""
+    while previous != text:
+        previous, text = text, pattern.sub(" ", text)
+    return text
+
+
+@lru_cache(maxsize=4)
+def _pattern(marks: frozenset[str]) -> re.Pattern[str]:
+    # Some tokenizers normalise the case before they look for marks.
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))), re.IGNORECASE)
 
 
 def _as_data_url(image: NDArray[np.uint8]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
@@ -38,20 +39,29 @@ class Endpoint:
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         self._basic = httpx.BasicAuth(user, password) if user and not key else None
         self._moved: dict[str, str] = {}
+        self._tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
         return self._shown
 
-    def client(self, timeout: float, connections: int) -> httpx.AsyncClient:
-        """A client with so many connections; ``timeout`` in seconds. Raises ``BackendUnavailable``."""
+    def client(self, timeout: float) -> httpx.AsyncClient:
+        """A client of one connection; ``timeout`` in seconds. Raises ``BackendUnavailable``.
+
+        The pool of a client looks at all of its connections for each request, three times over: with dozens of them
+        that takes longer than the request itself.
+        """
         try:
+            direct = is_this_machine(self.url)
+            # One for all clients, and for plain HTTP too, which may redirect: loading the certificates takes long.
+            self._tls = self._tls or httpx.create_ssl_context(trust_env=not direct)
             return httpx.AsyncClient(
                 headers=self._headers,
                 auth=self._basic,
                 timeout=httpx.Timeout(timeout, connect=min(10.0, timeout), pool=None),
-                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+                verify=self._tls,
                 # A proxy of the environment is never asked for this machine.
-                trust_env=not is_this_machine(self.url),
+                trust_env=not direct,
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise BackendUnavailable(

@@ -13,7 +13,7 @@ from llama_cpp import Llama
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
-from talking_points.descriptions.backends.chat import messages, refusal, too_long
+from talking_points.descriptions.backends.chat import marks_among, messages, refusal, too_long, without_marks
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     ChatRequest,
@@ -57,6 +57,7 @@ class LlamaCppBackend:
                 "options.filename, the name of a GGUF file in it"
             ) from error
         self._limit = int(self._llama.n_ctx())
+        self._marks = _special_tokens(self._llama)
         self._size = Path(path).stat().st_size
         commit = _SNAPSHOT.search(path) if filename else None
         self._revision = commit[1] if commit else config.revision or ""
@@ -97,7 +98,7 @@ class LlamaCppBackend:
         self._llama.reset()
         try:
             response = self._llama.create_chat_completion(
-                messages(request),
+                messages(without_marks(request, self._marks)),
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 seed=request.seed,
@@ -116,3 +117,18 @@ class LlamaCppBackend:
         # The library's own count of answer tokens is unreliable.
         tokens = len(self._llama.tokenize(text.encode(), add_bos=False, special=False))
         return Completion(text, finish, prompt_tokens, request.max_tokens if finish == "length" else tokens)
+
+
+def _special_tokens(llama: Any) -> frozenset[str]:
+    """The marks of a GGUF file's vocabulary: its control tokens and those that its makers added."""
+    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+    marks = (
+        llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+        | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+        | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+    )
+    return marks_among(
+        llama_cpp.llama_vocab_get_text(vocabulary, token).decode("utf-8", "ignore")
+        for token in range(llama.n_vocab())
+        if llama_cpp.llama_vocab_get_attr(vocabulary, token) & marks
+    )

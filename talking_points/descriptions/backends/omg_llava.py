@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
-from talking_points.descriptions.backends.chat import refusal, too_long
+from talking_points.descriptions.backends.chat import refusal, special_tokens, too_long, without_marks
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     ChatRequest,
@@ -69,6 +69,7 @@ class OmgLlavaBackend:
         if model.tokenizer is None:
             raise BackendUnavailable(f"{step.model} has no tokenizer: convert the release with its tokenizer files")
         self._model: Any = model.to(device).eval()  # None once closed
+        self._marks = special_tokens(model.tokenizer)
         self._limit = int(model.config.text_config.max_position_embeddings)
         self._batch_size = step.batch_size
         self._features: OrderedDict[str, VisionFeatures] = OrderedDict()
@@ -151,7 +152,8 @@ class OmgLlavaBackend:
     def _turn(self, request: ChatRequest) -> Turn:
         from talking_points.models.omg_llava.chat import encode_turn, plain_text
 
-        asked = plain_text(f"{request.system} {request.prompt}")
+        harmless = without_marks(request, self._marks)
+        asked = plain_text(f"{harmless.system} {harmless.prompt}")
         text = f"<image>\n{captioner_prompt(self._form, asked, box=self._shows_box(request))}"
         return encode_turn(self._model.tokenizer, text, image_token_index=self._model.config.image_token_index)
 

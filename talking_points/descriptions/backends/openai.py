@@ -11,7 +11,8 @@ import asyncio
 import random
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -66,8 +67,11 @@ class OpenAIBackend:
         self._writer = RequestWriter(config)
         self._endpoint = Endpoint(str(config.endpoint), api_key(config.api_key_env))
         self._listed: list[str] = []
-        self._client = self._endpoint.client(config.timeout, config.concurrency)
-        self._slots = asyncio.Semaphore(config.concurrency)
+        self._clients = [self._endpoint.client(config.timeout)]
+        # Last in, first out: connections that are open and warm are used before new ones are opened.
+        self._free: asyncio.LifoQueue[httpx.AsyncClient | None] = asyncio.LifoQueue()
+        for client in [None] * (config.concurrency - 1) + self._clients:
+            self._free.put_nowait(client)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-backend", daemon=True)
         self._thread.start()
@@ -92,7 +96,8 @@ class OpenAIBackend:
         """Close all connections and stop the client's thread."""
         if self._loop.is_closed():
             return
-        self._run(self._client.aclose())
+        for client in self._clients:
+            self._run(client.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -103,7 +108,7 @@ class OpenAIBackend:
     async def _check_server(self) -> None:
         """The server answers and lists the model, or the message says what to start."""
         try:
-            response = await self._endpoint.get(self._client, "models")
+            response = await self._endpoint.get(self._clients[0], "models")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise self._gone(error) from None
         if response.status_code in (401, 403):
@@ -167,12 +172,12 @@ class OpenAIBackend:
         body: bytes | None = None
         for attempt in range(self._attempts):
             try:
-                async with self._slots:
+                async with self._client() as client:
                     if body is None:
                         # Encoding an image takes milliseconds, in which the loop serves other requests.
                         write = self._writer.body
                         body = await asyncio.to_thread(write, request) if request.images else write(request)
-                    return await self._ask(body)
+                    return await self._ask(client, body)
             except Retry as retry:
                 last = attempt + 1 == self._attempts
                 # Waiting happens outside the slot: others go on meanwhile. A server that asks for a pause gets it
@@ -187,10 +192,22 @@ class OpenAIBackend:
                 await asyncio.sleep(_delay(attempt, None))
         raise AssertionError("every attempt returns, repeats or raises")
 
-    async def _ask(self, body: bytes) -> Completion | RequestError:
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """One of the connections, once one is free: their number is the bound on requests in flight."""
+        client = await self._free.get()
+        try:
+            if client is None:
+                client = self._endpoint.client(self._config.timeout)
+                self._clients.append(client)
+            yield client
+        finally:
+            self._free.put_nowait(client)
+
+    async def _ask(self, client: httpx.AsyncClient, body: bytes) -> Completion | RequestError:
         """One try. Raises ``Retry`` for what may pass, ``BackendUnavailable`` for what concerns every request."""
         try:
-            response = await self._endpoint.post(self._client, "chat/completions", body)
+            response = await self._endpoint.post(client, "chat/completions", body)
         except httpx.ConnectError:
             raise
         except httpx.TimeoutException as error:

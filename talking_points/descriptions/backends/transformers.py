@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from talking_points.build_config import StepConfig
-from talking_points.descriptions.backends.chat import messages, refusal, too_long
+from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, too_long, without_marks
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -62,6 +62,7 @@ class TransformersBackend:
         if not (getattr(self._processor, "chat_template", None) or self._tokenizer.chat_template):
             raise BackendUnavailable(f"'{name}' has no chat template: use the model's instruction-tuned release")
         self.capabilities = Capabilities(vision=self._vision)
+        self._marks = special_tokens(self._tokenizer)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -88,6 +89,7 @@ class TransformersBackend:
         self, requests: Sequence[ChatRequest], on_answer: OnAnswer | None = None
     ) -> list[Completion | RequestError]:
         """Answer the requests in batches of similar length; one that cannot be answered never fails its batch."""
+        asked, requests = requests, [without_marks(request, self._marks) for request in requests]
         answers: dict[int, Completion | RequestError] = {}
         ready: list[tuple[int, int]] = []
         for index, request in enumerate(requests):
@@ -114,7 +116,7 @@ class TransformersBackend:
                 for index, answer in zip(chosen, generated, strict=True):
                     answers[index] = answer
                     if on_answer:
-                        on_answer(requests[index], answer)
+                        on_answer(asked[index], answer)
         return [answers[index] for index in range(len(requests))]
 
     def close(self) -> None:

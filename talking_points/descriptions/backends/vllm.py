@@ -21,7 +21,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from talking_points.build_config import StepConfig
-from talking_points.descriptions.backends.chat import messages, refusal, too_long
+from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, too_long, without_marks
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -62,6 +62,7 @@ class VllmBackend:
             ) from error
         model = self._llm.model_config
         self._limit = int(model.max_model_len)
+        self._marks = special_tokens(self._llm.get_tokenizer())
         self.capabilities = Capabilities(vision=model.is_multimodal_model, guided_decoding=True, concurrent=True)
         self._inbox: queue.Queue[_Waiting | None] = queue.Queue()
         self._started = time.monotonic()
@@ -143,7 +144,9 @@ class VllmBackend:
                 return False
             request, future = waiting
             try:
-                (identifier,) = self._llm.enqueue_chat([_chat(request)], [_sampling(request)], use_tqdm=False)
+                (identifier,) = self._llm.enqueue_chat(
+                    [_chat(without_marks(request, self._marks))], [_sampling(request)], use_tqdm=False
+                )
             except EngineDeadError:
                 running[request.id] = waiting
                 raise

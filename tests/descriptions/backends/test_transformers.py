@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 pytest.importorskip("transformers", reason="needs the extra 'train'")
 
 from talking_points.build_config import StepConfig  # noqa: E402
+from talking_points.descriptions.backends.chat import special_tokens  # noqa: E402
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError  # noqa: E402
 from talking_points.descriptions.backends.transformers import SeededSampling, TransformersBackend  # noqa: E402
 from tests.descriptions.backends import contract  # noqa: E402
@@ -103,6 +104,29 @@ def test_the_checkpoints_own_sampling_settings_do_not_apply(llama, tiny_llama, t
     sampled = [text_request("a", temperature=1.0, seed=seed) for seed in range(3)]
     assert texts(backend.complete(sampled)) == texts(llama.complete(sampled))
     backend.close()
+
+
+def test_no_mark_of_the_models_own_tokenizer_comes_out_of_a_text(llama, monkeypatch):
+    marks = special_tokens(llama._tokenizer)
+    assert marks
+    assert llama._tokenizer.eos_token in marks
+    seen: list[str] = []
+    encode = llama._encode
+
+    def spy(requests):
+        seen.extend(request.system + request.prompt for request in requests)
+        return encode(requests)
+
+    monkeypatch.setattr(llama, "_encode", spy)
+    asked = [
+        text_request(prompt=f"a cat {mark}{mark.upper()} a {mark[:2]}{mark}{mark[2:]} dog", system=f"{mark} look")
+        for mark in sorted(marks)
+    ]
+    told: list[object] = []
+    llama.complete(asked, on_answer=lambda request, _: told.append(request))
+    assert len(seen) >= len(marks)
+    assert not [text for text in seen for mark in marks if mark.lower() in text.lower()]
+    assert all(any(request is one for one in asked) for request in told), "answers belong to the requests as asked"
 
 
 def test_a_text_model_has_no_vision_and_refuses_images(llama):

@@ -1,0 +1,160 @@
+"""What a build's answers cost, and the cap on it.
+
+Every answer that was paid for is counted when it comes, used or not, in a small file beside the kept answers: all
+workers of a build share it, and a build that goes on later goes on from what was spent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from talking_points.build_config import BuildConfig, Price
+from talking_points.config import fingerprint
+from talking_points.descriptions.backends import VISION_STEPS
+from talking_points.descriptions.backends.protocol import STEPS, ChatRequest, Completion
+from talking_points.errors import RunError
+
+_PATIENCE = 60
+"""Seconds to wait for other processes that use the file."""
+_MILLION = 1e6
+
+
+class BudgetSpent(RunError):
+    """The build's budget is used up; what is finished is kept."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Requests answered, images sent, tokens of prompts and of answers."""
+
+    requests: int = 0
+    images: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+def cost(spent: Spent, price: Price) -> float:
+    """Money for so many tokens and images, in the currency of the prices."""
+    return (
+        spent.tokens_in * price.tokens_in + spent.tokens_out * price.tokens_out + spent.images * price.images
+    ) / _MILLION
+
+
+def spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
+    """What a shard needs to count its spending, as JSON values; None where no prices are given."""
+    if not config.prices:
+        return None
+    # The folder of remote outputs is shared by all of a user's builds; a local one moves with its build.
+    own = f"-{fingerprint(config.output)}" if "://" in config.output else ""
+    return {
+        "file": str(folder / f"spending{own}.sqlite"),
+        "prices": {model: price.model_dump(mode="json") for model, price in config.prices.items()},
+        "budget": config.budget,
+    }
+
+
+class Ledger:
+    """Counts what answers of one model cost. May be used from several threads; open one per shard."""
+
+    def __init__(self, order: Mapping[str, Any], model: str) -> None:
+        self._model = model
+        self._prices = {name: Price.model_validate(price) for name, price in order["prices"].items()}
+        self._budget: str | None = order["budget"]
+        self._lock = threading.Lock()
+        path = Path(order["file"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        # Turning the write-ahead log on does not wait for other processes, whatever the connection's timeout says.
+        with FileLock(f"{path}.lock", timeout=_PATIENCE):
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS spent (model TEXT PRIMARY KEY, requests INTEGER NOT NULL,"
+                " images INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL)"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def count(self, request: ChatRequest, completion: Completion) -> None:
+        """Add one answer; committed at once."""
+        if self._model not in self._prices:
+            return
+        values = (self._model, len(request.images), completion.prompt_tokens, completion.completion_tokens)
+        with self._lock:
+            self._database.execute(
+                "INSERT INTO spent VALUES (?, 1, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET requests = requests + 1,"
+                " images = images + excluded.images, tokens_in = tokens_in + excluded.tokens_in,"
+                " tokens_out = tokens_out + excluded.tokens_out",
+                values,
+            )
+
+    def spent(self) -> dict[str, Spent]:
+        """What was spent so far, by model."""
+        with self._lock:
+            rows = self._database.execute("SELECT model, requests, images, tokens_in, tokens_out FROM spent").fetchall()
+        return {row[0]: Spent(*row[1:]) for row in rows}
+
+    def affordable(self) -> int | None:
+        """How many further requests the budget allows, by what this model's have cost so far; None: no limit known.
+
+        Raises ``BudgetSpent`` when it allows none.
+        """
+        if self._budget is None:
+            return None
+        amount, currency = budget_of(self._budget)
+        spent = self.spent()
+        total = sum(cost(counts, self._prices[name]) for name, counts in spent.items() if name in self._prices)
+        own = spent.get(self._model, Spent())
+        each = (
+            cost(own, self._prices[self._model]) / own.requests if own.requests and self._model in self._prices else 0.0
+        )
+        if total >= amount or each > amount - total:
+            raise BudgetSpent(
+                f"the budget of {self._budget} is spent ({total:.2f} {currency} for "
+                f"{sum(counts.requests for counts in spent.values())} answers): finished answers are kept; set a "
+                "larger budget and run the build again to go on"
+            )
+        return int((amount - total) / each) if each else None
+
+
+def budget_of(text: str) -> tuple[float, str]:
+    """Amount and currency of ``50 USD``."""
+    amount, _, currency = text.partition(" ")
+    return float(amount), currency
+
+
+def step_cost(price: Price, step: str, requests: int, tokens_in: int, tokens_out: int) -> float:
+    """What so many requests of a step cost; those of a step that shows an image hold one each."""
+    images = requests if step in VISION_STEPS else 0
+    return cost(Spent(requests, images, tokens_in, tokens_out), price)
+
+
+def step_prices(config: BuildConfig) -> dict[str, Any]:
+    """The prices of the steps' models as JSON values; empty where none is given."""
+    priced = {step: config.prices[model] for step in STEPS if (model := config.step(step).model or "") in config.prices}
+    steps = {step: price.model_dump(mode="json") for step, price in priced.items()}
+    return {"currency": config.currency, "steps": steps} if steps else {}
+
+
+def cost_summary(prices: Mapping[str, Any], spent: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """What the texts of a dataset cost, by step: requests, tokens and money, for its manifest and card.
+
+    ``prices`` are those of ``step_prices``; ``spent`` gives requests, tokens_in and tokens_out by step. Answers for
+    texts that were made anew with other settings are in the build's ledger and not here.
+    """
+    steps = {}
+    for step, price in prices["steps"].items():
+        counts = dict(spent[step])
+        steps[step] = {**counts, "cost": round(step_cost(Price.model_validate(price), step, **counts), 4)}
+    total = round(sum(entry["cost"] for entry in steps.values()), 4)
+    return {"currency": prices["currency"], "total": total, "steps": steps}
