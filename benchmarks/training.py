@@ -44,8 +44,7 @@ from talking_points.models.presets import (
 from talking_points.training.adaptation import Samples, prepare_adaptation, sample, score
 from talking_points.training.config import AdaptConfig
 from talking_points.training.grpo import group_advantages, grpo_loss
-from talking_points.training.localizer import rewarded
-from talking_points.training.rewards import neg_mse
+from talking_points.training.rewards import Rewarded, neg_mse
 
 DESCRIPTION = (
     "The point is on the dog, which is toward the left of the image and vertically centered, on its head, toward the "
@@ -170,7 +169,7 @@ def adapted(
     ]
     features, index, _ = judged.batch(examples)
     found = localizer.localize(None, samples.texts, features=features.to(localizer.device), image_index=index)
-    advantages = group_advantages(torch.from_numpy(neg_mse(rewarded(examples, found))).view(-1, GROUP)).flatten()
+    advantages = group_advantages(torch.from_numpy(neg_mse(Rewarded.of(examples, found))).view(-1, GROUP)).flatten()
     log_probs, reference = score(model, samples, config.last_blocks)
     stepped(model, grpo_loss(log_probs, reference, advantages.to(log_probs), samples.mask).total)
     return len(examples)
@@ -196,7 +195,7 @@ def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: Poi
             texts.append(model.decode(tokens)[0])
             found.append(localizer.localize([picture], texts[-1:])[0])
             scores.append((*score(model, Samples(inputs, tokens, mask, texts[-1:], 0), config.last_blocks), mask))
-        rewards = neg_mse(rewarded([example] * GROUP, np.stack(found)))
+        rewards = neg_mse(Rewarded.of([example] * GROUP, np.stack(found)))
         for advantage, (log_probs, reference, mask) in zip(
             group_advantages(torch.tensor(rewards)[None])[0], scores, strict=True
         ):

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from talking_points.examples.config import FeatureConfig
-from talking_points.examples.points import PointExample, PointSet
+from talking_points.examples.inference import localize_points
+from talking_points.examples.points import Floats, PointExample, PointSet
 from talking_points.models.localizer import PointLocalizer
 from talking_points.records import derive_seed
-from talking_points.training.localizer import localized
-
-Floats = NDArray[np.float64]
 
 
 def centre(points: PointSet) -> Floats:
@@ -77,7 +74,7 @@ def control_predictions(
     """
     found = {"centre": centre(points), "uniform": uniform(points, seed)}
     if can_shuffle(points):
-        found["shuffled_images"] = localized(localizer, points, features, images=other_images(points, seed))
+        found["shuffled_images"] = localize_points(localizer, points, features, images=other_images(points, seed))
     if text_only is not None:
-        found["text_only"] = localized(text_only, points, features, blind=True)
+        found["text_only"] = localize_points(text_only, points, features, blind=True)
     return found

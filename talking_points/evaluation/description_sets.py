@@ -22,11 +22,11 @@ from talking_points.descriptions.backends.protocol import Backend, ChatRequest, 
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
 from talking_points.examples.config import FeatureConfig
+from talking_points.examples.inference import describe_points
 from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.records import derive_seed
-from talking_points.training.descriptor import descriptions
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def described(points: PointSet, source: DescriptionSet, features: FeatureConfig,
     if source.descriptor is not None:
         model = PointDescriptor.from_pretrained(source.descriptor).eval()
         with _before_adaptation(model, source) if source.before_adaptation else nullcontext():
-            written = descriptions(model, points, features)
+            written = describe_points(model, points, features)
         texts = {example.id: text for example, text in zip(points.examples, written, strict=True)}
     elif source.file is not None:
         texts = read_descriptions(source.file)

@@ -11,11 +11,11 @@ from talking_points.evaluation.description_sets import described
 from talking_points.evaluation.inputs import check_evaluation
 from talking_points.evaluation.reports import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
+from talking_points.examples.inference import localize_points
 from talking_points.examples.points import PointSet, ap10k_points, load_points
 from talking_points.locks import only_writer
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
-from talking_points.training.localizer import localized
 from talking_points.whole_files import write_json
 
 
@@ -66,7 +66,7 @@ def evaluate_set(
     return evaluate_predictions(
         name,
         points,
-        localized(localizer, points, config.features),
+        localize_points(localizer, points, config.features),
         dataset=config.dataset or f"ap10k {config.ap10k.family if config.ap10k else ''}",
         localizer=config.localizer,
         definition=config.pck,

@@ -12,13 +12,12 @@ import numpy as np
 from talking_points.evaluation.controls import control_predictions, other_points
 from talking_points.evaluation.reports import Report, evaluate_predictions
 from talking_points.examples.config import FeatureConfig
+from talking_points.examples.inference import describe_points, localize_points
 from talking_points.examples.points import PointSet, load_points
 from talking_points.examples.words import judge_words
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.training.config import TrainConfig
-from talking_points.training.descriptor import descriptions
-from talking_points.training.localizer import localized
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,15 @@ class Judges:
         return {"judge_a": self.a, **({"judge_b": self.b} if self.b is not None else {})}
 
     def _report(self, judge: str, model: PointLocalizer, name: str, points: PointSet, **given: Any) -> Report:
-        return evaluate_predictions(name, points, localized(model, points, self.features), localizer=judge, **given)
+        return evaluate_predictions(
+            name, points, localize_points(model, points, self.features), localizer=judge, **given
+        )
 
 
 def rewritten(points: PointSet, descriptor: Path, features: FeatureConfig, *, withheld: bool = False) -> PointSet:
     """The points with a descriptor's greedy descriptions; empty ones are kept as they are."""
     model = PointDescriptor.from_pretrained(descriptor).eval()
-    written = descriptions(model, points, features, withheld=withheld, max_new_tokens=120)
+    written = describe_points(model, points, features, withheld=withheld, max_new_tokens=120)
     return points.with_texts({example.id: text for example, text in zip(points.examples, written, strict=True)})
 
 

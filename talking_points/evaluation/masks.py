@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from talking_points.examples.points import Floats
 from talking_points.grounding.rasters import area, box_iou, decode_mask, mask_box, overlap
 from talking_points.records import Box, Mask
 from talking_points.sources.coco_parts import Rle
@@ -25,7 +26,6 @@ BOUNDARY_TOLERANCE = 0.01
 """Of the image's diagonal: how far apart two boundaries may be and still agree."""
 
 Counts = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 def _percent_of(hits: NDArray[Any]) -> float:

@@ -13,25 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from talking_points.errors import InputError
 from talking_points.evaluation.pck import (
     TALKING_POINTS,
-    PairedDifference,
     PckDefinition,
-    bootstrap_interval,
     distances,
     mpck,
-    paired_difference,
     pck,
     point_scores,
 )
-from talking_points.examples.points import PointExample, PointSet
+from talking_points.evaluation.statistics import PairedDifference, bootstrap_interval, paired_difference
+from talking_points.examples.points import Floats, PointExample, PointSet
 from talking_points.examples.words import judge_words
 from talking_points.whole_files import write_json
-
-Floats = NDArray[np.float64]
 
 LEVELS = ("found", "point", "part", "object")
 """Where a prediction fails: nowhere (nearer than the smallest threshold of mPCK), at the point (inside the part's box),

@@ -9,17 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from talking_points.escaping import for_latex, for_markdown
-from talking_points.whole_files import write_text
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from talking_points.evaluation.paper import FIGURES, TITLES, PaperFigure
 from talking_points.evaluation.pck import TALKING_POINTS
 from talking_points.evaluation.reports import IncomparableError, Report
+from talking_points.whole_files import write_text
 
 HEADER = (
     "", "paper mPCK", "@0.1", "@0.2", "our mPCK", "95 % interval", "above text only", "@0.05", "@0.1", "@0.2", "points",
@@ -134,6 +128,12 @@ def write_tables(reports: Mapping[str, Report], folder: Path) -> list[Path]:
 
 def draw_table(table: Table, path: Path) -> None:
     """Horizontal bars, the paper's and ours for every row: a panel for mPCK and one for each threshold that is told."""
+    # Imported here: whoever scores a model needs no figures until there is something to draw.
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
     evaluated = [row for row in table.rows if row.ours]
     shown = ["mPCK"]
     for name in ("@0.1", "@0.2"):

@@ -25,6 +25,8 @@ from talking_points.records import LABELS, Box, derive_seed, stable_id
 from talking_points.sources import Source
 from talking_points.sources.labels import ap10k_families
 
+Floats = NDArray[np.float64]
+
 COLUMNS = (
     "id", "image_sha256", "image_width", "image_height", "source", "object", "part", "object_bbox", "part_bbox",
     "instance_index", "instance_count", "keypoint", "object_location", "part_location", "point_location",

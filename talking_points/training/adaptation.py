@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
@@ -26,6 +25,7 @@ from transformers.masking_utils import create_causal_mask
 from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.features import PointFeatures
+from talking_points.examples.inference import describe_points, localize_points
 from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -34,13 +34,13 @@ from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.models.omg_llava.modeling import LanguageInputs
 from talking_points.models.omg_llava.splicing import SplicedBatch
 from talking_points.processes import process_state
+from talking_points.training.checkpoints import checkpoint_step, last_checkpoint
 from talking_points.training.config import AdaptConfig
-from talking_points.training.descriptor import descriptions
+from talking_points.training.curves import draw_group
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, token_log_probs
-from talking_points.training.localizer import localized, rewarded
 from talking_points.training.precision import autocast, prepare_to_train
-from talking_points.training.rewards import REWARDS, mean_pck
-from talking_points.training.trainer import PointTrainer, checkpoint_step, last_checkpoint
+from talking_points.training.rewards import REWARDS, Rewarded, mean_pck
+from talking_points.training.trainer import PointTrainer
 from talking_points.whole_files import write_text
 
 
@@ -121,7 +121,7 @@ class AdaptationTrainer(PointTrainer):
         ]
         features, index, _ = self.localizer_features.batch(examples)
         predicted = self.localizer.localize(None, texts, features=features, image_index=index, batch_size=len(texts))
-        return REWARDS[self.adapt.reward](rewarded(examples, predicted)), predicted
+        return REWARDS[self.adapt.reward](Rewarded.of(examples, predicted)), predicted
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         means = {name: float(np.mean(values)) for name, values in self._measured.items()}
@@ -293,11 +293,11 @@ def adapt_descriptor(
         evaluated = held_out.sample(config.eval_points, seed)
 
         def metric() -> float:
-            written = descriptions(model, evaluated, features, max_new_tokens=config.max_new_tokens)
+            written = describe_points(model, evaluated, features, max_new_tokens=config.max_new_tokens)
             texts = dict(zip((example.id for example in evaluated.examples), written, strict=True))
             described = evaluated.with_texts(texts)
-            found = localized(localizer, described, features)
-            return 100 * float(mean_pck(rewarded(described.examples, found)).mean())
+            found = localize_points(localizer, described, features)
+            return 100 * float(mean_pck(Rewarded.of(described.examples, found)).mean())
 
     return AdaptationTrainer(model, localizer, own, judged, config, output, seed, metric).run()
 
@@ -313,21 +313,3 @@ def rewind(table: Path, step: int) -> None:
             break
         kept.append(line)
     write_text(table, "".join(kept))
-
-
-def draw_group(
-    picture: Any, example: PointExample, texts: Sequence[str], predicted: NDArray[np.float64], path: Path
-) -> None:
-    """A PNG of one group: the true point, where the localizer finds each sample, and the samples."""
-    figure, axis = plt.subplots(figsize=(7, 7), layout="constrained")
-    axis.imshow(picture)
-    axis.plot(*example.keypoint, "*", color="lime", markersize=16, markeredgecolor="black", label="true point")
-    for place, text in enumerate(texts):
-        shown = "".join(character for character in text if character.isprintable())
-        shown = shown if len(shown) < 110 else shown[:107] + "..."
-        axis.plot(*predicted[place], "o", markersize=9, markeredgecolor="white", label=shown or "(empty)")
-    axis.axis("off")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)

@@ -11,7 +11,6 @@ from talking_points.examples.features import PointFeatures
 from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.chat import Turn
-from talking_points.processes import process_state
 from talking_points.training.config import StageConfig
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.trainer import PointTrainer
@@ -63,34 +62,3 @@ def train_descriptor(
 
     trainer = DescriptorTrainer(model, own, config, output, seed, metric)
     return trainer.run()
-
-
-def descriptions(
-    model: PointDescriptor,
-    points: PointSet,
-    features: FeatureConfig,
-    batch_size: int = 32,
-    *,
-    withheld: bool = False,
-    **options: Any,
-) -> list[str]:
-    """Descriptions of all points, greedy by default, from cached features."""
-    known = PointFeatures(model.to(process_state().device), points, features, withheld=withheld)
-    known.prepare()
-    texts: dict[str, str] = {}
-    # Points of one image side by side share the reading of their image.
-    order = sorted(points.examples, key=lambda example: example.image)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        found, index, point_features = known.batch(batch)
-        written = model.describe(
-            None,
-            [example.keypoint for example in batch],
-            features=found,
-            image_index=index,
-            point_features=point_features,
-            batch_size=batch_size,
-            **options,
-        )
-        texts.update(zip((example.id for example in batch), written, strict=True))
-    return [texts[example.id] for example in points.examples]

@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from talking_points.examples.points import Floats, PointExample
 from talking_points.examples.words import Facts, claims_true
-
-Floats = NDArray[np.float64]
 
 FALSE_WORDS_WEIGHT = 0.02
 """What a description loses when every place it states is false, in units of squared normalised distance: as much as
@@ -29,6 +27,17 @@ class Rewarded:
     truth: Floats
     descriptions: Sequence[str]
     facts: Sequence[Facts]
+
+    @classmethod
+    def of(cls, examples: Sequence[PointExample], predicted: Floats) -> Rewarded:
+        """Of points with their texts, and of where those were found: ``predicted`` (N, 2) in pixels."""
+        sizes = np.array([example.size for example in examples], dtype=np.float64)
+        return cls(
+            predicted=predicted / sizes,
+            truth=np.array([example.keypoint for example in examples]) / sizes,
+            descriptions=[example.text for example in examples],
+            facts=[example.facts for example in examples],
+        )
 
 
 def neg_mse(batch: Rewarded) -> Floats:

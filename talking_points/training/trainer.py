@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
@@ -23,9 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     Trainer,
-    TrainerCallback,
     TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 
@@ -34,16 +31,12 @@ from talking_points.examples.features import PointFeatures
 from talking_points.examples.points import LengthBuckets, PointExample, PointSet
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
+from talking_points.training.checkpoints import COMPLETE, complete_checkpoints, last_checkpoint
 from talking_points.training.config import StageConfig
+from talking_points.training.curves import CurveCallback
 from talking_points.training.optimizers import MuonAdamW
 from talking_points.training.precision import autocast, is_mixed
 from talking_points.whole_files import advising, write_json
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-COMPLETE = "complete.json"
-"""Written last into a checkpoint: without it the checkpoint is half a checkpoint, and never resumed from."""
 
 METRIC = "metric"
 
@@ -82,7 +75,7 @@ class PointTrainer(Trainer):
             train_dataset=list(self.points.examples),
             # ``metric`` knows its own points; the Trainer only asks that there are any.
             eval_dataset=[] if metric is not None else None,
-            callbacks=[_Curves(output)],
+            callbacks=[CurveCallback(output)],
         )
         self.stage = config
         # Whoever judges the model later gives it features of the same kind, and leaves the training's where they are.
@@ -271,22 +264,6 @@ def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: b
     return arguments
 
 
-def last_checkpoint(output: str | Path) -> Path | None:
-    """The newest complete checkpoint in a stage's folder."""
-    return next(reversed(complete_checkpoints(output)), None)
-
-
-def complete_checkpoints(output: str | Path) -> list[Path]:
-    """The complete checkpoints in a stage's folder, the oldest first."""
-    complete = [path.parent for path in Path(output).glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(complete, key=checkpoint_step)
-
-
-def checkpoint_step(checkpoint: Path) -> int:
-    """The number of steps that were done when it was written."""
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 def evaluations_since_best(history: Sequence[dict[str, Any]]) -> int:
     """How many evaluations there were after the first with the highest metric; 0 without any."""
     values = [entry[f"eval_{METRIC}"] for entry in history if f"eval_{METRIC}" in entry]
@@ -304,44 +281,3 @@ class _EpochLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         assert isinstance(self.batch_sampler, LengthBuckets)
         self.batch_sampler.set_epoch(epoch)
-
-
-class _Curves(TrainerCallback):
-    """Draws what was logged so far, one panel per value, whenever a checkpoint is saved and at the end."""
-
-    def __init__(self, output: Path) -> None:
-        self.path = output / "curves.png"
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            with advising(str(self.path), "make room and run again to go on from the last checkpoint"):
-                draw_curves(state.log_history, self.path)
-
-    on_train_end = on_save
-
-
-_NOT_CURVES = {"step", "epoch", "total_flos", "train_loss"}
-
-
-def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """A PNG with one panel per logged value over the steps."""
-    series: dict[str, list[tuple[float, float]]] = {}
-    for entry in history:
-        for name, value in entry.items():
-            if name not in _NOT_CURVES and not name.startswith("train_") and isinstance(value, int | float):
-                series.setdefault(name, []).append((entry["step"], value))
-    if not series:
-        return
-    columns = min(3, len(series))
-    rows = -(-len(series) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False, layout="constrained")
-    for axis in axes.flat[len(series) :]:
-        axis.remove()
-    for axis, (name, values) in zip(axes.flat, series.items(), strict=False):
-        axis.plot(*zip(*values, strict=True), marker="." if len(values) < 30 else "")
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
-        axis.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)

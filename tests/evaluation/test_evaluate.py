@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,12 @@ def test_the_control_can_be_left_out(made: dict[str, Any], tmp_path: Path) -> No
     (report,) = evaluate(config(made, output=tmp_path, text_only=None, sets={"ground_truth": {}})).values()
     assert set(report.controls) == {"centre", "uniform", "shuffled_images"}
     assert report.above_text_only is None
+
+
+def test_scoring_loads_nothing_that_trains_or_draws() -> None:
+    code = (
+        "import sys, talking_points.evaluation.evaluate\n"
+        "loaded = {'transformers.trainer', 'matplotlib', 'talking_points.training.trainer'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {sorted(loaded)}' if loaded else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

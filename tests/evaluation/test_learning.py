@@ -12,9 +12,9 @@ from talking_points.evaluation.controls import control_predictions
 from talking_points.evaluation.learning import Judges, adaptation_figures, descriptor_figures
 from talking_points.evaluation.reports import evaluate_predictions
 from talking_points.examples.config import FeatureConfig
+from talking_points.examples.inference import localize_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training.localizer import localized
 from tests.training.conftest import points, small
 
 START = {"judge_a": 60.0, "judge_b": 50.0, "true_words": 70.0}
@@ -51,7 +51,7 @@ def test_a_descriptor_is_set_against_its_own_controls_each_taken_once(
     assert truth["judge_b"].controls == {}
     assert judges.mpck(data) == {judge: report.mpck for judge, report in truth.items()}
     expected = control_predictions(data, a, features, blind)
-    alone = evaluate_predictions("x", data, localized(a, data, features), controls=expected)
+    alone = evaluate_predictions("x", data, localize_points(a, data, features), controls=expected)
     assert (truth["judge_a"].controls, truth["judge_a"].above_text_only) == (alone.controls, alone.above_text_only)
 
     taken = []

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from talking_points.config import ConfigError
 from talking_points.evaluation.controls import centre
 from talking_points.evaluation.paper import FIGURES, ROWS
-from talking_points.evaluation.pck import MP100, mean_of_pck
+from talking_points.evaluation.pck import MP100
 from talking_points.evaluation.reports import IncomparableError, Report, evaluate_predictions
 from talking_points.evaluation.saved_reports import read_reports
 from talking_points.evaluation.tables import draw_table, paper_tables, write_tables
@@ -29,7 +29,7 @@ def report(shift: float = 0.0, *, data=DATA, **fields) -> Report:
 
 def test_the_papers_breakdown_is_that_of_its_means() -> None:
     for figure in FIGURES:
-        assert figure.pck is None or mean_of_pck(figure.pck) == pytest.approx(figure.mpck, abs=0.0051), figure
+        assert figure.pck is None or sum(figure.pck) / 2 == pytest.approx(figure.mpck, abs=0.0051), figure
     assert sum(figure.pck is not None for figure in FIGURES) == 12
 
 

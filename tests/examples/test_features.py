@@ -14,9 +14,10 @@ import torch
 from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.features import ABANDONED_SECONDS, FeatureStore, PointFeatures, vision_fingerprint
+from talking_points.examples.inference import localize_points
 from talking_points.models.localizer import PointLocalizer
 from talking_points.training.config import LocalizerConfig
-from talking_points.training.localizer import localized, train_localizer
+from talking_points.training.localizer import train_localizer
 from tests.training.conftest import points, small
 
 
@@ -106,7 +107,7 @@ def test_evaluation_reads_the_features_that_were_trained_on_and_keeps_them(local
     assert len(trained) == 5
     # A configuration of its own, whose defaults are another precision and a bound that is far too small.
     own = FeatureConfig(folder=folder, limit_gb=1e-6)
-    localized(PointLocalizer.from_pretrained(tmp_path / "model"), test, own)
+    localize_points(PointLocalizer.from_pretrained(tmp_path / "model"), test, own)
     assert set(folder.rglob("*.safetensors")) > trained
     assert len({path.parent.parent for path in folder.rglob("*.safetensors")}) == 1, "features of one kind"
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from talking_points.examples import inference
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.features import PointFeatures
+from talking_points.examples.inference import describe_points, localize_points
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training import descriptor as descriptor_module
-from talking_points.training import localizer as localizer_module
 from talking_points.training.adaptation import AdaptationTrainer, prepare_adaptation
 from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig
-from talking_points.training.descriptor import DescriptorTrainer, descriptions
-from talking_points.training.localizer import LocalizerTrainer, localized
+from talking_points.training.descriptor import DescriptorTrainer
+from talking_points.training.localizer import LocalizerTrainer
 from tests.pretend_cuda import CUDA, PretendCuda, WrongDeviceError
 from tests.training.conftest import points, small
 
@@ -56,13 +56,12 @@ def test_features_are_computed_on_the_gpu_and_read_there(
     def answers(folder: str) -> list:
         features = FeatureConfig(folder=tmp_path / folder, limit_gb=1.0)
         if isinstance(model, PointLocalizer):
-            return localized(model, data, features).tolist()
+            return localize_points(model, data, features).tolist()
         assert isinstance(model, PointDescriptor)
-        return descriptions(model, data, features, max_new_tokens=8)
+        return describe_points(model, data, features, max_new_tokens=8)
 
     expected = answers("cpu")
-    for module in (localizer_module, descriptor_module):
-        monkeypatch.setattr(module, "process_state", lambda: SimpleNamespace(device=CUDA))
+    monkeypatch.setattr(inference, "process_state", lambda: SimpleNamespace(device=CUDA))
     with PretendCuda():
         assert answers("gpu") == expected
         assert model.device == CUDA

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from talking_points.training.trainer import complete_checkpoints, last_checkpoint
+from talking_points.training.checkpoints import complete_checkpoints, last_checkpoint
 from tests.training.small_runs import RUNS, killed_run, run, run_on_a_full_disk
 
 _forks = multiprocessing.get_context("forkserver")

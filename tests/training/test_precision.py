@@ -15,10 +15,11 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.training.adaptation import AdaptationTrainer, adapt_descriptor
+from talking_points.training.checkpoints import last_checkpoint
 from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
-from talking_points.training.trainer import PointTrainer, last_checkpoint
+from talking_points.training.trainer import PointTrainer
 from tests.training.conftest import points, small
 
 PAPER_RATE = 1e-5

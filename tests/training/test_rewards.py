@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.examples.words import Facts, claims_true, colours, judge_words
-from talking_points.training.localizer import rewarded as in_shares
 from talking_points.training.rewards import FALSE_WORDS_WEIGHT, REWARDS, Rewarded, neg_mse, neg_mse_true_words
 from tests.training.conftest import points
 
@@ -82,7 +81,7 @@ def test_equation_2_is_taken_in_shares_of_each_pictures_own_sides(seed: int) -> 
         true_x, true_y = float(random.integers(width)), float(random.integers(height))
         examples.append(replace(example, size=(width, height), keypoint=(true_x, true_y)))
         expected.append(-(((x - true_x) / width) ** 2 + ((y - true_y) / height) ** 2) / 2)
-    np.testing.assert_allclose(neg_mse(in_shares(examples, predicted)), expected, rtol=1e-9)
+    np.testing.assert_allclose(neg_mse(Rewarded.of(examples, predicted)), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", REWARDS)

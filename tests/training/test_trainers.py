@@ -13,8 +13,9 @@ from transformers import TrainerCallback
 
 from talking_points.config import ConfigError, load_config
 from talking_points.errors import TrainingStoppedError
-from talking_points.evaluation.pck import paired_difference
+from talking_points.evaluation.statistics import paired_difference
 from talking_points.examples.features import PointFeatures
+from talking_points.examples.inference import describe_points, localize_points
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -27,12 +28,12 @@ from talking_points.training.adaptation import (
     sample,
     score,
 )
+from talking_points.training.checkpoints import last_checkpoint
 from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig, TrainConfig
-from talking_points.training.descriptor import DescriptorTrainer, descriptions, train_descriptor
-from talking_points.training.localizer import LocalizerTrainer, localized, rewarded, train_localizer
-from talking_points.training.rewards import REWARDS, mean_pck
+from talking_points.training.descriptor import DescriptorTrainer, train_descriptor
+from talking_points.training.localizer import LocalizerTrainer, train_localizer
+from talking_points.training.rewards import REWARDS, Rewarded, mean_pck
 from talking_points.training.start import check_tokenizer, start_model
-from talking_points.training.trainer import last_checkpoint
 from tests.training.conftest import points, small
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -203,11 +204,11 @@ def test_eight_points_are_learnt_by_heart(features, tmp_path) -> None:
     localizer = small(PointLocalizer)
     logged = train_localizer(localizer, data, data, LocalizerConfig(**config), features, tmp_path / "localizer")
     assert logged["loss"] < 1e-4  # a hundredth of the image's side, squared
-    assert mean_pck(rewarded(data.examples, localized(localizer, data, features))).mean() == 1.0
+    assert mean_pck(Rewarded.of(data.examples, localize_points(localizer, data, features))).mean() == 1.0
     descriptor = small(PointDescriptor)
     logged = train_descriptor(descriptor, data, data, StageConfig(**config), features, tmp_path / "descriptor")
     assert logged["loss"] < 0.05
-    assert descriptions(descriptor, data, features, max_new_tokens=40) == [example.text for example in data.examples]
+    assert describe_points(descriptor, data, features, max_new_tokens=40) == [example.text for example in data.examples]
     assert (tmp_path / "descriptor" / "curves.png").stat().st_size > 5000
     assert list((tmp_path / "descriptor").rglob("events.out.tfevents*"))
 
@@ -218,8 +219,8 @@ def test_exchanged_descriptions_do_not_beat_the_centre(features, tmp_path) -> No
     model = small(PointLocalizer)
     held_out = points(60, 4, seed=9)
     train_localizer(model, points(60, 4), held_out, config, features, tmp_path)
-    learnt = 100 * mean_pck(rewarded(held_out.examples, localized(model, held_out, features)))
-    centre = 100 * mean_pck(rewarded(held_out.examples, held_out.sizes / 2))
+    learnt = 100 * mean_pck(Rewarded.of(held_out.examples, localize_points(model, held_out, features)))
+    centre = 100 * mean_pck(Rewarded.of(held_out.examples, held_out.sizes / 2))
     # Points lie anywhere, so that no guess beats the centre; 60 images leave a noise of a point and a half.
     difference = paired_difference(centre, learnt, [example.image for example in held_out.examples])
     assert difference.interval.low <= 0

@@ -92,15 +92,6 @@ class OmgLlavaImageProcessor(ImageProcessingMixin):
         far = self.points_to_frame(array[:, :2] + array[:, 2:], sizes)
         return np.concatenate([near, far], axis=1)
 
-    def mask_to_frame(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A bool mask (height, width), zero-padded and resized (nearest) to (image_size, image_size)."""
-        height, width = mask.shape
-        side, left, top = padding(width, height)
-        square = np.zeros((side, side), bool)
-        square[top : top + height, left : left + width] = mask
-        nearest = np.arange(self.image_size) * side // self.image_size
-        return square[nearest[:, None], nearest[None, :]]
-
     @staticmethod
     def _square(sizes: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Side (..., 1) and (left, top) padding (..., 2) of pictures of the given (width, height)."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -27,7 +26,7 @@ from talking_points.models.omg_llava.lora import inject_lora, merge_lora, withou
 from talking_points.models.omg_llava.panels import weights_in_panels
 from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLinear
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
-from talking_points.models.omg_llava.prompt_masks import box_cells, region_cells, region_centre
+from talking_points.models.omg_llava.prompt_masks import box_cells
 from talking_points.models.omg_llava.query_decoder import ClassHead, QueryMasks
 from talking_points.models.omg_llava.splicing import IGNORED_LABEL, SplicedBatch, check_replacements, splice_inputs
 from talking_points.models.omg_llava.vision import OmgVision
@@ -235,18 +234,6 @@ class OmgLlavaModel(PreTrainedModel):
         masks = QueryMasks(within=[box_cells(corners, features.frame, grid) for grid in features.grids])
         with self._vision_precision():
             return self.vision.encode_prompts(features, (corners[:, :2] + corners[:, 2:]) / 2, image_index, masks)
-
-    def encode_regions(
-        self, features: VisionFeatures, regions: Sequence[NDArray[np.bool_]], image_index: Tensor
-    ) -> Tensor:
-        """Masks (height, width) of original pixels to prompt features (N, 2C); refuses empty ones."""
-        features = features.to(self.device)
-        framed = [self.image_processor.mask_to_frame(region) for region in regions]
-        centres = torch.tensor([region_centre(region) for region in framed], dtype=torch.float32)
-        stacked = torch.from_numpy(np.stack(framed)).to(self.device)
-        masks = QueryMasks(fixed=[region_cells(stacked, grid) for grid in features.grids])
-        with self._vision_precision():
-            return self.vision.encode_prompts(features, centres, image_index, masks)
 
     @contextmanager
     def _vision_precision(self) -> Iterator[None]:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from talking_points.models.omg_llava.pixel_decoder import GridSize
@@ -66,15 +63,3 @@ def gaussian_cells(
     near = squared[1][:, :, None] + squared[0][:, None, :] <= (radius**2)[:, None, None]
     holds_point = own[1][:, :, None] & own[0][:, None, :]
     return (near | holds_point).flatten(1)
-
-
-def region_centre(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """The pixel (x, y) of a mask (H, W) farthest from everything outside it, the first in reading order.
-
-    The border of the picture counts as outside. Raises ValueError for an empty mask.
-    """
-    if not mask.any():
-        raise ValueError("expected a mask with at least one pixel, found an empty one: leave the region out")
-    distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
-    return int(x), int(y)

@@ -57,15 +57,6 @@ def test_boxes_become_corners():
     assert boxes.tolist() == [[10.0, 30.0, 30.0, 55.0]]
 
 
-def test_masks_follow_their_picture():
-    mask = np.zeros((10, 20), bool)
-    mask[0, 0] = mask[9, 19] = True
-    frame = OmgLlavaImageProcessor(40).mask_to_frame(mask)
-    assert [tuple(map(int, cell)) for cell in np.argwhere(frame)] == [
-        (10, 0), (10, 1), (11, 0), (11, 1), (28, 38), (28, 39), (29, 38), (29, 39),
-    ]  # fmt: skip
-
-
 def test_grey_and_transparent_pictures_become_rgb():
     assert to_rgb(Image.new("L", (3, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
     assert to_rgb(Image.new("RGBA", (3, 2))).mode == "RGB"

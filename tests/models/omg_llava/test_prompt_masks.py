@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.models.omg_llava.prompt_masks import box_cells, gaussian_cells, region_cells, region_centre
+from talking_points.models.omg_llava.prompt_masks import box_cells, gaussian_cells, region_cells
 
 FRAME, GRID = (64, 96), (4, 6)  # cells of 16 pixels
 
@@ -66,18 +66,3 @@ def test_a_gaussian_is_never_empty_and_agrees_with_its_definition(resize, x, y, 
 def test_a_sigma_too_small_for_any_cell_keeps_the_keypoints_own():
     mask = gaussian_cells(torch.tensor([[40.0, 20.0]]), torch.tensor([0.01]), 0.5, FRAME, GRID, "center")[0]
     assert _cells(mask) == [(2, 1)]
-
-
-def test_region_centre_is_the_deepest_pixel_first_in_reading_order():
-    mask = np.zeros((9, 12), bool)
-    mask[1:4, 1:8] = True
-    assert region_centre(mask) == (2, 2)
-    mask[:] = False
-    mask[5, 7] = True
-    assert region_centre(mask) == (7, 5)
-    assert region_centre(np.ones((5, 5), bool)) == (2, 2)
-
-
-def test_region_centre_refuses_an_empty_mask():
-    with pytest.raises(ValueError, match="empty"):
-        region_centre(np.zeros((3, 3), bool))

@@ -1,0 +1,73 @@
+"""What a training draws of itself: the curves of what was logged, and sampled descriptions in their image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from talking_points.examples.points import Floats, PointExample
+from talking_points.whole_files import advising
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+class CurveCallback(TrainerCallback):
+    """Draws what was logged so far, one panel per value, whenever a checkpoint is saved and at the end."""
+
+    def __init__(self, output: Path) -> None:
+        self.path = output / "curves.png"
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            with advising(str(self.path), "make room and run again to go on from the last checkpoint"):
+                draw_curves(state.log_history, self.path)
+
+    on_train_end = on_save
+
+
+_NOT_CURVES = {"step", "epoch", "total_flos", "train_loss"}
+
+
+def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
+    """A PNG with one panel per logged value over the steps."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            if name not in _NOT_CURVES and not name.startswith("train_") and isinstance(value, int | float):
+                series.setdefault(name, []).append((entry["step"], value))
+    if not series:
+        return
+    columns = min(3, len(series))
+    rows = -(-len(series) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(series) :]:
+        axis.remove()
+    for axis, (name, values) in zip(axes.flat, series.items(), strict=False):
+        axis.plot(*zip(*values, strict=True), marker="." if len(values) < 30 else "")
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def draw_group(picture: Any, example: PointExample, texts: Sequence[str], predicted: Floats, path: Path) -> None:
+    """A PNG of one group: the true point, where the localizer finds each sample, and the samples."""
+    figure, axis = plt.subplots(figsize=(7, 7), layout="constrained")
+    axis.imshow(picture)
+    axis.plot(*example.keypoint, "*", color="lime", markersize=16, markeredgecolor="black", label="true point")
+    for place, text in enumerate(texts):
+        shown = "".join(character for character in text if character.isprintable())
+        shown = shown if len(shown) < 110 else shown[:107] + "..."
+        axis.plot(*predicted[place], "o", markersize=9, markeredgecolor="white", label=shown or "(empty)")
+    axis.axis("off")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
