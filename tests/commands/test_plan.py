@@ -84,3 +84,18 @@ def test_an_output_that_no_folder_can_be_is_refused(tmp_path: Path, output: str,
 def test_the_plan_still_refuses_what_cannot_work(bare: None, drawn: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="takes none"):
         plan.print_plan(settings(tmp_path / "out", drawn, "local_caption.backend=llama_cpp"))
+
+
+def test_the_cost_of_priced_models_is_planned(
+    drawn: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    served = "{backend: openai, model: m, endpoint: 'http://user:planted-word@models.example/v1'}"
+    price = "{m: {tokens_in: 1000000, tokens_out: 0, images: 0}}"
+    more = (f"generate={served}", f"prices={price}", "budget=50 EUR")
+    plan.print_plan(settings(tmp_path / "out", drawn, *more))
+    printed = capsys.readouterr().out
+    assert "Cost, of a budget of 50 EUR" in printed
+    tokens = next(line for line in printed[printed.index("Budget") :].splitlines() if "generate" in line).split("│")[3]
+    assert f"{int(tokens.replace(',', '')):,}.00" in printed[printed.index("Cost, of") :], "one EUR for each token in"
+    assert "planted-word" not in printed

@@ -98,3 +98,10 @@ def test_human_check_is_reported() -> None:
         "90.0 %",
     ):
         assert piece in text
+
+
+def test_what_the_texts_cost_stands_beside_their_tokens() -> None:
+    step = {"requests": 1693, "tokens_in": 1_200_000, "tokens_out": 90_000, "cost": 3.1234}
+    text = render_card(manifest(cost={"currency": "EUR", "total": 3.1234, "steps": {"refine": step}}))
+    assert "1,693 requests, 1,200,000 tokens in and 90,000 out for refine (3.12 EUR): 3.12 EUR in all." in text
+    assert "requests," not in render_card(manifest())
