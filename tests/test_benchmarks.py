@@ -21,6 +21,7 @@ SMALLEST = {
     "omg_llava": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "2"],
     "overhead": ["--images", "2"],
     "resume": ["--images", "2"],
+    "texts": ["--rows", "4"],
     "training": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "4"],
 }
 
