@@ -125,11 +125,13 @@ def ask(
     cache: RequestCache | None,
     *,
     check_first_window: bool = True,
+    as_caption: bool = True,
 ) -> dict[str, Answer]:
     """Answer the requests batch by batch; returns the answers by request id.
 
     ``requests`` may be lazy: only one batch, with its images, is in memory. Rows that fail but may succeed get a
-    second chance at the end. Raises ``WholesaleFailure`` when the first window of rows fails as one, before
+    second chance at the end. Texts that no caption of a dataset may hold, such as markup, are errors unless
+    ``as_caption`` is false. Raises ``WholesaleFailure`` when the first window of rows fails as one, before
     hours are spent on a wrong endpoint or model, and when the budget that the
     cache's ledger counts against is spent.
     """
@@ -138,14 +140,14 @@ def ask(
     # A server is given more than it answers at a time, so that one slow row does not keep it idle.
     size = 4 * config.concurrency if backend.capabilities.concurrent else config.batch_size
     for batch in _batches(requests, FIRST_WINDOW if check_first_window else size, size):
-        fresh = _answer_batch(backend, batch, config, cache)
+        fresh = _answer_batch(backend, batch, config, cache, as_caption)
         answers.update(fresh)
         deferred += [request for request in batch if _retryable(fresh[request.id])]
         if check_first_window and len(answers) >= FIRST_WINDOW:
             _check_window(list(answers.values()), config)
             check_first_window = False
     for batch in _batches(deferred, size, size):
-        answers.update(_answer_batch(backend, batch, config, cache))
+        answers.update(_answer_batch(backend, batch, config, cache, as_caption))
     if check_first_window:
         _check_window(list(answers.values()), config)
     return answers
@@ -189,6 +191,7 @@ def _answer_batch(
     requests: Sequence[ChatRequest],
     config: StepConfig,
     cache: RequestCache | None,
+    as_caption: bool,
 ) -> dict[str, Answer]:
     """Answers from the cache, or from the backend; each new one is kept and counted as soon as it is there."""
     stop_if_requested()
@@ -197,7 +200,7 @@ def _answer_batch(
     if cache:
         kept = cache.lookup(identity, requests)
         # One that cannot be used is asked for again, as it was when it came.
-        usable = (r for r in requests if r.id in kept and isinstance(_text(kept[r.id], r, config), str))
+        usable = (r for r in requests if r.id in kept and isinstance(_text(kept[r.id], r, config, as_caption), str))
         completions.update({request.id: kept[request.id] for request in usable})
     missing = [request for request in requests if request.id not in completions]
 
@@ -222,7 +225,7 @@ def _answer_batch(
     answers = {}
     for request in requests:
         completion = completions[request.id]
-        text = _text(completion, request, config)
+        text = _text(completion, request, config, as_caption)
         if not isinstance(completion, Completion):
             answers[request.id] = Answer(error=_tellable(completion), requests=1)
             continue
@@ -240,8 +243,10 @@ def _affordable(ledger: Ledger | None) -> int | None:
         raise WholesaleFailure(str(error)) from None
 
 
-def _text(completion: Completion | RequestError, request: ChatRequest, config: StepConfig) -> str | RequestError:
-    return answer_or_error(completion, config.structured, request.step)
+def _text(
+    completion: Completion | RequestError, request: ChatRequest, config: StepConfig, as_caption: bool
+) -> str | RequestError:
+    return answer_or_error(completion, config.structured, request.step if as_caption else None)
 
 
 def _tellable(error: RequestError) -> RequestError:

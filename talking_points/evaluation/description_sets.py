@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from talking_points.config import ConfigError
+from talking_points.descriptions.asking import WholesaleFailure, ask
 from talking_points.descriptions.backends import open_backend
-from talking_points.descriptions.backends.protocol import Backend, ChatRequest, Completion, RequestError
-from talking_points.descriptions.steps import answer_or_error
+from talking_points.descriptions.backends.protocol import Backend, ChatRequest, Completion, OnAnswer, RequestError
+from talking_points.descriptions.request_cache import RequestCache
 from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.inference import describe_points
@@ -29,10 +30,14 @@ from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.records import derive_seed
 
 _LOG = logging.getLogger(__name__)
+_DECODED = 64
+"""Points whose images are decoded together."""
 
 
-def described(points: PointSet, source: DescriptionSet, features: FeatureConfig, seed: int = 0) -> PointSet:
-    """The points with the texts of a description set.
+def describe_set(
+    points: PointSet, source: DescriptionSet, features: FeatureConfig, seed: int = 0, kept: Path | None = None
+) -> PointSet:
+    """The points with the texts of a description set; ``kept`` is a file for the answers of a model that is asked.
 
     Points that the set does not describe are left out. Raises ``ConfigError`` when that are all of them.
     """
@@ -44,7 +49,7 @@ def described(points: PointSet, source: DescriptionSet, features: FeatureConfig,
     elif source.file is not None:
         texts = read_descriptions(source.file)
     elif source.backend is not None:
-        texts = asked(points, source, seed)
+        texts = ask_model(points, source, seed, kept)
     else:
         return points
     found = points.with_texts(texts)
@@ -83,41 +88,67 @@ def read_descriptions(path: Path) -> dict[str, str]:
     return {str(key): text for key, text in zip(ids, texts, strict=True) if text}
 
 
-def asked(points: PointSet, source: DescriptionSet, seed: int = 0, batch_size: int = 64) -> dict[str, str]:
+def ask_model(points: PointSet, source: DescriptionSet, seed: int = 0, kept: Path | None = None) -> dict[str, str]:
     """Descriptions by a vision model, which takes every point as a prompt or is shown it as a mark in its image.
 
-    Points without a usable answer are left out, and a warning counts them. Raises ``ConfigError`` with the count and
-    the first reason when that are all of them.
+    Answers are kept in the file ``kept`` as soon as they are there, so that an interrupted evaluation asks for the
+    others only; what fails and may succeed gets a second chance. Points without a usable answer are left out, and a
+    warning counts them. Raises ``ConfigError`` with the count and the first reason when that are all of them, or all
+    of those that are asked first.
     """
     assert source.backend is not None
     step = source.backend
     if step.backend == "omg_llava" and source.question is None:
         # The model as it is: the row is comparable with what its authors report only in their own question.
         step = step.model_copy(update={"options": {"prompt_form": "region_caption", **step.options}})
+    author = f"backend '{step.backend}' ({step.model})"
     backend = open_backend(step)
-    texts: dict[str, str] = {}
-    failed: list[RequestError] = []
     try:
-        for start in range(0, len(points), batch_size):
-            batch = points.examples[start : start + batch_size]
-            shown = points.pictures({example.image for example in batch})
-            pictures = {digest: np.asarray(picture) for digest, picture in shown}
-            requests = [_request(example, pictures[example.image], source, backend, seed) for example in batch]
-            for example, answer in zip(batch, backend.complete(requests), strict=True):
-                text = _text_or_error(answer)
-                if isinstance(text, str):
-                    texts[example.id] = text
-                else:
-                    failed.append(text)
+        with RequestCache(kept) if kept is not None else nullcontext() as cache:
+            answers = ask(
+                _KeepsCutTexts(backend), _requests(points, source, backend, seed), step, cache, as_caption=False
+            )
+    except WholesaleFailure as error:
+        raise ConfigError(f"{author} described none: {error}") from error
     finally:
         backend.close()
+    failed = [answer.error for answer in answers.values() if answer.error is not None]
+    texts = {name: answer.text for name, answer in answers.items() if answer.error is None}
     if failed:
-        author = f"backend '{source.backend.backend}' ({source.backend.model})"
         found = f"{len(failed)} of {len(points)} points; the first reason: {failed[0].reason}: {failed[0].detail}"
         if not texts:
             raise ConfigError(f"{author} described none: no answer for {found}; check the model and the question")
         _LOG.warning("%s: no answer for %s; they are left out", author, found)
     return texts
+
+
+class _KeepsCutTexts:
+    """A backend whose answers count as finished where they were cut off: such a text still says where the point is."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.capabilities, self.identity, self.close = backend.capabilities, backend.identity, backend.close
+
+    def complete(
+        self, requests: Sequence[ChatRequest], on_answer: OnAnswer | None = None
+    ) -> list[Completion | RequestError]:
+        announce = None if on_answer is None else lambda request, answer: on_answer(request, _finished(answer))
+        return [_finished(answer) for answer in self._backend.complete(requests, announce)]
+
+
+def _finished(answer: Completion | RequestError) -> Completion | RequestError:
+    if isinstance(answer, Completion) and answer.finish_reason == "length":
+        return replace(answer, finish_reason="stop")
+    return answer
+
+
+def _requests(points: PointSet, source: DescriptionSet, backend: Backend, seed: int) -> Iterator[ChatRequest]:
+    """The questions about all points, with the images of a few of them in memory at a time."""
+    for start in range(0, len(points), _DECODED):
+        batch = points.examples[start : start + _DECODED]
+        images = {digest: np.asarray(image) for digest, image in points.pictures({e.image for e in batch})}
+        for example in batch:
+            yield _request(example, images[example.image], source, backend, seed)
 
 
 def _request(
@@ -136,13 +167,6 @@ def _request(
         max_tokens=source.backend.max_tokens,
         temperature=source.backend.temperature,
     )
-
-
-def _text_or_error(answer: Completion | RequestError) -> str | RequestError:
-    """The answer's text; one that was cut off still says where the point is, and is kept."""
-    if isinstance(answer, Completion) and answer.finish_reason == "length":
-        answer = replace(answer, finish_reason="stop")
-    return answer_or_error(answer)
 
 
 def marked(picture: NDArray[np.uint8] | Image.Image, point: Sequence[float]) -> NDArray[np.uint8]:

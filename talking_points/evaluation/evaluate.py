@@ -7,7 +7,7 @@ from pathlib import Path
 
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.controls import control_predictions
-from talking_points.evaluation.description_sets import described
+from talking_points.evaluation.description_sets import describe_set
 from talking_points.evaluation.inputs import check_evaluation
 from talking_points.evaluation.reports import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
@@ -17,6 +17,9 @@ from talking_points.locks import only_writer
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
 from talking_points.whole_files import write_json
+
+ANSWERS = "answers.sqlite"
+"""In the output: what models have answered, so that an evaluation that was interrupted asks for the others only."""
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Report]:
@@ -35,7 +38,12 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Report]:
     text_only = PointLocalizer.from_pretrained(config.text_only).eval() if config.text_only else None
     reports = {
         name: evaluate_set(
-            name, described(points, source, config.features, config.seed), points, config, localizer, text_only
+            name,
+            describe_set(points, source, config.features, config.seed, config.output / ANSWERS),
+            points,
+            config,
+            localizer,
+            text_only,
         )
         for name, source in config.sets.items()
     }

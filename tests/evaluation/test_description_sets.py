@@ -14,8 +14,9 @@ from talking_points.build_config import StepConfig
 from talking_points.config import ConfigError
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.descriptions.steps import parse_answer
 from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
-from talking_points.evaluation.description_sets import asked, described, marked
+from talking_points.evaluation.description_sets import ask_model, describe_set, marked
 from talking_points.examples.config import FeatureConfig
 from talking_points.records import derive_seed
 from tests.fault_server import MODEL, FaultServer, right_answer, serving
@@ -36,7 +37,7 @@ def test_only_a_model_that_takes_no_points_sees_a_mark(
     # As a row of its own, OMG-LLaVA is asked its authors' question; asked another one, in the form of its training.
     row = config.model_copy(update={"options": {"prompt_form": "region_caption"} if backend == "omg_llava" else {}})
     data = points(1, 2)
-    texts = asked(data, DescriptionSet(backend=config))
+    texts = ask_model(data, DescriptionSet(backend=config))
     opened = open_backend(row)
 
     def direct(mark: bool, question: str = question) -> dict[str, str]:
@@ -54,14 +55,14 @@ def test_only_a_model_that_takes_no_points_sees_a_mark(
             for example in data.examples
         ]
         answers = dict(zip([e.id for e in data.examples], opened.complete(requests), strict=True))
-        return {name: " ".join(a.text.split()) for name, a in answers.items() if isinstance(a, Completion)}
+        return {name: parse_answer(a.text) for name, a in answers.items() if isinstance(a, Completion)}
 
     assert texts == direct(mark)
     assert texts["p0"] != texts["p1"]
     assert texts != direct(not mark), "the mark must make a difference for this to say anything"
     opened.close()
     opened = open_backend(config)
-    own = asked(data, DescriptionSet(backend=config, question="Where is it?"))
+    own = ask_model(data, DescriptionSet(backend=config, question="Where is it?"))
     assert own == direct(mark, "Where is it?") != texts
     opened.close()
 
@@ -84,7 +85,7 @@ def seed(name: str) -> int:
 def test_points_without_an_answer_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     faults = {"p1": "error_500", "p2": "truncated", "p4": "empty"}
     with serving(FaultServer(failing(faults))) as server, caplog.at_level(logging.WARNING):
-        found = described(DATA, server_set(server), FeatureConfig(folder=tmp_path))
+        found = describe_set(DATA, server_set(server), FeatureConfig(folder=tmp_path))
     texts = {example.id: example.text for example in found.examples}
     assert set(texts) == {"p0", "p2", "p3", "p5"}
     assert texts["p0"] == right_answer(seed("p0"))
@@ -94,16 +95,35 @@ def test_points_without_an_answer_are_left_out_and_counted(tmp_path: Path, caplo
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("empty", "empty_answer: the model answered"), ("no_choices", "malformed_response: expected")]
+    ("fault", "reason"),
+    [("empty", "empty_answer: the model answered"), ("no_choices", "malformed_response: .*expected")],
 )
 def test_a_model_that_answers_nothing_is_an_error(tmp_path: Path, fault: str, reason: str) -> None:
     with serving(FaultServer(lambda seed, attempt: fault)) as server:
         source = server_set(server)
-        message = f"'openai' \\({MODEL}\\) described none: no answer for 6 of 6 points; the first reason: {reason}"
+        message = f"'openai' \\({MODEL}\\) described none: the first 6 requests .* all failed: {reason}"
         with pytest.raises(ConfigError, match=message):
-            described(DATA, source, FeatureConfig(folder=tmp_path))
+            describe_set(DATA, source, FeatureConfig(folder=tmp_path))
 
 
 def test_a_backend_that_lacks_facts_says_so() -> None:
-    with pytest.raises(ConfigError, match="6 of 6 points; the first reason: missing_fact"):
-        asked(DATA, DescriptionSet(backend=StepConfig()))
+    with pytest.raises(ConfigError, match=r"first 6 requests .* all failed: missing_fact"):
+        ask_model(DATA, DescriptionSet(backend=StepConfig()))
+
+
+def test_an_interrupted_evaluation_asks_for_the_others_only(tmp_path: Path) -> None:
+    asked: list[int] = []
+    broken = {seed("p3"): "error_500"}
+
+    def fault(seed: int, attempt: int) -> str:
+        asked.append(seed)
+        return broken.get(seed, "right")
+
+    with serving(FaultServer(fault)) as server:
+        source, kept = server_set(server), tmp_path / "answers.sqlite"
+        assert set(ask_model(DATA, source, kept=kept)) == {"p0", "p1", "p2", "p4", "p5"}
+        assert asked.count(seed("p3")) > 1, "what may succeed gets a second chance"
+        asked.clear()
+        broken.clear()
+        assert len(ask_model(DATA, source, kept=kept)) == 6
+        assert asked == [seed("p3")]

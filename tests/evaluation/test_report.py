@@ -15,7 +15,7 @@ import pytest
 from talking_points.config import ConfigError
 from talking_points.evaluation.config import DescriptionSet
 from talking_points.evaluation.controls import centre, other_images, other_points, uniform
-from talking_points.evaluation.description_sets import described, marked, read_descriptions
+from talking_points.evaluation.description_sets import describe_set, marked, read_descriptions
 from talking_points.evaluation.pck import DEFINITIONS, MP100
 from talking_points.evaluation.reports import IncomparableError, Report, compare, evaluate_predictions
 from talking_points.examples.config import FeatureConfig
@@ -185,7 +185,7 @@ def test_descriptions_come_from_files(tmp_path: Path, kind: str) -> None:
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text("\n".join(map(json.dumps, rows)))
-    found = described(points(2, 2), DescriptionSet(file=path), FeatureConfig(folder=tmp_path))
+    found = describe_set(points(2, 2), DescriptionSet(file=path), FeatureConfig(folder=tmp_path))
     assert [(example.id, example.text) for example in found.examples] == [("p0", "the nose"), ("p2", "the tail")]
 
 
@@ -201,7 +201,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read_descriptions(path)
     path.write_text('{"id": "other", "description": "a"}')
     with pytest.raises(ConfigError, match="compare the ids"):
-        described(points(1, 1), DescriptionSet(file=path), FeatureConfig(folder=tmp_path))
+        describe_set(points(1, 1), DescriptionSet(file=path), FeatureConfig(folder=tmp_path))
     with pytest.raises(ValueError, match="one of"):
         DescriptionSet(file=path, descriptor="somewhere")
 
