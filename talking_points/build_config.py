@@ -79,6 +79,14 @@ class SamplingConfig(Section):
         le=32,
         description="images whose 64-bit perceptual hashes differ in at most so many bits share a side",
     )
+    reserve: float = Field(
+        default=0.0,
+        ge=0,
+        le=4,
+        exclude_if=lambda share: share == 0,  # fingerprints of before it existed stay
+        description="further points that are described for each source, relative to its share: they take the place of"
+        " rows that are rejected, and are left out where they are not needed",
+    )
     equal_shares: bool = Field(default=True, description="no source gives more points than the smallest one")
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
-from talking_points.candidates.sampling import composition, near_duplicate_groups, split
+from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
 from talking_points.dataset_schema import PARQUET_OPTIONS, declared_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
@@ -38,7 +39,7 @@ from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
-from tasks.running.manifests import Manifest, rejected_path
+from tasks.running.manifests import Details, Manifest, rejected_path
 from tasks.running.shards import (
     REJECTED_SCHEMA,
     SPENT,
@@ -154,10 +155,13 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in verified])
     if not light.num_rows:
         raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
+    light, unused = _within_shares(light, order.inputs.sample["details"])
     sides = _assign_sides(light, order.settings)
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
     rejected = _write_rejected(storage, order.inputs.manifests())
     manifest = _describe_dataset(order, light, sides, files)
+    if unused:
+        manifest["unused_reserves"] = unused
     manifest["figures"] = _draw_figures(order, storage, manifest, light)
     storage.write_json(f"{STAGING}/manifest.json", manifest)
     storage.write_bytes(f"{STAGING}/README.md", render_card(manifest).encode())
@@ -168,6 +172,22 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     result["rows"] = light.num_rows
     result["files"].update(digests)
     return result
+
+
+def _within_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
+    """The rows of the dataset, where reserves have taken the place of rejected ones, and how many were not needed."""
+    if "shares" not in sampled:
+        return light, 0
+    reserves = {id_ for ids in sampled["reserves"].values() for id_ in ids}
+    ranked: dict[str, list[str]] = {source: [] for source in sampled["shares"]}
+    for source, id_ in zip(light["source"].to_pylist(), light["id"].to_pylist(), strict=True):
+        if id_ not in reserves:
+            ranked[source].append(id_)
+    for source, ids in sampled["reserves"].items():
+        ranked[source] += ids
+    chosen = Sample(sampled["shares"], ranked).filled_up(light["id"].to_pylist())
+    kept = light.filter(pc.is_in(light["id"], value_set=pa.array(chosen, pa.string())))
+    return kept, light.num_rows - kept.num_rows
 
 
 def _assign_sides(light: pa.Table, settings: Settings) -> dict[str, str]:
@@ -361,7 +381,8 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
     """Draw the card's figures, and put the text lengths they show into the manifest."""
     texts: list[str] = []
     for shard in order.inputs.verified:
-        texts += storage.read_table(shard["path"], columns=["description"])["description"].to_pylist()
+        rows = storage.read_table(shard["path"], columns=["id", "description"])
+        texts += rows.filter(pc.is_in(rows["id"], value_set=light["id"]))["description"].to_pylist()
     lengths = [len(text.split()) for text in texts]
     manifest["lengths"] = {
         "min": min(lengths),
@@ -372,7 +393,7 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
     rejected = Counter[str]()
     for stage in manifest["stages"].values():
         rejected.update(stage["rejected"])
-    examples = _choose_examples(order, storage)
+    examples = _choose_examples(order, storage, light)
     figures = {
         "composition": lambda path: composition_sunburst(manifest["composition"], path),
         "lengths": lambda path: length_histogram(texts, path),
@@ -395,15 +416,16 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
     return sorted(names)
 
 
-def _choose_examples(order: AssembleOrder, storage: Storage) -> list[Example]:
+def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) -> list[Example]:
     """The first rows of the sample, which is in hash order, taken from the sources in turn."""
     by_source: dict[str, list[dict[str, Any]]] = {}
     for shard in order.inputs.verified:
-        for row in storage.read_table(shard["path"]).to_pylist():
+        rows = storage.read_table(shard["path"])
+        for row in rows.filter(pc.is_in(rows["id"], value_set=light["id"])).to_pylist():
             by_source.setdefault(row["source"], []).append(row)
-        if all(len(rows) >= EXAMPLES for rows in by_source.values()):
+        if all(len(own) >= EXAMPLES for own in by_source.values()):
             break
-    turns = [rows[turn] for turn in range(EXAMPLES) for rows in by_source.values() if turn < len(rows)]
+    turns = [own[turn] for turn in range(EXAMPLES) for own in by_source.values() if turn < len(own)]
     examples = []
     for row in turns[:EXAMPLES]:
         candidate = Candidate.from_row(row)

@@ -98,6 +98,7 @@ class Orders:
             shard_size=self.config.shard_size,
             points={name: source.points for name, source in self.config.open_sources.items()},
             equal_shares=self.config.sampling.equal_shares,
+            reserve=self.config.sampling.reserve,
         )
         inputs = sample.CandidateInputs(candidates=tuple(found.values()))
         return [self._order("sample", sample.VERSION, "sample", 0, settings, inputs)]

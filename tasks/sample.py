@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from talking_points.candidates.sampling import balance
 from talking_points.config import Section
 from talking_points.records import CANDIDATE_SCHEMA
-from tasks.running.manifests import Manifest
+from tasks.running.manifests import Details, Manifest
 from tasks.running.shards import WORK, Inputs, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
 
 VERSION = 1
@@ -30,6 +31,7 @@ class Settings(Section):
     shard_size: int
     points: dict[str, int | None]
     equal_shares: bool
+    reserve: float = Field(default=0.0, exclude_if=lambda share: share == 0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class CandidateInputs(Inputs):
 
 def run_sample(order: Order[Settings, CandidateInputs]) -> Manifest:
     """Choose from all candidate shards. ``details["shards"]`` holds one manifest per shard of chosen rows.
+
+    With reserves, ``details`` also say how many points each source is to give, and which ids stand in for others.
 
     Raises ``ShardFailed`` when there is nothing to choose from.
     """
@@ -60,10 +64,11 @@ def run_sample(order: Order[Settings, CandidateInputs]) -> Manifest:
             equal_shares=settings.equal_shares,
             limit=settings.limit,
             seed=settings.seed,
-        ).ids
+            reserve=settings.reserve,
+        )
     except ValueError as error:
         raise ShardFailed(str(error)) from error
-    wanted = pa.array(chosen, pa.string())
+    wanted = pa.array(chosen.ids, pa.string())
     kept = []
     for path in paths:
         table = storage.read_table(path)
@@ -74,7 +79,10 @@ def run_sample(order: Order[Settings, CandidateInputs]) -> Manifest:
         write_part(storage, "sample", number, f"{WORK}/sample/{number:05d}.rows.parquet", rows.slice(start, size))
         for number, start in enumerate(range(0, rows.num_rows, size))
     ]
-    return commit_parts(writer, shards)
+    details: Details = {}
+    if settings.reserve:
+        details = {"shares": dict(chosen.shares), "reserves": chosen.reserves}
+    return commit_parts(writer, shards, details)
 
 
 sample = shard_task("sample")(run_sample)

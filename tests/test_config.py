@@ -223,3 +223,11 @@ def test_aliases_and_merges_are_what_yaml_says(tmp_path: Path) -> None:
     )
     config = load_config(BuildConfig, file)
     assert [config.generate.max_tokens, config.refine.max_tokens, config.local_caption.max_tokens] == [64, 128, 64]
+
+
+def test_settings_that_came_later_are_in_no_fingerprint_while_nobody_sets_them() -> None:
+    plain = dataset_settings(load_config(BuildConfig, None, MINIMAL))
+    assert "reserve" not in plain["sampling"]
+    assert "max_pixels" not in plain["keypoints"]
+    changed = dataset_settings(load_config(BuildConfig, None, [*MINIMAL, "sampling.reserve=0.1"]))
+    assert changed["sampling"]["reserve"] == 0.1

@@ -45,6 +45,11 @@ class Sample:
         """All ids, reserves included, sorted by (source, id)."""
         return [id_ for source in sorted(self.ranked) for id_ in sorted(self.ranked[source])]
 
+    @property
+    def reserves(self) -> dict[str, list[str]]:
+        """The ids of each source beyond its share, in the order in which they are taken."""
+        return {source: list(ids[self.shares[source] :]) for source, ids in self.ranked.items()}
+
     def filled_up(self, accepted: Collection[str]) -> list[str]:
         """The ids of the dataset once rows have been rejected, sorted by (source, id).
 

@@ -31,6 +31,8 @@ class Details(TypedDict, total=False):
     requests: int
     tokens_in: int
     tokens_out: int
+    shares: dict[str, int]
+    reserves: dict[str, list[str]]
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))
