@@ -27,7 +27,7 @@ from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.config import TrainConfig
 from talking_points.whole_files import write_json, write_text
-from tasks.learn import job_processes, run_job
+from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import (
     SOURCES,
     Result,
@@ -88,11 +88,12 @@ def learn(
     config = learn_config(folder, quick, overrides or [])
     tag_run("learn", *(["quick"] if quick else []))
     os.environ["TQDM_DISABLE"] = "1"
-    with job_processes(PROCESSES) as pool:
-        made: dict[str, PrefectFuture[Result]] = {}
-        for job in learning_jobs(config, folder, images, quick, build_scenes):
-            made[job.name] = run_job.submit(job, pool, wait_for=[made[name] for name in job.after], return_state=False)
-        results = {name: future.result() for name, future in made.items()}
+    processes = JobProcesses(PROCESSES)
+    made: dict[str, PrefectFuture[Result]] = {}
+    for job in learning_jobs(config, folder, images, quick, build_scenes):
+        needed = [made[name] for name in job.after]
+        made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
+    results = {name: future.result() for name, future in made.items()}
     report = make_report(results, config, images, quick)
     # The processes of the jobs are no children of this one.
     cpu_seconds = sum(os.times()[:4]) + sum(result["process_cpu_seconds"] for result in results.values())

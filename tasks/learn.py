@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Semaphore
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from talking_points.stop_requests import Stopped
 from tasks.learn_jobs import Job, Result, measure_job
 
 
-@contextmanager
-def job_processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """So many processes at a time, a fresh one for every job: no job finds what another has left in its memory.
+class JobProcesses:
+    """So many processes at a time, a fresh one for every job: none finds what another has left in its memory.
 
-    A server that has imported everything forks them. Prefect's own pool starts each by importing anew, which takes
-    ten seconds of a core; twenty jobs would pay it twenty times.
+    A server that has imported everything forks them. Prefect's own pool would either give a job the memory of the one
+    before, or import everything for each, which takes ten seconds of a core: one twentieth of a whole run.
+    After a job has failed no further one is started.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["talking_points.evaluation.learning", "tasks.learn_jobs"])
-    with ProcessPoolExecutor(count, context, initializer=_be_quiet, max_tasks_per_child=1) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def __init__(self, count: int) -> None:
+        self._free = Semaphore(count)
+        self._failed = False
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload(["talking_points.evaluation.learning", "tasks.learn_jobs"])
+
+    def run(self, job: Job) -> Result:
+        """What a job returned, as soon as a process was free for it."""
+        with self._free:
+            if self._failed:
+                raise Stopped("another job of this run has failed")
+            try:
+                with ProcessPoolExecutor(1, self._context, initializer=_be_quiet) as process:
+                    return process.submit(measure_job, job).result()
+            except BaseException:
+                self._failed = True
+                raise
 
 
 @task(name="job", task_run_name="{job.name}", persist_result=False, cache_policy=NO_CACHE)
-def run_job(job: Job, pool: ProcessPoolExecutor) -> Result:
-    """Run one job as soon as a process is free, and print what it took."""
-    result = pool.submit(measure_job, job).result()
+def run_job(job: Job, processes: JobProcesses) -> Result:
+    """Run one job and print what it took."""
+    result = processes.run(job)
     made = " (made before)" if result.get("reused") else ""
     print(f"{job.name:<22} {result['seconds']:.0f} s{made}", flush=True)
     return result

@@ -14,7 +14,7 @@ import pytest
 from prefect import flow
 
 from flows.learn import WAITING
-from tasks.learn import job_processes, run_job
+from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import Job
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
@@ -36,11 +36,12 @@ def fail() -> dict[str, Any]:
 
 @flow(task_runner=WAITING)
 def run_all(jobs: list[Job]) -> dict[str, dict[str, Any]]:
-    with job_processes(2) as pool:
-        made: dict[str, Any] = {}
-        for job in jobs:
-            made[job.name] = run_job.submit(job, pool, wait_for=[made[name] for name in job.after], return_state=False)
-        return {name: future.result() for name, future in made.items()}
+    processes = JobProcesses(2)
+    made: dict[str, Any] = {}
+    for job in jobs:
+        needed = [made[name] for name in job.after]
+        made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
+    return {name: future.result() for name, future in made.items()}
 
 
 def test_jobs_wait_for_what_they_need_and_run_side_by_side_in_processes_of_their_own(
