@@ -8,8 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import talking_points
+from talking_points import PointDescriptor, PointLocalizer
+from tests.test_readme import blocks
+from tests.training.conftest import small, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,3 +40,23 @@ def test_importing_is_quick_and_loads_nothing_heavy() -> None:
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert time.monotonic() - start < 60
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = (block for block in blocks("README.md", "python") if "PointLocalizer" in block)
+    write_dataset(tmp_path / "dataset", split="test")
+    small(PointDescriptor).save_pretrained(tmp_path / "descriptor")
+    small(PointLocalizer).save_pretrained(tmp_path / "localizer")
+    places = {
+        "build/llamapointinpart": tmp_path / "dataset",
+        "build/learn/train/descriptor": tmp_path / "descriptor",
+        "build/learn/train/localizer": tmp_path / "localizer",
+    }
+    for written, place in places.items():
+        assert written in code
+        code = code.replace(written, str(place))
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert isinstance(names["row"]["image"], Image.Image)  # type: ignore[index]
+    assert "is found at" in capsys.readouterr().out
+    assert isinstance(names["text"], str)
