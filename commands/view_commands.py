@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from commands.console import app, exit_codes, needs_extra
+from talking_points.config import ConfigError
+from talking_points.hub_names import unavailable
 
 
 @app.command()
@@ -21,6 +23,8 @@ def view(
     from talking_points.escaping import for_terminal
 
     with exit_codes():
+        if not Path(dataset).is_dir() and (reason := unavailable(dataset, "dataset")):
+            raise ConfigError(f"expected a dataset's folder or a dataset on the Hub, found {dataset!a}: {reason}")
         # Before what takes seconds to import and to read.
         bound = bind("127.0.0.1", port)
     with needs_extra("audit"):

@@ -75,13 +75,16 @@ def read_descriptions(path: Path) -> dict[str, str]:
         raise ConfigError(f"no descriptions at {path}: expected a JSONL or Parquet file")
     try:
         table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.json.read_json(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        missing = {"id", "description"} - set(table.column_names)
+        if missing:
+            raise ConfigError(f"{path} lacks the columns {sorted(missing)}: found {table.column_names}")
+        table = table.select(["id", "description"]).cast(pa.schema([("id", pa.string()), ("description", pa.string())]))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0][:200]
         raise ConfigError(
-            f"{path} is damaged, perhaps cut off in the middle ({error}): write it again, or remove its last line"
+            f"{path} cannot be read ({reason}): expected JSONL or Parquet with a text in 'id' and 'description' per row"
         ) from error
-    missing = {"id", "description"} - set(table.column_names)
-    if missing:
-        raise ConfigError(f"{path} lacks the columns {sorted(missing)}: found {table.column_names}")
     ids, texts = table.column("id").to_pylist(), table.column("description").to_pylist()
     if len(set(ids)) != len(ids):
         raise ConfigError(f"{path} describes {len(ids) - len(set(ids))} points more than once: keep one row per id")
