@@ -250,7 +250,7 @@ def score(
     return scored(prefix, rest), reference
 
 
-def prepare_adaptation(model: PointDescriptor, config: AdaptConfig) -> list[str]:
+def prepare_adaptation(model: PointDescriptor, config: AdaptConfig, seed: int = 0) -> list[str]:
     """Merge earlier adapters, add new ones, and leave only those of the last blocks trainable; returns their names."""
     model.merge_lora()
     settings = model.config
@@ -261,7 +261,7 @@ def prepare_adaptation(model: PointDescriptor, config: AdaptConfig) -> list[str]
         # The scale alpha / rank stays what it was.
         settings.lora_alpha *= config.lora_rank / settings.lora_rank
         settings.lora_rank = config.lora_rank
-    names = prepare_to_train(model, config)
+    names = prepare_to_train(model, config, seed)
     if not names:
         raise ConfigError("nothing of the descriptor would be trained: last_blocks must name blocks with adapters")
     return names
@@ -282,7 +282,7 @@ def adapt_descriptor(
     ``localizer`` is frozen and rewards. The running metric is mPCK of greedy descriptions of ``held_out`` points by the
     same localizer, none without such points; judge the result by one that it never saw.
     """
-    prepare_adaptation(model, config)
+    prepare_adaptation(model, config, seed)
     localizer.to(process_state().device).eval().requires_grad_(False)
     own, judged = PointFeatures(model, train, features), PointFeatures(localizer, train, features)
     own.prepare()

@@ -47,7 +47,7 @@ def train_descriptor(
     The running metric is minus the language-model loss on held-out points. Run again after an interruption it goes on
     from the last complete checkpoint.
     """
-    prepare_to_train(model, config)
+    prepare_to_train(model, config, seed)
     own, other = (
         PointFeatures(model, points, features, withheld=config.withhold_points) for points in (train, held_out)
     )

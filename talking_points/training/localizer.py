@@ -49,7 +49,7 @@ def train_localizer(
     The running metric is mPCK on held-out points. ``config.blind`` trains the text-only control. Run again after an
     interruption it goes on from the last complete checkpoint.
     """
-    prepare_to_train(model, config)
+    prepare_to_train(model, config, seed)
     if config.shuffled:
         train = train.shuffled_texts(seed)
     own = PointFeatures(model, train, features, blind=config.blind)

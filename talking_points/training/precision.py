@@ -15,11 +15,13 @@ from talking_points.processes import process_state
 from talking_points.training.config import StageConfig
 
 
-def prepare_to_train(model: TalkingPointsModel, config: StageConfig) -> list[str]:
+def prepare_to_train(model: TalkingPointsModel, config: StageConfig, seed: int) -> list[str]:
     """Bring a model to its device, frozen but for what is trained; returns the names of the trained weights, float32.
 
     Without ``config.bf16`` everything becomes float32: there is no autocast then in which two precisions could meet.
+    New adapters are drawn by ``seed``; PyTorch's own generator starts differently in every process.
     """
+    torch.manual_seed(seed)
     model.to(process_state().device)
     if not config.bf16:
         model.float()

@@ -234,6 +234,17 @@ GRPO = AdaptConfig(
 )
 
 
+def test_new_adapters_are_drawn_by_the_seed_alone() -> None:
+    def drawn(seed: int) -> torch.Tensor:
+        model = small(PointDescriptor)
+        torch.seed()  # as in another process, whose generator starts anywhere
+        prepare_adaptation(model, GRPO, seed)
+        return torch.cat([weight.flatten() for name, weight in model.named_parameters() if "lora_A" in name])
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
 def test_the_reference_is_the_policy_before_adaptation(descriptor, features) -> None:
     data = points(2, 1)
     before = copied(descriptor)
