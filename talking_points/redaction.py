@@ -32,17 +32,25 @@ _SECRET_NAME = re.compile(
     r"(?:^|.*[-_.])(?:token|password|passwd|passphrase|secret|credentials?|authorization|auth|signature|sig)$"
     r"|(?:^|.*[-_.])(?:api|access|auth|account|secret|private|session|bearer|subscription|shared|sas|hf|x)[-_]?"
     r"(?:key|token|secret)(?:[-_]?id)?$"
-    r"|.*_auth_string$|^key$|^pwd$|^apikey$|^connection[-_]?string$|^proxy[-_]authorization$|^cookie$",
+    r"|.*_auth_string$|^key$|^pwd$|.*[-_.](?:pass|pwd|pat)$|^apikey$|^connection[-_]?string$|^proxy[-_]authorization$|^cookie$",
     re.IGNORECASE,
 )
 _PUBLIC_NAME = re.compile(r"^(?:bos|eos|pad|unk|cls|sep|mask|image|video|audio|stop|start|end|boi|eoi)[-_]token$")
 """Tokens of tokenizers, which are words and no secrets."""
 
+_WORKING_FOLDERS = {"PWD", "OLDPWD"}
+_VARIABLE_NAME = re.compile(r".*_(?:KEY|PAT)$", re.IGNORECASE)
+"""Further names of secrets among environment variables: ``OPENAI_KEY``. Settings such as ``cache_key`` are none."""
+
 _FORMS = re.compile(
-    r"(?P<before>://)[^/\s@'\"<>]+(?=@)"
-    r"|(?P<query>[?&;](?:[\w.-]*[-_.])?(?:api[-_]?key|apikey|key|token|sig|signature|secret|password|passwd|pwd|auth"
-    r"|credential)=)[^&\s'\"<>#]+"
-    r"|(?P<header>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
+    # A password may hold slashes and spaces, where what follows the colon is no port.
+    r"(?P<before>://)(?:[^/\s@'\"<>]+|[^/\s@'\"<>:]+:(?!\d{1,5}(?:[/\s]|$))[^@'\"<>\n]{1,200})(?=@)"
+    r"|(?P<query>[?&;#](?:[\w.-]*[-_.])?(?:api[-_]?key|apikey|key|token|sig|signature|secret|password|passwd|pwd|auth"
+    r"|code|credential)=)[^&\s'\"<>#]+"
+    r"|(?P<header>\b(?:bearer|basic|authorization['\"]?\s*[:=]\s*['\"]?[a-z]+)\s+)[A-Za-z0-9._~+/=-]{8,}"
+    # A value without a digit may be a word of the message: "token: expected a text".
+    r"|(?P<pair>\b(?:x-)?(?:api[-_]?key|(?:[a-z]+[-_])?token|secret|password|passwd)['\"]?\s*[:=]\s*['\"]?)"
+    r"(?=[^\s'\",;}&]*\d)[^\s'\",;}&]{8,}"
     r"|\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{12,}|gsk_\w{16,}|xai-\w{16,}|gh[pousr]_\w{16,}|github_pat_\w{16,}"
     r"|glpat-[\w-]{12,}|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,}|xox[a-z]-[\w-]{10,}|nvapi-[\w-]{16,}|pnu_\w{16,})",
     re.IGNORECASE,
@@ -74,8 +82,16 @@ def protect(*values: str | None) -> None:
 
 
 def protect_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Protect the values of variables that are named as keys, tokens and passwords are, and those in URLs."""
-    protect_settings(environment)
+    """Protect the values of variables that are named as keys, tokens and passwords are, and those in URLs.
+
+    A variable that says where something lies is none, whatever it is called: paths are no secrets, and settings and
+    results speak of them.
+    """
+    for name, value in environment.items():
+        if name not in _WORKING_FOLDERS and not value.startswith(("/", "~", "./", "../")):
+            protect_settings(value, name)
+            if _VARIABLE_NAME.match(name):
+                protect(value)
 
 
 def protect_settings(settings: Any, name: str = "") -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,8 @@ from talking_points.redaction import (
         "PREFECT_API_AUTH_STRING",
         "sig",
         "key",
+        "DB_PASS",
+        "MYSQL_PWD",
     ],
 )
 def test_names_of_secrets(name: str) -> None:
@@ -210,3 +213,55 @@ def test_a_dataset_does_not_depend_on_a_secret(tmp_path: Path) -> None:
     ]
     assert stored[0] == stored[1]
     assert "secret-number" not in str(stored)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://u:p/sshhh9@h/v1",
+        "http://u:pa sshhh9@h/v1",
+        "Authorization: Token sshhh9abcdef",
+        "x-api-key: sshhh9abcdef",
+        "api-key=sshhh9abcdef",
+        "{'api_key': 'sshhh9abcdef'}",
+        "token:sshhh9abcdef",
+        "https://h/v1?code=sshhh9abcdef",
+        "https://h/v1#key=sshhh9abcdef",
+    ],
+)
+def test_what_nobody_told_is_known_by_its_form(text: str) -> None:
+    assert "sshhh9" not in redact(text)
+    assert redact(text).endswith(("/v1", "***", "***'}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:8000/v1 answers; write to me@example.org",
+        "token: expected a text, found a number",
+        "expected a key=value setting",
+        "the model org/name@main at http://localhost:8000",
+        "image tokens: 256, and no password is needed",
+    ],
+)
+def test_a_message_without_secrets_is_shown_as_it_is(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_paths_in_the_environment_are_no_secrets(tmp_path: Path) -> None:
+    code = (
+        "from talking_points.redaction import protect_environment, redact, seal; import os; protect_environment()\n"
+        "print(redact(os.getcwd() + '/out'), seal('output=' + os.getcwd()), redact('sesame-9876'), "
+        "redact('hush-12345'))"
+    )
+    told = {"PWD": str(tmp_path), "OLDPWD": str(tmp_path.parent), "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path)}
+    secrets = {"OPENAI_KEY": "sesame-9876", "GITHUB_PAT": "hush-12345"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | told | secrets | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [f"{tmp_path}/out", f"output={tmp_path}", "***", "***"]
