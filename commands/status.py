@@ -42,6 +42,9 @@ def watch_status(storage: Storage) -> None:
             time.sleep(LOOK_EVERY)
             status = read_status(storage)
             live.update(_show(storage, status), refresh=True)
+    if not console.is_terminal:
+        # What is drawn over ends its last line on a terminal alone.
+        console.line()
 
 
 def read_status(storage: Storage) -> dict[str, Any]:

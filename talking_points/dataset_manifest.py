@@ -195,7 +195,7 @@ def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] =
     """The object in a JSON file as it stands, once ``model`` accepts it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        _check_depth(value)
+        check_depth(value)
         model.model_validate(value)
         _check_whole(value, needed)
     except ValidationError as error:
@@ -228,7 +228,8 @@ def _check_whole(manifest: dict[str, Any], needed: tuple[str, ...]) -> None:
         raise ValueError(f"images lacks {', '.join(absent)}")
 
 
-def _check_depth(value: Any) -> None:
+def check_depth(value: Any) -> None:
+    """Raises ``ValueError`` for a value from JSON that is nested deeper than ``DEPTH``."""
     level, depth = [value], 0
     while level:
         depth += 1

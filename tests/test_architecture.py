@@ -29,6 +29,7 @@ ROOMS = (
     "build_config",
     "image_files",
     "whole_files",
+    "sqlite_files",
     "locks",
     "extras",
     "network",

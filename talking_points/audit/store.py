@@ -12,6 +12,7 @@ from typing import Literal
 
 from talking_points.audit.items import AuditError, Task
 from talking_points.dataset_files import written_folder
+from talking_points.sqlite_files import check_pages, open_database
 
 Verdict = Literal["point", "cannot_tell", "prefer", "tie", "text"]
 
@@ -48,7 +49,6 @@ class Answer:
     time: str = ""
 
 
-_NUMBERS = ("x", "y", "distance", "seconds")
 _COLUMNS = ", ".join(field.name for field in fields(Answer))
 
 
@@ -58,10 +58,8 @@ class AnswerStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         written_folder(path.parent.parent, path.parent.name)
-        if path.is_symlink():
-            raise AuditError(f"{path} is a link to {path.resolve()}: answers are kept in the dataset alone; remove it")
-        with self._connection() as connection:
-            connection.execute(_TABLE)
+        with self._connection():
+            pass
 
     def add(self, answer: Answer) -> None:
         """Append one answer, with the time of now unless it has one."""
@@ -78,13 +76,9 @@ class AnswerStore:
             " (SELECT max(number) FROM answers WHERE task = ? GROUP BY item, content, person) ORDER BY number"
         )
         with self._connection() as connection:
-            found = [Answer(*row) for row in connection.execute(query, (task,))]
-        for answer in found:
-            for field in fields(Answer):
-                value = getattr(answer, field.name)
-                if not isinstance(value, (float, int, type(None)) if field.name in _NUMBERS else (str, type(None))):
-                    raise AuditError(f"{self.path} is not as this program writes it ({field.name}): move the file away")
-        return found
+            # It also holds every value against its column's type.
+            check_pages(connection, self.path)
+            return [Answer(*row) for row in connection.execute(query, (task,))]
 
     def of(self, task: Task, person: str) -> dict[tuple[str, str], Answer]:
         """One person's last answers by (item, content)."""
@@ -93,14 +87,9 @@ class AnswerStore:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self.path, timeout=30)) as connection:
-                # The file may come with the dataset, from somebody else.
-                connection.execute("PRAGMA trusted_schema = OFF")
-                # A rollback journal, unlike a write-ahead log, also holds on network file systems; FULL waits for the
-                # disk.
-                connection.execute("PRAGMA synchronous = FULL")
-                with connection:
-                    yield connection
+            # A rollback journal, unlike a write-ahead log, also holds on network file systems.
+            with closing(open_database(self.path, _TABLE, patience=30)) as connection:
+                yield connection
         except sqlite3.Error as error:
             raise AuditError(
                 f"{self.path} cannot be used ({error}): make room on the disk if that is why, else move the file away; "

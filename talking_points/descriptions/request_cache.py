@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.descriptions.spending import Ledger
+from talking_points.sqlite_files import COMPANIONS, ForeignDatabaseError, open_database
 
 _LOG = logging.getLogger(__name__)
 KEY_VERSION = 2
@@ -32,6 +33,10 @@ _POINT_FACTS = ("keypoint", "object_bbox")
 """Facts that reach a model beside the prompt: as visual prompts of an image."""
 _PATIENCE = 60
 """Seconds to wait for other processes that use the file."""
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS answers"
+    " (key TEXT PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
+)
 _DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
 """Words of SQLite errors that say nothing against the file itself."""
 
@@ -47,7 +52,7 @@ class RequestCache:
         self._lock = threading.Lock()
         try:
             self._database = self._open()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ForeignDatabaseError) as error:
             self._begin_anew(error)
 
     def __enter__(self) -> RequestCache:
@@ -72,9 +77,9 @@ class RequestCache:
                 self._begin_anew(error)
                 return {}
         return {
-            request.id: Completion(**json.loads(row[0]))
+            request.id: completion
             for request, key, row in zip(requests, keys, rows, strict=True)
-            if row and row[1] == _digest(key, row[0])
+            if row and row[1] == _digest(key, row[0]) and (completion := _completion(row[0]))
         }
 
     def store(self, identity: Mapping[str, Any], request: ChatRequest, completion: Completion) -> None:
@@ -90,24 +95,21 @@ class RequestCache:
                 self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-        # Turning the write-ahead log on does not wait for other processes, whatever the connection's timeout says.
         with FileLock(f"{self._path}.lock", timeout=_PATIENCE):
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS answers"
-                " (key TEXT PRIMARY KEY, answer TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
-            )
-        return database
+            return open_database(self._path, _TABLE, patience=_PATIENCE, wal=True)
 
-    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
-        """Put a damaged file aside. Raises ``error`` again when the file is not to blame."""
-        if isinstance(error, sqlite3.ProgrammingError) or any(word in str(error).lower() for word in _DISK_TROUBLE):
+    def _begin_anew(self, error: sqlite3.DatabaseError | ForeignDatabaseError) -> None:
+        """Put a damaged file aside. Raises ``error`` again when the file is not to blame, or cannot be removed."""
+        if isinstance(error, sqlite3.Error) and (
+            isinstance(error, sqlite3.ProgrammingError) or any(word in str(error).lower() for word in _DISK_TROUBLE)
+        ):
             raise error
         _LOG.warning("%s is damaged (%s) and begun anew: its answers are asked for again", self._path, error)
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        try:
+            for ending in ("", *COMPANIONS):
+                Path(f"{self._path}{ending}").unlink(missing_ok=True)
+        except OSError as problem:
+            raise error from problem
         self._database = self._open()
 
 
@@ -132,3 +134,14 @@ def request_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
 
 def _digest(key: str, answer: str) -> str:
     return hashlib.sha256(f"{key}\n{answer}".encode()).hexdigest()
+
+
+def _completion(answer: object) -> Completion | None:
+    """A kept answer; None for what this program would not have kept, whoever computed its digest."""
+    try:
+        found = Completion(**json.loads(answer))  # type: ignore[arg-type]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts, counts = (found.text, found.finish_reason), (found.prompt_tokens, found.completion_tokens)
+    right = all(isinstance(text, str) for text in texts) and all(isinstance(n, int) and n >= 0 for n in counts)
+    return found if right else None

@@ -6,7 +6,6 @@ workers of a build share it, and a build that goes on later goes on from what wa
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +19,15 @@ from talking_points.config import fingerprint
 from talking_points.descriptions.backends import VISION_STEPS
 from talking_points.descriptions.backends.protocol import STEPS, ChatRequest, Completion
 from talking_points.errors import RunError
+from talking_points.sqlite_files import ForeignDatabaseError, check_pages, open_database
 
 _PATIENCE = 60
 """Seconds to wait for other processes that use the file."""
 _MILLION = 1e6
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS spent (model TEXT PRIMARY KEY, requests INTEGER NOT NULL,"
+    " images INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL)"
+)
 
 
 class BudgetSpent(RunError):
@@ -68,17 +72,10 @@ class Ledger:
         self._prices = {name: Price.model_validate(price) for name, price in order["prices"].items()}
         self._budget: str | None = order["budget"]
         self._lock = threading.Lock()
-        path = Path(order["file"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-        # Turning the write-ahead log on does not wait for other processes, whatever the connection's timeout says.
-        with FileLock(f"{path}.lock", timeout=_PATIENCE):
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS spent (model TEXT PRIMARY KEY, requests INTEGER NOT NULL,"
-                " images INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL)"
-            )
+        self._path = Path(order["file"])
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self._path}.lock", timeout=_PATIENCE):
+            self._database = open_database(self._path, _TABLE, patience=_PATIENCE, wal=True)
 
     def close(self) -> None:
         """Close the file."""
@@ -99,9 +96,13 @@ class Ledger:
             )
 
     def spent(self) -> dict[str, Spent]:
-        """What was spent so far, by model."""
+        """What was spent so far, by model. Raises ``ForeignDatabaseError`` where the file holds something else."""
         with self._lock:
+            check_pages(self._database, self._path)
             rows = self._database.execute("SELECT model, requests, images, tokens_in, tokens_out FROM spent").fetchall()
+        for model, *counts in rows:
+            if not isinstance(model, str) or not all(isinstance(count, int) and count >= 0 for count in counts):
+                raise ForeignDatabaseError(self._path, "a count is no whole number")
         return {row[0]: Spent(*row[1:]) for row in rows}
 
     def affordable(self) -> int | None:

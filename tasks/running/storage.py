@@ -22,9 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from talking_points.dataset_manifest import check_depth
+from talking_points.errors import InputError
 from talking_points.whole_files import TEMPORARY, writing_whole
 
 _CHUNK = 1 << 20
+_LARGEST = 64 << 20
+"""Bytes of a local file that is read as a whole, at most."""
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -113,13 +117,23 @@ class Storage:
             path.write_bytes(content)
 
     def read_bytes(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(self.path(name)))
+        """The file as a whole. Raises ``FileNotFoundError``, and ``InputError`` for what is no file or too large."""
+        path = self._read_path(name)
+        if self.is_local and (size := self.size(name)) > _LARGEST:
+            raise InputError(f"{path} has {size:,} bytes, more than the {_LARGEST:,} that are read of it")
+        return bytes(self.fs.cat_file(path))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
-        return json.loads(self.read_bytes(name))
+        """The value in a JSON file. Raises as ``read_bytes``, and ``ValueError`` for what is no JSON."""
+        try:
+            value = json.loads(self.read_bytes(name))
+            check_depth(value)
+        except RecursionError:
+            raise InputError(f"the values in {self.path(name)} are nested too deeply") from None
+        return value
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a small table as one Parquet file."""
@@ -127,8 +141,16 @@ class Storage:
             pq.write_table(table, path, compression="zstd")
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        with self.fs.open(self.path(name), "rb") as stream:
+        """A Parquet file. Raises ``FileNotFoundError``, and ``InputError`` for what is no file."""
+        with self.fs.open(self._read_path(name), "rb") as stream:
             return pq.read_table(stream, columns=columns)
+
+    def _read_path(self, name: str) -> str:
+        """The path of a file to read: neither a pipe nor a device, which might never end."""
+        path = self.path(name)
+        if self.is_local and Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"expected a file at {path}, found something else: move it away")
+        return path
 
     def remove_temporaries(self) -> None:
         """Delete what a killed run left half written. Call only while holding the build's lock."""

@@ -14,6 +14,8 @@ import pytest
 from talking_points.audit.items import AuditError
 from talking_points.audit.store import Answer, AnswerStore
 from talking_points.dataset_files import DatasetError
+from talking_points.sqlite_files import ForeignDatabaseError
+from tests.test_sqlite_files import plant_journal
 
 ANSWER = Answer("localize", "item", "content", "ann", "point", 1.5, 2.5, 0.01, None, 3.0)
 
@@ -63,13 +65,13 @@ def test_names_and_texts_are_values_not_queries(tmp_path: Path) -> None:
 
 
 def test_a_file_of_answers_that_somebody_else_made(tmp_path: Path) -> None:
-    """It comes with the dataset: no link is followed, no function in its schema runs, other types are refused."""
+    """It comes with the dataset: no link is followed, and damage is named."""
     folder = tmp_path / "dataset" / "audit"
     folder.mkdir(parents=True)
     path = folder / "answers.sqlite"
     outside = tmp_path / "outside.sqlite"
     path.symlink_to(outside)
-    with pytest.raises(AuditError, match="is a link to"):
+    with pytest.raises(ForeignDatabaseError, match="it is a link"):
         AnswerStore(path)
     assert not outside.exists()
     path.unlink()
@@ -77,19 +79,68 @@ def test_a_file_of_answers_that_somebody_else_made(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="cannot be used"):
         AnswerStore(path)
     path.unlink()
-    columns = "task, item, content, person, verdict, x, y, distance, text, seconds, time"
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(f"CREATE TABLE answers (number INTEGER PRIMARY KEY, {columns})")
-        values = ("localize", "item", "content", "ann", "point", "many", 1, 1, None, 1, "now")
-        connection.execute(f"INSERT INTO answers ({columns}) VALUES ({', '.join('?' * 11)})", values)
-    with pytest.raises(AuditError, match=r"not as this program writes it \(x\)"):
-        AnswerStore(path).latest("localize")
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(
-            "CREATE TRIGGER run AFTER INSERT ON answers BEGIN SELECT load_extension('/tmp/evil.so'); END"
-        )
-    with pytest.raises(AuditError, match="cannot be used"):
+    path.mkdir()
+    with pytest.raises(ForeignDatabaseError, match="no regular file"):
+        AnswerStore(path)
+
+
+ENDLESS = (
+    "CREATE VIEW answers(number, task, item, content, person, verdict, x, y, distance, text, seconds, time) AS"
+    " WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)"
+    " SELECT n, 'localize', 'i', 'c', 'p' || n, 'point', 1.0, 1.0, 0.5, NULL, 1.0, 't' FROM c"
+)
+
+
+@pytest.mark.parametrize(
+    ("ours", "statement"),
+    [
+        (False, ENDLESS),
+        (False, "CREATE TABLE answers (number INTEGER PRIMARY KEY, task, item, content, person, verdict, x, y)"),
+        (True, "CREATE TRIGGER run AFTER INSERT ON answers BEGIN DELETE FROM answers; END"),
+        (True, "CREATE VIRTUAL TABLE more USING fts5(words)"),
+        (True, "CREATE INDEX more ON answers (task)"),
+    ],
+    ids=["endless view", "other columns", "trigger", "virtual table", "index"],
+)
+def test_another_schema_is_refused_before_a_row_is_read(tmp_path: Path, ours: bool, statement: str) -> None:
+    path = tmp_path / "audit" / "answers.sqlite"
+    path.parent.mkdir()
+    if ours:
         AnswerStore(path).add(ANSWER)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+    with pytest.raises(ForeignDatabaseError, match=r"answers\.sqlite is not as .*\(its tables are others\): move"):
+        AnswerStore(path).latest("localize")
+
+
+@pytest.mark.parametrize(("column", "value"), [("x", "many"), ("task", 7), ("item", None), ("text", b"x")])
+def test_values_of_other_types_are_refused(tmp_path: Path, column: str, value: object) -> None:
+    """SQLite keeps the types of a table only while it writes."""
+    path = tmp_path / "audit" / "answers.sqlite"
+    AnswerStore(path).add(replace(ANSWER, text="words"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        table = connection.execute("SELECT sql FROM sqlite_master").fetchone()[0]
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = 'CREATE TABLE answers (number INTEGER PRIMARY KEY, task,"
+            " item, content, person, verdict, x, y, distance, text, seconds, time)'"
+        )
+        connection.execute("PRAGMA writable_schema = RESET")
+        connection.execute(f"UPDATE answers SET {column} = ?", (value,))
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = ?", (table,))
+    with pytest.raises(ForeignDatabaseError, match="damaged"):
+        AnswerStore(path).latest("localize")
+
+
+def test_the_file_that_a_journal_names_stays(tmp_path: Path) -> None:
+    victim, path = tmp_path / "thesis.tex", tmp_path / "audit" / "answers.sqlite"
+    victim.write_text("mine")
+    AnswerStore(path).add(ANSWER)
+    plant_journal(path, victim)
+    with pytest.raises(ForeignDatabaseError, match=r"answers\.sqlite-journal is not as .*names another file"):
+        AnswerStore(path)
+    assert victim.exists()
 
 
 def test_a_link_in_place_of_the_folder(tmp_path: Path) -> None:

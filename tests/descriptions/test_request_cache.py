@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import pytest
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.asking import answer_identity
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
-from talking_points.descriptions.request_cache import RequestCache, request_key
+from talking_points.descriptions.request_cache import RequestCache, _digest, request_key
+from talking_points.sqlite_files import ForeignDatabaseError
+from tests.test_sqlite_files import plant_journal
 
 MODEL = {"backend": "openai", "model": "m", "revision": ""}
 
@@ -185,3 +190,54 @@ def test_damage_never_gives_a_wrong_answer_and_never_stops_the_build(tmp_path: P
                 assert answer.text == f"the right answer to what is {name.removeprefix('row')}?"
             cache.store(MODEL, requests[0], Completion("the right answer to what is 0?"))
             assert cache.lookup(MODEL, requests[:1])["row0"].text == "the right answer to what is 0?"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"text": "x", "sender": "me"},
+        {"finish_reason": "stop"},
+        {"text": 3},
+        {"text": "x", "finish_reason": None},
+        {"text": "x", "prompt_tokens": "many"},
+        {"text": "x", "completion_tokens": -5},
+        ["x"],
+        7,
+    ],
+    ids=str,
+)
+def test_a_planted_answer_of_another_form_is_asked_for_again(tmp_path: Path, planted: object) -> None:
+    path, key = tmp_path / "cache.sqlite", request_key(MODEL, request())
+    with RequestCache(path) as cache:
+        cache.store(MODEL, request(1), Completion("kept"))
+    answer = json.dumps(planted)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO answers VALUES (?, ?, ?)", (key, answer, _digest(key, answer)))
+    with RequestCache(path) as cache:
+        assert cache.lookup(MODEL, [request(), request(1)]) == {"row1": Completion("kept")}
+
+
+def test_a_planted_file_is_begun_anew_and_leads_nowhere(tmp_path: Path) -> None:
+    path, outside = tmp_path / "cache.sqlite", tmp_path / "thesis.tex"
+    outside.write_text("mine")
+
+    def view() -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("CREATE VIEW answers AS SELECT 'k' AS key, 'a' AS answer, 'd' AS digest")
+
+    for plant in (
+        lambda: plant_journal(path, outside),
+        lambda: path.symlink_to(outside),
+        lambda: Path(f"{path}-wal").symlink_to(outside),
+        view,
+    ):
+        plant()
+        with RequestCache(path) as cache:
+            cache.store(MODEL, request(), Completion("kept"))
+        with RequestCache(path) as cache:
+            assert cache.lookup(MODEL, [request()]) == {"row0": Completion("kept")}
+        assert outside.read_text() == "mine"
+        path.unlink()
+    path.mkdir()
+    with pytest.raises(ForeignDatabaseError, match="no regular file"):
+        RequestCache(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from talking_points.descriptions.spending import (
     spending_order,
     step_prices,
 )
+from talking_points.sqlite_files import ForeignDatabaseError
 from talking_points.stop_requests import clear_stop
 from tests.descriptions.test_asking import CONFIG, Scripted, requests
+from tests.test_sqlite_files import plant_journal
 
 SERVED = ["output=x", "generate.backend=openai", "generate.model=m", "generate.endpoint=http://h/v1"]
 PRICE = {"tokens_in": 2.0, "tokens_out": 8.0, "images": 1000.0}
@@ -148,3 +152,22 @@ def test_the_summary_names_requests_tokens_and_money_of_priced_steps() -> None:
         "steps": {"generate": {"requests": 10, "tokens_in": 1_000_000, "tokens_out": 250_000, "cost": 4.0}},
     }
     assert step_prices(load_config(BuildConfig, None, SERVED)) == {}
+
+
+def test_a_planted_file_of_counts_is_named(tmp_path: Path) -> None:
+    given, victim = order(tmp_path, "1 USD"), tmp_path / "thesis.tex"
+    path = Path(given["file"])
+    victim.write_text("mine")
+    plant_journal(path, victim)
+    with pytest.raises(ForeignDatabaseError, match="names another file"):
+        Ledger(given, "m")
+    assert victim.exists()
+    Path(f"{path}-journal").unlink()
+    path.unlink()
+    ledger = Ledger(given, "m")
+    for planted in ("many", -5):
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("INSERT OR REPLACE INTO spent VALUES ('m', 1, 0, ?, 0)", (planted,))
+        with pytest.raises(ForeignDatabaseError, match="no whole number"):
+            ledger.affordable()
+    ledger.close()

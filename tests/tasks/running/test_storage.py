@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from talking_points.errors import InputError
+from tasks.running import storage as storage_file
 from tasks.running.storage import Storage
 
 
@@ -62,3 +65,32 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error(storage: Storage) -> None:
     with pytest.raises(FileNotFoundError):
         storage.sha256("missing")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    storage = Storage(tmp_path)
+    for name in ("pipe", "folder"):
+        for read in (storage.read_bytes, storage.read_json, storage.read_table):
+            with pytest.raises(InputError, match=f"expected a file at .*/{name}, found something else"):
+                read(name)
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes("missing")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_file, "_LARGEST", 10)
+    storage = Storage(tmp_path)
+    storage.write_bytes("small", b"x" * 10)
+    storage.write_bytes("large", b"x" * 11)
+    assert storage.read_bytes("small") == b"x" * 10
+    with pytest.raises(InputError, match="large has 11 bytes, more than the 10"):
+        storage.read_bytes("large")
+
+
+@pytest.mark.parametrize("depth", [50, 900, 3000, 100_000])
+def test_nested_values_are_refused(storage: Storage, depth: int) -> None:
+    storage.write_bytes("x.json", b"[" * depth + b"]" * depth)
+    with pytest.raises(ValueError, match="nested"):
+        storage.read_json("x.json")

@@ -1,0 +1,80 @@
+"""``talking-points status``, also of a folder that somebody else made."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from commands import cli  # noqa: F401  (adds its commands)
+from commands.console import app
+from talking_points.build_config import BuildConfig
+from talking_points.config import ConfigError, load_config
+from tasks.running.build_folder import SETTINGS_FILE, build_folder
+from tasks.running.progress import STATUS_FILE
+
+STATUS = {"state": "finished", "seconds": 3.0, "time": "2026-01-02T03:04:05+00:00", "stages": {}, "failures": []}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["status", *map(str, arguments)], env={"COLUMNS": "160"})
+
+
+@pytest.fixture
+def status_file(tmp_path: Path) -> Path:
+    path = tmp_path / STATUS_FILE
+    path.parent.mkdir()
+    path.write_text(json.dumps(STATUS))
+    return path
+
+
+@pytest.mark.parametrize("option", [(), ("--watch",), ("--json",)])
+def test_it_ends_its_last_line_once(status_file: Path, tmp_path: Path, option: tuple[str, ...]) -> None:
+    done = run(tmp_path, *option)
+    assert done.exit_code == 0, done.output
+    assert "finished" in done.stdout
+    assert done.stdout.endswith("\n")
+    assert not done.stdout.endswith("\n\n")
+
+
+NESTED = b'{"stages":' + b"[" * 3000 + b"]" * 3000 + b"}"
+
+
+@pytest.mark.parametrize("option", [(), ("--watch",), ("--json",)])
+@pytest.mark.parametrize("content", [None, NESTED], ids=["pipe", "nested"])
+def test_a_status_that_is_no_file_of_ours_is_named(
+    status_file: Path, tmp_path: Path, option: tuple[str, ...], content: bytes | None
+) -> None:
+    plant(status_file, content)
+    done = run(tmp_path, *option)
+    assert done.exit_code == 2, done.output
+    assert "status.json is damaged" in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, NESTED], ids=["pipe", "nested"])
+def test_settings_that_are_no_file_of_ours_are_named(tmp_path: Path, content: bytes | None) -> None:
+    config = load_config(BuildConfig, None, [f"output={tmp_path / 'out'}", "sources.partimagenet.root=/data"])
+    with build_folder(config) as storage:
+        pass
+    plant(Path(storage.path(SETTINGS_FILE)), content)
+    with pytest.raises(ConfigError, match=r"settings\.json is missing or damaged"), build_folder(config):
+        pass
+
+
+def test_a_pipe_among_the_rejected_rows_is_named(status_file: Path, tmp_path: Path) -> None:
+    os.mkfifo(status_file.parent / "x.rejected.parquet")
+    done = run(tmp_path, "--rejected")
+    assert done.exit_code == 2, done.output
+    assert "x.rejected.parquet" in done.stderr
+
+
+def plant(path: Path, content: bytes | None) -> None:
+    """Put a pipe, or what is given, in the place of a file."""
+    path.unlink()
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
