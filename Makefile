@@ -12,14 +12,14 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
 
 build: $(VENV)/.base $(SAMPLE)/.drawn ## draw the sample sources and build a dataset from them (no model, no download)
-	$(BIN)/talking-points build --config configs/build/rules.yaml --set output=$(OUTPUT) \
+	$(BIN)/talking-points build --config configs/build/sample.yaml --set output=$(OUTPUT) \
 	  --set sources.pascal_part116.root=$(SAMPLE)/PascalPart116 \
 	  --set sources.ade20k_part234.root=$(SAMPLE)/ADE20KPart234 \
 	  --set sources.partimagenet.root=$(SAMPLE)/PartImageNet
 	@$(BIN)/python -m commands.show_row $(OUTPUT)
 
 $(SAMPLE)/.drawn: | $(VENV)/.base
-	$(BIN)/talking-points draw-sample $(SAMPLE) --images $(IMAGES)
+	$(BIN)/talking-points draw-sample $(SAMPLE) --images $(IMAGES) --sources pascal_part116,ade20k_part234,partimagenet
 	@touch $@
 
 learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, and print the figures (QUICK=1: the main path)
@@ -56,7 +56,7 @@ lock: ## resolve all dependencies anew and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==2.13.0'
 	build/lock/bin/pip install --quiet -e '.[dev,dask]'
-	{ echo "# Pins of every dependency and extra but vllm and llama-cpp; made by 'make lock'."; \
+	{ echo "# Pins of every dependency and extra but llama-cpp; made by 'make lock'."; \
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 
 clean: ## remove what the two commands made, but not the environment

@@ -80,6 +80,7 @@ def draw_sample_command(
     folder: Annotated[Path, typer.Argument(help="where the drawn datasets go")],
     images: Annotated[int, typer.Option(help="images per source", min=1)] = 60,
     seed: int = 0,
+    sources: Annotated[str | None, typer.Option(help="names of sources with commas between; all when left out")] = None,
     variant: Annotated[
         str, typer.Option(help="standard, hard: several like objects, or plain: few classes, any size")
     ] = "standard",
@@ -89,7 +90,7 @@ def draw_sample_command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from talking_points.sources.drawn import draw_sample
+    from talking_points.sources.drawn import draw_sample, drawn_roots
 
     console = Console(stderr=True)
     with exit_codes(), Progress(console=console, disable=not console.is_terminal) as bars:
@@ -99,7 +100,8 @@ def draw_sample_command(
             bars.update(bar, completed=done, total=total)
 
         try:
-            roots = draw_sample(folder, images, seed, variant=variant, workers=workers, progress=show)
+            names = list(drawn_roots(folder)) if sources is None else [name.strip() for name in sources.split(",")]
+            roots = draw_sample(folder, images, seed, variant=variant, workers=workers, sources=names, progress=show)
         except (ValueError, OSError) as error:
             raise ConfigError(f"cannot draw into {folder}: {error}") from error
     for name, root in roots.items():
@@ -130,7 +132,7 @@ def server(
     results: Annotated[Path | None, typer.Option(help="result records, shared by all workers")] = None,
 ) -> None:
     """Run the orchestrator with its UI, a worker and all deployments on this machine, until Ctrl-C."""
-    with exit_codes():
+    with exit_codes("closed"):
         from commands.server import serve
 
         serve(home, port, results)
@@ -152,7 +154,7 @@ def deploy(
 
 @app.command()
 def doctor() -> None:
-    """Check this machine: Python, libraries, optional extras, disk."""
+    """Check this machine: Python, libraries, optional extras, GPU, disk."""
     from commands.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)

@@ -80,7 +80,7 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    str, typer.Option("--config", "-c", help="YAML configuration: a file, or a shipped one such as build/rules.yaml")
+    str, typer.Option("--config", "-c", help="YAML configuration: a file, or a shipped one such as build/sample.yaml")
 ]
 Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value, applied on top; may be repeated")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show the orchestrator's own log")]
@@ -110,9 +110,12 @@ def prepare(
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
+def exit_codes(
+    stopped: str = "stopped; what is finished is kept, run the same command again to go on",
+) -> Iterator[None]:
     """Turn expected errors into one clear message on stderr and their exit code; others keep their traceback.
 
+    ``stopped`` is what Ctrl-C is answered with.
     Neither shows a secret. Servers that a command starts on this machine are reached without the environment's proxy.
     """
     guard_process()
@@ -121,7 +124,7 @@ def exit_codes() -> Iterator[None]:
         with sigterm_as_interrupt(), _progress():
             yield
     except KeyboardInterrupt:
-        _end("stopped; what is finished is kept, run the same command again to go on", STOPPED)
+        _end(stopped, STOPPED)
     except InputError as error:
         _end(f"error: {error}", WRONG_INPUT)
     except RunError as error:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -74,7 +75,7 @@ def print_plan(settings: BuildConfig) -> None:
             console.print(line, markup=False, highlight=False)
     console.print(
         f"output {redact(settings.output)}, fingerprint {fingerprint(dataset_settings(settings))}, "
-        f"images: {settings.images}"
+        f"images: {settings.images or 'embed'}"
     )
 
 
@@ -120,10 +121,11 @@ def expected_points(settings: BuildConfig, images: dict[str, int]) -> int:
 
 
 def _table(title: str, *columns: str) -> Table:
-    """A table; columns whose name ends in ``>`` are numbers."""
+    """A table; columns whose name ends in ``>`` are numbers. The first column stays whole, the others are folded."""
     table = Table(title=title)
-    for column in columns:
-        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left")
+    for number, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
+        table.add_column(column.rstrip(">"), justify=justify, overflow="fold", no_wrap=number == 0)
     return table
 
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -41,13 +41,14 @@ def serve(home: Path, port: int = 4200, results: Path | None = None, silence: fl
         results: folder of the result records that a retry needs; by default ``build/results`` below ``home``.
         silence: seconds without a heartbeat after which a run is marked Crashed.
 
-    Raises ``ConfigError`` when the port is taken, ``home`` is no folder, or the server or the worker fails.
+    Raises ``KeyboardInterrupt`` for the signal once both are stopped, and ``ConfigError`` when the port is taken,
+    ``home`` is no folder, or the server or the worker fails.
     """
     home = home.absolute()
     _check(home)
     results = (results or home / "build" / "results").absolute()
     os.environ[PASSWORD] = new_password()
-    with suppress(KeyboardInterrupt), sigterm_as_interrupt(), running_server(port) as url, kept_password(port) as file:
+    with sigterm_as_interrupt(), running_server(port) as url, kept_password(port) as file:
         os.environ["PREFECT_API_URL"] = url
         deploy(home, results, silence)
         environment = _children() | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}

@@ -32,7 +32,7 @@ def view(
     from talking_points.audit.browsing import DatasetRows
     from talking_points.publishing.hub import dataset_folder
 
-    with exit_codes(), bound:
+    with exit_codes("closed"), bound:
         rows = DatasetRows.read(dataset_folder(dataset, revision))
         title = Path(dataset).resolve().name if Path(dataset).is_dir() else dataset
         serve_viewer(rows, for_terminal(title), bound=bound, announce=lambda line: print(line, flush=True))

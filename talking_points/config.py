@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from talking_points.errors import InputError
 from talking_points.overrides import read_value
 from talking_points.redaction import protect_settings, redact, unseal
-from talking_points.shipped import config_names, find_config
+from talking_points.shipped import CONFIGS, config_names, find_config
 from talking_points.yaml_text import load_yaml
 
 
@@ -63,7 +63,7 @@ def load_config(
     ``values`` are applied last, as overrides of top-level fields. Raises ``ConfigError`` with every problem found,
     never only the first.
     """
-    data = {} if path is None else _read(find_config(path))
+    data = {} if path is None else _read(model, find_config(path))
     for override in overrides:
         _apply_override(model, data, unseal(override))
     data.update(values)
@@ -76,13 +76,13 @@ def load_config(
         raise ConfigError(f"{where}{len(lines)} problem(s) in the configuration\n  " + "\n  ".join(lines)) from error
 
 
-def _read(file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(model: type[Section], file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a file laid over those of its base."""
     if not file.is_file():
         asked = f", the base of {extended_by[-1]}" if extended_by else ""
         raise ConfigError(
             f"no configuration at {file}{asked}: expected a YAML file; the shipped ones are in configs/"
-            f"{suggest(str(file), config_names())}"
+            f"{_suggest_config(model, file)}"
         )
     try:
         parsed = load_yaml(file.read_text(encoding="utf-8-sig")) or {}
@@ -100,7 +100,7 @@ def _read(file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{file}: expected 'base' to be the path of a YAML file, found {base!r}")
     if (file.parent / base).resolve() in chain:
         raise ConfigError(f"{file}: its base {base} leads back to itself; remove one 'base' line of the circle")
-    return _laid_over(_read(file.parent / base, chain), parsed)
+    return _laid_over(_read(model, file.parent / base, chain), parsed)
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +142,17 @@ def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
         section = field.annotation if field else None
     known = list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
     return f"{location}: no such setting{suggest(str(problem['loc'][-1]), known)}"
+
+
+def _suggest_config(model: type[Section], file: Path) -> str:
+    """``suggest`` among the shipped configurations that are valid for ``model``."""
+    for close in difflib.get_close_matches(str(file), names := config_names(), n=len(names)):
+        try:
+            load_config(model, CONFIGS / close)
+        except ConfigError:
+            continue
+        return f"; did you mean '{close}'?"
+    return ""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
+_VLLM_APART = (
+    "install it into an environment of its own (Prefect needs another FastAPI), run 'vllm serve MODEL' there, and "
+    "name it as backend 'openai'"
+)
+
 
 def how_to_install(extra: str) -> str:
-    """The command that adds an extra of ``pyproject.toml`` to where this package was installed from."""
+    """How to add an extra of ``pyproject.toml`` to where this package is installed; vLLM is none, and goes apart."""
+    if extra == "vllm":
+        return _VLLM_APART
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return f"in {checkout}: pip install -c requirements.lock -e '.[{extra}]'"

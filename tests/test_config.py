@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 import yaml
 
 from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, dataset_settings
-from talking_points.config import ConfigError, changed_fields, fingerprint, load_config
+from talking_points.config import ConfigError, Section, changed_fields, fingerprint, load_config
 from talking_points.sources.drawn import drawn_roots
+from talking_points.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 MINIMAL = ["output=out", "sources.pascal_part116.root=/data/voc"]
@@ -17,7 +19,35 @@ MINIMAL = ["output=out", "sources.pascal_part116.root=/data/voc"]
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "build").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_build_config_is_valid(path: Path) -> None:
     config = load_config(BuildConfig, path)
-    assert config.open_sources, "a shipped configuration names its sources"
+    assert bool(config.open_sources) == (path.name != "rules.yaml"), (
+        "rules.yaml is for any data, the others have theirs"
+    )
+
+
+def test_drawn_sources_are_never_beside_others() -> None:
+    rules, sample = (load_config(BuildConfig, f"configs/build/{name}.yaml") for name in ("rules", "sample"))
+    roots = drawn_roots(Path("build/sample"))
+    assert {name: source.root for name, source in sample.open_sources.items()}.items() <= roots.items()
+    assert sample.model_copy(update={"sources": {}}) == rules
+    own = load_config(BuildConfig, "build/rules.yaml", ["sources.pascal_part116.root=/data/voc"])
+    assert own.open_sources.keys() == {"pascal_part116"}
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "meant"),
+    [
+        (BuildConfig, "papr.yaml", "build/paper.yaml"),
+        (BuildConfig, "build/ruls.yaml", "build/rules.yaml"),
+        (TrainConfig, "paper.yml", "train/paper.yaml"),
+        (TrainConfig, "build/tiny.yaml", "train/tiny.yaml"),
+        (BuildConfig, "train/tiny.yml", None),
+    ],
+)
+def test_a_configuration_of_the_own_kind_is_suggested(model: type[Section], asked: str, meant: str | None) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(model, asked)
+    found = re.search(r"did you mean '(.*)'", str(refused.value))
+    assert (found[1] if found else None) == meant, str(refused.value)
 
 
 @pytest.mark.parametrize(

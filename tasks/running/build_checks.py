@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from talking_points.build_config import BuildConfig
+from pathlib import Path
+
+from talking_points.build_config import BuildConfig, SourceConfig
 from talking_points.config import ConfigError
 from talking_points.descriptions.backends import BACKENDS, check_capabilities
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.sources import open_source
+from talking_points.sources.protocol import SourceError
 
 
 def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, str]:
@@ -19,7 +22,8 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
     if not settings.open_sources:
         raise ConfigError(
             "no source has a root: set at least one of sources.{pascal_part116,ade20k_part234,partimagenet}.root, "
-            "or draw sample sources with 'talking-points draw-sample DIR'"
+            "or draw sample sources with 'talking-points draw-sample DIR' (--config build/sample.yaml reads those in "
+            "build/sample)"
         )
     problems = []
     for step in STEPS:
@@ -30,7 +34,22 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         raise ConfigError("this build cannot start:\n  " + "\n  ".join(problems))
     for step in STEPS:
         prompt_digest(settings.step(step).prompt or step)
-    return {
-        name: str(open_source(name, source.root or "", split=source.split, **source.options).root)
-        for name, source in settings.open_sources.items()
-    }
+    return {name: _resolved_root(name, source) for name, source in settings.open_sources.items()}
+
+
+_DRAWN = {"sample": "", "sample-plain": " --variant plain", "sample-hard": " --variant hard"}
+"""The folders in ``build`` that shipped configurations read drawn sources from, and how each is drawn."""
+
+
+def _resolved_root(name: str, source: SourceConfig) -> str:
+    """The folder of a source. Where nothing is at its root, which a configuration may have set, ways on are told."""
+    root = source.root or Path()
+    try:
+        return str(open_source(name, root, split=source.split, **source.options).root)
+    except SourceError as error:
+        if root.expanduser().exists():
+            raise
+        sample = root.parent
+        drawing = sample.parent.name == "build" and sample.name in _DRAWN
+        how = f", or draw the sample with 'talking-points draw-sample {sample}{_DRAWN[sample.name]}'" if drawing else ""
+        raise SourceError(f"{error}, or leave this source out with --set sources.{name}.root=null{how}") from error

@@ -30,7 +30,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(output: Path) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "talking_points", "view", str(output), "--port", str(free_port())],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     address = re.search(r"http://\S+", process.stdout.readline())
@@ -61,6 +61,13 @@ def ask(address: str, path: str, **headers: str) -> int:
 
 
 @pytest.mark.slow
+def test_stopping_it_closes_the_page_and_nothing_else(output: Path) -> None:
+    process, _ = start(output)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip().splitlines()[-1]) == (130, "closed"), said
+
+
 def test_only_who_has_the_address_sees_it(address: str) -> None:
     token = address.partition("token=")[2]
     assert len(token) >= 16

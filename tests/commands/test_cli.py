@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,3 +101,15 @@ def test_doctor_finds_this_machine_fit() -> None:
     done = run("doctor")
     assert done.returncode == 0, done.stdout
     assert "cv2" in done.stdout
+    assert "nicegui" in done.stdout
+    assert re.search(r"│ GPU +│", done.stdout)
+    assert "extra 'vllm'" not in done.stdout
+
+
+def test_the_sources_that_are_named_are_drawn_alone(tmp_path: Path) -> None:
+    done = run("draw-sample", str(tmp_path), "--images", "1", "--sources", "partimagenet, ap10k")
+    assert dict(line.split(": ") for line in done.stdout.splitlines()).keys() == {"partimagenet", "ap10k"}
+    refused = run("draw-sample", str(tmp_path / "none"), "--images", "1", "--sources", "imagenet")
+    assert refused.returncode == 2
+    assert "sources must be of pascal_part116" in refused.stderr
+    assert not (tmp_path / "none").exists()

@@ -43,7 +43,10 @@ MISTAKES = {
     BUILD + " -s refine.backend=openai -s refine.model=x": "needs .endpoint",
     BUILD + " -s refine.prompt=nowhere.jinja": "nowhere.jinja",
     # What is read.
-    "build --config build/rules.yaml -s output={t}/out": "expected the dataset folder",
+    "build --config build/rules.yaml -s output={t}/out": "no source has a root",
+    "build --config build/sample.yaml -s output={t}/out": "talking-points draw-sample build/sample",
+    "build --config build/plain.yaml -s output={t}/out": "draw-sample build/sample-plain --variant plain",
+    "build --config nope.yaml": "no configuration at nope.yaml",
     BUILD + " -s sources.pascal_part116.root=null": "no source has a root",
     BUILD + " -s sources.pascal_part116.root={t}/nowhere": "expected the dataset folder",
     BUILD + " -s sources.pascal_part116.root={t}/empty": "expected",

@@ -13,6 +13,7 @@ from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.extras import how_to_install
 from talking_points.records import SOURCES
+from talking_points.sources import SourceError
 from tasks.running.build_checks import check_build
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
@@ -50,6 +51,39 @@ def test_the_whole_plan_is_printed_and_nothing_is_made(
     ):
         assert expected in printed, printed
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_cut_on_a_narrow_terminal(
+    bare: None,
+    drawn: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    plan.print_plan(settings(tmp_path / "out", drawn))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert printed.count("object_caption") >= 3, "step names stand in one piece"
+    sources = printed[: printed.index("Plan: ")]
+    cells = [line.split("│")[2].strip() for line in sources.splitlines() if line.count("│") == 6]
+    assert "".join(cells) == "".join(str(drawn[name]) for name in SOURCES)
+    assert "images: embed" in " ".join(printed.split())
+
+
+def test_a_missing_sample_is_told_how_to_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, variant in (("sample", ""), ("plain", " --variant plain")):
+        folder = "build/sample" + ("-plain" if variant else "")
+        with pytest.raises(SourceError, match=f"draw-sample {folder}{variant}'") as refused:
+            check_build(load_config(BuildConfig, f"build/{name}.yaml"))
+        assert "--set sources.pascal_part116.root=null" in str(refused.value)
+    elsewhere = ["sources.pascal_part116.root=data/PascalPart116"]
+    with pytest.raises(SourceError, match="root=null") as refused:
+        check_build(load_config(BuildConfig, "build/rules.yaml", elsewhere))
+    assert "draw-sample" not in str(refused.value)
+    with pytest.raises(ConfigError, match="no source has a root"):
+        check_build(load_config(BuildConfig, "build/rules.yaml"))
 
 
 def test_a_context_that_is_too_short_is_told(

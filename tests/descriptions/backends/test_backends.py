@@ -41,7 +41,7 @@ def test_a_missing_package_names_the_extra_that_installs_it(monkeypatch):
     entry = BackendEntry("nowhere", "Nothing", Capabilities(vision=False), "no_such_package", "llama-cpp")
     monkeypatch.setitem(backends.BACKENDS, "llama_cpp", entry)
     config = StepConfig(backend="llama_cpp", model="x.gguf")
-    with pytest.raises(BackendUnavailable, match=r"pip install 'talking-points\[llama-cpp\]'"):
+    with pytest.raises(BackendUnavailable, match=r"pip install -c requirements.lock -e '\.\[llama-cpp\]'"):
         open_backend(config)
     assert any(".[llama-cpp]" in problem for problem in check_capabilities("generate", config))
 
