@@ -10,11 +10,13 @@ cannot read is put aside and begun anew, because it only ever saves work.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ _DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
 """Words of SQLite errors that say nothing against the file itself."""
 
 
+_STORE = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
+
+
 class RequestCache:
     """One SQLite file. An instance may be used from several threads; open one per shard."""
 
@@ -45,8 +50,10 @@ class RequestCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
+        self._file = _file_at(path)
         try:
             self._database = self._open()
+            self._file = _file_at(path)
         except sqlite3.DatabaseError as error:
             self._begin_anew(error)
 
@@ -64,13 +71,10 @@ class RequestCache:
         keys = [request_key(identity, request) for request in requests]
         with self._lock:
             try:
-                rows = [
-                    self._database.execute("SELECT answer, digest FROM answers WHERE key = ?", (key,)).fetchone()
-                    for key in keys
-                ]
+                rows = self._select(keys)
             except sqlite3.DatabaseError as error:
                 self._begin_anew(error)
-                return {}
+                rows = self._select(keys)
         return {
             request.id: Completion(**json.loads(row[0]))
             for request, key, row in zip(requests, keys, rows, strict=True)
@@ -84,10 +88,18 @@ class RequestCache:
         entry = (key, answer, _digest(key, answer))
         with self._lock:
             try:
-                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
+                self._database.execute(_STORE, entry)
             except sqlite3.DatabaseError as error:
                 self._begin_anew(error)
-                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
+                self._database.execute(_STORE, entry)
+            # Asked afterwards: what was stored before another connection put the file aside is among what it saves.
+            while self._file != _file_at(self._path):
+                self._reopen()
+                self._database.execute(_STORE, entry)
+
+    def _select(self, keys: Sequence[str]) -> list[tuple[str, str] | None]:
+        select = "SELECT answer, digest FROM answers WHERE key = ?"
+        return [self._database.execute(select, (key,)).fetchone() for key in keys]
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
@@ -101,14 +113,57 @@ class RequestCache:
             )
         return database
 
+    def _reopen(self) -> None:
+        """Open the file that has the name now. SQLite leaves the name's log alone when it closes one that was moved."""
+        self._database = self._open()
+        self._file = _file_at(self._path)
+
     def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
-        """Put a damaged file aside. Raises ``error`` again when the file is not to blame."""
+        """Put a damaged file aside, as ``NAME.damaged-N``, and begin anew with the answers in it that can be read.
+
+        Where another connection has done so, its file is opened. Raises ``error`` again when the file is not to blame.
+        """
         if isinstance(error, sqlite3.ProgrammingError) or any(word in str(error).lower() for word in _DISK_TROUBLE):
             raise error
-        _LOG.warning("%s is damaged (%s) and begun anew: its answers are asked for again", self._path, error)
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-        self._database = self._open()
+        aside = None
+        with FileLock(f"{self._path}.lock", timeout=_PATIENCE):
+            if self._file == _file_at(self._path):
+                names = (Path(f"{self._path}.damaged-{number}") for number in itertools.count(1))
+                aside = next(name for name in names if not name.exists())
+                # The log first: with another log than its own, a file is damaged for good.
+                for suffix in ("-wal", "-shm", ""):
+                    if (part := Path(f"{self._path}{suffix}")).exists():
+                        part.rename(f"{aside}{suffix}")
+        self._reopen()
+        if aside is not None:
+            saved = self._database.executemany(_STORE, _readable(aside)).rowcount
+            _LOG.warning(
+                "%s was damaged (%s) and is begun anew with the %d answers that could be read, the others are asked "
+                "for again; the damaged file is kept as %s",
+                *(self._path, error, max(saved, 0), aside),
+            )
+
+
+def _readable(path: Path) -> Iterator[tuple[str, str, str]]:
+    """The sound entries of a damaged file, from both ends up to the damage."""
+    with closing(sqlite3.connect(path, timeout=_PATIENCE)) as database:
+        for direction in ("ASC", "DESC"):
+            try:
+                for key, answer, digest in database.execute(f"SELECT * FROM answers ORDER BY key {direction}"):
+                    if digest == _digest(key, answer):
+                        yield key, answer, digest
+            except (sqlite3.DatabaseError, UnicodeError, TypeError) as error:
+                _LOG.info("%s can be read no further: %s", path, error)
+                continue
+            return
+
+
+def _file_at(path: Path) -> int | None:
+    """The inode of the file that has a name now."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def request_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
