@@ -100,4 +100,7 @@ def audit(
                 from talking_points.audit.app import serve
             serve(questions, AnswerStore(output / ANSWERS), bound=bound, host=host)
         summary = write_report(output, questions)
-    print(f"{summary['answers']} answers; report in {output / 'audit'}")
+    if summary["answers"]:
+        print(f"{summary['answers']} answers; report in {output / 'audit'}")
+    else:
+        print("no answers yet: run this command without --report, and let people answer at the address that it prints")

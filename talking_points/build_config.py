@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from talking_points.config import Section, suggest
+from talking_points.output_names import readable_output
 from talking_points.redaction import is_variable_name, protect, without_secrets
 from talking_points.source_names import buildable_sources
 
@@ -301,16 +301,7 @@ class BuildConfig(Section):
         """The output as a path or an URL. Names that the datasets library cannot read are refused."""
         if "://" in output and not output.startswith("file://"):
             return output
-        path = output.removeprefix("file://")
-        if not path or not path.isprintable():
-            raise ValueError("expected a folder whose name can be printed in UTF-8: choose another output")
-        patterns = [found for found in ("::", "[", "]", "*", "?") if found in path]
-        if patterns:
-            raise ValueError(
-                f"load_dataset takes '{patterns[0]}' in a path for a pattern and would find no file there: "
-                "choose another output"
-            )
-        return os.path.expanduser(path)  # noqa: PTH111  # a user that there is not leaves it as it is
+        return readable_output(output.removeprefix("file://"))
 
     @property
     def open_sources(self) -> dict[str, SourceConfig]:

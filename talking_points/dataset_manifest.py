@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,9 @@ AUDIT_REPORT = "audit/report.json"
 
 DEPTH = 40
 """Nested values of a manifest, at most: what a configuration needs many times over."""
+
+_HALVES = re.compile(r"[\ud800-\udfff]")
+"""Halves of characters, which JSON can spell and UTF-8 cannot."""
 
 
 def _plain(text: str) -> str:
@@ -48,6 +53,7 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Split = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Source = Annotated[str, AfterValidator(_source)]
 Counts = dict[Text, Count]
+Amount = Annotated[float, Field(ge=0, le=10**12, allow_inf_nan=False)]
 ImageMode = Literal["embed", "reference", "thumbnail"]
 
 
@@ -109,9 +115,24 @@ class _Config(_Part):
 
 class _Lengths(_Part):
     min: Count
-    median: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    median: Count | Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max: Count
     mean: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Spent(_Part):
+    requests: Count
+    tokens_in: Count
+    tokens_out: Count
+    cost: Amount
+
+
+class _Cost(_Part):
+    """What the texts cost, by step; amounts are in ``currency``."""
+
+    currency: Text
+    total: Amount
+    steps: dict[Text, _Spent]
 
 
 class Manifest(_Part):
@@ -134,6 +155,7 @@ class Manifest(_Part):
     stages: dict[Text, _Stage] = {}
     steps: dict[Text, _Step] = {}
     lengths: _Lengths | None = None
+    cost: _Cost | None = None
 
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -172,8 +194,7 @@ def read_audit_summary(root: Path) -> dict[str, Any] | None:
     path = root / AUDIT_REPORT
     if not path.exists():
         return None
-    found = _read(dataset_file(root, AUDIT_REPORT), AuditSummary, "write it anew with 'talking-points audit --report'")
-    return AuditSummary.model_validate(found).model_dump()
+    return _read(dataset_file(root, AUDIT_REPORT), AuditSummary, "write it anew with 'talking-points audit --report'")
 
 
 def read_manifest(root: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -192,11 +213,15 @@ def read_manifest(root: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The object in a JSON file as it stands, once ``model`` accepts it."""
+    """The object in a JSON file with the defaults of ``model``, which accepts it.
+
+    The configuration stays as it is written: cards show it, in its order.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         check_depth(value)
-        model.model_validate(value)
+        _check_values(value, ())
+        found = model.model_validate(value)
         _check_whole(value, needed)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
@@ -206,7 +231,7 @@ def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] =
     except (ValueError, OSError) as error:
         reason = str(error)
     else:
-        return dict(value)
+        return {**value, **found.model_dump(exclude={"config"})}
     # The reason may quote the file: nothing in it reaches a terminal as a control character.
     raise DatasetError(f"{path} cannot be used ({ascii(reason[:300])[1:-1]}); {advice}")
 
@@ -241,6 +266,30 @@ def check_depth(value: Any) -> None:
             if isinstance(found, dict | list)
             for item in (found.values() if isinstance(found, dict) else found)
         ]
+
+
+def _check_values(value: Any, place: tuple[object, ...]) -> None:
+    """What JSON can hold and neither a card nor another manifest can, wherever it lies. Raises ``ValueError``."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(key, place)
+            _check_values(item, (*place, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_values(item, (*place, number))
+    elif isinstance(value, str):
+        _check_text(value, place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{_shown(place)}: expected a number that a float can hold")
+
+
+def _check_text(text: str, place: tuple[object, ...]) -> None:
+    if _HALVES.search(text):
+        raise ValueError(f"{_shown(place)}: expected text, found half a character (\\ud800 to \\udfff)")
+
+
+def _shown(place: tuple[object, ...]) -> str:
+    return ".".join(map(str, place))[:200] or "the whole"
 
 
 def _refuse_constant(name: str) -> float:

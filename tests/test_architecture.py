@@ -23,6 +23,7 @@ ROOMS = (
     "overrides",
     "config",
     "source_names",
+    "output_names",
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",

@@ -22,6 +22,7 @@ from talking_points.publishing.comparison import compare_builds
 from talking_points.publishing.quality import write_quality_report
 from talking_points.publishing.rehydrate import rehydrate
 from talking_points.publishing.release import data_fingerprint, prepare_release
+from talking_points.records import STEPS
 from tests.publishing.small_dataset import write_dataset, write_sources
 
 HOSTILE_NAMES = [
@@ -193,6 +194,11 @@ WRONG: list[tuple[str, Any]] = [
     ("lengths", {"min": 1}),
     ("format_version", 2),
     ("created_with", {"a": {"b": "c"}}),
+    ("cost", "text"),
+    ("cost", {"currency": "EUR", "total": 1, "steps": [1]}),
+    ("cost", {"currency": "EUR", "total": 1, "steps": {"refine": {"requests": 1}}}),
+    ("cost", {"currency": "EUR", "total": "1", "steps": {}}),
+    ("cost", {"currency": "E\nUR", "total": 1, "steps": {}}),
 ]
 
 
@@ -218,6 +224,46 @@ def test_what_is_no_manifest_is_refused_at_once(output: Path, content: bytes) ->
     with pytest.raises(DatasetError, match=r"manifest\.json cannot be used .*run the build again"):
         read_manifest(output)
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "place"),
+    [
+        ("config", r'{"x": "\ud800"}', "config.x"),
+        ("config", r'{"\udfff": 1}', "config"),
+        ("config", '{"x": 1e999}', "config.x"),
+        ("newer", r'{"a": [1, {"b": "\ud800"}]}', "newer.a.1.b"),
+        ("newer", "[-1e999]", "newer.0"),
+    ],
+)
+def test_what_no_file_can_hold_is_refused_with_its_place(
+    output: Path, tmp_path: Path, key: str, text: str, place: str
+) -> None:
+    """JSON spells halves of characters and numbers too large for a float; a card and the next manifest cannot."""
+    change(output, lambda manifest: manifest.update({key: "HERE"}))
+    path = output / "manifest.json"
+    path.write_text(path.read_text().replace('"HERE"', text))
+    for reader, read in readers(output, tmp_path).items():
+        with pytest.raises(DatasetError, match=rf"manifest\.json cannot be used \({place}: expected ") as refused:
+            read()
+        assert str(refused.value).isprintable(), reader
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stages", {"verify": {"rows_in": 0, "rows_out": 5}}),
+        ("steps", {name: {"backend": "rules"} for name in STEPS}),
+        ("rows", {"validation": 6}),
+        ("lengths", {"min": 1, "median": 2, "max": 3, "mean": 2}),
+        ("cost", {"currency": "EUR", "total": 1, "steps": {}}),
+    ],
+)
+def test_what_may_be_left_out_is_filled_in(output: Path, tmp_path: Path, key: str, value: Any) -> None:
+    change(output, lambda manifest: manifest.update({key: value}))
+    restored = readers(output, tmp_path)["rehydrate"]
+    restored()
+    assert read_manifest(tmp_path / "home" / "restored")["config"] == read_manifest(output)["config"]
 
 
 def test_a_huge_manifest_is_not_read(output: Path) -> None:

@@ -20,6 +20,7 @@ from talking_points.escaping import fenced, for_code, for_latex, for_markdown, f
 from talking_points.evaluation.tables import Row, Table
 from talking_points.publishing.card import render_card
 from talking_points.publishing.comparison import Comparison
+from talking_points.publishing.markdown import Markdown, markdown_environment
 from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.quality import render_page
 from tests.publishing.small_dataset import ROWS, small_manifest, write_dataset
@@ -120,6 +121,8 @@ def test_cards_hold_no_link_of_a_dataset() -> None:
         "config": {"seed": 0, "text": f"\n\n```\n\n{hostile}\n\n```"},
     }
     manifest["stages"] = {hostile: {"rows_in": 1, "rows_out": 0, "rejected": {hostile: 1}}}
+    spent = {"requests": 1, "tokens_in": 1, "tokens_out": 1, "cost": 1.0}
+    manifest["cost"] = {"currency": hostile, "total": 1.0, "steps": {hostile: spent}}
     manifest["steps"] = {name: dict.fromkeys(step, hostile) for name, step in manifest["steps"].items()}
     for source in manifest["sources"].values():
         source["skipped"] = {hostile: 1}
@@ -127,6 +130,16 @@ def test_cards_hold_no_link_of_a_dataset() -> None:
     assert not bad_tokens(body)
     card = render_model_card(hostile, "localizer", config={"a": hostile}, dataset=hostile, dataset_revision=hostile)
     assert not bad_tokens(card.split("---\n", 2)[2])
+
+
+def test_a_field_of_a_card_is_escaped_by_default() -> None:
+    """Without a filter in its template, and whatever it was made of."""
+    hostile = "a|b<script>![x](http://evil.example/a.png)"
+    environment = markdown_environment()
+    for value, written in ((hostile, for_markdown(hostile)), ([hostile], for_markdown([hostile])), (7, "7")):
+        assert environment.from_string("{{ value }}").render(value=value) == written
+    assert environment.from_string("{{ value }}").render(value=Markdown(hostile)) == hostile
+    assert environment.from_string("{{ value ~ '' }}").render(value=Markdown(hostile)) == for_markdown(hostile)
 
 
 def test_tables_pages_and_terminals_hold_no_link_of_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:

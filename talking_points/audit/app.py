@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlencode
 
 import uvicorn
@@ -16,6 +17,7 @@ from talking_points.audit.guard import LOOPBACK, Guard
 from talking_points.audit.items import Questions, Task, picture
 from talking_points.audit.pages import PRIMARY, TITLES, CheckPage
 from talking_points.audit.store import AnswerStore
+from talking_points.errors import InputError
 from talking_points.image_files import read_header
 
 MAX_NAME = 40
@@ -30,10 +32,7 @@ def create_app(questions: Questions, store: AnswerStore, token: str | None = Non
     def show_picture(item: str) -> Response:
         if item not in places:
             raise HTTPException(404, "no such row in this check")
-        data = picture(places[item])
-        kind = read_header(data).mime
-        headers = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
-        return Response(data, media_type=kind, headers=headers)
+        return picture_response(places[item])
 
     @ui.page("/")
     def start() -> None:
@@ -46,6 +45,16 @@ def create_app(questions: Questions, store: AnswerStore, token: str | None = Non
     ui.run_with(app, title="Human check", show_welcome_message=False)
     app.add_middleware(Guard, token=token)
     return app
+
+
+def picture_response(place: tuple[Path, int, int]) -> Response:
+    """The picture of a row, given its file, row group and number, or 404 for one without pixels, or damaged."""
+    try:
+        data = picture(place)
+        kind = read_header(data).mime
+    except InputError:
+        raise HTTPException(404, "this row has no pixels, or they are damaged") from None
+    return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
 
 def serve(

@@ -11,7 +11,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_COOKIE = "audit_token"
 
 HEADERS = {
     # No other page may show this one and catch its clicks, and what a dataset's rows say loads nothing from elsewhere.
@@ -72,7 +71,7 @@ class Guard:
             return "this page answers to 127.0.0.1 and localhost only"
         if self.token is None:
             return None
-        given = request.query_params.get("token") or request.cookies.get(_COOKIE) or ""
+        given = request.query_params.get("token") or request.cookies.get(_cookie(host)) or ""
         if not secrets.compare_digest(given.encode(errors="replace"), self.token.encode()):
             return "open the address that was printed when the page was started: it holds the token"
         return None
@@ -81,7 +80,7 @@ class Guard:
         """Put the token into a cookie and take it out of the address."""
         query = urlencode([(name, value) for name, value in parse_qsl(request.url.query) if name != "token"])
         response = RedirectResponse(request.scope["path"] + (f"?{query}" if query else ""), status_code=303)
-        response.set_cookie(_COOKIE, self.token or "", httponly=True, samesite="strict")
+        response.set_cookie(_cookie(_host(request)[0]), self.token or "", httponly=True, samesite="strict")
         return response
 
 
@@ -94,6 +93,11 @@ def _host(request: HTTPConnection) -> tuple[str, str]:
     if not parts.hostname or parts.netloc != hosts[0] or parts.username is not None:
         raise BrokenHeaderError("Host is no name with a port")
     return hosts[0], parts.hostname.rstrip(".")
+
+
+def _cookie(host: str) -> str:
+    """The name under which the token is kept: a browser gives the cookies of one port to every other."""
+    return f"page_token_{_split(f'//{host}', 'host').port or 80}"
 
 
 def _split(text: str, header: str) -> SplitResult:

@@ -10,12 +10,10 @@ from fastapi import FastAPI, HTTPException, Response
 from nicegui import ui
 
 from talking_points.audit.address import address_of
-from talking_points.audit.app import run_app
+from talking_points.audit.app import picture_response, run_app
 from talking_points.audit.browsing import DatasetRows
 from talking_points.audit.guard import Guard
-from talking_points.audit.items import AuditError, picture
 from talking_points.audit.view_page import ViewPage
-from talking_points.image_files import ImageFileError, read_header
 
 
 def create_viewer(rows: DatasetRows, title: str, token: str) -> FastAPI:
@@ -26,12 +24,7 @@ def create_viewer(rows: DatasetRows, title: str, token: str) -> FastAPI:
     def show_image(number: int) -> Response:
         if not 0 <= number < len(rows):
             raise HTTPException(404, "no such row")
-        headers = {"Cache-Control": "private, max-age=3600"}
-        try:
-            data = picture(rows.places[number])
-            return Response(data, media_type=read_header(data).mime, headers=headers)
-        except (AuditError, ImageFileError):
-            raise HTTPException(404, "this row has no pixels") from None
+        return picture_response(rows.places[number])
 
     @ui.page("/")
     def start() -> None:

@@ -7,20 +7,17 @@ The same manifest gives the same text, byte for byte. Keys of the manifest that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
 from pathlib import PurePosixPath
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 import yaml
 
 from talking_points.dataset_schema import COLUMNS, card_features, declared_labels
 from talking_points.descriptions.backends.protocol import STEPS
-from talking_points.escaping import fenced, for_code, for_markdown
 from talking_points.publishing.image_cells import ImageMode
-from talking_points.publishing.terms import TERMS, citations, source_terms
+from talking_points.publishing.markdown import Markdown, render_markdown
+from talking_points.publishing.terms import citations, source_terms
 
 _PUBLISHED: dict[ImageMode, str] = {
     "embed": "text, coordinates and the image files",
@@ -43,8 +40,9 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
     modes = image_modes(manifest)
     figures = {PurePosixPath(path).stem: path for path in card_figures(manifest)}
     config = manifest.get("config", {})
-    return card_template("dataset_card.md.jinja").render(
-        metadata=_metadata(manifest, splits),
+    return render_markdown(
+        "dataset_card.md.jinja",
+        metadata=Markdown(_metadata(manifest, splits)),
         name=manifest["name"],
         repo=repo,
         partial=manifest.get("partial", False),
@@ -52,7 +50,10 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         rows=rows,
         total=sum(rows.values()),
         modes=sorted(set(modes.values())),
-        columns=[{"name": name, "type": _type_name(name), "meaning": text} for name, (_, text) in COLUMNS.items()],
+        columns=[
+            {"name": name, "type": Markdown(_type_name(name)), "meaning": Markdown(text)}
+            for name, (_, text) in COLUMNS.items()
+        ],
         counts=[_source_counts(name, counts, modes[name]) for name, counts in manifest["sources"].items()],
         availability={
             "objects_available": 0, "objects_sampled": 0, "pairs_available": 0, "pairs_sampled": 0,
@@ -70,7 +71,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         fingerprint=manifest["fingerprint"],
         created_with=manifest.get("created_with", {}),
         config=yaml.safe_dump(shareable(config), sort_keys=False, allow_unicode=True).strip(),
-        citations=citations(name for name, counts in manifest["sources"].items() if not counts.get("drawn")),
+        citations=Markdown(citations(name for name, counts in manifest["sources"].items() if not counts.get("drawn"))),
         **{f"{figure}_figure": figures.get(figure) for figure in _FIGURES},
     )  # fmt: skip
 
@@ -133,10 +134,10 @@ def _source_counts(name: str, counts: Mapping[str, Any], mode: ImageMode) -> dic
     splits = {split: counts.get(split, 0) for split in ("train", "test")}
     return {
         "name": name,
-        "title": terms.title,
-        "homepage": terms.homepage,
-        "terms": terms.terms,
-        "published": _PUBLISHED[mode],
+        "title": Markdown(terms.title),
+        "homepage": Markdown(terms.homepage or ""),
+        "terms": Markdown(terms.terms),
+        "published": Markdown(_PUBLISHED[mode]),
         "splits": splits,
         "rows": sum(splits.values()),
         **{key: counts.get(key, 0) for key in ("images", "objects", "pairs")},
@@ -162,40 +163,3 @@ def shareable(value: Any) -> Any:
         return value
     kept = {key: shareable(item) for key, item in value.items() if key not in {"output", "root", "folder"}}
     return {key: item for key, item in kept.items() if item is not None and item != {}}
-
-
-def _cell(value: object) -> str:
-    """Text from a source or a configuration, safe inside Markdown, a table included."""
-    return for_markdown("" if value is None else value)
-
-
-def _reasons(reasons: Mapping[str, int] | None) -> str:
-    ordered = sorted((reasons or {}).items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{_cell(reason)} {number:,}" for reason, number in ordered) or "-"
-
-
-def _figure(value: float | None) -> str:
-    """A score with one decimal, a count with none, a dash for what there is not."""
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
-
-
-def card_template(name: str) -> jinja2.Template:
-    """A template of ``data_cards`` with the filters that cards use."""
-    return _environment().get_template(name)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    templates = jinja2.FunctionLoader(lambda name: (resources.files("data_cards") / name).read_text(encoding="utf-8"))
-    environment = jinja2.Environment(loader=templates, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.filters["cell"] = _cell
-    environment.filters["code"] = for_code
-    environment.filters["fenced"] = fenced
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["figure"] = _figure
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["reasons"] = _reasons
-    environment.filters["title_of"] = lambda source: TERMS[source].title
-    return environment

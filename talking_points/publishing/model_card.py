@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import yaml
 
-from talking_points.publishing.card import card_template, shareable
+from talking_points.publishing.card import shareable
+from talking_points.publishing.markdown import Markdown, render_markdown
 from talking_points.publishing.terms import citations
 
 Role = Literal["descriptor", "localizer"]
@@ -42,8 +43,9 @@ def render_model_card(
         raise ValueError(f"expected reports of one metric, found {', '.join(names)}: write one card per metric")
     unscored: dict[str, Any] = {"thresholds": [], "mean_over": [], "normalizer": "image_wh"}
     definition: Mapping[str, Any] = definitions[0] if definitions else unscored
-    return card_template("model_card.md.jinja").render(
-        metadata=_metadata(name, role, reports, dataset, dataset_revision, base_model),
+    return render_markdown(
+        "model_card.md.jinja",
+        metadata=Markdown(_metadata(name, role, reports, dataset, dataset_revision, base_model)),
         name=name,
         role=role,
         repo=repo,
@@ -56,7 +58,7 @@ def render_model_card(
         dataset_revision=dataset_revision,
         base_model=base_model,
         curves=curves,
-        citations=citations(()),
+        citations=Markdown(citations(())),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 from talking_points.dataset_files import dataset_file, labels_of, open_parquet, read_group
 from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
 from talking_points.errors import InputError
+from talking_points.output_names import readable_output
 from talking_points.publishing.card import image_modes, render_card
 from talking_points.publishing.hub import dataset_folder
 from talking_points.publishing.image_cells import ImageCell, image_cell
@@ -58,13 +60,12 @@ def rehydrate(
     roots, nor written outside ``output``. Raises ``RehydrateError`` for missing sources and for images that are missing
     or other files, ``DatasetError``, ``ReleaseError`` or ``PublishError`` for a dataset that cannot be used.
     """
-    if output.exists() and any(output.iterdir()):
-        raise RehydrateError(f"{output} is not empty: name a new folder, so that nothing in it gets lost")
+    output = _new_folder(output)
     folder = dataset_folder(dataset, revision, token)
     manifest = read_manifest(folder)
     reader = _Photographs(_roots(manifest, roots))
     output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as workspace:
+    with TemporaryDirectory(dir=output.parent, prefix=".rehydrate-") as workspace:
         complete = Path(workspace) / "dataset"
         files = list(_write(folder, complete, manifest, reader))
         if reader.problems:
@@ -77,6 +78,26 @@ def rehydrate(
         (complete / "README.md").write_text(render_card(manifest), "utf-8")
         complete.replace(output)
     return RehydrateReport(output, dict(manifest["rows"]), dict(reader.found))
+
+
+def _new_folder(output: Path) -> Path:
+    """``output`` as an absolute path at which a folder can be put, which is found out before any work."""
+    try:
+        path = Path(os.path.abspath(readable_output(str(output))))  # noqa: PTH100  # links are judged, not followed
+        # A link cannot be replaced by a folder, wherever it leads.
+        taken = path.is_symlink() or (path.exists() and not path.is_dir())
+        filled = not taken and path.exists() and any(path.iterdir())
+        place = next(parent for parent in path.parents if os.path.lexists(parent))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RehydrateError(f"no dataset can be written to {ascii(str(output))[1:-1][:300]} ({reason})") from None
+    if taken:
+        raise RehydrateError(f"expected a new folder at {output}, found a link or a file: choose another output")
+    if filled:
+        raise RehydrateError(f"{output} is not empty: name a new folder, so that nothing in it gets lost")
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise RehydrateError(f"no folder can be made in {place}, which is closed or none itself: choose another output")
+    return path
 
 
 class _Photographs:

@@ -7,6 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,17 @@ def test_the_token_is_kept_without_leaving_the_site(path: str) -> None:
     assert "secret" not in location
     assert "HttpOnly" in answered["set-cookie"]
     assert ask(HOST, path=path, query=b"token=wrong", token="secret")[0] == 403
-    assert ask(HOST, (b"Cookie", b"audit_token=secret"), path=path, token="secret")[0] == 200
+    assert ask(HOST, (b"Cookie", b"page_token_8085=secret"), path=path, token="secret")[0] == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8085", "127.0.0.1:8086", "127.0.0.1", "[::1]:8085"])
+def test_pages_at_two_ports_keep_a_token_each(host: str) -> None:
+    """A browser sends the cookies of a machine to all of its ports."""
+    other = SimpleCookie(ask((b"Host", b"127.0.0.1:9000"), query=b"token=other", token="other")[1]["set-cookie"])
+    kept = SimpleCookie(ask((b"Host", host.encode()), query=b"token=secret", token="secret")[1]["set-cookie"])
+    both = "; ".join(f"{name}={cookie.value}" for name, cookie in (kept | other).items()).encode()
+    assert ask((b"Host", host.encode()), (b"Cookie", both), token="secret")[0] == 200
+    assert ask((b"Host", b"127.0.0.1:9000"), (b"Cookie", both), token="other")[0] == 200
 
 
 @pytest.mark.parametrize(

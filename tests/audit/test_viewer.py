@@ -6,13 +6,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from fastapi import HTTPException
 
+from talking_points.audit.app import picture_response
 from talking_points.publishing.comparison import compare_builds, write_comparison
 from talking_points.publishing.quality import write_quality_report
 from tests.audit.test_app import ROOT, browser, free_port
@@ -74,12 +78,51 @@ def test_only_who_has_the_address_sees_it(address: str) -> None:
     assert ask(address, "/") == 403
     assert ask(address, "/image/0") == 403
     assert ask(address, f"/?token={token}") == 303
-    cookie = f"audit_token={token}"
+    port = re.search(r":(\d+)/", address)[1]  # type: ignore[index]
+    cookie = f"page_token_{port}={token}"
     assert ask(address, "/", Cookie=cookie) == 200
     assert ask(address, "/image/0", Cookie=cookie) == 200
     assert ask(address, "/image/99", Cookie=cookie) == 404
     assert ask(address, "/", Cookie=cookie, Host="evil.example") == 403
     assert ask(address, "/", Cookie=cookie, Origin="http://evil.example") == 403
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def without_pixels(path: Path) -> None:
+    change_images(path, lambda cell: None)
+
+
+def cut_off(path: Path) -> None:
+    change_images(path, lambda cell: cell | {"bytes": cell["bytes"][:40]})
+
+
+def no_image(path: Path) -> None:
+    change_images(path, lambda cell: cell | {"bytes": b"%!PS"})
+
+
+def change_images(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    rows = pq.read_table(path)
+    index = rows.schema.get_field_index("image")
+    cells = pa.array([edit(cell) for cell in rows["image"].to_pylist()], rows.schema.field(index).type)
+    pq.write_table(rows.set_column(index, rows.schema.field(index), cells), path)
+
+
+@pytest.mark.parametrize("damage", [emptied, gone, without_pixels, cut_off, no_image])
+def test_a_damaged_row_is_not_found(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """Of the audit page and of the viewer, which show pictures in the same way."""
+    output = write_dataset(tmp_path / "dataset", rows={"test": 1})
+    place = (next((output / "data").iterdir()), 0, 0)
+    damage(place[0])
+    with pytest.raises(HTTPException) as refused:
+        picture_response(place)
+    assert (refused.value.status_code, refused.value.detail) == (404, "this row has no pixels, or they are damaged")
 
 
 def fits(page: Any) -> bool:

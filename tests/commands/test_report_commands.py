@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from commands import report_commands  # noqa: F401  (adds its commands)
+from commands import publish_commands, report_commands  # noqa: F401  (they add their commands)
 from commands.console import app
 from talking_points.evaluation.pck import MP100
 from talking_points.evaluation.reports import evaluate_predictions
@@ -38,6 +38,13 @@ def test_compare_prints_the_numbers_side_by_side_and_writes_a_page(tmp_path: Pat
     assert "6 texts are the same, 0 differ; 12 rows are in the first only, 0 in the second only" in done.stdout
     assert done.stdout.splitlines()[-1] == str(page)
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_an_audit_without_answers_says_how_to_collect_them(tmp_path: Path) -> None:
+    done = run("audit", write_dataset(tmp_path / "dataset", rows={"test": 2}), "--report")
+    assert done.exit_code == 0, done.output
+    assert "no answers yet: run this command without --report" in done.stdout
+    assert "report in" not in done.stdout
 
 
 def test_tables_prints_what_it_wrote(tmp_path: Path) -> None:

@@ -68,6 +68,39 @@ def test_what_cannot_be_put_back(tmp_path: Path) -> None:
     assert "No such file" in refusal()
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("file", "found a link or a file"),
+        ("file/new", "no folder can be made in"),
+        ("dangling", "found a link or a file"),
+        ("loop", "found a link or a file"),
+        ("loop/new", "no folder can be made in"),
+        ("n" * 256, "File name too long"),
+        ("nul\0", "printed in UTF-8"),
+        ("byte\udcff", "printed in UTF-8"),
+        ("escape\x1b[2J", "printed in UTF-8"),
+        ("a[b]", "for a pattern"),
+    ],
+    ids=lambda text: ascii(text)[:20],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RehydrateError, match=reason) as refused:
+        rehydrate(tmp_path / "no dataset", {}, tmp_path / name)
+    assert str(refused.value).isprintable()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_longest_name_is_an_output(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", images="reference", rows={"test": 1})
+    report = rehydrate(dataset, write_sources(tmp_path / "sources"), tmp_path / ("n" * 255))
+    assert (report.dataset / "README.md").is_file()
+
+
 def test_paths_cannot_leave_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roots = write_sources(tmp_path / "sources")
     (tmp_path / "secret.jpg").write_bytes(b"secret")
