@@ -26,7 +26,7 @@ _PROVENANCE = pa.struct([*((step, _STEP) for step in STEPS), ("seed", pa.int64()
 
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "id": (pa.string(), "stable content hash of source, image, instance, part and keypoint"),
-    "image": (_IMAGE, "the source file's own bytes; null where the pixels are not published"),
+    "image": (_IMAGE, "the source file's own bytes, EXIF orientation set to 1; null where no pixels are published"),
     "image_id": (pa.string(), "identity of the image in its source dataset"),
     "image_path": (pa.string(), "path of the image relative to the source's root"),
     "image_sha256": (pa.string(), "sha256 of the source file's bytes"),

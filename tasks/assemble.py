@@ -55,7 +55,7 @@ from tasks.running.source_images import image_bytes, image_pixels
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
 
-VERSION = 1
+VERSION = 2
 STAGING = f"{WORK}/assembled"
 PACKAGES = ("talking-points", "opencv-contrib-python", "pillow", "pyarrow", "numpy", "pycocotools", "prefect")
 EXAMPLES = 12

@@ -9,6 +9,7 @@ from typing import Literal, TypedDict
 from PIL import Image
 
 from talking_points.image_files import read_rgb
+from talking_points.publishing.orientation import neutralise_orientation
 
 ImageMode = Literal["embed", "reference", "thumbnail"]
 
@@ -26,15 +27,16 @@ class ImageCell(TypedDict):
 def image_cell(mode: ImageMode, data: bytes, image_path: str) -> ImageCell | None:
     """The value of the column ``image`` for a source file's ``data``, known as ``image_path``.
 
-    ``embed`` keeps the bytes untouched, ``reference`` keeps nothing (None), ``thumbnail`` gives a JPEG whose longer
-    side has ``THUMBNAIL_SIDE`` pixels at most. EXIF orientation is dropped, not applied: annotations are in stored
-    pixel order.
+    ``embed`` keeps the bytes, ``reference`` keeps nothing (None), ``thumbnail`` gives a JPEG whose longer side has
+    ``THUMBNAIL_SIDE`` pixels at most. EXIF orientation is dropped, not applied: annotations are in stored pixel order,
+    and ``datasets.Image`` would turn the image away from them.
     """
     name = PurePosixPath(image_path)
     if mode == "reference":
         return None
     if mode == "embed":
-        return {"bytes": data, "path": name.name}
+        upright, extension = neutralise_orientation(data)
+        return {"bytes": upright, "path": name.with_suffix(extension).name if extension else name.name}
     small = read_rgb(data, draft=(THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()

@@ -88,7 +88,7 @@ class _Photographs:
         self.found = dict.fromkeys(roots, 0)
 
     def cell(self, source: str, path: str, sha256: str) -> ImageCell | None:
-        """The image with its own bytes, or None with a problem noted."""
+        """The image as a build embeds it, or None with a problem noted."""
         try:
             content = inside(self.roots[source], path).read_bytes()
         except SkippedImage as error:
