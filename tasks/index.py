@@ -43,19 +43,37 @@ ENTRY_SCHEMA = pa.schema(
 
 
 def tree_digest(*folders: str | Path) -> str:
-    """Digest of the names, sizes and modification times of all files below the folders (or of the files named)."""
+    """Digest of the names, sizes and modification times of all files below the folders (or of the files named).
+
+    Links are followed, as the readers follow them: a linked file counts with the size and time of its target.
+    """
     digest = hashlib.sha256()
     for folder in folders:
-        paths = [Path(folder)] if Path(folder).is_file() else []
-        for parent, directories, names in os.walk(folder):
-            directories.sort()
-            paths += [Path(parent, name) for name in sorted(names)]
-        for path in paths:
-            status = path.lstat()
+        for path in _files(Path(folder)):
+            try:
+                status = path.stat()
+            except OSError:  # a link that leads nowhere
+                status = path.lstat()
             digest.update(
                 f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
             )
     return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, or the file itself, in a fixed order.
+
+    A link to a folder that was walked before is yielded in place of the files below it: links may go in circles.
+    """
+    if folder.is_file():
+        yield folder
+    walked = set()
+    for parent, directories, names in os.walk(folder, followlinks=True):
+        walked.add(os.path.realpath(parent))
+        directories.sort()
+        again = [name for name in directories if os.path.realpath(Path(parent, name)) in walked]
+        directories[:] = [name for name in directories if name not in again]
+        yield from (Path(parent, name) for name in sorted([*names, *again]))
 
 
 class Settings(Section):
