@@ -21,6 +21,7 @@ from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WOR
 from talking_points.descriptions.spending import step_cost
 from talking_points.redaction import redact
 from talking_points.sources import open_source
+from talking_points.sources.protocol import NothingListedError
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
 from tasks.running.storage import Storage
@@ -40,15 +41,18 @@ def print_plan(settings: BuildConfig) -> None:
     roots = check_build(settings, installed=False)
     check_folder(storage, settings)
 
-    images = {}
+    images, skipped = {}, {}
     table = _table("Sources", "source", "root", "images>", "by split", "points wanted")
     for name, source in settings.open_sources.items():
-        entries = open_source(name, roots[name], split=source.split, **source.options).entries()
-        splits = {split: sum(1 for _ in group) for split, group in itertools.groupby(entries, key=lambda e: e.split)}
-        images[name] = sum(splits.values())
+        opened = open_source(name, roots[name], split=source.split, **source.options)
+        groups = itertools.groupby(opened.entries(), key=lambda e: e.split)
+        splits = {split: sum(1 for _ in group) for split, group in groups}
+        images[name], skipped[name] = sum(splits.values()), (roots[name], opened.skipped)
         wanted = str(source.points) if source.points else "as many as the smallest source gives"
         table.add_row(name, roots[name], str(images[name]), ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
     console.print(table)
+    if not any(images.values()):
+        raise NothingListedError(skipped)
 
     points = expected_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())

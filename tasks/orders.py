@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from talking_points.build_config import BuildConfig
 from talking_points.config import Section
 from talking_points.descriptions.spending import spending_order, step_prices
+from talking_points.sources.protocol import NothingListedError
 from tasks import (
     assemble,
     candidates,
@@ -74,7 +75,10 @@ class Orders:
         return orders
 
     def candidates(self, listed: Made) -> list[CandidatesOrder]:
-        """One order per shard of each source's entries."""
+        """One order per shard of each source's entries. Raises ``NothingListedError`` where there is none at all."""
+        if not any(made["details"]["shards"] for made in listed.values()):
+            places = zip(self.environment.roots.items(), listed.values(), strict=True)
+            raise NothingListedError({name: (root, made["details"]["skipped"]) for (name, root), made in places})
         orders: list[CandidatesOrder] = []
         for number, (name, source) in enumerate(self.config.open_sources.items()):
             settings = candidates.Settings(

@@ -6,6 +6,7 @@ on the order of files. Every later stage works on consecutive slices of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pydantic import Field
 from talking_points.candidates.sampling import balance
 from talking_points.config import Section
 from talking_points.records import CANDIDATE_SCHEMA
+from talking_points.sources.protocol import SourceError, reasons_in_words
 from tasks.running.manifests import Details, Manifest
 from tasks.running.shards import WORK, Inputs, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
 
@@ -46,16 +48,20 @@ def run_sample(order: Order[Settings, CandidateInputs]) -> Manifest:
 
     With reserves, ``details`` also say how many points each source is to give, and which ids stand in for others.
 
-    Raises ``ShardFailed`` when there is nothing to choose from.
+    Raises ``SourceError`` when there is nothing to choose from, ``ShardFailed`` when there is less than asked for.
     """
     settings, writer = order.settings, ShardWriter(order)
     storage = writer.storage
     paths = [manifest["path"] for manifest in order.inputs.candidates]
     light = pa.concat_tables([storage.read_table(path, columns=_LIGHT) for path in paths])
     if not light.num_rows:
-        raise ShardFailed(
-            "no image gave a keypoint inside an annotated part: see 'talking-points status OUTPUT --rejected' for the "
-            "reasons; keypoints.min_part_area and keypoints.low_contrast_threshold decide how much is usable"
+        counts: Counter[str] = Counter()
+        for manifest in order.inputs.candidates:
+            counts.update(manifest["rejected"])
+        raise SourceError(
+            f"no image of {', '.join(settings.points)} gave a keypoint inside an annotated part "
+            f"({reasons_in_words(counts)}): 'talking-points status OUTPUT --rejected' shows them; correct images or "
+            "their annotations; keypoints.min_part_area and keypoints.low_contrast_threshold decide how much is usable"
         )
     try:
         chosen = balance(

@@ -22,6 +22,25 @@ class SourceError(InputError):
     """The dataset as a whole cannot be read: says what was expected, what was found, what to do."""
 
 
+class NothingListedError(SourceError):
+    """Not one image is listed. ``skipped`` maps each source to its root and to what was left out, by reason."""
+
+    def __init__(self, skipped: Mapping[str, tuple[str | Path, Mapping[str, int]]]) -> None:
+        found = "; ".join(
+            f"{name} at {root}: {reasons_in_words(reasons) or 'no annotated image'}"
+            for name, (root, reasons) in skipped.items()
+        )
+        super().__init__(
+            f"expected images with annotations, found none that can be used: {found}. Correct the source's root, "
+            "split or files; docs/own_data.md says what they may look like"
+        )
+
+
+def reasons_in_words(reasons: Mapping[str, int]) -> str:
+    """Counted reasons, the most frequent first: ``missing_image: 4, crowd: 2``."""
+    return ", ".join(f"{reason}: {count}" for reason, count in Counter(reasons).most_common())
+
+
 class SkippedImage(Exception):
     """This image gives no record. ``reason`` is a short stable word for counting, ``detail`` says more."""
 

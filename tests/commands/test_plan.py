@@ -14,7 +14,9 @@ from talking_points.config import ConfigError, load_config
 from talking_points.extras import how_to_install
 from talking_points.records import SOURCES
 from talking_points.sources import SourceError
+from talking_points.sources.protocol import NothingListedError
 from tasks.running.build_checks import check_build
+from tests.sources.trees import annotation, coco, image_entry, write_json
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
 
@@ -133,3 +135,14 @@ def test_the_cost_of_priced_models_is_planned(
     tokens = next(line for line in printed[printed.index("Budget") :].splitlines() if "generate" in line).split("│")[3]
     assert f"{int(tokens.replace(',', '')):,}.00" in printed[printed.index("Cost, of") :], "one EUR for each token in"
     assert "planted-word" not in printed
+
+
+def test_a_plan_without_images_names_the_source_and_the_reasons(bare: None, tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "bird"}, {"id": 2, "name": "bird's wing"}]
+    images = [image_entry(number, f"../{number}.jpg") for number in range(4)]
+    boxes = [annotation(10 * number + kind, number, kind, (2, 2, 30, 20)) for number in range(4) for kind in (1, 2)]
+    root = write_json(tmp_path / "birds" / "own.json", coco(images, boxes, categories)).parent
+    given = [f"sources.{name}.root=null" for name in SOURCES] + [f"sources.coco_parts.root={root}"]
+    rules = load_config(BuildConfig, PAPER.with_name("rules.yaml"), [f"output={tmp_path / 'out'}", *given])
+    with pytest.raises(NothingListedError, match=rf"coco_parts at {root}: path_outside_root: 4"):
+        plan.print_plan(rules)

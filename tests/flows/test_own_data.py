@@ -14,6 +14,7 @@ from talking_points.dataset_schema import features
 from talking_points.examples.points import load_points
 from talking_points.publishing.quality import read_rows
 from talking_points.records import LABELS
+from talking_points.sources.protocol import SourceError
 from tests.flows.building import build
 from tests.sources.trees import annotation, coco, image_entry, write_json
 
@@ -57,3 +58,17 @@ def test_own_annotations_become_rows_with_a_label_of_their_own(
     assert "Own annotations" in (output / "README.md").read_text()
     assert {row["source"] for row in read_rows(output)} == {"partimagenet", "coco_parts"}
     assert {example.source for example in load_points(output, "train").examples} == {"partimagenet", "coco_parts"}
+
+
+def test_a_source_without_a_usable_image_is_named_with_the_reasons(birds: Path, tmp_path: Path) -> None:
+    """No shard fails then, and no other run of the same build could do better."""
+    for path in (birds / "images").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(SourceError, match=r"coco_parts .*\(unreadable_image: 8\)") as unreadable:
+        build(tmp_path / "unreadable", {}, f"sources.coco_parts.root={birds}")
+    annotations = (birds / "own.json").read_text()
+    (birds / "own.json").write_text(annotations.replace('"file_name": "', '"file_name": "../'))
+    with pytest.raises(SourceError, match=rf"coco_parts at {birds}: path_outside_root: 8") as unlisted:
+        build(tmp_path / "unlisted", {}, f"sources.coco_parts.root={birds}")
+    for error in (unreadable.value, unlisted.value):
+        assert "again" not in str(error)
