@@ -10,11 +10,14 @@ cannot read is put aside and begun anew, because it only ever saves work.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,9 @@ _DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
 """Words of SQLite errors that say nothing against the file itself."""
 
 
+_STORE = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
+
+
 class RequestCache:
     """One SQLite file. An instance may be used from several threads; open one per shard."""
 
@@ -50,8 +56,10 @@ class RequestCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
+        self._file = _file_at(path)
         try:
             self._database = self._open()
+            self._file = _file_at(path)
         except (sqlite3.DatabaseError, ForeignDatabaseError) as error:
             self._begin_anew(error)
 
@@ -69,13 +77,10 @@ class RequestCache:
         keys = [request_key(identity, request) for request in requests]
         with self._lock:
             try:
-                rows = [
-                    self._database.execute("SELECT answer, digest FROM answers WHERE key = ?", (key,)).fetchone()
-                    for key in keys
-                ]
+                rows = self._select(keys)
             except sqlite3.DatabaseError as error:
                 self._begin_anew(error)
-                return {}
+                rows = self._select(keys)
         return {
             request.id: completion
             for request, key, row in zip(requests, keys, rows, strict=True)
@@ -89,28 +94,87 @@ class RequestCache:
         entry = (key, answer, _digest(key, answer))
         with self._lock:
             try:
-                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
+                self._database.execute(_STORE, entry)
             except sqlite3.DatabaseError as error:
                 self._begin_anew(error)
-                self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", entry)
+                self._database.execute(_STORE, entry)
+            # Asked afterwards: what was stored before another connection put the file aside is among what it saves.
+            while self._file != _file_at(self._path):
+                self._reopen()
+                self._database.execute(_STORE, entry)
+
+    def _select(self, keys: Sequence[str]) -> list[tuple[str, str] | None]:
+        select = "SELECT answer, digest FROM answers WHERE key = ?"
+        return [self._database.execute(select, (key,)).fetchone() for key in keys]
 
     def _open(self) -> sqlite3.Connection:
         with FileLock(f"{self._path}.lock", timeout=_PATIENCE):
             return open_database(self._path, _TABLE, patience=_PATIENCE, wal=True)
 
+    def _reopen(self) -> None:
+        """Open the file that has the name now. SQLite leaves the name's log alone when it closes one that was moved."""
+        self._database = self._open()
+        self._file = _file_at(self._path)
+
     def _begin_anew(self, error: sqlite3.DatabaseError | ForeignDatabaseError) -> None:
-        """Put a damaged file aside. Raises ``error`` again when the file is not to blame, or cannot be removed."""
+        """Put a damaged file aside, as ``NAME.damaged-N``, and begin anew with the answers in it that can be read.
+
+        Where another connection has done so, its file is opened. Raises ``error`` again when the file is not to blame.
+        """
         if isinstance(error, sqlite3.Error) and (
             isinstance(error, sqlite3.ProgrammingError) or any(word in str(error).lower() for word in _DISK_TROUBLE)
         ):
             raise error
-        _LOG.warning("%s is damaged (%s) and begun anew: its answers are asked for again", self._path, error)
-        try:
-            for ending in ("", *COMPANIONS):
-                Path(f"{self._path}{ending}").unlink(missing_ok=True)
-        except OSError as problem:
-            raise error from problem
-        self._database = self._open()
+        if self._path.is_dir():
+            raise error
+        aside = None
+        with FileLock(f"{self._path}.lock", timeout=_PATIENCE):
+            if self._file == _file_at(self._path):
+                names = (Path(f"{self._path}.damaged-{number}") for number in itertools.count(1))
+                aside = next(name for name in names if not name.exists())
+                # The log first: with another log than its own, a file is damaged for good.
+                for ending in (*COMPANIONS, ""):
+                    try:
+                        Path(f"{self._path}{ending}").rename(f"{aside}{ending}")
+                    except FileNotFoundError:
+                        continue
+                    except OSError as problem:
+                        raise error from problem
+        self._reopen()
+        if aside is not None:
+            # A file that is not ours is kept, and not read.
+            kept = () if isinstance(error, ForeignDatabaseError) else _readable(aside)
+            saved = self._database.executemany(_STORE, kept).rowcount
+            _LOG.warning(
+                "%s was damaged (%s) and is begun anew with the %d answers that could be read, the others are asked "
+                "for again; the damaged file is kept as %s",
+                *(self._path, error, max(saved, 0), aside),
+            )
+
+
+def _readable(path: Path) -> Iterator[tuple[str, str, str]]:
+    """The sound entries of a damaged file, from both ends up to the damage."""
+    end = time.monotonic() + _PATIENCE
+    with closing(sqlite3.connect(path, timeout=_PATIENCE)) as database:
+        # Damaged pages may lead to each other without end.
+        database.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+        for direction in ("ASC", "DESC"):
+            try:
+                for key, answer, digest in database.execute(f"SELECT * FROM answers ORDER BY key {direction}"):
+                    if digest == _digest(key, answer):
+                        yield key, answer, digest
+            except (sqlite3.DatabaseError, UnicodeError, TypeError) as error:
+                _LOG.info("%s can be read no further: %s", path, error)
+                continue
+            return
+
+
+def _file_at(path: Path) -> int | None:
+    """The inode of the file that has a name now."""
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def request_key(identity: Mapping[str, Any], request: ChatRequest) -> str:

@@ -241,3 +241,45 @@ def test_a_planted_file_is_begun_anew_and_leads_nowhere(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(ForeignDatabaseError, match="no regular file"):
         RequestCache(path)
+
+
+def damage_a_page(path: Path) -> None:
+    """Overwrite one page in the middle of a file whose log has been written back."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 4096 // 2 * 4096)
+        file.write(bytes(4096))
+
+
+def test_a_damaged_file_is_put_aside_and_what_can_be_read_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    requests = [request(n) for n in range(300)]
+    with RequestCache(path) as cache:
+        for item in requests:
+            cache.store(MODEL, item, Completion(f"{item.prompt} {'x' * 300}"))
+    damage_a_page(path)
+    damaged = path.read_bytes()
+    with RequestCache(path) as cache:
+        found = cache.lookup(MODEL, requests)
+        assert 250 < len(found) < 300
+        assert all(found[item.id].text.startswith(item.prompt) for item in requests if item.id in found)
+    assert path.with_name("cache.sqlite.damaged-1").read_bytes() == damaged
+    assert not path.with_name("cache.sqlite.damaged-2").exists()
+
+
+def test_an_open_connection_follows_when_another_puts_the_file_aside(tmp_path: Path) -> None:
+    """Answers are paid for: none may go into a file that nobody reads any more."""
+    path = tmp_path / "cache.sqlite"
+    requests = [request(n) for n in range(300)]
+    with RequestCache(path) as cache:
+        for item in requests:
+            cache.store(MODEL, item, Completion("x" * 300))
+    with RequestCache(path) as one, RequestCache(path) as other:
+        damage_a_page(path)
+        one.lookup(MODEL, requests)
+        other.store(MODEL, request(1000), Completion("paid by the other"))
+        one.store(MODEL, request(1001), Completion("paid by the one"))
+        other.lookup(MODEL, requests)
+    with RequestCache(path) as cache:
+        texts = [answer.text for answer in cache.lookup(MODEL, [request(1000), request(1001)]).values()]
+    assert texts == ["paid by the other", "paid by the one"]
+    assert [file.name for file in tmp_path.glob("*.damaged-?")] == ["cache.sqlite.damaged-1"]
