@@ -10,9 +10,22 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from talking_points.config import ConfigError
 from talking_points.models.base import TalkingPointsModel
 from talking_points.processes import process_state
 from talking_points.training.config import StageConfig
+
+
+def check_bf16(setting: str) -> None:
+    """Raise ``ConfigError`` where ``setting`` asks for bfloat16 and the CUDA device has no instructions for it.
+
+    What PyTorch emulates is slower than float32.
+    """
+    if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(
+            f"{setting} is true, but the GPU {torch.cuda.get_device_name()} does not compute in bfloat16: "
+            f"set {setting}=false to train in float32, or take a GPU of compute capability 8.0 or later"
+        )
 
 
 def prepare_to_train(model: TalkingPointsModel, config: StageConfig, seed: int) -> list[str]:

@@ -28,7 +28,8 @@ from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.config import StageConfig, TrainConfig, VisionConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
-from talking_points.training.made_once import make_once
+from talking_points.training.made_once import FINISHED, make_once
+from talking_points.training.precision import check_bf16
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
 from talking_points.whole_files import read_json
@@ -130,7 +131,7 @@ def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[s
     """Make the stage ``kind`` of a configuration in ``output/<name>``, or take it as it is; returns its result.
 
     Without a name it goes into the stage's own folder; other names keep variants apart. Raises what ``make_once`` does,
-    and ``ConfigError`` for the paper's preset on drawn data.
+    and ``ConfigError`` for the paper's preset on drawn data, and for bfloat16 on a GPU without it.
     """
     stage = STAGES[kind]
     refuse_drawn(config)
@@ -138,6 +139,9 @@ def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[s
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     folder = config.output / (name or stage.folder(config))
+    section, field = stage.sections[-1], "backbone_bf16" if kind == "vision" else "bf16"
+    if getattr(getattr(config, section), field) and not (folder / FINISHED).is_file():
+        check_bf16(f"{section}.{field}")
     return make_once(folder, kind, stage_settings(config, kind), partial(stage.train, config))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
@@ -98,3 +99,26 @@ def test_adaptation_refuses_a_tokenizer_of_another_model(kind: Any, adaptation: 
     model.save_pretrained(adaptation.output / ("descriptor" if kind is PointDescriptor else "localizer"))
     with pytest.raises(ConfigError, match="SEG"):
         run_stage("adapted", adaptation)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        ("vision", "vision.backbone_bf16"),
+        ("localizer", "localizer.bf16"),
+        ("descriptor", "descriptor.bf16"),
+        ("adapted", "adapt.bf16"),
+    ],
+)
+def test_bfloat16_is_refused_on_a_gpu_without_it_before_anything_is_made(
+    kind: str, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, field = setting.split(".")
+    values = {"output": tmp_path / "train", "dataset": str(tmp_path / "no-dataset"), section: {field: True}}
+    config = TrainConfig.model_validate(values)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(ConfigError, match=rf"Tesla V100 .* set {setting}=false"):
+        run_stage(kind, config)
+    assert not (tmp_path / "train").exists()
