@@ -15,6 +15,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -118,8 +119,7 @@ class RequestCache:
     def _begin_anew(self, error: sqlite3.DatabaseError | ForeignDatabaseError) -> None:
         """Put a damaged file aside, as ``NAME.damaged-N``, and begin anew with the answers in it that can be read.
 
-        Of a file that is not ours nothing is read. Where another connection has put it aside, its file is opened.
-        Raises ``error`` again when the file is not to blame, or cannot be put aside.
+        Where another connection has done so, its file is opened. Raises ``error`` again when the file is not to blame.
         """
         if isinstance(error, sqlite3.Error) and (
             isinstance(error, sqlite3.ProgrammingError) or any(word in str(error).lower() for word in _DISK_TROUBLE)
@@ -132,17 +132,19 @@ class RequestCache:
             if self._file == _file_at(self._path):
                 names = (Path(f"{self._path}.damaged-{number}") for number in itertools.count(1))
                 aside = next(name for name in names if not name.exists())
-                try:
-                    # The log first: with another log than its own, a file is damaged for good.
-                    for ending in (*COMPANIONS, ""):
-                        if (part := Path(f"{self._path}{ending}")).exists() or part.is_symlink():
-                            part.rename(f"{aside}{ending}")
-                except OSError as problem:
-                    raise error from problem
+                # The log first: with another log than its own, a file is damaged for good.
+                for ending in (*COMPANIONS, ""):
+                    try:
+                        Path(f"{self._path}{ending}").rename(f"{aside}{ending}")
+                    except FileNotFoundError:
+                        continue
+                    except OSError as problem:
+                        raise error from problem
         self._reopen()
         if aside is not None:
-            ours = isinstance(error, sqlite3.Error)
-            saved = self._database.executemany(_STORE, _readable(aside)).rowcount if ours else 0
+            # A file that is not ours is kept, and not read.
+            kept = () if isinstance(error, ForeignDatabaseError) else _readable(aside)
+            saved = self._database.executemany(_STORE, kept).rowcount
             _LOG.warning(
                 "%s was damaged (%s) and is begun anew with the %d answers that could be read, the others are asked "
                 "for again; the damaged file is kept as %s",
@@ -152,7 +154,11 @@ class RequestCache:
 
 def _readable(path: Path) -> Iterator[tuple[str, str, str]]:
     """The sound entries of a damaged file, from both ends up to the damage."""
+    end = time.monotonic() + _PATIENCE
     with closing(sqlite3.connect(path, timeout=_PATIENCE)) as database:
+        database.execute("PRAGMA trusted_schema=OFF")
+        # Damaged pages may lead to each other without end.
+        database.set_progress_handler(lambda: time.monotonic() > end, 100_000)
         for direction in ("ASC", "DESC"):
             try:
                 for key, answer, digest in database.execute(f"SELECT * FROM answers ORDER BY key {direction}"):
