@@ -148,7 +148,7 @@ def test_other_folders_and_names_hold_no_rows(output: Path) -> None:
     [
         ("description", pa.scalar(None, pa.string()), "empty cells"),
         ("keypoint", pa.scalar([float("nan"), 1.0], COLUMNS["keypoint"][0]), "not finite"),
-        ("source", pa.scalar(99), "name none of 3 sources"),
+        ("source", pa.scalar(99), "name none of 5 sources"),
         ("image_width", pa.scalar(0), "below one pixel"),
         ("image_width", pa.scalar(2**40), "cannot be read as Parquet"),
         ("keypoint", pa.scalar([1.0, 2.0, 3.0]), "cannot be read as Parquet"),

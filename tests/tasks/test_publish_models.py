@@ -62,7 +62,7 @@ def judged(folder: Path, seed: int, promoted: bool, **publish: Any) -> Retrainin
 
 def verdict(retraining: Retraining, promoted: bool) -> dict[str, Any]:
     return {
-        "run": retraining.fingerprint, "at": "2026-01-01T00:00:00", "mpck": 61.25, "points": 4000, "against": None,
+        "run": retraining.fingerprint, "at": "2026-01-01T00:00:00", "mpck": 61.25, "points": 4000, "against": None if retraining.champion is None else retraining.champion["run"],
         "interval": {"low": 59.0, "high": 63.0}, "difference": None, "promoted": promoted,
     }  # fmt: skip
 
