@@ -61,10 +61,17 @@ def judged(folder: Path, seed: int, promoted: bool, **publish: Any) -> Retrainin
 
 
 def verdict(retraining: Retraining, promoted: bool) -> dict[str, Any]:
+    champion = retraining.champion
     return {
-        "run": retraining.fingerprint, "at": "2026-01-01T00:00:00", "mpck": 61.25, "points": 4000, "against": None if retraining.champion is None else retraining.champion["run"],
-        "interval": {"low": 59.0, "high": 63.0}, "difference": None, "promoted": promoted,
-    }  # fmt: skip
+        "run": retraining.fingerprint,
+        "at": "2026-01-01T00:00:00",
+        "mpck": 61.25,
+        "points": 4000,
+        "against": None if champion is None else champion["run"],
+        "interval": {"low": 59.0, "high": 63.0},
+        "difference": None,
+        "promoted": promoted,
+    }
 
 
 def weights(seed: int, role: str) -> bytes:
