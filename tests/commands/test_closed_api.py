@@ -114,9 +114,15 @@ def test_a_build_has_a_closed_server_and_tells_its_password_to_nobody(drawn: dic
         step = f"local_caption={{backend: openai, model: {MODEL}, endpoint: '{model.url}', timeout: 900}}"
         command = [str(Path(sys.executable).with_name("talking-points")), "build", "--config", CONFIG]
         command += [word for setting in overrides(tmp_path / "out", drawn, "limit=3", step) for word in ("-s", setting)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
+        # The server of the other tests has a folder and a proxy of its own, from which a build would refuse to start.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PREFECT_API") and name.lower() != "http_proxy"
+        }
         process = subprocess.Popen(
             command,
+            cwd=tmp_path,
             env=environment | {"PREFECT_HOME": str(tmp_path / "prefect")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
