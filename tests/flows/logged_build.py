@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from commands import orchestrator
+from commands.local import local_orchestration
 
 if __name__ == "__main__":
     # What the command does before it imports Prefect, which the lines below do already.
+    output = next((word.removeprefix("output=") for word in sys.argv if word.startswith("output=")), None)
+    records = None if output is None or "://" in output else Path(output).absolute() / ".work" / "results"
+    local_orchestration("--verbose" in sys.argv, records)
     port = orchestrator.claim_port()
     orchestrator.claim_port = lambda: port
 
