@@ -76,13 +76,13 @@ def read_file(folder: Path, key: str) -> bytes:
 
     Neither a link nor a pipe that lies in the place of a record is followed or waited for.
     """
-    with os.fdopen(os.open(folder / checked(key), os.O_RDONLY | _AS_IT_IS), "rb") as stream:
+    with os.fdopen(os.open(folder / check_key(key), os.O_RDONLY | _AS_IT_IS), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise RefusedRecord(f"{key} is not a file")
         return stream.read(LIMIT + 1)
 
 
-def checked(key: str) -> str:
+def check_key(key: str) -> str:
     """A key, which is made of a stage, a number and a digest. Raises ``RefusedRecord`` for a path."""
     if not key.replace("_", "").replace("-", "").isalnum():
         raise RefusedRecord(f"not the key of a record: {key!r}")

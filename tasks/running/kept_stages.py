@@ -48,5 +48,5 @@ class KeptStages:
         for stage, rows, kept in self._found:
             progress.begin(stage, len(kept), rows)
             for manifest in kept.values():
-                progress.finished(stage, manifest, reused=True)
+                progress.finish_shard(stage, manifest, reused=True)
             progress.end(stage)

@@ -18,7 +18,7 @@ from prefect.serializers import JSONSerializer
 
 from talking_points.whole_files import writing_whole
 from tasks.running import kept_records
-from tasks.running.kept_records import checked, judge_record, read_file, read_record
+from tasks.running.kept_records import check_key, judge_record, read_file, read_record
 from tasks.running.manifests import Manifest
 
 SERIALIZER: JSONSerializer[Any] = JSONSerializer(object_decoder=None)
@@ -45,7 +45,7 @@ class ResultRecords(WritableFileSystem):
         """Keep a record under its key, whole."""
         storage = _default_storage()
         if isinstance(storage, LocalFileSystem):
-            with writing_whole(_folder(storage) / checked(path)) as temporary:
+            with writing_whole(_folder(storage) / check_key(path)) as temporary:
                 temporary.write_bytes(content)
         else:
             storage.write_path(path, content=content, _sync=True)
@@ -85,9 +85,9 @@ def _read(storage: Any, key: str) -> bytes:
     if isinstance(storage, LocalFileSystem):
         return read_file(_folder(storage), key)
     if isinstance(storage, RemoteFileSystem):
-        address = f"{storage.basepath.rstrip('/')}/{checked(key)}"
+        address = f"{storage.basepath.rstrip('/')}/{check_key(key)}"
         return bytes(storage.filesystem.cat_file(address, start=0, end=kept_records.LIMIT + 1))
-    return bytes(storage.read_path(checked(key), _sync=True))
+    return bytes(storage.read_path(check_key(key), _sync=True))
 
 
 def _folder(storage: LocalFileSystem) -> Path:

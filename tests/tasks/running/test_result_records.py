@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_setti
 
 from tasks.running import kept_records, prefect_tasks
 from tasks.running.kept_records import RefusedRecord, judge_record
-from tasks.running.manifests import Manifest, sealed
+from tasks.running.manifests import Manifest, add_seal
 from tasks.running.prefect_tasks import ResultRecords, find_manifest
 
 KEY = "object_caption-00000-0123456789abcdef"
@@ -45,7 +45,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "stage": "refine", "shard": 0, "path": ".work/a", "rows": 1, "rejected": {}, "files": {".work/a": "0"},
         "seconds": 1.5, "details": {"rounds": {"1": 1}},
     }  # fmt: skip
-    return sealed(Manifest(**(plain | changes)))  # type: ignore[typeddict-item, return-value]
+    return add_seal(Manifest(**(plain | changes)))  # type: ignore[typeddict-item, return-value]
 
 
 def record(result: Any = None, **metadata: Any) -> dict[str, Any]:
