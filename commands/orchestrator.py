@@ -12,7 +12,7 @@ import tomllib
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -28,6 +28,16 @@ PASSWORD = "PREFECT_API_AUTH_STRING"
 
 _SERVER_START, _SERVER_STOP = 180.0, 3.0
 """Seconds that the server gets to answer, and to end before it is killed."""
+_UNUSED = (
+    *("SCHEDULER", "LATE_RUNS", "PAUSE_EXPIRATIONS", "FOREMAN", "CANCELLATION_CLEANUP", "CLEANUP_RECONCILER"),
+    *("REPOSSESSOR", "TRIGGERS", "EVENT_LOGGER", "EVENT_PERSISTER"),
+)
+_ONE_RUN = {
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _UNUSED},
+}
+"""What a server is spared that serves one run of one command: nobody has its password to look at it, nothing is
+scheduled, and of events it keeps what they say of task runs. The runs stay in Prefect's database."""
 _PATIENCE = 30.0
 """Seconds that a configured server, which takes connections, gets to answer."""
 _LOCAL = ("127.0.0.1", "localhost")
@@ -90,21 +100,21 @@ def password_file(port: int) -> Path:
 @contextmanager
 def orchestrator(port: int | None) -> Iterator[None]:
     """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one."""
-    with nullcontext() if port is None else running_server(port):
+    with nullcontext() if port is None else running_server(port, _ONE_RUN):
         yield
 
 
 @contextmanager
-def running_server(port: int | None = None) -> Iterator[str]:
+def running_server(port: int | None = None, further: Mapping[str, str] | None = None) -> Iterator[str]:
     """A Prefect server of this process on 127.0.0.1; gives the URL of its API. It does not outlive the process.
 
     It answers to whoever has the password in this process's environment (one is made where there is none), and lets
-    no page but its own UI read its answers.
+    no page but its own UI read its answers. ``further`` settings give way to those of the environment.
     """
     port = port or free_port()
     check_port("127.0.0.1", port)
     url = f"http://127.0.0.1:{port}/api"
-    environment = os.environ | {
+    environment = {**(further or {}), **os.environ} | {
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_API_AUTH_STRING": os.environ.setdefault(PASSWORD, new_password()),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in _LOCAL),
