@@ -105,6 +105,7 @@ def prepare(
     global _quiet
     _quiet = quiet
     trust_no_modules()
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # commands have progress of their own
     with exit_codes():
         refuse_settings(Path.cwd())
 

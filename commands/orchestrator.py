@@ -12,8 +12,8 @@ import tomllib
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from commands.processes import start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
+from talking_points.step_progress import tell
 
 PASSWORD = "PREFECT_API_AUTH_STRING"
 """The variable in which Prefect's clients, and the processes that they start, find the server's password."""
@@ -87,14 +88,22 @@ def password_file(port: int) -> Path:
 
 
 @contextmanager
-def orchestrator(port: int | None) -> Iterator[None]:
-    """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one."""
-    with nullcontext() if port is None else running_server(port):
+def orchestrator(port: int | None, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one.
+
+    ``meanwhile`` is done while the server starts, which takes seconds: importing what the block needs.
+    """
+    if port is None:
+        meanwhile()
+        yield
+        return
+    tell("starting the orchestrator")
+    with running_server(port, meanwhile):
         yield
 
 
 @contextmanager
-def running_server(port: int | None = None) -> Iterator[str]:
+def running_server(port: int | None = None, meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
     """A Prefect server of this process on 127.0.0.1; gives the URL of its API. It does not outlive the process.
 
     It answers to whoever has the password in this process's environment (one is made where there is none), and lets
@@ -118,6 +127,7 @@ def running_server(port: int | None = None) -> Iterator[str]:
     # In Prefect's own folder: where the command was called, files could change the server's settings.
     server = start(command, environment, folder=home, stdout=subprocess.DEVNULL)
     try:
+        meanwhile()
         _wait_until_healthy(server, url)
         yield url
     finally:

@@ -34,6 +34,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.processes import process_state
+from talking_points.step_progress import following
 from talking_points.whole_files import advising, write_json
 
 _MASK_FIELDS = (
@@ -189,13 +190,16 @@ class PointFeatures:
         needed = [self._any_image] if self.blind else list(self._of_image)
         missing = [image for image in needed[state.process_index :: state.num_processes] if not self._stored(image)]
         waiting: list[tuple[str, object]] = []
-        for image, picture in self.points.pictures(missing):
-            waiting.append((image, picture))
-            if len(waiting) == self.config.batch_size:
+        with following("features of the images", len(missing), unit="image") as progress:
+            for image, picture in self.points.pictures(missing):
+                waiting.append((image, picture))
+                if len(waiting) == self.config.batch_size:
+                    self._compute(waiting)
+                    progress.advance(len(waiting))
+                    waiting = []
+            if waiting:
                 self._compute(waiting)
-                waiting = []
-        if waiting:
-            self._compute(waiting)
+                progress.advance(len(waiting))
         if missing:
             self.store.evict()
         state.wait_for_everyone()
