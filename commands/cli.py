@@ -21,6 +21,7 @@ from commands import (  # noqa: F401  (add commands)
 )
 from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.local import local_orchestration
+from commands.processes import ends_at_once
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.redaction import redact, seal
@@ -48,11 +49,12 @@ def build(
         records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"
         local_orchestration(verbose, records)
         port = claim_port()
-        from commands.outcome import print_outcome
-        from commands.plan import open_output
-        from flows.build_llamapointinpart import build_llamapointinpart
-        from tasks.running.build_checks import check_build
-        from tasks.running.build_folder import check_folder
+        with ends_at_once():
+            from commands.outcome import print_outcome
+            from commands.plan import open_output
+            from flows.build_llamapointinpart import build_llamapointinpart
+            from tasks.running.build_checks import check_build
+            from tasks.running.build_folder import check_folder
 
         # Wrong input is found before the orchestrator, which takes seconds to start.
         storage = open_output(settings.output)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from commands.processes import STOPPED
 from commands.working_folder import refuse_settings, trust_no_modules
 from talking_points.errors import InputError, RunError
 from talking_points.escaping import for_terminal
@@ -20,8 +21,8 @@ from talking_points.proxies import reach_this_machine_directly
 from talking_points.redaction import guard_process, redact
 from talking_points.stop_requests import sigterm_as_interrupt
 
-FAILED, WRONG_INPUT, STOPPED = 1, 2, 130
-"""Exit codes besides 0: shards failed or too many rows were rejected; wrong input or configuration; Ctrl-C."""
+FAILED, WRONG_INPUT = 1, 2
+"""Exit codes besides 0 and ``STOPPED``: shards failed or too many rows were rejected; wrong input."""
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 shards failed or too many rows were rejected; 2 wrong input or configuration, or a command "

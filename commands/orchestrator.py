@@ -18,7 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from commands.processes import start, stop
+from commands.processes import ends_at_once, start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
@@ -94,7 +94,8 @@ def orchestrator(port: int | None, meanwhile: Callable[[], object] = lambda: Non
     ``meanwhile`` is done while the server starts, which takes seconds: importing what the block needs.
     """
     if port is None:
-        meanwhile()
+        with ends_at_once():
+            meanwhile()
         yield
         return
     tell("starting the orchestrator")
@@ -127,7 +128,8 @@ def running_server(port: int | None = None, meanwhile: Callable[[], object] = la
     # In Prefect's own folder: where the command was called, files could change the server's settings.
     server = start(command, environment, folder=home, stdout=subprocess.DEVNULL)
     try:
-        meanwhile()
+        with ends_at_once(server):
+            meanwhile()
         _wait_until_healthy(server, url)
         yield url
     finally:

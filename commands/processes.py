@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
+STOPPED = 130
+"""Exit code of a command that was stopped by Ctrl-C or SIGTERM."""
 
 
 def start(
@@ -34,6 +40,30 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def ends_at_once(process: subprocess.Popen[bytes] | None = None) -> Iterator[None]:
+    """Around imports that take seconds: Ctrl-C and SIGTERM end this process, and ``process``, without an exception.
+
+    One that is raised in the middle of an import is swallowed by libraries that try this and that while they load.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        if process is not None:
+            process.kill()
+        print("stopped; nothing was begun", file=sys.stderr, flush=True)
+        os._exit(STOPPED)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_with_parent() -> None:

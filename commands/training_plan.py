@@ -48,8 +48,15 @@ def _print_training(
 ) -> None:
     table = _table("stage", "points>", "steps>", "samples>", "time>", "state")
     for stage in stages:
-        _add(table, stage.name, "" if stage.name == "vision" else _count(stage.points), _count(stage.steps), _count(stage.samples),
-             _time(stage.hours), stage.state)  # fmt: skip
+        _add(
+            table,
+            stage.name,
+            "" if stage.name == "vision" else _count(stage.points),
+            _count(stage.steps),
+            _count(stage.samples),
+            _time(stage.hours),
+            stage.state,
+        )
     known = [stage.hours for stage in stages if stage.hours is not None]
     if len(stages) > 1 and len(known) == len(stages):
         table.add_section()

@@ -17,10 +17,11 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from talking_points.build_config import BuildConfig
-from talking_points.config import Section, load_config
+from talking_points.config import Section
 from talking_points.escaping import for_terminal
 from talking_points.records import SOURCES
 from talking_points.redaction import redact
+from tasks.running.run_form import load_run
 
 
 def name_run(describe: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
@@ -42,7 +43,7 @@ def name_run(describe: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
 
 def describe_build(parameters: Mapping[str, Any]) -> str:
     """Output, size and sources of a build, e.g. ``llamapointinpart-paper: 21,000 points``."""
-    settings = load_config(BuildConfig, parameters["config"], parameters.get("overrides") or [])
+    settings = load_run(BuildConfig, **parameters)
     sources = settings.open_sources
     wanted = [source.points for source in sources.values()]
     size = "all points"
@@ -58,7 +59,7 @@ def describe_output(kind: str, model: type[Section], place: str = "output") -> C
     """For ``name_run``: what is made, and the folder it goes to, e.g. ``descriptor: build/train/tiny``."""
 
     def describe(parameters: Mapping[str, Any]) -> str:
-        settings = load_config(model, parameters["config"], parameters.get("overrides") or [])
+        settings = load_run(model, **parameters)
         return redact(f"{kind}: {getattr(settings, place)}")
 
     return describe
