@@ -154,9 +154,20 @@ def deploy(
         deploy_to_configured(home.absolute(), results.absolute())
 
 
+@app.command("notify")
+def notify_command(
+    block: Annotated[str, typer.Argument(help="a saved notification block, e.g. slack-webhook/ops")],
+) -> None:
+    """Send a message through a notification block of the configured server whenever a run fails or crashes."""
+    with exit_codes():
+        from commands.notifications import notify
+
+        print(f"automation '{notify(block)}' sends to {block}")
+
+
 @app.command()
 def doctor() -> None:
-    """Check this machine: Python, libraries, optional extras, GPU, disk."""
+    """Check this machine: Python, libraries, extras, GPU, login of the Hub, Prefect server, disk."""
     from commands.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)

@@ -53,7 +53,7 @@ _ORDER = {
         "restore-champion",
     ),
     USE: ("describe", "localize"),
-    OPERATE: ("server", "deploy"),
+    OPERATE: ("server", "deploy", "notify"),
 }
 
 

@@ -24,10 +24,12 @@ def start(
     folder: Path | None = None,
     stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that a Ctrl-C in the terminal does not reach, and that is stopped when this one is killed."""
-    return subprocess.Popen(
-        command, env=environment, cwd=folder, stdout=stdout, process_group=0, preexec_fn=_end_with_parent
-    )
+    """Start a process that a Ctrl-C in the terminal does not reach, and that Linux stops when this one is killed."""
+    if sys.platform == "win32":
+        apart = subprocess.CREATE_NEW_PROCESS_GROUP
+        return subprocess.Popen(command, env=environment, cwd=folder, stdout=stdout, creationflags=apart)
+    prepare = _end_with_parent if sys.platform == "linux" else None
+    return subprocess.Popen(command, env=environment, cwd=folder, stdout=stdout, process_group=0, preexec_fn=prepare)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float) -> None:
@@ -58,7 +60,9 @@ def ends_at_once(process: subprocess.Popen[bytes] | None = None) -> Iterator[Non
         print("stopped; nothing was begun", file=sys.stderr, flush=True)
         os._exit(STOPPED)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    # One that is ignored, as Ctrl-C is in the background of a shell, stays so.
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
     finally:
@@ -68,5 +72,4 @@ def ends_at_once(process: subprocess.Popen[bytes] | None = None) -> Iterator[Non
 
 def _end_with_parent() -> None:
     """Linux: let the kernel send SIGTERM when the parent dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

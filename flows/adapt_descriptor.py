@@ -22,11 +22,11 @@ from tasks.running.run_page import describe_output, end_training, name_run, tag_
 def adapt_descriptor(
     config: str = "configs/train/tiny.yaml",
     overrides: list[str] | None = None,
-    preset: TrainPreset | None = None,
-    output: str | None = None,
-    ap10k: str | None = None,
-    descriptor_path: str | None = None,
-    localizer_path: str | None = None,
+    preset: TrainPreset = "none",
+    output: str = "",
+    ap10k: str = "",
+    descriptor_path: str = "",
+    localizer_path: str = "",
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Adapt a trained descriptor by the reward of a trained localizer (paper, section 3.4).

@@ -41,13 +41,13 @@ from tasks.verify import verify
 def build_llamapointinpart(
     config: str = "configs/build/rules.yaml",
     overrides: list[str] | None = None,
-    preset: BuildPreset | None = None,
-    output: str | None = None,
+    preset: BuildPreset = "none",
+    output: str = "",
     limit: int | None = None,
     seed: int | None = None,
-    pascal_part116: str | None = None,
-    ade20k_part234: str | None = None,
-    partimagenet: str | None = None,
+    pascal_part116: str = "",
+    ade20k_part234: str = "",
+    partimagenet: str = "",
 ) -> dict[str, Any]:
     """Build the dataset that a configuration describes.
 
@@ -68,7 +68,7 @@ def build_llamapointinpart(
     sources = {"pascal_part116": pascal_part116, "ade20k_part234": ade20k_part234, "partimagenet": partimagenet}
     settings = load_run(BuildConfig, config, overrides, preset, output=output, limit=limit, seed=seed, **sources)
     roots = check_build(settings)
-    tag_build(preset or config, settings)
+    tag_build(config if preset == "none" else preset, settings)
     with build_folder(settings) as storage, StageRunner.for_build(settings, storage) as stages:
         orders = Orders(settings, roots, request_cache_folder(storage))
 

@@ -21,11 +21,11 @@ from tasks.running.run_page import describe_output, name_run, tag_dataset, tag_r
 def evaluate(
     config: str = "configs/evaluate/triplets.yaml",
     overrides: list[str] | None = None,
-    preset: EvaluatePreset | None = None,
-    output: str | None = None,
-    dataset: str | None = None,
-    split: str | None = None,
-    localizer: str | None = None,
+    preset: EvaluatePreset = "none",
+    output: str = "",
+    dataset: str = "",
+    split: str = "",
+    localizer: str = "",
     limit: int | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:

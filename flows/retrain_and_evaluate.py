@@ -23,10 +23,10 @@ from tasks.running.run_page import describe_output, name_run, tag_training
 def retrain_and_evaluate(
     config: str = "configs/train/retrain.yaml",
     overrides: list[str] | None = None,
-    folder: str | None = None,
+    folder: str = "",
     limit: int | None = None,
-    dataset: str | None = None,
-    revision: str | None = None,
+    dataset: str = "",
+    revision: str = "",
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Train on the configured revision of the dataset and compare with the champion on the same test points.

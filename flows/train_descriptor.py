@@ -22,12 +22,12 @@ from tasks.running.run_page import describe_output, end_training, name_run, tag_
 def train_descriptor(
     config: str = "configs/train/tiny.yaml",
     overrides: list[str] | None = None,
-    preset: TrainPreset | None = None,
-    output: str | None = None,
-    dataset: str | None = None,
+    preset: TrainPreset = "none",
+    output: str = "",
+    dataset: str = "",
     limit: int | None = None,
     seed: int | None = None,
-    start: str | None = None,
+    start: str = "",
 ) -> dict[str, Any]:
     """Train the descriptor that a configuration describes into ``output/descriptor``.
 
