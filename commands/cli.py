@@ -21,10 +21,11 @@ from commands import (  # noqa: F401  (add commands)
 )
 from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.local import local_orchestration
-from commands.processes import ends_at_once
+from commands.processes import STOPPED, ends_at_once, leave_at_once
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.redaction import redact, seal
+from talking_points.step_progress import tell
 
 
 @app.command()
@@ -88,11 +89,15 @@ def draw_sample_command(
     ] = "standard",
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Draw annotated sample sources in the layouts of the real datasets."""
+    """Draw annotated sample sources in the layouts of the real datasets.
+
+    What was drawn into the same folder before is replaced, and named; anything else that lies there is left alone and
+    refused.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    from talking_points.sources.drawn import draw_sample, drawn_roots
+    from talking_points.sources.drawn import draw_sample, drawn_roots, is_drawn
 
     console = Console(stderr=True)
     with exit_codes(), Progress(console=console, disable=not console.is_terminal) as bars:
@@ -103,6 +108,9 @@ def draw_sample_command(
 
         try:
             names = list(drawn_roots(folder)) if sources is None else [name.strip() for name in sources.split(",")]
+            earlier = [path for name, path in drawn_roots(folder).items() if name in names and is_drawn(path)]
+            if earlier:
+                tell(f"replaces what was drawn before in {', '.join(map(str, earlier))}")
             roots = draw_sample(folder, images, seed, variant=variant, workers=workers, sources=names, progress=show)
         except (ValueError, OSError) as error:
             raise ConfigError(f"cannot draw into {folder}: {error}") from error
@@ -175,7 +183,14 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point of the ``talking-points`` command."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        from commands.orchestrator import own_server_is_gone
+
+        if end.code == STOPPED and own_server_is_gone():
+            leave_at_once(STOPPED)
+        raise
 
 
 if __name__ == "__main__":

@@ -87,6 +87,15 @@ def password_file(port: int) -> Path:
     return prefect_home() / f"talking-points-server-{port}.password"
 
 
+_stopped: list[int] = []
+"""Ports of this process's own servers that are gone, which Prefect's clients do not know."""
+
+
+def own_server_is_gone() -> bool:
+    """Whether this process has had a server of its own: there is nobody left whom its clients could tell anything."""
+    return bool(_stopped)
+
+
 @contextmanager
 def orchestrator(port: int | None, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one.
@@ -99,8 +108,11 @@ def orchestrator(port: int | None, meanwhile: Callable[[], object] = lambda: Non
         yield
         return
     tell("starting the orchestrator")
-    with running_server(port, meanwhile):
-        yield
+    try:
+        with running_server(port, meanwhile):
+            yield
+    finally:
+        _stopped.append(port)
 
 
 @contextmanager

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
+
+from talking_points.stop_requests import forget_stop
 
 _PR_SET_PDEATHSIG = 1
 STOPPED = 130
@@ -68,6 +71,19 @@ def ends_at_once(process: subprocess.Popen[bytes] | None = None) -> Iterator[Non
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End this process without waiting for what libraries do at the end of theirs.
+
+    Prefect would talk for seconds to a server that is gone, and threads of compiled code that were in the middle of
+    something would end the process with "terminate called without an active exception" (exit code 134).
+    """
+    forget_stop()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _end_with_parent() -> None:

@@ -41,13 +41,14 @@ class StepProgress:
         self._first = done
         self._began = time.monotonic()
         self._told: float | None = None
+        self._told_of = done
         self._sums: dict[str, tuple[float, int]] = {}
         self._latest: dict[str, float] = {}
         self._open = False
 
     def begin(self, total: int, done: int) -> None:
         """What was not known at first: how many steps there are, and how many were made before."""
-        self.total, self.done, self._first = total, done, done
+        self.total, self.done, self._first, self._told_of = total, done, done, done
         self._began = time.monotonic()
 
     def advance(self, count: int = 1, **values: float) -> None:
@@ -68,7 +69,8 @@ class StepProgress:
 
     def end(self) -> None:
         """The loop is over, or was left: the last line stays. A training has one, however short it was."""
-        if self._sums or (self._told is not None and self.done == self.total):
+        known = bool(self._latest or self._sums) or (self._told is not None and self.done == self.total)
+        if known and self.done != self._told_of:
             self._tell(time.monotonic())
         self._close()
 
@@ -87,7 +89,7 @@ class StepProgress:
         return ", ".join(parts)
 
     def _tell(self, now: float) -> None:
-        self._told = now
+        self._told, self._told_of = now, self.done
         self._latest |= {name: total / number for name, (total, number) in self._sums.items()}
         self._sums = {}
         line = redact(self.line(now))

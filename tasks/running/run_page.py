@@ -62,9 +62,9 @@ def describe_build(parameters: Mapping[str, Any]) -> str:
     size = "all points"
     if settings.limit is not None:
         size = f"at most {settings.limit:,} points"
-    elif all(wanted):
+    elif wanted and all(wanted):
         size = f"{sum(points or 0 for points in wanted):,} points"
-    chosen = "" if set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
+    chosen = "" if not sources or set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
     return f"{last_part(settings.output)}: {size}{chosen}"
 
 

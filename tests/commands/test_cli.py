@@ -104,11 +104,20 @@ def test_doctor_finds_this_machine_fit() -> None:
     assert "nicegui" in done.stdout
     assert re.search(r"│ GPU +│", done.stdout)
     assert "extra 'vllm'" not in done.stdout
+    token = "hf_" + "a1B2" * 8
+    for given, said in ((token, "in HF_TOKEN, well-formed"), ("hf-wrong-word", "in HF_TOKEN, malformed")):
+        checked = run("doctor", HF_TOKEN=given, PREFECT_API_URL="http://127.0.0.1:9/api", COLUMNS="200")
+        assert said in checked.stdout
+        assert given not in checked.stdout + checked.stderr
+        assert "found none that answers" in checked.stdout
 
 
 def test_the_sources_that_are_named_are_drawn_alone(tmp_path: Path) -> None:
     done = run("draw-sample", str(tmp_path), "--images", "1", "--sources", "partimagenet, ap10k")
     assert dict(line.split(": ") for line in done.stdout.splitlines()).keys() == {"partimagenet", "ap10k"}
+    assert not done.stderr
+    again = run("draw-sample", str(tmp_path), "--images", "1", "--sources", "ap10k")
+    assert again.stderr.strip() == f"replaces what was drawn before in {tmp_path / 'ap-10k'}"
     refused = run("draw-sample", str(tmp_path / "none"), "--images", "1", "--sources", "imagenet")
     assert refused.returncode == 2
     assert "sources must be of pascal_part116" in refused.stderr
