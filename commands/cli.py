@@ -45,6 +45,7 @@ def build(
 
             print_plan(settings)
             return
+        tell("build: checking configuration, sources and output")
         from commands.orchestrator import claim_port, orchestrator
 
         records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"

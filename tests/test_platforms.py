@@ -56,7 +56,7 @@ for name in sys.argv[1:]:
         if getattr(error, "name", None) in ("vllm", "llama_cpp", "prefect_dask"):
             continue  # an extra that is not installed
         failed.append(f"{name}: {error}")
-sys.exit("\\n".join(failed))
+sys.exit("\\n".join(failed) or 0)
 """
 
 
