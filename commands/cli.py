@@ -21,7 +21,7 @@ from commands import (  # noqa: F401  (add commands)
 )
 from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.local import local_orchestration
-from commands.processes import STOPPED, ends_at_once, leave_at_once
+from commands.processes import STOPPED, end_at_once, leave_at_once
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.redaction import redact, seal
@@ -51,7 +51,7 @@ def build(
         records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"
         local_orchestration(verbose, records)
         port = claim_port()
-        with ends_at_once():
+        with end_at_once():
             from commands.outcome import print_outcome
             from commands.plan import open_output
             from flows.build_llamapointinpart import build_llamapointinpart

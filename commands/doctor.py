@@ -20,7 +20,7 @@ from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
 from talking_points.redaction import guard_process, redact
-from talking_points.units import human_size
+from talking_points.units import format_size
 
 _REQUIRED = {
     "cv2": "apt-get install -y libgl1 libglib2.0-0   (opencv-contrib-python needs them)",
@@ -76,7 +76,7 @@ def examine() -> bool:
     table.add_row("GPU", *_gpu())
     table.add_row("Hub login", *_hub_login())
     table.add_row("Prefect server", *_prefect_server())
-    table.add_row("free disk", human_size(shutil.disk_usage(Path.cwd()).free), "")
+    table.add_row("free disk", format_size(shutil.disk_usage(Path.cwd()).free), "")
     Console().print(table)
     return good
 

@@ -18,7 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from commands.processes import ends_at_once, start, stop
+from commands.processes import end_at_once, start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
@@ -42,7 +42,7 @@ def claim_port() -> int | None:
     terminal ends that one too, so that the run cannot report that it was stopped; it outlives a command that is
     killed; and it answers anybody on this machine.
     """
-    if configured_server() is not None:
+    if find_configured_server() is not None:
         return None
     port = free_port()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
@@ -52,7 +52,7 @@ def claim_port() -> int | None:
     return port
 
 
-def configured_server() -> str | None:
+def find_configured_server() -> str | None:
     """The URL of the server that the environment or the active profile names, or None; its password is found as well.
 
     Raises ``ConfigError`` where nothing answers there, or not to this password: Prefect would try for a minute.
@@ -103,7 +103,7 @@ def orchestrator(port: int | None, meanwhile: Callable[[], object] = lambda: Non
     ``meanwhile`` is done while the server starts, which takes seconds: importing what the block needs.
     """
     if port is None:
-        with ends_at_once():
+        with end_at_once():
             meanwhile()
         yield
         return
@@ -140,7 +140,7 @@ def running_server(port: int | None = None, meanwhile: Callable[[], object] = la
     # In Prefect's own folder: where the command was called, files could change the server's settings.
     server = start(command, environment, folder=home, stdout=subprocess.DEVNULL)
     try:
-        with ends_at_once(server):
+        with end_at_once(server):
             meanwhile()
         _wait_until_healthy(server, url)
         yield url

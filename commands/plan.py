@@ -24,7 +24,7 @@ from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.redaction import redact
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, SourceError
-from talking_points.units import duration, human_size
+from talking_points.units import format_duration, format_size
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
 from tasks.running.storage import Storage
@@ -74,7 +74,7 @@ def print_plan(settings: BuildConfig) -> None:
     if not any(images.values()):
         raise NothingListedError(skipped)
 
-    points = expected_points(settings, images)
+    points = estimate_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
     rows = math.ceil(points / settings.shard_size)
     title = f"Plan: at most {points:,} points, {shards + 5 * rows + len(images) + 2} task runs"
@@ -122,12 +122,12 @@ def _here(root: Path | None) -> bool:
 def _own_work(settings: BuildConfig, points: int) -> list[str]:
     """Time and memory of what needs no model, and the room that the output takes."""
     seconds = points * POINT_SECONDS / settings.workers
-    room = "" if "://" in settings.output else f", {human_size(_room(settings.output))} free there"
+    room = "" if "://" in settings.output else f", {format_size(_room(settings.output))} free there"
     images = points * IMAGE_BYTES if settings.images in (None, "embed") else 0
     return [
-        f"without models: about {duration(seconds)} with {settings.workers} workers on as many cores, "
-        f"{human_size(settings.workers * WORKER_BYTES)} of memory",
-        f"disk: about {human_size(points * ROW_BYTES + images)}{room}",
+        f"without models: about {format_duration(seconds)} with {settings.workers} workers on as many cores, "
+        f"{format_size(settings.workers * WORKER_BYTES)} of memory",
+        f"disk: about {format_size(points * ROW_BYTES + images)}{room}",
     ]
 
 
@@ -171,7 +171,7 @@ def _check_store(storage: Storage, output: str) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def expected_points(settings: BuildConfig, images: dict[str, int]) -> int:
+def estimate_points(settings: BuildConfig, images: dict[str, int]) -> int:
     """The most points that the listed images can give: one per image, shares equal, ``limit`` kept."""
     wanted = {name: min(images[name], source.points or images[name]) for name, source in settings.open_sources.items()}
     if settings.sampling.equal_shares and not any(source.points for source in settings.open_sources.values()):
@@ -262,9 +262,9 @@ def _download(section: StepConfig, step: StepBudget) -> str | None:
     if size == 0:
         return None
     if size is None:
-        about = f"about {human_size(step.memory.size.weights)} by its weights, " if step.memory else ""
+        about = f"about {format_size(step.memory.size.weights)} by its weights, " if step.memory else ""
         return f"{section.model}, {about}the Hub does not tell from here"
-    return f"{section.model}, {human_size(size)}"
+    return f"{section.model}, {format_size(size)}"
 
 
 def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
@@ -277,7 +277,7 @@ def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
     ]
     for step in budget:
         section = settings.step(step.step)
-        missing = BACKENDS[section.backend].missing()
+        missing = BACKENDS[section.backend].find_missing()
         if missing:
             notes.append(f"to install: {missing}")
         if section.backend == "omg_llava" and not Path(str(section.model)).exists():

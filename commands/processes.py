@@ -48,7 +48,7 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> None:
 
 
 @contextmanager
-def ends_at_once(process: subprocess.Popen[bytes] | None = None) -> Iterator[None]:
+def end_at_once(process: subprocess.Popen[bytes] | None = None) -> Iterator[None]:
     """Around imports that take seconds: Ctrl-C and SIGTERM end this process, and ``process``, without an exception.
 
     One that is raised in the middle of an import is swallowed by libraries that try this and that while they load.

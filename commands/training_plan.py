@@ -19,7 +19,7 @@ from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.plan import ASSUMPTION, evaluation_downloads, plan_evaluation
 from talking_points.training.config import TrainConfig
 from talking_points.training.plan import ASSUMPTIONS, StagePlan, downloads, model_size, plan_training
-from talking_points.units import duration, human_size
+from talking_points.units import format_duration, format_size
 
 _KINDS = {"train_localizer": "localizer", "train_descriptor": "descriptor", "adapt_descriptor": "adapted"}
 
@@ -68,8 +68,8 @@ def _print_training(
         counted = "" if size.exact else "about "
         where = "of a GPU" if config.preset == "paper" else "of this machine"
         what = "adaptation" if kind == "adapted" else kind
-        _note(console, f"memory for the {what}: {counted}{human_size(size.memory)} {where}")
-        _note(console, f"disk for the {what}: at most {human_size(size.disk(config, images))}, features included")
+        _note(console, f"memory for the {what}: {counted}{format_size(size.memory)} {where}")
+        _note(console, f"disk for the {what}: at most {format_size(size.disk(config, images))}, features included")
     _downloads(console, downloads(config))
     _note(console, ASSUMPTIONS[config.preset])
     _room(console, output)
@@ -95,7 +95,7 @@ def _downloads(console: Console, found: dict[str, int | None]) -> None:
         if size == 0:
             _note(console, f"{what} is in the cache")
         else:
-            known = "of a size that nobody tells from here" if size is None else human_size(size)
+            known = "of a size that nobody tells from here" if size is None else format_size(size)
             _note(console, f"to download: {what}, {known}")
     if not found:
         _note(console, "to download: nothing")
@@ -105,7 +105,7 @@ def _room(console: Console, output: Path) -> None:
     folder = output.absolute()
     while not folder.exists():
         folder = folder.parent
-    _note(console, f"output {output}, {human_size(shutil.disk_usage(folder).free)} free there")
+    _note(console, f"output {output}, {format_size(shutil.disk_usage(folder).free)} free there")
 
 
 def _table(*columns: str) -> Table:
@@ -128,4 +128,4 @@ def _count(value: int | None) -> str:
 
 
 def _time(hours: float | None) -> str:
-    return "not known yet" if hours is None else "" if hours == 0 else duration(hours * 3600)
+    return "not known yet" if hours is None else "" if hours == 0 else format_duration(hours * 3600)

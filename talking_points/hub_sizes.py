@@ -28,7 +28,8 @@ def to_download(
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:
-        info = HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True, timeout=10)
+        ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+        info = ask(name, revision=revision, files_metadata=True, timeout=10)
     except (httpx2.HTTPError, OSError, ValueError):
         return None
     wanted = [file for file in info.siblings or () if any(fnmatch.fnmatch(file.rfilename, p) for p in patterns)]

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TextIO, TypeVar
 
 from talking_points.redaction import redact
-from talking_points.units import duration
+from talking_points.units import format_duration
 
 LINES_ONLY = "TALKING_POINTS_PROGRESS_LINES"
 """A variable that is set where several processes share a terminal, so that none draws over another's line."""
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 class StepProgress:
     """Follows one loop of ``total`` steps, None where nobody knows, of which ``done`` were made before.
 
-    See ``following``.
+    See ``follow``.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class StepProgress:
             rate = made / seconds
             parts.append(f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}")
             if self.total and self.total > self.done:
-                parts.append(f"{duration((self.total - self.done) / rate)} left")
+                parts.append(f"{format_duration((self.total - self.done) / rate)} left")
             else:
-                parts.append(f"{duration(seconds)} in all")
+                parts.append(f"{format_duration(seconds)} in all")
         return ", ".join(parts)
 
     def _tell(self, now: float) -> None:
@@ -112,7 +112,7 @@ _followed: list[str] = []
 
 
 @contextmanager
-def following(what: str, total: int | None, done: int = 0, unit: str = "step") -> Iterator[StepProgress]:
+def follow(what: str, total: int | None, done: int = 0, unit: str = "step") -> Iterator[StepProgress]:
     """Around a loop: its progress. Silent inside another loop, and in all but the first of processes that train
     together."""
     alone = not _followed and os.environ.get("RANK", "0") == "0"
@@ -126,9 +126,9 @@ def following(what: str, total: int | None, done: int = 0, unit: str = "step") -
             progress.end()
 
 
-def counted(items: Iterable[Item], what: str, total: int | None = None, unit: str = "step") -> Iterator[Item]:
+def follow_each(items: Iterable[Item], what: str, total: int | None = None, unit: str = "step") -> Iterator[Item]:
     """The items, one by one, with what is done told on the way."""
-    with following(what, len(items) if isinstance(items, Sized) else total, unit=unit) as progress:
+    with follow(what, len(items) if isinstance(items, Sized) else total, unit=unit) as progress:
         for item in items:
             yield item
             progress.advance()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def human_size(count: float) -> str:
+def format_size(count: float) -> str:
     """Bytes in the unit that leaves few digits: ``812 bytes``, ``3.4 MB``, ``27 GB``; a megabyte is 10^6 bytes."""
     if count < 1000:
         return f"{count:.0f} byte{'' if round(count) == 1 else 's'}"
@@ -14,7 +14,7 @@ def human_size(count: float) -> str:
     return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``12 s``, ``4 min 05 s``, ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:

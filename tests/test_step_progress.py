@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from talking_points import step_progress
-from talking_points.step_progress import LINES_ONLY, StepProgress, counted, following
-from talking_points.units import duration, human_size
+from talking_points.step_progress import LINES_ONLY, StepProgress, follow, follow_each
+from talking_points.units import format_duration, format_size
 
 
 class Clock:
@@ -81,12 +81,12 @@ def test_loops_within_loops_and_short_ones_are_silent(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slowly(count: int) -> None:
-        for _ in counted(range(count), "inside", unit="batch"):
+        for _ in follow_each(range(count), "inside", unit="batch"):
             clock.now += 5
 
-    for _ in counted(range(3), "short"):
+    for _ in follow_each(range(3), "short"):
         clock.now += 0.1
-    with following("outside", 1) as progress:
+    with follow("outside", 1) as progress:
         slowly(3)
         progress.advance()
     slowly(2)
@@ -100,9 +100,9 @@ def test_loops_within_loops_and_short_ones_are_silent(
 @pytest.mark.parametrize(
     ("write", "value", "text"),
     [
-        (human_size, 1, "1 byte"), (human_size, 999, "999 bytes"), (human_size, 3_440_000, "3.4 MB"),
-        (human_size, 27e9, "27 GB"), (human_size, 999_600, "1.0 MB"),
-        (duration, 59.4, "59 s"), (duration, 65, "1 min 05 s"), (duration, 7500, "2 h 05 min"),
+        (format_size, 1, "1 byte"), (format_size, 999, "999 bytes"), (format_size, 3_440_000, "3.4 MB"),
+        (format_size, 27e9, "27 GB"), (format_size, 999_600, "1.0 MB"),
+        (format_duration, 59.4, "59 s"), (format_duration, 65, "1 min 05 s"), (format_duration, 7500, "2 h 05 min"),
     ],
 )  # fmt: skip
 def test_numbers_for_people(write: Callable[[float], str], value: float, text: str) -> None:

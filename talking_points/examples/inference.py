@@ -13,7 +13,7 @@ from talking_points.examples.points import Floats, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.processes import process_state
-from talking_points.step_progress import counted
+from talking_points.step_progress import follow_each
 
 
 def localize_points(
@@ -38,7 +38,7 @@ def localize_points(
     found = np.zeros((len(points), 2))
     # Texts about one image side by side share the reading of that image.
     order = sorted(range(len(points)), key=lambda place: shown[place].image)
-    for start in counted(range(0, len(order), batch_size), what, unit="batch"):
+    for start in follow_each(range(0, len(order), batch_size), what, unit="batch"):
         batch = order[start : start + batch_size]
         image_features, index, _ = known.batch([shown[place] for place in batch])
         texts = [examples[place].text for place in batch]
@@ -63,7 +63,7 @@ def describe_points(
     texts: dict[str, str] = {}
     # Points of one image side by side share the reading of their image.
     order = sorted(points.examples, key=lambda example: example.image)
-    for start in counted(range(0, len(order), batch_size), what, unit="batch"):
+    for start in follow_each(range(0, len(order), batch_size), what, unit="batch"):
         batch = order[start : start + batch_size]
         found, index, point_features = known.batch(batch)
         written = model.describe(
