@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from commands.orchestrator import PASSWORD, configured_server
+from commands.orchestrator import PASSWORD, find_configured_server
 from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
@@ -111,7 +111,7 @@ def _hub_login() -> tuple[str, str]:
 def _prefect_server() -> tuple[str, str]:
     """The server that commands would report to, whether it answers, and whether to the password that is set."""
     try:
-        url = configured_server()
+        url = find_configured_server()
     except ConfigError as error:
         return "not usable", for_terminal(redact(str(error)))
     except (OSError, ValueError) as error:

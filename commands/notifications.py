@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commands.orchestrator import configured_server
+from commands.orchestrator import find_configured_server
 from talking_points.config import ConfigError
 
 AUTOMATION = "Tell of runs that failed"
@@ -25,7 +25,7 @@ def notify(block: str) -> str:
     kind, separator, name = block.partition("/")
     if not (kind and separator and name):
         raise ConfigError(f"expected a notification block as type/name, such as slack-webhook/ops, found {block!a}")
-    if configured_server() is None:
+    if find_configured_server() is None:
         raise ConfigError(
             "expected the server with the block in PREFECT_API_URL, e.g. http://127.0.0.1:4200/api, found it unset"
         )

@@ -45,7 +45,7 @@ def retrain_and_evaluate(
     repositories; when that fails the flow fails, and running it again only publishes. Returns the history's
     entry with the paths of the run, of its report and of the history.
     """
-    train_on = {"train.dataset": dataset, "train.revision": revision, "train.seed": seed}
+    train_on: dict[str, Any] = {"train.dataset": dataset, "train.revision": revision, "train.seed": seed}
     settings = load_run(RetrainConfig, config, overrides, folder=folder, limit=limit, **train_on)
     check_retraining(settings)
     tag_training("retraining", settings.train.preset, settings.train.dataset)

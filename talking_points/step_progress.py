@@ -51,7 +51,7 @@ class StepProgress:
         self.total, self.done, self._first, self._told_of = total, done, done, done
         self._began = time.monotonic()
 
-    def advance(self, count: int = 1, **values: float) -> None:
+    def advance(self, count: int = 1, /, **values: float) -> None:
         """So many more steps are done; ``values`` are shown as their means since the last time they were shown."""
         self.done += count
         for name, value in values.items():

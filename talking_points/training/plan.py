@@ -142,17 +142,18 @@ def model_size(kind: str, config: TrainConfig) -> ModelSize:
     from talking_points.models.configuration import TalkingPointsConfig
     from talking_points.models.descriptor import PointDescriptor
     from talking_points.models.localizer import PointLocalizer
-    from talking_points.models.omg_llava.memory import on_meta, training_plan
+    from talking_points.models.omg_llava.memory import on_meta
+    from talking_points.models.omg_llava.memory import plan_training as plan_memory
 
     model_kind = PointLocalizer if kind == "localizer" else PointDescriptor
-    here = config.start is not None and Path(config.start).is_dir()
-    settings = model_kind.read_config(config.start) if here else TalkingPointsConfig()
+    start = config.start or ""
+    settings = model_kind.read_config(start) if start and Path(start).is_dir() else TalkingPointsConfig()
     for name, value in stage.model.items():
         setattr(settings, name, value)
     model = on_meta(model_kind, settings)
     trained = set(model.prepare_training())
     counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    memory = training_plan(model, stage.batch_size).total
+    memory = plan_memory(model, stage.batch_size).total
     return ModelSize(sum(counts.values()), sum(counts[name] for name in trained), memory, exact=True)
 
 

@@ -67,7 +67,14 @@ def test_a_build_is_called_by_its_output_size_and_sources(given: list[str], name
 
 
 def test_fields_of_the_form_stand_above_the_configuration_and_below_overrides() -> None:
-    form = {"config": "nowhere.yaml", "preset": "paper", "output": "out", "limit": 5, "seed": 0, "partimagenet": ""}
+    form: dict[str, Any] = {
+        "config": "nowhere.yaml",
+        "preset": "paper",
+        "output": "out",
+        "limit": 5,
+        "seed": 0,
+        "partimagenet": "",
+    }
     settings = load_run(BuildConfig, **form, pascal_part116="/data/P", overrides=["limit=7"])
     assert (settings.output, settings.limit, settings.seed) == ("out", 7, 0)
     roots = {name: str(source.root) for name, source in settings.sources.items()}
