@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from pydantic import Field, model_validator
@@ -26,6 +27,7 @@ from talking_points.evaluation.digests import digest_code, digest_images, digest
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.reports import Report, compare
 from talking_points.locks import only_writer
+from talking_points.models.kinds import KINDS
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from talking_points.training.stages import stage_settings
@@ -48,16 +50,15 @@ class PublishModelsConfig(Section):
 
     @model_validator(mode="after")
     def _apart(self) -> PublishModelsConfig:
-        if self.descriptor is not None and self.descriptor == self.localizer:
-            raise ValueError(f"expected one repository for each model, found {self.descriptor} for both")
+        named = Counter(self.repositories.values())
+        if named and max(named.values()) > 1:
+            raise ValueError(f"expected one repository for each model, found {named.most_common(1)[0][0]} for both")
         return self
 
     @property
-    def repositories(self) -> dict[Literal["descriptor", "localizer"], str]:
+    def repositories(self) -> dict[str, str]:
         """The repository of every model that is to be published, by the model's folder in a run."""
-        named: dict[Literal["descriptor", "localizer"], str | None]
-        named = {"descriptor": self.descriptor, "localizer": self.localizer}
-        return {name: repository for name, repository in named.items() if repository is not None}
+        return {role: repository for role in KINDS if (repository := getattr(self, role)) is not None}
 
 
 class RetrainConfig(Section):
