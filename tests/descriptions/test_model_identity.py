@@ -46,6 +46,7 @@ def hub() -> Iterator[str]:
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     with hub() as endpoint:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(model_identity, "HfApi", lambda: HfApi(endpoint=endpoint))
