@@ -101,11 +101,11 @@ def status(
     """Show what a build has done, does and has to do, stage by stage."""
     with exit_codes():
         from commands import status
-        from tasks.running.storage import Storage
+        from commands.plan import open_output
 
         show = status.watch_status if watch else status.print_status
         show = status.print_rejected if rejected else status.print_status_json if as_json else show
-        show(Storage(output))
+        show(open_output(output))
 
 
 @app.command()
