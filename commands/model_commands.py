@@ -66,7 +66,7 @@ def describe(
         # What can be wrong is looked at before the seconds that torch takes to import.
         rgb = _open(image, x, y)
         _check_figure(figure)
-        check_model(model, "PointDescriptor")
+        check_model(model, "descriptor")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
@@ -91,7 +91,7 @@ def localize(
     with exit_codes():
         rgb = _open(image)
         _check_figure(figure)
-        check_model(model, "PointLocalizer")
+        check_model(model, "localizer")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
             from talking_points.models.loading_bars import hide_loading_bars

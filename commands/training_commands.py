@@ -95,7 +95,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
         tell(f"{name.replace('_', '-')}: checking configuration and inputs")
         # Wrong input is found before what takes seconds: importing the models, starting the orchestrator.
         with needs_extra("train"):
-            kind, check = _inputs(name)
+            kind, check = map(_load, _INPUTS.get(name, _TRAINS))
         settings = load_config(kind, config, overrides or [])
         check(settings)
         if dry_run:
@@ -109,18 +109,15 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
     print(json.dumps(result))
 
 
-def _inputs(name: str) -> tuple[type[Any], Callable[[Any], None]]:
-    """The kind of configuration that a flow takes, and what looks whether all is there that it names."""
-    if name == "evaluate":
-        from talking_points.evaluation.config import EvaluateConfig
-        from talking_points.evaluation.inputs import check_evaluation
+_INPUTS = {
+    "evaluate": ("evaluation.config:EvaluateConfig", "evaluation.inputs:check_evaluation"),
+    "retrain_and_evaluate": ("evaluation.retraining:RetrainConfig", "evaluation.retraining:check_retraining"),
+    "adapt_descriptor": ("training.config:TrainConfig", "training.inputs:check_adaptation"),
+}
+"""Flow -> the configuration that it takes, and what looks whether all is there that it names."""
+_TRAINS = ("training.config:TrainConfig", "training.inputs:check_training")
 
-        return EvaluateConfig, check_evaluation
-    if name == "retrain_and_evaluate":
-        from talking_points.evaluation.retraining import RetrainConfig, check_retraining
 
-        return RetrainConfig, check_retraining
-    from talking_points.training.config import TrainConfig
-    from talking_points.training.inputs import check_adaptation, check_training
-
-    return TrainConfig, check_adaptation if name == "adapt_descriptor" else check_training
+def _load(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(f"talking_points.{module}"), name)

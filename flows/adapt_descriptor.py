@@ -24,21 +24,21 @@ def adapt_descriptor(
     overrides: list[str] | None = None,
     preset: TrainPreset = "none",
     output: str = "",
-    ap10k: str = "",
+    keypoints: str = "",
     descriptor_path: str = "",
     localizer_path: str = "",
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Adapt a trained descriptor by the reward of a trained localizer (paper, section 3.4).
 
-    It goes into ``output/adapted-<family>``, named after the family of AP-10K that it is adapted on.
+    It goes into ``output/adapted-<categories>``, named after what it is adapted on, such as a family of AP-10K.
 
     Args:
         config: path of a YAML file with a ``TrainConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``["ap10k.root=/data/ap-10k"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["keypoints.source=mp100"]``.
         preset: a shipped configuration instead of the file in config.
         output: folder that receives models, checkpoints, logs and curves.
-        ap10k: folder of AP-10K.
+        keypoints: folder of AP-10K, or of the source that the configuration names.
         descriptor_path: the descriptor to adapt; default: the one in output.
         localizer_path: the rewarding localizer; default: the one in output.
         seed: of weights and batches.
@@ -49,7 +49,7 @@ def adapt_descriptor(
         overrides,
         preset,
         output=output,
-        ap10k=ap10k,
+        keypoints=keypoints,
         descriptor_path=descriptor_path,
         localizer_path=localizer_path,
         seed=seed,

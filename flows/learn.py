@@ -144,7 +144,7 @@ def learn_config(output: Path, quick: bool, overrides: Iterable[str]) -> TrainCo
         f"features.folder={output / 'features'}",
     ]
     given += [f"vision.sources.{name}={drawn_roots(sample_folder(output, 'vision'))[name]}" for name in SOURCES]
-    given.append(f"ap10k.root={drawn_roots(sample_folder(output))['ap10k']}")
+    given.append(f"keypoints.root={drawn_roots(sample_folder(output))['ap10k']}")
     config = load_config(TrainConfig, "configs/train/learn.yaml", given)
     if not fast_bf16():
         given += [f"{name}=false" for name in BF16]

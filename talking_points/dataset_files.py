@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS
+from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
 from talking_points.records import LABELS, SOURCES
 
@@ -252,18 +253,18 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
 
 @contextmanager
 def _reaching(repo: str) -> Iterator[None]:
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    bounded_hub()
     try:
         if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)?", repo):
             raise DatasetError(f"cannot read the dataset {repo}: expected a folder, or a repository org/name")
         yield
     except DatasetError:
         raise
-    except (HfHubHTTPError, HFValidationError, httpx2.TransportError, OSError, ValueError) as error:
+    except Exception as error:
+        if not of_the_answer(error):
+            raise
         # The cause's frames hold request headers, and so the token.
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0][:300] if isinstance(error, OSError | ValueError) else repr(error)
         raise DatasetError(f"cannot read the dataset {repo}: no such folder, and of the Hub: {reason}") from None
 
 

@@ -30,8 +30,8 @@ class SetPlan:
 
 def plan_evaluation(config: EvaluateConfig) -> list[SetPlan]:
     """One row per set, in the order of the configuration. Raises ``ConfigError``."""
-    if config.ap10k is not None:
-        points: int | None = count_keypoints(config.ap10k.root, config.ap10k.family)
+    if config.keypoints is not None:
+        points = count_keypoints(config.keypoints)
     else:
         assert config.dataset is not None
         points = count_rows(config.dataset, config.split, [*COLUMNS, "description", "image"])

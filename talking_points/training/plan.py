@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from talking_points.config import ConfigError
 from talking_points.dataset_files import dataset_names, open_parquet
+from talking_points.examples.config import KeypointsConfig
 from talking_points.examples.points import COLUMNS
 from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.sources.ap10k import Ap10k
+from talking_points.sources.coco_parts import BadAnnotationError
+from talking_points.sources.keypoint_annotations import raw_keypoints
+from talking_points.sources.labels import ap10k_families
 from talking_points.training.checkpoints import checkpoint_step, last_checkpoint
 from talking_points.training.config import AdaptConfig, StageConfig, TrainConfig, VisionConfig
 from talking_points.training.made_once import FINISHED, STARTED, refuse_other_settings
@@ -73,11 +78,12 @@ def count_rows(dataset: str, split: str, columns: Iterable[str]) -> int | None:
 def plan_training(kind: str, config: TrainConfig) -> list[StagePlan]:
     """The stages that a training of ``kind`` (localizer, descriptor, adapted) goes through. Raises ``ConfigError``."""
     if kind == "adapted":
-        assert config.ap10k.root is not None
-        family = config.ap10k.train_family
-        points = count_keypoints(config.ap10k.root, family)
-        points = min(points, config.ap10k.limit or points)
-        return [_stage(kind, f"adapted-{family.lower()}", config, config.adapt, points)]
+        from talking_points.training.stages import STAGES  # imports transformers, which takes seconds
+
+        points = count_keypoints(config.keypoints)
+        if points is not None:
+            points = min(points, config.keypoints.limit or points)
+        return [_stage(kind, STAGES[kind].folder(config), config, config.adapt, points)]
     stage = config.localizer if kind == "localizer" else config.descriptor
     rows = count_rows(config.dataset, "train", [*COLUMNS, stage.text, "image"])
     if not stage.validation:
@@ -157,9 +163,23 @@ def model_size(kind: str, config: TrainConfig) -> ModelSize:
     return ModelSize(sum(counts.values()), sum(counts[name] for name in trained), memory, exact=True)
 
 
-def count_keypoints(root: Path, family: str) -> int:
-    """Labelled keypoints of a family of AP-10K, no image decoded. Raises ``SourceError``."""
-    return Ap10k(root, families=[family]).labelled_pairs()[family]
+def count_keypoints(keypoints: KeypointsConfig) -> int | None:
+    """Labelled keypoints of families of AP-10K, no image decoded; None for what is told by images alone.
+
+    Raises ``SourceError``.
+    """
+    wanted = set(keypoints.categories)
+    if keypoints.source != "ap10k" or keypoints.root is None or not wanted <= set(ap10k_families().values()):
+        return None
+    families = ap10k_families()
+    source = Ap10k(keypoints.root, keypoints.split, families=sorted(wanted) or None)
+    found = 0
+    for entry in source.entries():
+        for annotation in entry.annotation["annotations"]:
+            if not wanted or families.get(annotation["category_id"]) in wanted:
+                with suppress(BadAnnotationError):
+                    found += sum(labelled for _, _, labelled in raw_keypoints(annotation))
+    return found
 
 
 def _stage(kind: str, name: str, config: TrainConfig, stage: StageConfig, points: int | None) -> StagePlan:

@@ -25,7 +25,7 @@ SETTINGS = {
     "pascal_part116": "sources.pascal_part116.root",
     "ade20k_part234": "sources.ade20k_part234.root",
     "partimagenet": "sources.partimagenet.root",
-    "ap10k": "ap10k.root",
+    "keypoints": "keypoints.root",
 }
 """The setting that a field stands for, where it has another name."""
 

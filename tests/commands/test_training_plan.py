@@ -44,7 +44,7 @@ def test_a_training_is_planned(dataset: Path, tmp_path: Path) -> None:
     [
         ("train-localizer", "dataset=nowhere", "found no dataset at nowhere"),
         ("train-descriptor", "vision.sources.pascal_part116=nowhere", "expected the folder of a part-annotated"),
-        ("adapt-descriptor", "ap10k.root=nowhere", "expected the folder of AP-10K"),
+        ("adapt-descriptor", "keypoints.root=nowhere", "expected the folder of the source"),
         ("evaluate", "localizer=nowhere", "found no Point Localizer at nowhere"),
         ("retrain-and-evaluate", "train.dataset=nowhere", "found no dataset at nowhere"),
     ],

@@ -27,7 +27,7 @@ WRONG = {
     "build-llamapointinpart": (["output=out"], "expected the dataset folder at"),
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
-    "adapt-descriptor": (["output=out", "ap10k.root=nowhere"], "nowhere"),
+    "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
     "learn": (["vision.nothing=1"], "vision.nothing"),
     "evaluate": (["output=out", "localizer=nowhere"], "no Point Localizer at nowhere"),
     "retrain-and-evaluate": (["folder=out", "train.dataset=nowhere"], "nowhere"),
