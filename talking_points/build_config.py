@@ -117,6 +117,23 @@ class RequestForm(Section):
     )
 
 
+class BatchConfig(Section):
+    """How a step's requests go through a provider's batch API: as files, answered within hours, at a lower price."""
+
+    max_requests: int = Field(default=50_000, ge=1, description="requests in one file at most")
+    max_megabytes: float = Field(default=190.0, gt=0, description="size of one file at most, in 10^6 bytes")
+    completion_window: str = Field(default="24h", description="what the provider is asked for")
+    url: str = Field(default="/v1/chat/completions", pattern="^/", description="the path that every request names")
+    discount: float = Field(default=0.5, ge=0, le=1, description="share of the prices that the provider takes off")
+    at_once: int = Field(default=20, ge=1, description="batches that the provider has at a time")
+    poll: float = Field(default=60.0, gt=0, description="longest time between two looks at the batches, in seconds")
+    wait: bool = Field(default=True, description="wait for the answers; false: submit, end, and collect in a later run")
+    offline: bool = Field(
+        default=False, description="only write the files; their answers are put beside them, e.g. by vLLM's run_batch"
+    )
+    cancel_on_stop: bool = Field(default=False, description="cancel the batches when the build is stopped")
+
+
 class StepConfig(Section):
     """One text step and the backend that answers it."""
 
@@ -140,6 +157,14 @@ class StepConfig(Section):
     dtype: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the engine, e.g. quantization")
     request: RequestForm = Field(default=RequestForm(), description="backend 'openai': the form of its requests")
+    batch: BatchConfig | None = Field(
+        default=None, description="backend 'openai': send requests as batches; true takes the defaults"
+    )
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: object) -> object:
+        return {True: BatchConfig(), False: None}[value] if isinstance(value, bool) else value
 
     @field_validator("api_key_env")
     @classmethod
@@ -154,20 +179,24 @@ class StepConfig(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``request`` where nothing is set in it: datasets from before it existed keep their fingerprint."""
+        """Without what is not set: datasets from before these sections existed keep their fingerprint."""
         values: dict[str, Any] = dump(self)
         if self.request == RequestForm():
             values.pop("request", None)
+        if self.batch is None:
+            values.pop("batch", None)
         return values
 
     @model_validator(mode="after")
     def _needs(self) -> StepConfig:
         if self.backend in {"transformers", "vllm", "llama_cpp", "omg_llava", "openai"} and not self.model:
             raise ValueError(f"backend '{self.backend}' needs a model: set .model to a model id, a folder or a file")
-        if self.backend == "openai" and not self.endpoint:
+        if self.backend == "openai" and not self.endpoint and not (self.batch and self.batch.offline):
             raise ValueError("backend 'openai' needs .endpoint, the server's base URL, e.g. http://127.0.0.1:8000/v1")
         if self.backend != "openai" and self.request != RequestForm():
             raise ValueError(f"request describes what is sent to a server: backend '{self.backend}' sends nothing")
+        if self.backend != "openai" and self.batch:
+            raise ValueError(f"batch is for backend 'openai': backend '{self.backend}' answers at once")
         return self
 
 
@@ -322,7 +351,7 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
     "build": ("output", "workers", "runner", "shard_size", "resume", "publish", "prices", "budget"),
     "source": ("root",),
     "verification": ("max_rejected_share",),
-    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device"),
+    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device", "batch"),
 }
 """Fields that cannot change a row of the dataset. A moved root is recognised by its content."""
 
@@ -332,7 +361,7 @@ def dataset_settings(config: BuildConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["build"]))
     for step in STEP_NAMES:
         for name in NOT_IN_FINGERPRINT["step"]:
-            settings[step].pop(name)
+            settings[step].pop(name, None)
     for name in NOT_IN_FINGERPRINT["verification"]:
         settings["verification"].pop(name)
     settings["sources"] = {

@@ -26,6 +26,7 @@ from talking_points.descriptions.backends.protocol import (
     RequestError,
     Step,
 )
+from talking_points.descriptions.batches.outbox import PENDING
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import BudgetSpent, Ledger
 from talking_points.descriptions.steps import answer_or_error
@@ -106,6 +107,11 @@ class Answer:
     tokens_in: int = 0
     tokens_out: int = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether the answer is to come from a batch."""
+        return self.error is not None and self.error.reason == PENDING
+
     def after(self, earlier: Answer | None) -> Answer:
         """This answer with what the earlier one to the same row took added."""
         if earlier is None:
@@ -176,6 +182,8 @@ def _retryable(answer: Answer) -> bool:
 
 
 def _check_window(answers: Sequence[Answer], config: StepConfig) -> None:
+    if any(answer.pending for answer in answers):
+        return
     reasons = {answer.error.reason for answer in answers if answer.error is not None}
     if len(answers) >= 4 and len(reasons) == 1 and all(answer.error is not None for answer in answers):
         error = answers[0].error
@@ -218,6 +226,10 @@ def _answer_batch(
             for request, completion in zip(asked, backend.complete(asked, on_answer=keep), strict=True):
                 keep(request, completion)
 
+    if missing and cache and cache.outbox:
+        # The batch's answers are kept and counted when they are collected.
+        completions.update(cache.outbox.hand_in(identity, missing))
+        missing = []
     while missing:
         asked = missing[: _affordable(ledger)]
         stoppable(partial(complete, asked))

@@ -170,6 +170,10 @@ class BuildProgress:
         )
         self._show(stage, force=True)
 
+    def say(self, line: str) -> None:
+        """Tell people something about the stage that runs."""
+        self.console.print(f"{'':<15} {line}", highlight=False, markup=False, soft_wrap=True)
+
     def end(self, stage: str) -> None:
         """A stage is over: one line for people, one last update of its artifact."""
         status = self.stages[stage]

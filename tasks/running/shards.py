@@ -17,11 +17,12 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 import pyarrow as pa
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Completed
 from prefect.transactions import get_transaction
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import Section, fingerprint
+from talking_points.descriptions.batches.outbox import AnswersPending
 from talking_points.errors import RunError
 from talking_points.redaction import protect_settings, redacted_errors
 from talking_points.stop_requests import Stopped
@@ -31,6 +32,9 @@ from tasks.running.storage import Storage
 
 WORK = ".work"
 """Folder of intermediate shards inside the output; the published dataset never refers to it."""
+
+WAITING = "Waiting"
+"""Name of the state of a shard that waits for a batch."""
 
 STAGES = (
     "index",
@@ -136,7 +140,8 @@ def order_key(order: AnyOrder) -> str:
 def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Manifest]], ShardTask]:
     """Decorator: a Prefect task named ``stage`` whose sealed manifest is kept under the order's key.
 
-    A shard that is asked to stop ends Cancelled, not Failed.
+    A shard that is asked to stop ends Cancelled, not Failed; one whose answers a batch has yet to give ends in a state
+    named ``WAITING`` and is run again when they are there.
     """
     as_task = partial(
         ShardTask,
@@ -157,14 +162,21 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
             try:
                 return sealed(run(order))
             except Stopped as stopped:
-                transaction = get_transaction()
-                if transaction is not None:
-                    transaction.write_on_commit = False  # there is no result to keep
+                _keep_no_result()
                 return Cancelled(message=str(stopped))
+            except AnswersPending as pending:
+                _keep_no_result()
+                return Completed(name=WAITING, message=str(pending))
 
         return as_task(run_and_seal)
 
     return decorate
+
+
+def _keep_no_result() -> None:
+    transaction = get_transaction()
+    if transaction is not None:
+        transaction.write_on_commit = False
 
 
 def _protect_secrets(order: AnyOrder) -> None:

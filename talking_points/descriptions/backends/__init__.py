@@ -10,6 +10,7 @@ from importlib import import_module, util
 from typing import Any
 
 from talking_points.build_config import BackendName, StepConfig
+from talking_points.descriptions.backends.batch import BatchBackend
 from talking_points.descriptions.backends.protocol import Backend, BackendUnavailable, Capabilities, Step
 from talking_points.extras import how_to_install
 
@@ -101,6 +102,8 @@ def open_backend(step: StepConfig) -> Backend:
     missing = entry.missing()
     if missing:
         raise BackendUnavailable(f"backend '{step.backend}' cannot be opened: {missing}")
+    if step.batch is not None:
+        return BatchBackend(step)
     constructor: Any = getattr(import_module(entry.module), entry.constructor)
     backend: Backend = constructor(step)
     return backend
