@@ -13,6 +13,7 @@ from talking_points.build_config import BatchConfig, StepConfig
 from talking_points.descriptions.asking import Answer, WholesaleFailure, ask
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import BackendUnavailable, ChatRequest
+from talking_points.descriptions.batches import collecting
 from talking_points.descriptions.batches.outbox import AnswersPending, Outbox
 from talking_points.descriptions.batches.records import CREATING, SENT, BatchFile, BatchFolder, write_record
 from talking_points.descriptions.batches.stage import StageBatches
@@ -155,7 +156,7 @@ def some_unusable(number, lines):
 
 
 def with_a_huge_line(number, lines):
-    huge = json.dumps(answer_line(lines[0], "x" * 17 * 2**20)).encode()
+    huge = json.dumps(answer_line(lines[0], "x" * 9_000)).encode()
     return [huge if not number else answer_line(lines[0]), *map(answer_line, lines[1:])]
 
 
@@ -171,7 +172,8 @@ def with_a_huge_line(number, lines):
         (with_a_huge_line, 2),
     ],
 )
-def test_odd_outputs_lose_nothing(tmp_path, server, answers, batches) -> None:
+def test_odd_outputs_lose_nothing(tmp_path, server, monkeypatch, answers, batches) -> None:
+    monkeypatch.setattr(collecting, "LONGEST_LINE", 4_000)
     server.answers = answers
     assert is_right(Stage(tmp_path, server).run(requests(8)), 8)
     assert len(server.batches) == batches
