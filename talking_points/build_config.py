@@ -200,6 +200,46 @@ class StepConfig(Section):
         return self
 
 
+class JudgeConfig(StepConfig):
+    """The optional judge of finished descriptions: a model that is asked for a score, or the Point Localizer."""
+
+    by: Literal["model", "localizer"] = Field(
+        default="model",
+        description="model: asks .backend for a score; localizer: .model is a Point Localizer, and the score is one"
+        " less the distance of the point that it finds from the true one",
+    )
+    scale: tuple[int, int] = Field(default=(1, 5), description="of by=model: lowest and highest score")
+    shows: Literal["text", "crop", "image"] = Field(
+        default="text",
+        description="of by=model, beside the text and the facts: the crop around the point, or the image with a circle",
+    )
+    normalizer: Literal["image_wh", "bbox_max_side"] = Field(
+        default="image_wh", description="of by=localizer: what a distance is divided by, as in evaluation"
+    )
+    reject_below: float | None = Field(default=None, description="reject rows with a lower score; default: none")
+    max_tokens: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> JudgeConfig:
+        if self.by == "localizer":
+            if not self.model:
+                raise ValueError("a judge by localizer needs .model, the folder or repository of a Point Localizer")
+            if self.backend != "rules":
+                raise ValueError(f"a judge by localizer asks no backend: leave out .backend, found '{self.backend}'")
+            least, most = 0, 1
+        else:
+            if self.backend == "rules":
+                raise ValueError("a judge by model needs .backend and .model: the rules compose texts and judge none")
+            least, most = self.scale
+            if not least < most <= least + 100:
+                raise ValueError(f"scale: expected a lower and a higher whole number, found {least} and {most}")
+        if self.reject_below is not None and not least < self.reject_below <= most:
+            raise ValueError(
+                f"reject_below: expected more than {least} and at most {most}, found {self.reject_below:g}"
+            )
+        return self
+
+
 class VerificationConfig(Section):
     """What a description must satisfy, and how often a failing one is written again."""
 
@@ -273,6 +313,11 @@ class BuildConfig(Section):
     generate: StepConfig = StepConfig()
     refine: StepConfig = StepConfig()
     verification: VerificationConfig = VerificationConfig()
+    judge: JudgeConfig | None = Field(
+        default=None,
+        exclude_if=lambda judge: judge is None,  # fingerprints of before it existed stay
+        description="a score of every finished description, in the column judge_score; default: none is judged",
+    )
     prices: dict[str, Price] = Field(default_factory=dict, description="what answers cost, by .model of a step")
     budget: str | None = Field(
         default=None, description="amount and currency, e.g. 50 USD: the build stops when its answers have cost it"
@@ -296,7 +341,7 @@ class BuildConfig(Section):
 
     @model_validator(mode="after")
     def _budget_has_prices(self) -> BuildConfig:
-        served = {self.step(step).model for step in STEP_NAMES if self.step(step).backend == "openai"}
+        served = {step.model for step in self.asking.values() if step.backend == "openai"}
         missing = sorted(str(model) for model in served if model not in self.prices)
         if self.budget and missing:
             raise ValueError(
@@ -339,8 +384,14 @@ class BuildConfig(Section):
             name: self.sources[name] for name in buildable_sources() if name in self.sources and self.sources[name].root
         }
 
+    @property
+    def asking(self) -> dict[str, StepConfig]:
+        """The steps that ask a backend: those that write text, and the judge where it is a model."""
+        judge = {"judge": self.judge} if self.judge is not None and self.judge.by == "model" else {}
+        return {name: self.step(name) for name in STEP_NAMES} | judge
+
     def step(self, name: str) -> StepConfig:
-        """The configuration of one text step."""
+        """The configuration of one text step, or of the judge."""
         section = getattr(self, name)
         if not isinstance(section, StepConfig):
             raise KeyError(name)
@@ -359,9 +410,9 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
 def dataset_settings(config: BuildConfig) -> dict[str, Any]:
     """The configuration without the fields of ``NOT_IN_FINGERPRINT`` and without secrets, as plain JSON values."""
     settings = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["build"]))
-    for step in STEP_NAMES:
+    for step in (*STEP_NAMES, "judge"):
         for name in NOT_IN_FINGERPRINT["step"]:
-            settings[step].pop(name, None)
+            settings.get(step, {}).pop(name, None)
     for name in NOT_IN_FINGERPRINT["verification"]:
         settings["verification"].pop(name)
     settings["sources"] = {

@@ -39,6 +39,7 @@ from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
+from tasks.judge import describe_judge, release_judge
 from tasks.running.manifests import Details, Manifest, rejected_path
 from tasks.running.shards import (
     REJECTED_SCHEMA,
@@ -112,6 +113,12 @@ class FinishedInputs(Inputs):
     sources: tuple[SourceInputs, ...]
     sample: Manifest
     texts: tuple[Manifest, ...]
+    judged: tuple[Manifest, ...] = ()
+
+    @property
+    def finished(self) -> tuple[Manifest, ...]:
+        """The shards with the rows of the dataset: judged ones where there is a judge."""
+        return self.judged or self.verified
 
 
 AssembleOrder = Order[Settings, FinishedInputs]
@@ -150,9 +157,10 @@ def drawn_sources(roots: Mapping[str, str]) -> list[str]:
 def run_assemble(order: AssembleOrder) -> Manifest:
     """Write the dataset from the verified shards; the other inputs give their rejected rows and counts."""
     writer = ShardWriter(order)
-    storage, verified = writer.storage, order.inputs.verified
+    storage, finished = writer.storage, order.inputs.finished
+    release_judge()
     storage.remove(STAGING)
-    light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in verified])
+    light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in finished])
     if not light.num_rows:
         raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
     light, unused = _within_shares(light, order.inputs.sample["details"])
@@ -160,6 +168,8 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
     rejected = _write_rejected(storage, order.inputs.manifests())
     manifest = _describe_dataset(order, light, sides, files)
+    if order.inputs.judged:
+        manifest["judge"] = describe_judge(order, storage, light)
     if unused:
         manifest["unused_reserves"] = unused
     manifest["figures"] = _draw_figures(order, storage, manifest, light)
@@ -216,7 +226,8 @@ def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str]
 
     A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
     """
-    settings, schema = order.settings, triplet_schema(declared_labels(order.environment.roots))
+    further = ("judge_score",) if order.inputs.judged else ()
+    settings, schema = order.settings, triplet_schema(declared_labels(order.environment.roots), further)
     ids = [row for row, chosen in sides.items() if chosen == side]
     rows = _read_rows(order, storage, set(ids))
     count = -(-len(ids) // settings.rows_per_file)
@@ -240,7 +251,7 @@ def _read_rows(order: AssembleOrder, storage: Storage, wanted: set[str]) -> Iter
     """Published rows of one split, in the order of the sample."""
     settings, roots = order.settings, order.environment.roots
     provenance = {**settings.steps, "seed": settings.seed}
-    for manifest in order.inputs.verified:
+    for manifest in order.inputs.finished:
         for row in storage.read_table(manifest["path"]).to_pylist():
             if row["id"] not in wanted:
                 continue
@@ -295,7 +306,7 @@ def _describe_dataset(
         skipped[source_label(inputs.source)] += _count_skipped(inputs)
     prices = settings.prices
     return {
-        **({"cost": cost_summary(prices, _count_spent(order.inputs.texts))} if prices else {}),
+        **({"cost": cost_summary(prices, _count_spent((*order.inputs.texts, *order.inputs.judged)))} if prices else {}),
         "format_version": 1,
         "name": "LlamaPointInPart",
         "created_with": settings.packages,
@@ -353,7 +364,7 @@ def _count_skipped(inputs: SourceInputs) -> Counter[str]:
 
 def _count_spent(texts: Sequence[Manifest]) -> dict[str, dict[str, int]]:
     """Requests and tokens by text stage."""
-    spent: dict[str, dict[str, int]] = {step: dict.fromkeys(SPENT, 0) for step in STEPS}
+    spent: dict[str, dict[str, int]] = {step: dict.fromkeys(SPENT, 0) for step in (*STEPS, "judge")}
     for manifest in texts:
         details: Mapping[str, Any] = manifest["details"]
         for name in SPENT:
@@ -380,7 +391,7 @@ def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
 def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, Any], light: pa.Table) -> list[str]:
     """Draw the card's figures, and put the text lengths they show into the manifest."""
     texts: list[str] = []
-    for shard in order.inputs.verified:
+    for shard in order.inputs.finished:
         rows = storage.read_table(shard["path"], columns=["id", "description"])
         texts += rows.filter(pc.is_in(rows["id"], value_set=light["id"]))["description"].to_pylist()
     lengths = [len(text.split()) for text in texts]
@@ -419,7 +430,7 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
 def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) -> list[Example]:
     """The first rows of the sample, which is in hash order, taken from the sources in turn."""
     by_source: dict[str, list[dict[str, Any]]] = {}
-    for shard in order.inputs.verified:
+    for shard in order.inputs.finished:
         rows = storage.read_table(shard["path"])
         for row in rows.filter(pc.is_in(rows["id"], value_set=light["id"])).to_pylist():
             by_source.setdefault(row["source"], []).append(row)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from talking_points.build_config import BuildConfig, Price, StepConfig
 from talking_points.config import fingerprint
 from talking_points.descriptions.backends import VISION_STEPS
-from talking_points.descriptions.backends.protocol import STEPS, ChatRequest, Completion
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.errors import RunError
 from talking_points.sqlite_files import ForeignDatabaseError, check_pages, open_database
 
@@ -57,7 +57,7 @@ def spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
         return None
     # The folder of remote outputs is shared by all of a user's builds; a local one moves with its build.
     own = f"-{fingerprint(config.output)}" if "://" in config.output else ""
-    served = {name: price for step in STEPS for name, price in _own_price(config, config.step(step)).items()}
+    served = {name: price for step in config.asking.values() for name, price in _own_price(config, step).items()}
     return {
         "file": str(folder / f"spending{own}.sqlite"),
         "prices": {model: price.model_dump(mode="json") for model, price in (config.prices | served).items()},
@@ -176,13 +176,15 @@ def budget_of(text: str) -> tuple[float, str]:
 
 def step_cost(price: Price, step: str, requests: int, tokens_in: int, tokens_out: int) -> float:
     """What so many requests of a step cost; those of a step that shows an image hold one each."""
-    images = requests if step in VISION_STEPS else 0
+    images = requests if step in (*VISION_STEPS, "judge") else 0
     return cost(Spent(requests, images, tokens_in, tokens_out), price)
 
 
 def step_prices(config: BuildConfig) -> dict[str, Any]:
     """The prices of the steps' models as JSON values; empty where none is given."""
-    priced = {step: price for step in STEPS if (price := price_of(config, config.step(step))) is not None}
+    priced = {name: price for name, step in config.asking.items() if (price := price_of(config, step)) is not None}
+    if config.judge is not None and config.judge.shows == "text" and "judge" in priced:
+        priced["judge"] = priced["judge"].model_copy(update={"images": 0.0})
     steps = {step: price.model_dump(mode="json") for step, price in priced.items()}
     return {"currency": config.currency, "steps": steps} if steps else {}
 

@@ -52,7 +52,7 @@ DISTINCT_TEXTS, SELF_BLEU_TEXTS = 1000, 100
 """Texts that the diversity is measured on: both measures depend on how many there are, so builds of any size are
 compared on equally many, chosen by their ids."""
 
-_STAGES = ("index", "candidates", "sample", *STEPS, "verify")
+_STAGES = ("index", "candidates", "sample", *STEPS, "verify", "judge")
 _SAMPLED = ".work/sample"
 """Where a build keeps its sampled points, from which the category of a rejected row is known."""
 _PICTURE_SIDE = 480
@@ -166,6 +166,8 @@ def measure(root: Path, rows: Sequence[Row]) -> dict[str, Any]:
         "levels": level_shares(rows),
         "flags": dict(Counter(flag for row in rows for flag in row["flags"]).most_common()),
     }
+    if "judge" in manifest:
+        quality["judge"] = manifest["judge"]
     return quality | {"paper": beside_the_paper(quality, manifest, _audited(root))}
 
 

@@ -34,7 +34,7 @@ from rich.progress import (
 from talking_points.escaping import for_markdown, for_terminal
 from talking_points.redaction import redact
 from tasks.running.manifests import Manifest
-from tasks.running.shards import SPENT, STAGES, WORK
+from tasks.running.shards import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
 
 STATUS_FILE = f"{WORK}/status.json"
@@ -313,6 +313,8 @@ def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     for name in STAGES:
         stage = summary["stages"].get(name)
         remaining = _duration(left.get(name))
+        if stage is None and name in OPTIONAL_STAGES:
+            continue
         if stage is None:
             rows.append([name, "to come", *[""] * 5, remaining])
             continue

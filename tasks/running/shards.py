@@ -45,9 +45,13 @@ STAGES = (
     "generate",
     "refine",
     "verify",
+    "judge",
     "assemble",
 )
 """In the order in which a build runs them."""
+
+OPTIONAL_STAGES = ("judge",)
+"""Those that run only where the configuration asks for them."""
 
 SPENT: tuple[Literal["requests", "tokens_in", "tokens_out"], ...] = ("requests", "tokens_in", "tokens_out")
 """What the texts of a shard took, in its manifest's details; answers from the request cache count as when paid."""

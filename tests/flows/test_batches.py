@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,8 @@ def direct(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def test_the_dataset_is_that_of_a_build_that_asks_at_once(
     drawn: dict[str, Path], tmp_path: Path, direct: dict[str, str]
 ) -> None:
-    def all_but_one(number: int, lines: list[dict]) -> list[dict]:
-        return [answer_line(line) for line in (lines if number else lines[1:])][::-1]
+    def all_but_one(number: int, lines: list[dict[str, Any]]) -> list[dict[str, Any] | bytes]:
+        return [*reversed([answer_line(line) for line in (lines if number else lines[1:])])]
 
     with serving_batches(BatchServer(answers=all_but_one)) as server:
         server.released.clear()

@@ -191,8 +191,8 @@ class Provider:
             )
         if status in (404, 405, 501):
             return BackendUnavailable(
-                f"{self._endpoint}/{name} is not there ({told}): expected a server with the batch API of OpenAI; for one "
-                "without it set .batch=false, or .batch.offline=true to run the files by yourself"
+                f"{self._endpoint}/{name} is not there ({told}): expected a server with the batch API of OpenAI; for "
+                "one without it set .batch=false, or .batch.offline=true to run the files by yourself"
             )
         return BackendUnavailable(f"{self._endpoint}/{name} refuses the request ({told})")
 

@@ -131,9 +131,9 @@ class StageBatches:
             found = provider.find(record.ids[0], record.mark)
         except BackendUnavailable as error:
             raise BackendUnavailable(
-                f"whether batch {record.name} was submitted before this build was killed cannot be found out ({error}): "
-                f"look for it at the provider, then delete {self._folder.path / record.name}.json to submit it again, or "
-                'set "batch_id" in it to the id that it has there and "state" to "sent"'
+                f"whether batch {record.name} was submitted before a build was killed cannot be found out ({error}): "
+                f"look for it at the provider, then delete {self._folder.path / record.name}.json to submit it again, "
+                'or set "batch_id" in it to the id that it has there and "state" to "sent"'
             ) from error
         if found:
             record.batch_id = found
@@ -228,9 +228,9 @@ class StageBatches:
         if missing:
             first = missing[0]
             raise AnswersPending(
-                f"{len(missing)} file(s) of requests are written, the first: {first}. Have each answered, e.g. by 'vllm "
-                f"run-batch -i {first.name} -o {first.stem}.output.jsonl --model {self._config.model}', put the answers "
-                f"beside it as {first.stem}.output.jsonl, and run the build again"
+                f"{len(missing)} file(s) of requests are written, the first: {first}. Have each answered, e.g. by "
+                f"'vllm run-batch -i {first.name} -o {first.stem}.output.jsonl --model {self._config.model}', put the "
+                f"answers beside it as {first.stem}.output.jsonl, and run the build again"
             )
 
     def _affordable(self, record: BatchFile, sent: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_what_a_batch_left_gets_a_second_chance_and_then_a_reason(tmp_path, serv
 
 def test_errors_of_rows_are_told_apart(tmp_path, server) -> None:
     def errors(number, lines):
-        bodies = [
+        bodies: list[dict[str, Any]] = [
             {"response": {"status_code": 400, "body": {"error": {"message": "context length exceeded"}}}},
             {"response": {"status_code": 400, "body": {"error": {"message": "no such field"}}}},
             {"response": {"status_code": 500, "body": {"error": {"message": "sk-secretsecretsecret1234 is down"}}}},
@@ -224,7 +225,8 @@ def test_errors_of_rows_are_told_apart(tmp_path, server) -> None:
     server.answers = lambda number, lines: [answer_line(line) for line in lines[6:]]
     server.errors = errors
     answers = Stage(tmp_path, server).run(requests(8))
-    reasons = [answers[f"r{n}"].error.reason if answers[f"r{n}"].error else "" for n in range(8)]
+    found = [answers[f"r{n}"].error for n in range(8)]
+    reasons = [error.reason if error else "" for error in found]
     assert reasons[:2] == ["too_long", "bad_request"], "not sent again"
     assert reasons[3] == "batch_error"
     assert reasons[6:] == ["", ""]
@@ -317,7 +319,7 @@ def test_a_batch_too_many_waits_for_the_others(tmp_path, server) -> None:
             return batch
         return look(batch)
 
-    server.look = second_first  # type: ignore[method-assign]
+    server.look = second_first
     assert is_right(stage.run(requests(6)), 6)
     assert len(server.asked()) == 9
     server.ends = lambda number: "failed"
