@@ -20,6 +20,7 @@ from talking_points.descriptions.asking import Answer, ask, release_backend, sha
 from talking_points.descriptions.backends.protocol import ChatRequest
 from talking_points.descriptions.batches.outbox import AnswersPending
 from talking_points.descriptions.judging import judge_request, read_score
+from talking_points.descriptions.model_identity import identify_model
 from talking_points.records import Candidate, source_label
 from talking_points.redaction import without_secrets
 from talking_points.sources.protocol import SkippedImage
@@ -190,7 +191,9 @@ def describe_judge(order: Any, storage: Storage, light: pa.Table) -> dict[str, A
         by_source.setdefault(source_label(row["source"]), []).append(row["judge_score"])
     details: list[Any] = [made["details"] for made in order.inputs.judged]
     unscored = sum((Counter(found.get("unscored", {})) for found in details), Counter[str]())
-    who = {name: value for name, value in vars(config).items() if name in _TOLD[config.by] and value is not None}
+    who = {name: value for name, value in vars(config).items() if name in _TOLD[config.by]}
+    if config.by == "localizer":
+        who["revision"] = identify_model(str(config.model), config.revision).revision
     return {
         **without_secrets(who),
         "prompt_sha256": describe_step(order.settings.config, "judge").prompt_sha256 if config.by == "model" else None,

@@ -79,7 +79,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
 
 def _further(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The optional columns of a dataset."""
-    return ("judge_score",) if "judge" in manifest else ()
+    return ("judge_score",) if manifest.get("judge") else ()
 
 
 def image_modes(manifest: Mapping[str, Any]) -> dict[str, ImageMode]:

@@ -166,7 +166,7 @@ def measure(root: Path, rows: Sequence[Row]) -> dict[str, Any]:
         "levels": level_shares(rows),
         "flags": dict(Counter(flag for row in rows for flag in row["flags"]).most_common()),
     }
-    if "judge" in manifest:
+    if manifest.get("judge"):
         quality["judge"] = manifest["judge"]
     return quality | {"paper": beside_the_paper(quality, manifest, _audited(root))}
 
