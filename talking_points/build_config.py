@@ -259,6 +259,15 @@ class VerificationConfig(Section):
         return self
 
 
+class NearDuplicatesConfig(Section):
+    """Descriptions that say almost the same. They are counted in the manifest, and left out where that is set."""
+
+    threshold: float = Field(
+        default=0.85, gt=0, le=1, description="Jaccard similarity of the word triples from which texts are alike"
+    )
+    remove: bool = Field(default=False, description="keep the first of a group alone, and reject the others")
+
+
 class PublishConfig(Section):
     """Where the finished dataset goes; nothing is uploaded without a repo."""
 
@@ -318,11 +327,21 @@ class BuildConfig(Section):
         exclude_if=lambda judge: judge is None,  # fingerprints of before it existed stay
         description="a score of every finished description, in the column judge_score; default: none is judged",
     )
+    near_duplicates: NearDuplicatesConfig | None = Field(
+        default=None,
+        exclude_if=lambda found: found is None,  # fingerprints of before it existed stay
+        description="look for texts that say almost the same, which the report does in any case; true: count them",
+    )
     prices: dict[str, Price] = Field(default_factory=dict, description="what answers cost, by .model of a step")
     budget: str | None = Field(
         default=None, description="amount and currency, e.g. 50 USD: the build stops when its answers have cost it"
     )
     publish: PublishConfig = PublishConfig()
+
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _looked_for(cls, value: object) -> object:
+        return {True: NearDuplicatesConfig(), False: None}[value] if isinstance(value, bool) else value
 
     @field_validator("budget", mode="before")
     @classmethod

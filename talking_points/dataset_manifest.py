@@ -189,8 +189,8 @@ class Manifest(_Part):
     steps: dict[Text, _Step] = {}
     lengths: _Lengths | None = None
     cost: _Cost | None = None
-    judge: _Judge | None = None
-    near_duplicates: _NearDuplicates | None = None
+    judge: _Judge | None = Field(default=None, exclude_if=lambda found: found is None)
+    near_duplicates: _NearDuplicates | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class _Within(_Part):

@@ -41,6 +41,7 @@ from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.judge import describe_judge, release_judge
 from tasks.running.manifests import Details, Manifest, rejected_path
+from tasks.running.repeated_texts import without_repeats
 from tasks.running.shards import (
     REJECTED_SCHEMA,
     SPENT,
@@ -163,13 +164,21 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in finished])
     if not light.num_rows:
         raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
+    repeated = None
+    if (alike := order.settings.config.near_duplicates) is not None:
+        columns = [*_LIGHT, "image_path", "description"]
+        texts = pa.concat_tables([storage.read_table(manifest["path"], columns=columns) for manifest in finished])
+        texts, repeated = without_repeats(writer, texts, alike)
+        light = texts.select(_LIGHT)
     light, unused = _within_shares(light, order.inputs.sample["details"])
     sides = _assign_sides(light, order.settings)
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
-    rejected = _write_rejected(storage, order.inputs.manifests())
+    rejected = _write_rejected(storage, order.inputs.manifests(), writer.rejected)
     manifest = _describe_dataset(order, light, sides, files)
     if order.inputs.judged:
         manifest["judge"] = describe_judge(order, storage, light)
+    if repeated is not None:
+        manifest["near_duplicates"] = repeated
     if unused:
         manifest["unused_reserves"] = unused
     manifest["figures"] = _draw_figures(order, storage, manifest, light)
@@ -273,16 +282,19 @@ def _fill_cell(mode: ImageMode, row: Candidate, roots: Mapping[str, str]) -> Any
         raise ShardFailed(f"the images changed while the build ran: {changed}") from changed
 
 
-def _write_rejected(storage: Storage, inputs: Sequence[Manifest]) -> dict[str, int]:
+def _write_rejected(storage: Storage, inputs: Sequence[Manifest], own: list[dict[str, str]]) -> dict[str, int]:
     """One file of rejected rows per stage that rejected any; returns the counts by stage."""
     paths: dict[str, list[str]] = {}
     for manifest in inputs:
         path = rejected_path(manifest)
         if path:
             paths.setdefault(manifest["stage"], []).append(path)
+    tables = {stage: [storage.read_table(name) for name in names] for stage, names in paths.items()}
+    if own:
+        tables["assemble"] = [pa.Table.from_pylist(own, schema=REJECTED_SCHEMA)]
     counts = {}
-    for stage, names in paths.items():
-        table = pa.concat_tables([storage.read_table(name) for name in names]).cast(REJECTED_SCHEMA)
+    for stage, parts in tables.items():
+        table = pa.concat_tables(parts).cast(REJECTED_SCHEMA)
         storage.write_table(
             f"{STAGING}/rejected/{stage}.parquet", table.sort_by([("source", "ascending"), ("id", "ascending")])
         )

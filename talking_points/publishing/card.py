@@ -64,6 +64,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         stages=manifest.get("stages", {}),
         cost=manifest.get("cost"),
         judge=manifest.get("judge"),
+        near_duplicates=manifest.get("near_duplicates"),
         audit=audit,
         steps={step: manifest["steps"][step] for step in STEPS if step in manifest.get("steps", {})},
         keypoint_per=config.get("keypoints", {}).get("per", "image"),

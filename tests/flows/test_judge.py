@@ -1,4 +1,4 @@
-"""The optional judge: nothing but its column and its report is new, and what it rejects is told."""
+"""The optional judge, and texts that say almost the same: what they add, what they reject, and nothing else."""
 
 from __future__ import annotations
 
@@ -106,3 +106,19 @@ def test_a_model_judges_and_what_it_does_not_say_is_no_score(drawn, built: Path,
     assert judge["histogram"] == {"1": 0, "2": 1, "3": 1, "4": 1, "5": 1}
     assert judge["unscored"] == {"malformed_score": 1}
     assert "url" not in json.dumps(judge)
+
+
+def test_near_duplicates_are_counted_and_left_out_where_that_is_set(drawn, built: Path, tmp_path: Path) -> None:
+    output, plain = tmp_path / "out", data_digests(built)
+    shutil.copytree(built, output)
+    build(output, drawn, *GIVEN, "near_duplicates={threshold: 0.1}")
+    assert data_digests(output) == plain
+    found = json.loads((output / "manifest.json").read_text())["near_duplicates"]
+    assert found["rows"] > found["groups"] > 0, "the rules' texts are of one pattern"
+    result = build(output, drawn, *GIVEN, "near_duplicates={threshold: 0.1, remove: true}")
+    assert made(output) == {"assemble": 1}
+    rejected = pq.read_table(output / "rejected" / "assemble.parquet").to_pylist()
+    assert len(rejected) == result["rejected"] == found["rows"] - found["groups"] == 6 - result["rows"]
+    kept = {row["id"] for row in rows_of(output)}
+    assert all(row["reason"] == "near_duplicate" and row["detail"].split()[-1] in kept for row in rejected)
+    assert "were left out" in (output / "README.md").read_text()
