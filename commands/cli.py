@@ -20,10 +20,9 @@ from commands import (  # noqa: F401  (add commands)
     view_commands,
 )
 from commands.console import Config, Overrides, Verbose, app, exit_codes
-from commands.local import local_orchestration
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
-from talking_points.redaction import redact, seal
+from talking_points.redaction import redact
 
 
 @app.command()
@@ -43,25 +42,9 @@ def build(
 
             print_plan(settings)
             return
-        from commands.orchestrator import claim_port, orchestrator
+        from commands.build import build_dataset
 
-        records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"
-        local_orchestration(verbose, records)
-        port = claim_port()
-        from commands.outcome import print_outcome
-        from commands.plan import open_output
-        from flows.build_llamapointinpart import build_llamapointinpart
-        from tasks.running.build_checks import check_build
-        from tasks.running.build_folder import check_folder
-
-        # Wrong input is found before the orchestrator, which takes seconds to start.
-        storage = open_output(settings.output)
-        check_build(settings)
-        check_folder(storage, settings)
-        with orchestrator(port):
-            # The orchestrator records what a flow is called with.
-            result = build_llamapointinpart(config, [seal(override) for override in given])
-        print_outcome(storage)
+        result = build_dataset(settings, config, given, verbose)
     print(redact(json.dumps(result)))
 
 
@@ -118,11 +101,11 @@ def status(
     """Show what a build has done, does and has to do, stage by stage."""
     with exit_codes():
         from commands import status
-        from tasks.running.storage import Storage
+        from commands.plan import open_output
 
         show = status.watch_status if watch else status.print_status
         show = status.print_rejected if rejected else status.print_status_json if as_json else show
-        show(Storage(output))
+        show(open_output(output))
 
 
 @app.command()

@@ -41,7 +41,7 @@ def claim_port() -> int | None:
     terminal ends that one too, so that the run cannot report that it was stopped; it outlives a command that is
     killed; and it answers anybody on this machine.
     """
-    if configured_server() is not None:
+    if find_configured_server() is not None:
         return None
     port = free_port()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
@@ -51,24 +51,25 @@ def claim_port() -> int | None:
     return port
 
 
-def configured_server() -> str | None:
+def find_configured_server() -> str | None:
     """The URL of the server that the environment or the active profile names, or None; its password is found as well.
 
     Raises ``ConfigError`` where nothing answers there, or not to this password: Prefect would try for a minute.
     """
-    url = _configured_url()
+    url = active_settings().get("PREFECT_API_URL")
     if url is not None:
         _find_password(url)
         _check_answer(url)
     return url
 
 
-def _configured_url() -> str | None:
+def active_settings() -> dict[str, str]:
+    """Prefect's settings in the active profile and, before them, the environment; empty ones are none."""
     profiles_file = Path(os.environ.get("PREFECT_PROFILES_PATH", prefect_home() / "profiles.toml"))
     profiles = tomllib.loads(profiles_file.read_text()) if profiles_file.is_file() else {}
     active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
-    url = os.environ.get("PREFECT_API_URL") or profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-    return str(url) if url else None
+    given = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_") and value}
+    return {name: str(value) for name, value in profiles.get("profiles", {}).get(active, {}).items() if value} | given
 
 
 def prefect_home() -> Path:

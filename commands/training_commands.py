@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
@@ -66,7 +65,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> 
     with exit_codes():
         # Wrong input is found before what takes seconds: importing the models, starting the orchestrator.
         with needs_extra("train"):
-            kind, check = _inputs(name)
+            kind, check = map(_load, _INPUTS.get(name, _TRAINS))
         check(load_config(kind, config, overrides or []))
         port = claim_port()
         with needs_extra("train"):
@@ -76,18 +75,15 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> 
     print(json.dumps(result))
 
 
-def _inputs(name: str) -> tuple[type[Any], Callable[[Any], None]]:
-    """The kind of configuration that a flow takes, and what looks whether all is there that it names."""
-    if name == "evaluate":
-        from talking_points.evaluation.config import EvaluateConfig
-        from talking_points.evaluation.inputs import check_evaluation
+_INPUTS = {
+    "evaluate": ("evaluation.config:EvaluateConfig", "evaluation.inputs:check_evaluation"),
+    "retrain_and_evaluate": ("evaluation.retraining:RetrainConfig", "evaluation.retraining:check_retraining"),
+    "adapt_descriptor": ("training.config:TrainConfig", "training.inputs:check_adaptation"),
+}
+"""Flow -> the configuration that it takes, and what looks whether all is there that it names."""
+_TRAINS = ("training.config:TrainConfig", "training.inputs:check_training")
 
-        return EvaluateConfig, check_evaluation
-    if name == "retrain_and_evaluate":
-        from talking_points.evaluation.retraining import RetrainConfig, check_retraining
 
-        return RetrainConfig, check_retraining
-    from talking_points.training.config import TrainConfig
-    from talking_points.training.inputs import check_adaptation, check_training
-
-    return TrainConfig, check_adaptation if name == "adapt_descriptor" else check_training
+def _load(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(f"talking_points.{module}"), name)

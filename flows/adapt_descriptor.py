@@ -22,11 +22,11 @@ from tasks.running.run_page import describe_output, end_training, name_run, tag_
 def adapt_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
     """Adapt a trained descriptor by the reward of a trained localizer (paper, section 3.4).
 
-    It goes into ``output/adapted-<family>``, named after the family of AP-10K that it is adapted on.
+    It goes into ``output/adapted-<categories>``, named after what it is adapted on, such as a family of AP-10K.
 
     Args:
         config: path of a YAML file with a ``TrainConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``["ap10k.root=/data/ap-10k"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["keypoints.root=/data/ap-10k"]``.
     """
     settings = load_config(TrainConfig, config, overrides or [])
     check_adaptation(settings)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
+from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.records import LABELS, SOURCES
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class DatasetError(ConfigError):
     """A dataset's folder, repository or file cannot be used: says which file, what was expected, what to do."""
 
 
-def checked_name(name: object) -> str:
+def check_name(name: object) -> str:
     """``name`` if it is one that a dataset's file may have. Raises ``ValueError`` otherwise."""
     if not isinstance(name, str) or not _NAMES.fullmatch(name) or _DEVICES.fullmatch(name.rpartition("/")[2]):
         shown = name if isinstance(name, str) else type(name).__name__
@@ -64,7 +65,7 @@ def dataset_file(root: Path, name: str) -> Path:
     Raises ``DatasetError``.
     """
     try:
-        path = root / checked_name(name)
+        path = root / check_name(name)
     except ValueError as error:
         raise DatasetError(f"{root}: {error}; this dataset must not be used") from None
     try:
@@ -89,7 +90,7 @@ def dataset_names(root: Path, pattern: str) -> list[str]:
     return found
 
 
-def written_folder(root: Path, name: str) -> Path:
+def make_folder(root: Path, name: str) -> Path:
     """The folder ``name`` inside the dataset in ``root``, made where it is missing, and no link to another place."""
     folder = root / name
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -243,7 +244,7 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
         commit = api.repo_info(repo, repo_type="dataset", revision=revision).sha
         listed = api.list_repo_files(repo, repo_type="dataset", revision=commit)
         names = sorted(name for name in listed if re.fullmatch(rf"data/{re.escape(split)}-[\w.-]*\.parquet", name))
-        addresses = [f"hf://datasets/{repo}@{commit}/{checked_name(name)}" for name in names]
+        addresses = [f"hf://datasets/{repo}@{commit}/{check_name(name)}" for name in names]
         for address in addresses:
             with HfFileSystem().open(address) as stream, open_parquet(stream, columns):
                 pass
@@ -254,18 +255,18 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
 
 @contextmanager
 def _reaching(repo: str) -> Iterator[None]:
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    bounded_hub()
     try:
         if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)?", repo):
             raise DatasetError(f"cannot read the dataset {repo}: expected a folder, or a repository org/name")
         yield
     except DatasetError:
         raise
-    except (HfHubHTTPError, HFValidationError, httpx2.TransportError, OSError, ValueError) as error:
+    except Exception as error:
+        if not of_the_answer(error):
+            raise
         # The cause's frames hold request headers, and so the token.
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0][:300] if isinstance(error, OSError | ValueError) else repr(error)
         raise DatasetError(f"cannot read the dataset {repo}: no such folder, and of the Hub: {reason}") from None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,18 +22,10 @@ from typing_extensions import TypedDict
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
 from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
-from talking_points.dataset_schema import PARQUET_OPTIONS, declared_labels, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, declare_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.descriptions.spending import cost_summary
-from talking_points.publishing.card import render_card
-from talking_points.publishing.figures import (
-    Example,
-    acceptance_bars,
-    composition_sunburst,
-    example_grid,
-    length_histogram,
-)
 from talking_points.publishing.image_cells import ImageMode, image_cell
 from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
@@ -56,6 +48,9 @@ from tasks.running.shards import (
 from tasks.running.source_images import image_bytes, image_pixels
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
+
+if TYPE_CHECKING:
+    from talking_points.publishing.figures import Example
 
 VERSION = 2
 STAGING = f"{WORK}/assembled"
@@ -150,13 +145,15 @@ def package_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-def drawn_sources(roots: Mapping[str, str]) -> list[str]:
+def find_drawn_sources(roots: Mapping[str, str]) -> list[str]:
     """The sources that are drawn stand-ins."""
     return [name for name, root in roots.items() if is_drawn(Path(root))]
 
 
 def run_assemble(order: AssembleOrder) -> Manifest:
     """Write the dataset from the verified shards; the other inputs give their rejected rows and counts."""
+    from talking_points.publishing.card import render_card
+
     writer = ShardWriter(order)
     storage, finished = writer.storage, order.inputs.finished
     release_judge()
@@ -170,7 +167,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
         texts = pa.concat_tables([storage.read_table(manifest["path"], columns=columns) for manifest in finished])
         texts, repeated = without_repeats(writer, texts, alike)
         light = texts.select(_LIGHT)
-    light, unused = _within_shares(light, order.inputs.sample["details"])
+    light, unused = _fit_shares(light, order.inputs.sample["details"])
     sides = _assign_sides(light, order.settings)
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
     rejected = _write_rejected(storage, order.inputs.manifests(), writer.rejected)
@@ -193,7 +190,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     return result
 
 
-def _within_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
+def _fit_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
     """The rows of the dataset, where reserves have taken the place of rejected ones, and how many were not needed."""
     if "shares" not in sampled:
         return light, 0
@@ -204,7 +201,7 @@ def _within_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
             ranked[source].append(id_)
     for source, ids in sampled["reserves"].items():
         ranked[source] += ids
-    chosen = Sample(sampled["shares"], ranked).filled_up(light["id"].to_pylist())
+    chosen = Sample(sampled["shares"], ranked).fill_up(light["id"].to_pylist())
     kept = light.filter(pc.is_in(light["id"], value_set=pa.array(chosen, pa.string())))
     return kept, light.num_rows - kept.num_rows
 
@@ -236,7 +233,7 @@ def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str]
     A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
     """
     further = ("judge_score",) if order.inputs.judged else ()
-    settings, schema = order.settings, triplet_schema(declared_labels(order.environment.roots), further)
+    settings, schema = order.settings, triplet_schema(declare_labels(order.environment.roots), further)
     ids = [row for row, chosen in sides.items() if chosen == side]
     rows = _read_rows(order, storage, set(ids))
     count = -(-len(ids) // settings.rows_per_file)
@@ -402,6 +399,8 @@ def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
 
 def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, Any], light: pa.Table) -> list[str]:
     """Draw the card's figures, and put the text lengths they show into the manifest."""
+    from talking_points.publishing.figures import acceptance_bars, composition_sunburst, example_grid, length_histogram
+
     texts: list[str] = []
     for shard in order.inputs.finished:
         rows = storage.read_table(shard["path"], columns=["id", "description"])
@@ -441,6 +440,8 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
 
 def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) -> list[Example]:
     """The first rows of the sample, which is in hash order, taken from the sources in turn."""
+    from talking_points.publishing.figures import Example
+
     by_source: dict[str, list[dict[str, Any]]] = {}
     for shard in order.inputs.finished:
         rows = storage.read_table(shard["path"])
@@ -467,12 +468,12 @@ def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[
     names = {name[len(prefix) + 1 :] for name in storage.fs.find(prefix)}
     if names != set(written):
         raise ShardFailed(
-            _disturbed(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
+            _explain_disturbance(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
         )
     digests = {name: storage.sha256(f"{STAGING}/{name}") for name in sorted(names)}
     changed = [name for name, digest in written.items() if digest not in (None, digests[name])]
     if changed:
-        raise ShardFailed(_disturbed(storage, f"{changed[0]} is not the file that was written"))
+        raise ShardFailed(_explain_disturbance(storage, f"{changed[0]} is not the file that was written"))
     # The manifest goes first and comes last: a dataset without one is not complete.
     storage.remove("manifest.json")
     for name in ("data", "rejected", "figures", "README.md", "manifest.json"):
@@ -483,11 +484,11 @@ def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[
     storage.remove(STAGING)
     for name, digest in digests.items():
         if not storage.exists(name) or storage.sha256(name) != digest:
-            raise ShardFailed(_disturbed(storage, f"{name} is not the file that was written"))
+            raise ShardFailed(_explain_disturbance(storage, f"{name} is not the file that was written"))
     return digests
 
 
-def _disturbed(storage: Storage, what: str) -> str:
+def _explain_disturbance(storage: Storage, what: str) -> str:
     return (
         f"{what}: another build, perhaps on another machine, seems to write to {storage.root}; let one of them finish, "
         "then run the build again"

@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from talking_points.build_config import CropConfig, JudgeConfig
 from talking_points.config import Section
-from talking_points.descriptions.asking import Answer, ask, release_backend, shared_backend
+from talking_points.descriptions.asking import Answer, ask, release_backend, share_backend
 from talking_points.descriptions.backends.protocol import ChatRequest
-from talking_points.descriptions.batches.outbox import AnswersPending
 from talking_points.descriptions.judging import judge_request, read_score
 from talking_points.descriptions.model_identity import identify_model
+from talking_points.errors import AnswersPending
 from talking_points.records import Candidate, source_label
-from talking_points.redaction import without_secrets
+from talking_points.redaction import hide_secrets
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Details, Manifest
@@ -105,7 +105,7 @@ def _asked(
                 continue
             yield judge_request(candidate, row, pixels, config, order.settings.crop, order.settings.seed)
 
-    with shared_backend("judge", config) as backend, request_cache(order, config) as cache:
+    with share_backend("judge", config) as backend, request_cache(order, config) as cache:
         answers = ask(
             backend, requests(), config, cache, reads=lambda completion, _: read_score(completion, config.scale)
         )
@@ -195,7 +195,7 @@ def describe_judge(order: Any, storage: Storage, light: pa.Table) -> dict[str, A
     if config.by == "localizer":
         who["revision"] = identify_model(str(config.model), config.revision).revision
     return {
-        **without_secrets(who),
+        **hide_secrets(who),
         "prompt_sha256": describe_step(order.settings.config, "judge").prompt_sha256 if config.by == "model" else None,
         "sources": {name: _mean(scores) for name, scores in by_source.items()},
         "histogram": histogram([row["judge_score"] for row in rows], config),

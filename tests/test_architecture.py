@@ -24,6 +24,7 @@ ROOMS = (
     "config",
     "source_names",
     "output_names",
+    "hub_client",
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",

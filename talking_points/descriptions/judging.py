@@ -19,7 +19,7 @@ from talking_points.build_config import CropConfig, JudgeConfig
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.descriptions.composition import Wording
 from talking_points.descriptions.gaussian_crop import gaussian_crop
-from talking_points.descriptions.nouns import spoken_object, spoken_part
+from talking_points.descriptions.nouns import say_object, say_part
 from talking_points.descriptions.prompts import render
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.records import Candidate, derive_seed
@@ -44,8 +44,8 @@ def judge_request(
     facts: dict[str, Any] = dataclasses.asdict(candidate) | {
         "description": texts["description"],
         "local_caption": texts["local_caption"],
-        "object": spoken_object(candidate.object),
-        "part": spoken_part(candidate.object, candidate.part),
+        "object": say_object(candidate.object),
+        "part": say_part(candidate.object, candidate.part),
         "instance": Wording.of(candidate).instance,
         "shows": config.shows,
         "scale_min": least,

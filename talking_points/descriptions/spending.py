@@ -51,7 +51,7 @@ def cost(spent: Spent, price: Price) -> float:
     ) / _MILLION
 
 
-def spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
+def make_spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
     """What a shard needs to count its spending, as JSON values; None where no prices are given."""
     if not config.prices:
         return None
@@ -119,7 +119,7 @@ class Ledger:
                 values,
             )
 
-    def spent(self) -> dict[str, Spent]:
+    def read_spent(self) -> dict[str, Spent]:
         """What was spent so far, by model. Raises ``ForeignDatabaseError`` where the file holds something else."""
         with self._lock:
             check_pages(self._database, self._path)
@@ -133,7 +133,7 @@ class Ledger:
         """What the budget leaves; None where there is none."""
         if self._budget is None:
             return None
-        spent = self.spent()
+        spent = self.read_spent()
         total = sum(cost(counts, self._prices[name]) for name, counts in spent.items() if name in self._prices)
         return budget_of(self._budget)[0] - total
 
@@ -142,7 +142,7 @@ class Ledger:
         price = self._prices.get(self._model)
         if price is None:
             return 0.0
-        own = self.spent().get(self._model, Spent())
+        own = self.read_spent().get(self._model, Spent())
         return cost(own, price) / own.requests * most.requests if own.requests else cost(most, price)
 
     def affordable(self) -> int | None:
@@ -153,7 +153,7 @@ class Ledger:
         if self._budget is None:
             return None
         amount, currency = budget_of(self._budget)
-        spent = self.spent()
+        spent = self.read_spent()
         total = sum(cost(counts, self._prices[name]) for name, counts in spent.items() if name in self._prices)
         own = spent.get(self._model, Spent())
         each = (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from talking_points.build_config import StepConfig
 from talking_points.config import Section
 from talking_points.evaluation.pck import DEFINITIONS, PckDefinition
-from talking_points.examples.config import FeatureConfig
+from talking_points.examples.config import FeatureConfig, KeypointsConfig, refuse_former_keys
 
 _LEVELS = (
     "where the object is in the image, which part of it the point is on and where that part is on the object, where "
@@ -52,19 +52,14 @@ class DescriptionSet(Section):
         return self
 
 
-class FamilyConfig(Section):
-    """The labelled keypoints of one family of AP-10K (paper, section 4.2)."""
-
-    root: Path
-    family: Literal["Bovidae", "Canidae"] = "Canidae"
-
-
 class EvaluateConfig(Section):
     """Everything that ``evaluate`` needs."""
 
     output: Path
     dataset: str | None = Field(default=None, description="folder or Hub repository of the triplets")
-    ap10k: FamilyConfig | None = Field(default=None, description="keypoints of AP-10K instead of a dataset")
+    keypoints: KeypointsConfig | None = Field(
+        default=None, description="keypoints without descriptions instead of a dataset (paper, section 4.2)"
+    )
     revision: str | None = None
     split: str = "test"
     limit: int | None = Field(default=None, ge=1, description="at most so many points, drawn by seed")
@@ -77,15 +72,20 @@ class EvaluateConfig(Section):
     sets: dict[str, DescriptionSet] = Field(default_factory=lambda: {"ground_truth": DescriptionSet()})
     features: FeatureConfig = FeatureConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_former_keys(cls, values: Any) -> Any:
+        return refuse_former_keys(values)
+
     @model_validator(mode="after")
     def _points(self) -> EvaluateConfig:
-        if (self.dataset is None) == (self.ap10k is None):
-            raise ValueError("give either dataset or ap10k")
-        if self.ap10k is not None:
+        if (self.dataset is None) == (self.keypoints is None):
+            raise ValueError("give either dataset or keypoints")
+        if self.keypoints is not None:
             empty = [name for name, source in self.sets.items() if source == DescriptionSet()]
             if empty:
                 raise ValueError(
-                    f"AP-10K has no descriptions of its own: give {', '.join(empty)} a descriptor or a file"
+                    f"keypoints have no descriptions of their own: give {', '.join(empty)} a descriptor or a file"
                 )
         return self
 

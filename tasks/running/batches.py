@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.protocol import BackendUnavailable
-from talking_points.descriptions.batches.outbox import AnswersPending, stage_folder
+from talking_points.descriptions.batches.outbox import stage_folder
 from talking_points.descriptions.batches.records import BatchFolder
 from talking_points.descriptions.batches.stage import StageBatches
+from talking_points.errors import AnswersPending
 from talking_points.escaping import for_terminal
 from talking_points.redaction import redact
 from tasks.running.shards import AnyOrder

@@ -31,7 +31,7 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         )
     problems = []
     for step, section in settings.asking.items():
-        missing = BACKENDS[section.backend].missing()
+        missing = BACKENDS[section.backend].find_missing()
         found = check_capabilities(cast(Step, step), section)
         problems += [problem for problem in found if installed or not missing or missing not in problem]
     if problems:
@@ -42,14 +42,14 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         if not util.find_spec("torch") and installed:
             raise ConfigError(f"judge.by: 'localizer' needs torch, which is not installed; {how_to_install('train')}")
         check_model(str(settings.judge.model), "PointLocalizer", "judge.model")
-    return {name: _resolved_root(name, source) for name, source in settings.open_sources.items()}
+    return {name: _resolve_root(name, source) for name, source in settings.open_sources.items()}
 
 
 _DRAWN = {"sample": "", "sample-plain": " --variant plain", "sample-hard": " --variant hard"}
 """The folders in ``build`` that shipped configurations read drawn sources from, and how each is drawn."""
 
 
-def _resolved_root(name: str, source: SourceConfig) -> str:
+def _resolve_root(name: str, source: SourceConfig) -> str:
     """The folder of a source. Where nothing is at its root, which a configuration may have set, ways on are told."""
     root = source.root or Path()
     try:

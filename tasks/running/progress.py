@@ -14,12 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -87,7 +81,7 @@ class BuildProgress:
     """Follows a build stage by stage. Use as a context manager around the whole build.
 
     ``planned`` gives working seconds per row of stages to come, as far as they are known before they run; ``workers``
-    shards are made at a time.
+    shards are made at a time. Without ``on_page`` nothing is told to Prefect, which is not even imported.
     """
 
     def __init__(
@@ -97,12 +91,14 @@ class BuildProgress:
         *,
         planned: Mapping[str, float | None] | None = None,
         workers: int = 1,
+        on_page: bool = True,
     ) -> None:
         self.storage = storage
         self.console = console or Console(stderr=True)
         self.stages: dict[str, StageStatus] = {}
         self.planned = dict(planned or {})
         self.workers = workers
+        self.on_page = on_page
         self.failures: list[dict[str, Any]] = []
         self.state = "running"
         self.started = time.monotonic()
@@ -130,18 +126,22 @@ class BuildProgress:
         stopped = kind is not None and not issubclass(kind, Exception)
         self.state = "stopped" if stopped else "failed" if kind else "finished"
         self._write(force=True)
-        if not stopped:
+        if not stopped and self.on_page:
             self._report()
 
     def begin(self, stage: str, shards: int, rows_in: int) -> None:
         """A stage starts with so many shards and input rows."""
         self.stages[stage] = StageStatus(shards=shards, rows_in=rows_in)
         self._bar[stage] = self._bars.add_task(stage, total=shards, note="")
+        if not self.on_page:
+            return
+        from prefect.artifacts import create_progress_artifact
+
         artifact = create_progress_artifact(progress=0.0, key=stage.replace("_", "-"), description=f"{shards} shards")
         if isinstance(artifact, UUID):
             self._artifact[stage] = artifact
 
-    def finished(self, stage: str, manifest: Manifest, *, reused: bool) -> None:
+    def finish_shard(self, stage: str, manifest: Manifest, *, reused: bool) -> None:
         """One shard is there, made in this run or reused from an earlier one."""
         status = self.stages[stage]
         status.reused += reused
@@ -157,7 +157,7 @@ class BuildProgress:
         if status.executed == 1 and not reused:
             self._announce()
 
-    def failed(self, stage: str, shard: int, title: str, error: BaseException) -> None:
+    def fail_shard(self, stage: str, shard: int, title: str, error: BaseException) -> None:
         """One shard has no result."""
         self.stages[stage].failed += 1
         self.failures.append(
@@ -272,6 +272,8 @@ class BuildProgress:
 
     def _report(self) -> None:
         """Leave the table of ``talking-points status`` and the failed shards on the run's page."""
+        from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
         if self.failures:
             description = "Retry this run to make these shards again."
             create_table_artifact(key="failed-shards", table=self.failures, description=description)
@@ -284,6 +286,8 @@ class BuildProgress:
         create_markdown_artifact(key="build-report", markdown=f"{heading}\n\n{table}\n\n{notes}\n")
 
     def _publish(self, stage: str) -> None:
+        from prefect.artifacts import update_progress_artifact
+
         status = self.stages[stage]
         update_progress_artifact(
             self._artifact[stage], progress=100.0 * status.done / max(status.shards, 1), description=_line(status)

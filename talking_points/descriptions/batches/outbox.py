@@ -13,7 +13,7 @@ from talking_points.descriptions.backends.chat_requests import RequestWriter
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.descriptions.batches.records import LINE_START, BatchFolder, Queued
 from talking_points.descriptions.request_cache import request_key
-from talking_points.errors import RunError
+from talking_points.errors import AnswersPending
 from talking_points.whole_files import writing_whole
 
 TRIES = 2
@@ -23,10 +23,6 @@ PENDING = "batch_pending"
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1000
 """What an image may be counted as, for the first estimate of a batch's cost; later ones go by what was counted."""
-
-
-class AnswersPending(RunError):
-    """A shard cannot be finished before a batch is answered."""
 
 
 def stage_folder(cache: str | Path, stage: str, output: str) -> Path:

@@ -14,7 +14,6 @@ from typing import Any
 from talking_points.build_config import BatchConfig, StepConfig
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError
 from talking_points.descriptions.batches.collecting import read_answers
-from talking_points.descriptions.batches.outbox import AnswersPending
 from talking_points.descriptions.batches.provider import Provider, pause
 from talking_points.descriptions.batches.records import (
     COLLECTED,
@@ -28,6 +27,7 @@ from talking_points.descriptions.batches.records import (
 )
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import Spent
+from talking_points.errors import AnswersPending
 from talking_points.redaction import redact
 from talking_points.stop_requests import Stopped
 from talking_points.whole_files import writing_whole

@@ -15,11 +15,12 @@ from talking_points.descriptions.asking import Answer, WholesaleFailure, ask
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import BackendUnavailable, ChatRequest
 from talking_points.descriptions.batches import collecting
-from talking_points.descriptions.batches.outbox import AnswersPending, Outbox
+from talking_points.descriptions.batches.outbox import Outbox
 from talking_points.descriptions.batches.records import CREATING, SENT, BatchFile, BatchFolder, write_record
 from talking_points.descriptions.batches.stage import StageBatches
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import Ledger, Spent
+from talking_points.errors import AnswersPending
 from talking_points.stop_requests import clear_stop
 from tests.batch_server import BatchServer, answer_line, serving_batches
 from tests.fault_server import MODEL, right_answer
@@ -370,7 +371,7 @@ def test_costs_are_counted_once_at_the_providers_discount_and_capped(tmp_path, s
     assert is_right(stage.run(requests(6)), 6)
     assert server.most_at_once == 1, "the second waits until the first has shown what it costs"
     ledger = Ledger(order("1 USD"), "any")
-    assert ledger.spent() == {f"{MODEL} (batch)": Spent(6, 0, 60, 30)}
+    assert ledger.read_spent() == {f"{MODEL} (batch)": Spent(6, 0, 60, 30)}
     ledger.close()
 
 
