@@ -10,6 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from talking_points.hub_client import bounded_hub
+
 TIMEOUT = 10.0
 """Seconds that the Hub has for its answer; a build does not wait longer for a fact about itself."""
 
@@ -46,6 +48,7 @@ def identify_model(model: str, revision: str | None = None) -> ModelIdentity:
 def _hub_commit(model: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi
 
+    bounded_hub()
     try:
         return HfApi().model_info(model, revision=revision, timeout=TIMEOUT).sha
     except Exception:  # offline, unknown, gated or slow: each way the answer is that the Hub does not tell
