@@ -17,6 +17,7 @@ import torch
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import ConfigError, fingerprint
+from talking_points.dataset_manifest import read_origin
 from talking_points.examples.labelled_images import labelled_pictures
 from talking_points.examples.points import PointSet, ap10k_points, load_points
 from talking_points.models.descriptor import PointDescriptor
@@ -32,7 +33,6 @@ from talking_points.training.made_once import FINISHED, make_once
 from talking_points.training.precision import check_bf16
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
-from talking_points.whole_files import read_json
 
 NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
@@ -164,11 +164,10 @@ def refuse_drawn(config: TrainConfig) -> None:
 
 def drawn_sources(dataset: str) -> list[str]:
     """The sources of a built dataset that are drawn stand-ins, as its manifest says; none where it says nothing."""
-    manifest = Path(dataset) / "manifest.json"
-    if not manifest.is_file():
+    if not (Path(dataset) / "manifest.json").is_file():
         return []
-    sources = read_json(manifest, "build the dataset again").get("sources", {})
-    return sorted(name for name, source in sources.items() if source.get("drawn"))
+    _, drawn = read_origin(Path(dataset))
+    return sorted(name for name, is_drawn in drawn.items() if is_drawn)
 
 
 def family_points(config: TrainConfig, family: str) -> PointSet:
