@@ -50,7 +50,7 @@ class TransformersBackend:
         if config.options.get("trust_remote_code"):
             raise BackendUnavailable(
                 "options.trust_remote_code would run code that comes with the model, which no backend does here: "
-                "choose a model that transformers itself has the code of, or serve it elsewhere for the backend 'openai'"
+                "choose a model that transformers itself has the code of, or serve it for the backend 'openai'"
             )
         bounded_hub()
         try:
