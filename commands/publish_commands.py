@@ -14,6 +14,7 @@ from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 from talking_points.locks import only_writer
+from talking_points.units import format_size
 
 Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -47,7 +48,7 @@ def publish(
     for warning in report.warnings:
         print(f"warning: {warning}")
     for name, size in report.files.items():
-        print(f"  {name}: {size} bytes")
+        print(f"  {name}: {format_size(size)}")
     done = "would be published" if dry_run else f"published at {report.url}"
     print(f"{sum(report.rows.values())} rows of {report.repo} {done}, revision {report.tag}")
 

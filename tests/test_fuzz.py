@@ -150,15 +150,15 @@ def test_parquet(output: Path) -> None:
 
 
 def test_result_records() -> None:
+    from tasks.running.kept_records import SERIALIZER, RefusedRecord, read_record
     from tasks.running.manifests import Manifest as Sealed
-    from tasks.running.manifests import sealed
-    from tasks.running.result_records import SERIALIZER, RefusedRecord, read_record
+    from tasks.running.manifests import add_seal
 
-    manifest = sealed(
+    manifest = add_seal(
         Sealed(stage="verify", shard=1, path="a/b", rows=2, rejected={}, files={"a/b": "0"}, seconds=0.5, details={})
     )
     record = {
-        "metadata": {"serializer": SERIALIZER.model_dump(mode="json"), "expiration": None, "storage_key": "k"},
+        "metadata": {"serializer": SERIALIZER | {"object_decoder": None}, "expiration": None, "storage_key": "k"},
         "result": json.dumps(manifest),
     }
     assert read_record(json.dumps(record).encode())
@@ -279,7 +279,7 @@ def test_answers_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     from talking_points import hub_client
-    from talking_points.publishing.hub import Repository, explained
+    from talking_points.publishing.hub import Repository, explaining
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "hf_localwriter0000")
@@ -324,7 +324,7 @@ def test_answers_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def case(odd: Odd) -> None:
             turn["odd"] = odd
-            with explained("cannot publish"):
+            with explaining("cannot publish"):
                 way = odd.randrange(4)
                 if way == 0:
                     repository.open(private=odd.random() < 0.5)

@@ -132,7 +132,7 @@ def main() -> None:
     from talking_points import hub_client
     from talking_points.dataset_files import read_dataset
     from talking_points.descriptions.model_identity import identify_model
-    from talking_points.publishing.hub import Repository, dataset_folder, explained
+    from talking_points.publishing.hub import Repository, dataset_folder, explaining
 
     hub_client.SILENCE = hub_client.ANSWER_SECONDS = hub_client.WINDOW = 0.2
     hub_client.ANSWER_BYTES, hub_client.UNSTATED_BYTES = 1 << 20, 1 << 21
@@ -143,7 +143,7 @@ def main() -> None:
     constants.DOWNLOAD_CHUNK_SIZE = 1000
 
     def opened(repo: str) -> None:
-        with explained("cannot publish"):
+        with explaining("cannot publish"):
             repository = Repository.connect(repo, "dataset", None)
             _, head = repository.open(private=False)
             repository.paths(head)

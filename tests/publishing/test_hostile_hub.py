@@ -53,7 +53,7 @@ def test_no_server_makes_a_command_hang_or_fail_without_a_word(tmp_path: Path) -
 def test_everything_that_asks_the_hub_does_so_with_limits() -> None:
     """Each function that calls the Hub's library, or loads a model that may be on the Hub, sets the client first."""
     asks = {"HfApi", "HfFileSystem", "snapshot_download", "hf_hub_download"}
-    bounded = ("bounded_hub()", "explained(", "_reaching(", "unavailable(", "local_files_only=True", "streaming=")
+    bounded = ("bounded_hub()", "explaining(", "_reaching(", "unavailable(", "local_files_only=True", "streaming=")
     for path in (ROOT / "talking_points").rglob("*.py"):
         source = path.read_text()
         if "huggingface_hub" not in source:
@@ -66,7 +66,7 @@ def test_everything_that_asks_the_hub_does_so_with_limits() -> None:
                     if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
                 }
                 text = ast.get_source_segment(source, node) or ""
-                if called & asks and node.name != "connect":  # what it connects is used inside `explained`
+                if called & asks and node.name != "connect":  # what it connects is used inside `explaining`
                     assert any(mark in text for mark in bounded), f"{path}: {node.name} asks the Hub without limits"
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module, util
 from typing import Any
 
-from talking_points.build_config import BackendName, StepConfig
+from talking_points.build_config import BackendName, JudgeConfig, StepConfig
+from talking_points.descriptions.backends.batch import BatchBackend
 from talking_points.descriptions.backends.protocol import Backend, BackendUnavailable, Capabilities, Step
 from talking_points.extras import how_to_install
 
@@ -25,7 +26,7 @@ class BackendEntry:
     extra: str = ""
     """The package it imports and the extra of this distribution that installs it; empty: the base has all."""
 
-    def missing(self) -> str | None:
+    def find_missing(self) -> str | None:
         """What to install before this backend can be opened, or None."""
         if not self.package or util.find_spec(self.package) is not None:
             return None
@@ -78,15 +79,17 @@ def check_capabilities(step: Step, config: StepConfig, capabilities: Capabilitie
     entry = BACKENDS[config.backend]
     offered = capabilities or entry.capabilities
     problems = []
-    if step not in offered.steps:
+    # Whoever refines a text can judge one.
+    if ("refine" if step == "judge" else step) not in offered.steps:
         problems.append(f"{step}.backend: '{config.backend}' serves {', '.join(offered.steps)} only")
-    if step in VISION_STEPS and not offered.vision:
+    shows_image = step in VISION_STEPS or (isinstance(config, JudgeConfig) and config.shows != "text")
+    if shows_image and not offered.vision:
         problems.append(f"{step}.backend: this step shows an image and '{config.backend}' ({config.model}) takes none")
     if config.structured and not offered.guided_decoding:
         problems.append(f"{step}.structured: '{config.backend}' has no guided decoding; set it to false")
     if config.temperature > 0 and not offered.seeds:
         problems.append(f"{step}.temperature: '{config.backend}' takes no seeds; set it to 0 for reproducible text")
-    missing = entry.missing()
+    missing = entry.find_missing()
     if missing:
         problems.append(f"{step}.backend: '{config.backend}' cannot be opened, {missing}")
     return problems
@@ -98,9 +101,11 @@ def open_backend(step: StepConfig) -> Backend:
     Raises ``BackendUnavailable`` when its package, model or server is not there, naming what to install or start.
     """
     entry = BACKENDS[step.backend]
-    missing = entry.missing()
+    missing = entry.find_missing()
     if missing:
         raise BackendUnavailable(f"backend '{step.backend}' cannot be opened: {missing}")
+    if step.batch is not None:
+        return BatchBackend(step)
     constructor: Any = getattr(import_module(entry.module), entry.constructor)
     backend: Backend = constructor(step)
     return backend

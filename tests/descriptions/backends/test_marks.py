@@ -11,7 +11,7 @@ pytest.importorskip("transformers", reason="the extra 'train' is not installed")
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from talking_points.descriptions.backends.chat import special_tokens, without_marks
+from talking_points.descriptions.backends.chat import special_tokens, strip_marks
 from talking_points.descriptions.backends.protocol import ChatRequest
 
 WORDS = [chr(code) for code in range(32, 127)]
@@ -69,8 +69,8 @@ def test_no_mark_is_left_in_a_text(make: Callable[[], PreTrainedTokenizerFast]) 
             f"{wide}{mark[:half]}\u200b{mark}{mark[half:]}",
         ):
             request = ChatRequest("row", "generate", f"Describe: {text}", system=text)
-            cleaned = without_marks(request, marks)
+            cleaned = strip_marks(request, marks)
             for part in (cleaned.prompt, cleaned.system):
                 assert not ids & set(tokenizer(part, add_special_tokens=False)["input_ids"]), (mark, text, part)
     plain = ChatRequest("row", "generate", "the end of a naïve café's ｆｕｌｌ sign, 100 %", system="")
-    assert without_marks(plain, marks) is plain
+    assert strip_marks(plain, marks) is plain
