@@ -354,7 +354,7 @@ def test_model_folders(tmp_path: Path) -> None:
         pieces = (b"\xff" * 8, b"[", b"version ")
         (tmp_path / "model.safetensors").write_bytes(weights if one else odd.damaged(weights, pieces))
         model_size(step)
-        check_model(tmp_path, "PointDescriptor")
+        check_model(tmp_path, "descriptor")
 
     outcomes(case, ConfigError, cases=SOME)
 
