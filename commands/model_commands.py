@@ -9,7 +9,7 @@ import typer
 
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
-from talking_points.models.model_folders import check_model
+from talking_points.models.model_folders import check_model, loading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,10 +42,12 @@ def convert_omg_llava(
             from talking_points.models.omg_llava.memory import memory_summary, on_meta
             from talking_points.models.omg_llava.modeling import OmgLlavaModel
         if dry_run:
-            plan = plan_release(sources, lora=modes[lora])
+            with loading(sources[0], "OMG-LLaVA release"):
+                plan = plan_release(sources, lora=modes[lora])
             print(memory_summary(on_meta(OmgLlavaModel, plan.config)))
             return
-        report = convert_release(sources, output, lora=modes[lora], dtype=getattr(torch, dtype))
+        with loading(sources[0], "OMG-LLaVA release"):
+            report = convert_release(sources, output, lora=modes[lora], dtype=getattr(torch, dtype))
     print(
         f"{report.output}: {report.parameters / 1e9:.3f} billion parameters in {len(report.files)} files, "
         f"{report.merged_adapters} adapters merged, {report.kept_adapters} kept; "

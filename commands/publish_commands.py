@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
+from talking_points.locks import only_writer
 from talking_points.units import format_size
 
 Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
@@ -31,21 +35,37 @@ def publish(
     with exit_codes():
         if images not in (None, "embed", "reference", "thumbnail"):
             raise ConfigError(f"expected --images embed, reference or thumbnail, found {images}")
-        report = hub.publish(
-            output,
-            repo,
-            private=private,
-            tag=revision,
-            images=images,  # type: ignore[arg-type]  # checked above
-            allow_partial=allow_partial,
-            dry_run=dry_run,
-        )
+        with nullcontext() if dry_run else _only_publisher(output):
+            report = hub.publish(
+                output,
+                repo,
+                private=private,
+                tag=revision,
+                images=images,  # type: ignore[arg-type]  # checked above
+                allow_partial=allow_partial,
+                dry_run=dry_run,
+            )
     for warning in report.warnings:
         print(f"warning: {warning}")
     for name, size in report.files.items():
         print(f"  {name}: {format_size(size)}")
     done = "would be published" if dry_run else f"published at {report.url}"
     print(f"{sum(report.rows.values())} rows of {report.repo} {done}, revision {report.tag}")
+
+
+@contextmanager
+def _only_publisher(output: Path) -> Iterator[None]:
+    """Refuse a folder that a build writes to or another publication reads; one that is closed to us needs no lock."""
+    from tasks.running.build_folder import in_use
+    from tasks.running.shards import WORK
+    from tasks.running.storage import Storage
+
+    if in_use(Storage(output)):
+        raise ConfigError(f"a build is writing to {output}: wait for it, then publish what it has made")
+    work = output / WORK
+    own = work.is_dir() and not work.is_symlink() and os.access(work, os.W_OK)
+    with only_writer(work / "publishing", "a publication") if own else nullcontext():
+        yield
 
 
 @app.command()

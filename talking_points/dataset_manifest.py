@@ -229,6 +229,22 @@ def read_audit_summary(root: Path) -> dict[str, Any] | None:
     return _read(dataset_file(root, AUDIT_REPORT), AuditSummary, "write it anew with 'talking-points audit --report'")
 
 
+class _Origin(_Part):
+    """What trainings and their cards say of the data, of finished datasets and of earlier versions' alike."""
+
+    name: Text = ""
+    sources: dict[Text, _SourceCounts] = {}
+
+
+def read_origin(root: Path) -> tuple[str, dict[str, bool]]:
+    """The name that the manifest in ``root`` gives the dataset, and of each source whether it is drawn.
+
+    Raises ``DatasetError``.
+    """
+    found = _read(dataset_file(root, "manifest.json"), _Origin, "build the dataset again")
+    return found["name"], {name: source["drawn"] for name, source in found["sources"].items()}
+
+
 def read_manifest(root: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
     """The manifest of the dataset in ``root``, all of whose values have been checked, with the keys ``needed``.
 
@@ -245,12 +261,23 @@ def read_manifest(root: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The object in a JSON file with the defaults of ``model``, which accepts it.
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be used ({error.strerror}); {advice}") from error
+    return read_content(content, path, model, advice, needed)
 
-    The configuration stays as it is written: cards show it, in its order.
+
+def read_content(
+    content: bytes, path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The object in the content of a JSON file with the defaults of ``model``, which accepts it.
+
+    The configuration stays as it is written: cards show it, in its order. Of two equal keys the last one counts, as
+    everywhere in JSON that Python reads. Raises ``DatasetError`` with the path.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
         check_depth(value)
         _check_values(value, ())
         found = model.model_validate(value)
@@ -261,7 +288,7 @@ def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] =
         reason = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
     except RecursionError:
         reason = "its values are nested too deeply"
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         reason = str(error)
     else:
         return {**value, **found.model_dump(exclude={"config"})}

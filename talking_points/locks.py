@@ -59,5 +59,5 @@ def _owner(folder: Path) -> str:
     try:
         known = json.loads((folder / OWNER).read_text(encoding="utf-8"))
         return f"{known['what']} (process {known['process']} on {known['machine']}, since {known['since']})"
-    except (OSError, ValueError, LookupError, TypeError):  # between its lock and its name
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # between its lock and its name
         return "another process"

@@ -52,7 +52,7 @@ def read_json(path: str | Path, advice: str) -> Any:
     """The value in a JSON file. Raises ``InputError`` with the path and the advice where it is torn."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged, perhaps cut off in the middle ({error}): {advice}") from error
 
 

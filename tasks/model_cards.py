@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from talking_points.dataset_manifest import read_origin
 from talking_points.evaluation.retraining import Retraining
 from talking_points.models.kinds import KINDS
 from talking_points.publishing.model_card import render_model_card
@@ -66,9 +66,8 @@ def _dataset(train: TrainConfig) -> tuple[str, str | None]:
         return train.dataset, train.revision
     name = folder.name
     if (folder / "manifest.json").is_file():
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        drawn = all(source.get("drawn") for source in manifest["sources"].values())
-        name = f"{manifest['name']}, built on drawn stand-ins for its sources," if drawn else manifest["name"]
+        stated, drawn = read_origin(folder)
+        name = f"{stated}, built on drawn stand-ins for its sources," if all(drawn.values()) else stated
     return name, dataset_digest(train.dataset, None)
 
 

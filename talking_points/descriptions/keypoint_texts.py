@@ -162,7 +162,7 @@ def read_texts(path: Path) -> list[KeypointText]:
             values = json.loads(line)
             if "header" not in values:
                 rows.append(KeypointText(**values))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise TextsError(
                 f"{path}, line {number}: expected a row of a text, found {line[:80]!r}: {error}"
             ) from error

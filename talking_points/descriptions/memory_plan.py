@@ -177,12 +177,11 @@ def _size(known: Architecture, weights: int, activations: int, step: StepConfig)
 
 def _folder_size(folder: Path, step: StepConfig) -> ModelSize | None:
     """Sizes of a model folder in the layout of the Hub; None for an architecture with other fields."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
-        known = _architecture(config)
-    except KeyError:
-        return None
-    return _size(known, _weight_bytes(folder), 0, step)
+        known = _architecture(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return _size(known, _weight_bytes(folder), 0, step)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return None  # the backend that loads it says what is wrong
 
 
 def _architecture(config: Mapping[str, Any]) -> Architecture:

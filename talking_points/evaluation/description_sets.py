@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.json
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
@@ -74,13 +74,15 @@ def read_descriptions(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ConfigError(f"no descriptions at {path}: expected a JSONL or Parquet file")
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.json.read_json(path)
+        table = pq.read_table(path) if path.suffix == ".parquet" else _read_lines(path)
         missing = {"id", "description"} - set(table.column_names)
         if missing:
             raise ConfigError(f"{path} lacks the columns {sorted(missing)}: found {table.column_names}")
         table = table.select(["id", "description"]).cast(pa.schema([("id", pa.string()), ("description", pa.string())]))
         table.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
         reason = str(error).partition("\n")[0][:200]
         raise ConfigError(
             f"{path} cannot be read ({reason}): expected JSONL or Parquet with a text in 'id' and 'description' per row"
@@ -88,7 +90,30 @@ def read_descriptions(path: Path) -> dict[str, str]:
     ids, texts = table.column("id").to_pylist(), table.column("description").to_pylist()
     if len(set(ids)) != len(ids):
         raise ConfigError(f"{path} describes {len(ids) - len(set(ids))} points more than once: keep one row per id")
-    return {str(key): text for key, text in zip(ids, texts, strict=True) if text}
+    return {key: text for key, text in zip(ids, texts, strict=True) if key and text}
+
+
+def _read_lines(path: Path) -> pa.Table:
+    """The columns id and description of a JSONL file, as text. Raises ``ValueError`` with the line.
+
+    Arrow's own reader of JSON ends the process over some damaged files.
+    """
+    rows: list[dict[str, str | None]] = []
+    found: set[str] = set()
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            row = json.loads(line.decode("utf-8"))
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number}: expected an object, found {type(row).__name__}")
+            found |= row.keys() & {"id", "description"}
+            values = {name: row.get(name) for name in ("id", "description")}
+            wrong = next((name for name, value in values.items() if isinstance(value, bool | list | dict)), None)
+            if wrong is not None:
+                raise ValueError(f"line {number}: expected a text in '{wrong}', found {type(values[wrong]).__name__}")
+            rows.append({name: None if value is None else str(value) for name, value in values.items()})
+    return pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in sorted(found)})
 
 
 def ask_model(points: PointSet, source: DescriptionSet, seed: int = 0, kept: Path | None = None) -> dict[str, str]:

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from talking_points.errors import InputError
 from talking_points.evaluation.pck import (
@@ -70,14 +72,77 @@ class Report:
     @classmethod
     def load(cls, path: str | Path) -> Report:
         """Read a report written by ``save``; in older ones every point counts as described."""
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except RecursionError:
+            raise ValueError(f"{path} is no evaluation report: it is nested too deeply") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path} is no evaluation report: expected an object, found {type(values).__name__}")
         values.setdefault("undescribed", 0)
         missing = set(cls.__dataclass_fields__) - set(values)
         if missing:
             raise ValueError(f"{path} is no evaluation report: it lacks {sorted(missing)}")
-        return cls(**values)
+        try:
+            _SAVED.validate_python(values)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            raise ValueError(
+                f"{path} is no evaluation report: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from None
+        return cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__})
+
+
+Text = Annotated[str, Field(max_length=500), AfterValidator(lambda text: text.encode().decode())]
+Score = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Bounds(TypedDict):
+    low: Score
+    high: Score
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Difference(TypedDict):
+    difference: Score
+    interval: _Bounds
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Definition(TypedDict):
+    name: Text
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Prediction(TypedDict):
+    id: str
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Saved(TypedDict):
+    """The types of what a saved report says, of whoever wrote it; scores that do not exist are null where they may."""
+
+    name: Text
+    definition: _Definition
+    dataset: Text
+    localizer: Text
+    points: Annotated[int, Field(ge=0)]
+    images: Annotated[int, Field(ge=0)]
+    undescribed: Annotated[int, Field(ge=0)]
+    mpck: Score
+    interval: _Bounds
+    pck: dict[Text, Score]
+    inside_part: Score | None
+    levels: dict[Text, Score | None]
+    words: dict[Text, Any]
+    controls: dict[Text, Score | None]
+    above_text_only: _Difference | None
+    sources: dict[Text, dict[Text, Score | None]]
+    categories: dict[Text, dict[Text, Score | None]]
+    predictions: list[_Prediction]
+
+
+_SAVED: TypeAdapter[_Saved] = TypeAdapter(_Saved)
 
 
 class IncomparableError(InputError):

@@ -143,8 +143,11 @@ class Retraining:
         rows = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
             try:
-                rows.append(json.loads(line))
-            except ValueError as error:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"expected an object, found {type(row).__name__}")
+                rows.append(row)
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(
                     f"{path}, line {number} is damaged, perhaps cut off in the middle ({error}): remove that line; a "
                     "run without a line is judged again"

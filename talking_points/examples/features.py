@@ -119,7 +119,13 @@ class FeatureStore:
         """Bytes that the folder may hold: this store's own limit, or a larger one that a training has left."""
         try:
             return max(self.limit_bytes, json.loads((self.folder / _BOUND).read_text())["limit_bytes"])
-        except (OSError, ValueError, KeyError, TypeError):  # none, or nothing that says more than the own one
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ):  # none, or nothing that says more than the own one
             return self.limit_bytes
 
     def evict(self) -> int:

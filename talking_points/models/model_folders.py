@@ -6,6 +6,7 @@ Needs neither torch nor transformers, whose import alone takes seconds.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ def loading(name: str | Path, what: str) -> Iterator[None]:
 
 def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
     """The title of the other kind of model that a configuration belongs to, or None."""
-    found = next(iter(config.get("architectures") or []), "")
+    listed = config.get("architectures")
+    found = str(listed[0]) if isinstance(listed, list) and listed else ""
     if found == "OmgLlavaModel" and class_name == "PointLocalizer":
         return "OMG-LLaVA model without a head for coordinates"
     other = find_kind(found)
@@ -74,7 +76,7 @@ def _problem(folder: Path, kind: ModelKind) -> str | None:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         assert isinstance(config, dict)
-    except (OSError, ValueError, AssertionError) as error:
+    except (OSError, ValueError, AssertionError, RecursionError) as error:
         return f"has a config.json that cannot be read ({error or 'not an object'})"
     other = wrong_kind(config, kind.class_name)
     if other:
@@ -87,14 +89,16 @@ def _weights_problem(folder: Path) -> str | None:
     names = ["model.safetensors"]
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            names = sorted(map(str, set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             return f"has a {index.name} that cannot be read ({error})"
-    missing = [name for name in names if not (folder / str(name)).is_file()]
+    if elsewhere := [name for name in names if not re.fullmatch(r"[\w][\w.-]*\.safetensors", name)]:
+        return f"has a {index.name} that names other files than safetensors in the folder: {elsewhere[0][:80]!a}"
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         return f"has no weights: {', '.join(missing[:3])} {'is' if len(missing) == 1 else 'are'} not there"
     for name in names:
-        problem = _file_problem(folder / str(name))
+        problem = _file_problem(folder / name)
         if problem:
             return f"has weights that cannot be used: {name} {problem}"
     return None
@@ -111,8 +115,8 @@ def _file_problem(path: Path) -> str | None:
             if length > 100 * 2**20:
                 return "is no safetensors file"
             header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-        except (struct.error, ValueError, LookupError, TypeError, AttributeError):
+            ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
+        except (struct.error, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
             return "is no safetensors file, or was cut off"
     wanted = 8 + length + max(ends, default=0)
     size = path.stat().st_size

@@ -248,7 +248,7 @@ class Repository:
         from huggingface_hub.hf_api import RepoFile
 
         tree = self.api.list_repo_tree(self.name, folder, repo_type=self.kind, revision=commit, recursive=True)
-        found = {item.path: item for item in tree if isinstance(item, RepoFile)}
+        found = {str(item.path): item for item in tree if isinstance(item, RepoFile)}
         known = digests or {}
         same = {name for name in files.keys() & found.keys() if _holds(found[name], files[name], known.get(name))}
         return sorted((files.keys() | found.keys()) - same)

@@ -18,6 +18,7 @@ import torch
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import ConfigError, fingerprint
+from talking_points.dataset_manifest import read_origin
 from talking_points.examples.bare_points import load_bare_points
 from talking_points.examples.config import KeypointsConfig
 from talking_points.examples.labelled_images import load_labelled_images
@@ -36,7 +37,6 @@ from talking_points.training.made_once import FINISHED, make_once
 from talking_points.training.precision import check_bf16
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
-from talking_points.whole_files import read_json
 
 NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
@@ -175,11 +175,10 @@ def refuse_drawn(config: TrainConfig) -> None:
 
 def find_drawn_sources(dataset: str) -> list[str]:
     """The sources of a built dataset that are drawn stand-ins, as its manifest says; none where it says nothing."""
-    manifest = Path(dataset) / "manifest.json"
-    if not manifest.is_file():
+    if not (Path(dataset) / "manifest.json").is_file():
         return []
-    sources = read_json(manifest, "build the dataset again").get("sources", {})
-    return sorted(name for name, source in sources.items() if source.get("drawn"))
+    _, drawn = read_origin(Path(dataset))
+    return sorted(name for name, is_drawn in drawn.items() if is_drawn)
 
 
 def dataset_digest(path: str, revision: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
     second build into one folder and ``ConfigError`` for a folder that holds something else.
     """
     storage = Storage(config.output)
+    _refuse_links(storage)
     path = _lock_file(storage)
     lock = FileLock(path, timeout=_A_LOOK)
     try:
@@ -60,9 +61,28 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
 
 def check_folder(storage: Storage, config: BuildConfig) -> None:
     """Refuse now what ``build_folder`` would refuse, and write nothing. Raises what it raises."""
+    _refuse_links(storage)
     if in_use(storage):
         raise _refuse_shared_use(config)
     _check_content(storage, config)
+
+
+def _refuse_links(storage: Storage) -> None:
+    """Refuse an output inside which a link stands where a build writes: it may have come from somebody else.
+
+    The output itself may be one.
+    """
+    if not storage.is_local:
+        return
+    root, work = Path(storage.root), Path(storage.path(WORK))
+    inside = [root / name for name in (WORK, "data", "rejected", "figures")]
+    with suppress(OSError):  # there is none yet, or it is closed, which is said elsewhere
+        inside += [] if work.is_symlink() else list(work.iterdir())
+    for path in inside:
+        if path.is_symlink():
+            raise ConfigError(
+                f"{path} is a link, and a build would write to where it leads: remove it, or name that place as output"
+            )
 
 
 def _refuse_shared_use(config: BuildConfig) -> FolderInUse:

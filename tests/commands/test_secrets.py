@@ -56,6 +56,7 @@ FAILURES: dict[str, list[list[str]]] = {
     "localize": [["{t}/image.png", "nose", "--model", name] for name in ("org/name", URL)],
     "server": [["--home", URL]],
     "deploy": [[]],
+    "notify": [["hook"]],
 }
 
 

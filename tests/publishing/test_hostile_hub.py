@@ -41,7 +41,7 @@ def test_no_server_makes_a_command_hang_or_fail_without_a_word(tmp_path: Path) -
     assert len(asked) == len(KINDS) * 5
     for kind, way, seconds, slept, names, message in asked:
         case = (kind, way, names[0], message)
-        assert seconds < 15, case
+        assert seconds < 60, case  # a busy machine starts threads late; without limits it would be for ever
         assert slept <= 61, case
         fine = way == "identify" or (kind, way) == ("wrong-file", "view")
         assert "InputError" in names or "RunError" in names or (fine and names[0] == "NoneType"), case

@@ -18,10 +18,10 @@ from talking_points.sources.coco_parts import BadAnnotationError, clip_box, outl
 from talking_points.sources.own_objects import CocoParts
 from talking_points.sources.protocol import SourceError
 from talking_points.sources.reasons import SKIP_REASONS
-from tests.fuzz import CASES, Odd, harmless
+from tests.fuzz import CASES, SOME, Odd, harmless
 from tests.sources.trees import annotation, coco, image_entry, rectangle_polygon, write_image, write_json
 
-FILES = CASES // 2
+FILES = SOME
 """Whole files take milliseconds each, most of it for the disk; each holds several annotations, which are the cases."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:PIL")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -32,17 +33,22 @@ def too_long(prompt_tokens: int, max_tokens: int, limit: int) -> RequestError:
     return RequestError("too_long", detail)
 
 
+_BRACKETS = frozenset("<>[]{}|｜◁▷")
+
+
 def special_tokens(tokenizer: Any) -> frozenset[str]:
     """The texts that a Hugging Face tokenizer reads as marks of a conversation and never as words: its special tokens
     and the others that were added to its vocabulary, ``<think>`` and ``<image>`` among them.
     """
     added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
-    return marks_among([*tokenizer.all_special_tokens, *added])
+    decoder: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    special = [*tokenizer.all_special_tokens, *(str(token) for token in decoder.values() if token.special)]
+    return marks_among(added) | {token.strip() for token in special if len(token.strip()) > 2}
 
 
 def marks_among(tokens: Iterable[str]) -> frozenset[str]:
     """Those of a vocabulary's added tokens that are marks, which all have brackets: added words are left out."""
-    return frozenset(token.strip() for token in tokens if len(token.strip()) > 2 and set("<>[]{}|｜◁▷") & set(token))
+    return frozenset(token.strip() for token in tokens if len(token.strip()) > 2 and _BRACKETS & set(token))
 
 
 def strip_marks(request: ChatRequest, marks: frozenset[str]) -> ChatRequest:
@@ -60,16 +66,28 @@ def strip_marks(request: ChatRequest, marks: frozenset[str]) -> ChatRequest:
 
 
 def _strip_text(text: str, marks: frozenset[str]) -> str:
-    pattern, previous = _pattern(marks), ""
+    pattern = _pattern(marks)
+    if not (text.isascii() and text.isprintable()) and pattern.search(folded := _folded(text)):
+        text = folded
+    previous = ""
     while previous != text:
         previous, text = text, pattern.sub(" ", text)
     return text
 
 
+def _folded(text: str) -> str:
+    """As tokenizers read it that normalise a text before they look for marks: no wide forms, nothing invisible."""
+    kept = (char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf"))
+    return unicodedata.normalize("NFKC", "".join(kept))
+
+
 @lru_cache(maxsize=4)
 def _pattern(marks: frozenset[str]) -> re.Pattern[str]:
-    # Some tokenizers normalise the case before they look for marks.
-    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))), re.IGNORECASE)
+    # Some tokenizers normalise the case before they look for marks; a mark without brackets would be a word then.
+    ordered = sorted(marks, key=len, reverse=True)
+    return re.compile(
+        "|".join(f"(?i:{re.escape(mark)})" if _BRACKETS & set(mark) else re.escape(mark) for mark in ordered)
+    )
 
 
 def _encode_data_url(image: NDArray[np.uint8]) -> dict[str, Any]:

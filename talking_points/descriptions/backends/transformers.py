@@ -28,6 +28,9 @@ from talking_points.descriptions.backends.protocol import (
 )
 from talking_points.hub_client import bounded_hub
 
+_NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""Said outright: where nothing is said, transformers asks on the terminal."""
+
 
 class TransformersBackend:
     """Loads ``config.model`` (a Hub id or a folder, safetensors only) and answers chat requests with it.
@@ -44,15 +47,25 @@ class TransformersBackend:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         # Straight onto the accelerator: quantized weights cannot be moved afterwards. The CPU is where weights load.
         placement = {} if device == "cpu" else {"device_map": device}
+        if config.options.get("trust_remote_code"):
+            raise BackendUnavailable(
+                "options.trust_remote_code would run code that comes with the model, which no backend does here: "
+                "choose a model that transformers itself has the code of, or serve it for the backend 'openai'"
+            )
         bounded_hub()
         try:
-            model_config = AutoConfig.from_pretrained(name, revision=revision)
+            model_config = AutoConfig.from_pretrained(name, revision=revision, **_NO_CODE)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             loader: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
             front: Any = AutoProcessor if self._vision else AutoTokenizer
-            self._processor: Any = front.from_pretrained(name, revision=revision)
+            self._processor: Any = front.from_pretrained(name, revision=revision, **_NO_CODE)
             self._model: Any = loader.from_pretrained(
-                name, revision=revision, dtype=config.dtype, use_safetensors=True, **placement, **config.options
+                name,
+                revision=revision,
+                dtype=config.dtype,
+                use_safetensors=True,
+                **placement,
+                **config.options | _NO_CODE,
             ).eval()
         except Exception as error:  # the libraries take the form of what they read for granted
             raise BackendUnavailable(

@@ -206,3 +206,17 @@ def test_on_a_gpu(tiny_llava):
     contract.check_seeds(backend)
     contract.check_too_long_fails_alone(backend, CONTEXT)
     backend.close()
+
+
+def test_code_of_a_model_is_neither_run_nor_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = tmp_path / "ran"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).write_text('')\n")
+    (folder / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    for options in ({}, {"trust_remote_code": True}):
+        step = StepConfig(backend="transformers", model=str(folder), options=options)
+        with pytest.raises(BackendUnavailable, match=r"trust_remote_code|custom code"):
+            TransformersBackend(step)
+    assert not ran.exists()

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from commands.publish_commands import _only_publisher
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
-from tasks.running.build_folder import FolderInUse, build_folder, in_use
+from talking_points.locks import FolderInUseError
+from tasks.running.build_folder import FolderInUse, build_folder, check_folder, in_use
 from tasks.running.storage import Storage
 
 
@@ -44,6 +46,40 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match=r"thesis\.tex"), build_folder(config(tmp_path)):
         pass
+
+
+@pytest.mark.parametrize("name", [".work", ".work/requests", ".work/shards", "data", "rejected", "figures"])
+def test_links_inside_an_output_are_refused(tmp_path: Path, name: str) -> None:
+    """Promise kept: a build folder from somebody else leads no build to write elsewhere."""
+    output, elsewhere = tmp_path / "output", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if not name.startswith(".work"):
+        with build_folder(config(output)):
+            pass
+    (output / name).parent.mkdir(parents=True, exist_ok=True)
+    (output / name).symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="is a link"), build_folder(config(output)):
+        pass
+    with pytest.raises(ConfigError, match="is a link"):
+        check_folder(Storage(output), config(output))
+    assert not list(elsewhere.iterdir())
+
+
+def test_publishing_waits_for_nobody(tmp_path: Path) -> None:
+    with (
+        build_folder(config(tmp_path)),
+        pytest.raises(ConfigError, match="a build is writing to"),
+        _only_publisher(tmp_path),
+    ):
+        pass
+    with (
+        _only_publisher(tmp_path),
+        pytest.raises(FolderInUseError, match=r"a publication .* is writing"),
+        _only_publisher(tmp_path),
+    ):
+        pass
+    with _only_publisher(tmp_path / "downloaded"):
+        assert not (tmp_path / "downloaded").exists()
 
 
 def test_an_output_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
