@@ -362,6 +362,14 @@ def test_a_server_without_the_api_is_named(tmp_path, server, url: str, message: 
         stage.run(requests(4))
 
 
+def test_a_model_that_is_not_listed_is_told_before_anything_is_sent(tmp_path, server) -> None:
+    stage = Stage(tmp_path, server)
+    stage.config = stage.config.model_copy(update={"model": "fake-lava"})
+    with pytest.raises(BackendUnavailable, match=f"does not serve 'fake-lava'.*did you mean '{MODEL}'"):
+        stage.run(requests(4))
+    assert not server.files
+
+
 def test_costs_are_counted_once_at_the_providers_discount_and_capped(tmp_path, server) -> None:
     def order(budget: str) -> dict:
         price = {"tokens_in": 50_000.0, "tokens_out": 100_000.0, "images": 0.0}
