@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,10 +38,9 @@ def build_dataset(settings: BuildConfig, config: str, overrides: Sequence[str], 
     check_folder(storage, settings)
     result = find_finished(settings, storage, roots, records)
     if result is None:
-        port = claim_port()
-        from flows.build_llamapointinpart import build_llamapointinpart
+        with orchestrator(claim_port(), lambda: importlib.import_module("flows.build_llamapointinpart")):
+            from flows.build_llamapointinpart import build_llamapointinpart
 
-        with orchestrator(port):
             # The orchestrator records what a flow is called with.
             result = build_llamapointinpart(config, [seal(override) for override in overrides])
     print_outcome(storage)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
+from talking_points.output_names import DEVICES
 from talking_points.records import LABELS, SOURCES
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ _NAMES = re.compile(
     r"|audit/report\.json"
 )
 _ALL_COLUMNS = COLUMNS | OPTIONAL_COLUMNS
-_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-"""Names that are no files on Windows, whatever follows the first dot."""
 
 MEBIBYTE = 1 << 20
 SIZES = {".json": 16 * MEBIBYTE, ".md": 4 * MEBIBYTE, ".png": 64 * MEBIBYTE, ".svg": 64 * MEBIBYTE}
@@ -50,7 +49,7 @@ class DatasetError(ConfigError):
 
 def check_name(name: object) -> str:
     """``name`` if it is one that a dataset's file may have. Raises ``ValueError`` otherwise."""
-    if not isinstance(name, str) or not _NAMES.fullmatch(name) or _DEVICES.fullmatch(name.rpartition("/")[2]):
+    if not isinstance(name, str) or not _NAMES.fullmatch(name) or DEVICES.fullmatch(name.rpartition("/")[2]):
         shown = name if isinstance(name, str) else type(name).__name__
         raise ValueError(
             f"expected a name like data/*.parquet, rejected/*.parquet or figures/*.png, found {shown[:80]!a}"

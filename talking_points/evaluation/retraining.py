@@ -141,7 +141,7 @@ class Retraining:
         """Entries of all finished runs, oldest first."""
         path = self.folder / "history.jsonl"
         rows = []
-        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
             try:
                 rows.append(json.loads(line))
             except ValueError as error:

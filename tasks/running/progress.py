@@ -102,6 +102,7 @@ class BuildProgress:
         self.failures: list[dict[str, Any]] = []
         self.state = "running"
         self.started = time.monotonic()
+        self.ended: float | None = None
         self._bars = Progress(
             TextColumn("{task.description:<15}"),
             BarColumn(),
@@ -123,6 +124,7 @@ class BuildProgress:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bars.stop()
+        self.ended = time.monotonic()
         stopped = kind is not None and not issubclass(kind, Exception)
         self.state = "stopped" if stopped else "failed" if kind else "finished"
         self._write(force=True)
@@ -183,6 +185,11 @@ class BuildProgress:
         if not self.console.is_terminal:
             self.console.print(f"{stage:<15} {_line(status)}", highlight=False, soft_wrap=True)
 
+    @property
+    def _elapsed(self) -> float:
+        """Seconds of the build so far; once it is over, the report and the run's last message state the same."""
+        return (self.ended or time.monotonic()) - self.started
+
     def summary(self) -> Mapping[str, Any]:
         """The status as JSON values, as written to ``.work/status.json``."""
         return {
@@ -192,7 +199,7 @@ class BuildProgress:
             "seconds_left": self.seconds_left(),
             "state": self.state,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds": round(self._elapsed, 1),
         }
 
     def describe(self) -> str:
@@ -206,7 +213,7 @@ class BuildProgress:
         shards = f"{made:,} {'shard' if made == 1 else 'shards'} made{' anew' if reused else ''}"
         again = f", {reused:,} reused" if reused else ""
         state = "" if self.state in ("running", "finished") else f"{self.state}: "
-        seconds = _duration(time.monotonic() - self.started)
+        seconds = _duration(self._elapsed)
         return f"{state}{rows}{rejected:,} rejected, {shards}{again}{failed}, {seconds}"
 
     def outcome(self, dataset: Manifest) -> dict[str, Any]:
@@ -278,8 +285,11 @@ class BuildProgress:
             description = "Retry this run to make these shards again."
             create_table_artifact(key="failed-shards", table=self.failures, description=description)
         summary = self.summary()
-        marks = ["---", *["--:"] * (len(COLUMNS) - 1)]
-        rows = [[*COLUMNS], marks, *([for_markdown(cell) for cell in row] for row in stage_rows(summary))]
+        found = [[for_markdown(cell) for cell in row] for row in stage_rows(summary)]
+        # Of a finished build nothing is left: an empty column would only make the table wide.
+        columns = len(COLUMNS) - (not any(row[-1] for row in found))
+        marks = ["---", *["--:"] * (columns - 1)]
+        rows = [row[:columns] for row in ([*COLUMNS], marks, *found)]
         table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
         notes = "\n".join(f"- {for_markdown(note)}" for note in stage_notes(summary))
         heading = f"# {for_markdown(redact(self.storage.output))}\n\n{for_markdown(self.describe())}"

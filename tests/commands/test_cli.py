@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import doctor
 from tests.flows.building import CONFIG, SOURCES, overrides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,17 +118,31 @@ def test_wrong_input_is_refused_with_exit_code_2(drawn: dict[str, Path], tmp_pat
 
 
 def test_doctor_finds_this_machine_fit() -> None:
-    done = run("doctor")
+    token = "hf_" + "a1B2" * 8
+    done = run("doctor", HF_TOKEN=token, PREFECT_API_URL="http://127.0.0.1:9/api", COLUMNS="200")
     assert done.returncode == 0, done.stdout
+    assert "in HF_TOKEN, well-formed" in done.stdout
+    assert token not in done.stdout + done.stderr
+    assert "found none that answers" in done.stdout
     assert "cv2" in done.stdout
     assert "nicegui" in done.stdout
     assert re.search(r"│ GPU +│", done.stdout)
     assert "extra 'vllm'" not in done.stdout
 
 
+def test_doctor_tells_a_token_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf-a-planted-word")
+    found, advice = doctor._hub_login()
+    assert found == "in HF_TOKEN, malformed"
+    assert "planted" not in advice
+
+
 def test_the_sources_that_are_named_are_drawn_alone(tmp_path: Path) -> None:
     done = run("draw-sample", str(tmp_path), "--images", "1", "--sources", "partimagenet, ap10k")
     assert dict(line.split(": ") for line in done.stdout.splitlines()).keys() == {"partimagenet", "ap10k"}
+    assert not done.stderr
+    again = run("draw-sample", str(tmp_path), "--images", "1", "--sources", "ap10k")
+    assert again.stderr.strip() == f"replaces what was drawn before in {tmp_path / 'ap-10k'}"
     refused = run("draw-sample", str(tmp_path / "none"), "--images", "1", "--sources", "imagenet")
     assert refused.returncode == 2
     assert "sources must be of pascal_part116" in refused.stderr
