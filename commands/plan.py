@@ -300,6 +300,9 @@ def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
         if section.model and step.memory is None:
             where = "its server's" if section.backend == "openai" else "not known before it is here"
             notes.append(f"memory of {step.step} ({section.model}): {where}")
+    judge = settings.judge
+    if judge is not None and judge.by == "localizer" and not Path(str(judge.model)).exists():
+        notes.append(f"to have for judge: the Point Localizer {judge.model}, here or on the Hub")
     return list(dict.fromkeys(notes))
 
 

@@ -38,10 +38,10 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         raise ConfigError("this build cannot start:\n  " + "\n  ".join(problems))
     for step, section in settings.asking.items():
         prompt_digest(section.prompt or step)
-    if settings.judge is not None and settings.judge.by == "localizer":
-        if not util.find_spec("torch") and installed:
+    if installed and settings.judge is not None and settings.judge.by == "localizer":
+        if not util.find_spec("torch"):
             raise ConfigError(f"judge.by: 'localizer' needs torch, which is not installed; {how_to_install('train')}")
-        check_model(str(settings.judge.model), "PointLocalizer", "judge.model")
+        check_model(str(settings.judge.model), "localizer", "judge.model")
     return {name: _resolve_root(name, source) for name, source in settings.open_sources.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import util
 from pathlib import Path
 
@@ -56,6 +57,26 @@ def test_the_whole_plan_is_printed_and_nothing_is_made(
     ):
         assert expected in printed, printed
     assert not (tmp_path / "out").exists()
+
+
+def test_batches_and_the_judge_are_part_of_the_plan(
+    bare: None, drawn: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = "backend: openai, model: gpt, endpoint: 'http://127.0.0.1:9/v1', revision: null"
+    direct = settings(tmp_path / "out", drawn, f"generate={{{served}}}", "prices.gpt={tokens_in: 4e4, tokens_out: 0}")
+    plan.print_plan(direct)
+    price = re.search(r"generate +\W? *gpt +\W? *([\d.,]+)", capsys.readouterr().out)
+    halved = f"generate={{{served}, batch: {{max_requests: 20}}}}"
+    judge = "judge={by: localizer, model: build/none}"
+    plan.print_plan(settings(tmp_path / "out", drawn, halved, judge, "prices.gpt={tokens_in: 4e4, tokens_out: 0}"))
+    printed = capsys.readouterr().out
+    assert "generate: 36 requests in at least 2 file(s) of at most 20 requests" in printed
+    assert "answered within 24h" in printed
+    assert "to have for judge: the Point Localizer build/none" in printed
+    off = re.search(r"gpt as batches, 50% off +\W? *([\d.,]+)", printed)
+    assert price
+    assert off
+    assert float(off[1].replace(",", "")) == pytest.approx(float(price[1].replace(",", "")) / 2, abs=0.01)
 
 
 def test_nothing_is_cut_on_a_narrow_terminal(

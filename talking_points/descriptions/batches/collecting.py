@@ -42,10 +42,19 @@ def read_answers(path: Path, expected: Collection[str]) -> Iterator[tuple[str, C
             repeated += 1
         else:
             seen.add(key)
-            yield key, read_answer(value)
+            yield key, _read(value)
     if odd or strange or repeated:
         told = "%s: %d lines are no answers, %d answer other requests, %d answer one again; all are passed over"
         _LOG.warning(told, path, odd, strange, repeated)
+
+
+def _read(line: Mapping[str, Any]) -> Completion | RequestError:
+    try:
+        return read_answer(line)
+    except Exception as error:  # nested without end, or odd in another way: it costs its own request
+        return RequestError(
+            "malformed_response", f"an answer that cannot be read ({type(error).__name__})", retryable=True
+        )
 
 
 def read_answer(line: Mapping[str, Any]) -> Completion | RequestError:
@@ -59,7 +68,8 @@ def read_answer(line: Mapping[str, Any]) -> Completion | RequestError:
     body = response.get("body")
     if body is None and line.get("error"):
         return _error(line["error"])
-    answer = httpx.Response(status, json=body)
+    # As it came: halves of characters and NaN, which Python reads, are told by those who read single answers.
+    answer = httpx.Response(status, content=json.dumps(body).encode())
     if status >= 400:
         return read_refusal(answer)
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.build_config import BatchConfig, StepConfig
+from talking_points.descriptions.backends.openai import OpenAIBackend
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError
 from talking_points.descriptions.batches.collecting import read_answers
 from talking_points.descriptions.batches.provider import Provider, pause
@@ -60,6 +61,9 @@ class StageBatches:
         if self._batch.offline:
             self._take_files()
             return
+        if any(record.state == WRITTEN for record in self._folder.files()):
+            # A wrong key or name of a model is told now, and not when the provider has thought about it for hours.
+            OpenAIBackend(self._config).close()
         with Provider(self._config) as provider:
             try:
                 self._run(provider)

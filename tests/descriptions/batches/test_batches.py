@@ -13,7 +13,7 @@ import pytest
 from talking_points.build_config import BatchConfig, StepConfig
 from talking_points.descriptions.asking import Answer, WholesaleFailure, ask
 from talking_points.descriptions.backends import open_backend
-from talking_points.descriptions.backends.protocol import BackendUnavailable, ChatRequest
+from talking_points.descriptions.backends.protocol import BackendUnavailable, ChatRequest, Completion
 from talking_points.descriptions.batches import collecting
 from talking_points.descriptions.batches.outbox import Outbox
 from talking_points.descriptions.batches.records import CREATING, SENT, BatchFile, BatchFolder, write_record
@@ -44,6 +44,10 @@ def server(_running: BatchServer) -> BatchServer:
     fresh.lock = _running.lock
     _running.__dict__.update(fresh.__dict__)
     return _running
+
+
+def _body(text: str) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
 
 
 def requests(count: int, start: int = 0) -> list[ChatRequest]:
@@ -358,6 +362,14 @@ def test_a_server_without_the_api_is_named(tmp_path, server, url: str, message: 
         stage.run(requests(4))
 
 
+def test_a_model_that_is_not_listed_is_told_before_anything_is_sent(tmp_path, server) -> None:
+    stage = Stage(tmp_path, server)
+    stage.config = stage.config.model_copy(update={"model": "fake-lava"})
+    with pytest.raises(BackendUnavailable, match=f"does not serve 'fake-lava'.*did you mean '{MODEL}'"):
+        stage.run(requests(4))
+    assert not server.files
+
+
 def test_costs_are_counted_once_at_the_providers_discount_and_capped(tmp_path, server) -> None:
     def order(budget: str) -> dict:
         price = {"tokens_in": 50_000.0, "tokens_out": 100_000.0, "images": 0.0}
@@ -403,3 +415,24 @@ def test_records_from_elsewhere_are_not_believed(tmp_path, server) -> None:
     assert (folder / "00010.json").is_file(), "no number is used twice"
     with pytest.raises(ValueError, match="expected an id"):
         _ = BatchFile("00000", 1, state=SENT, batch_id="../../models").ids
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome"),
+    [
+        ({"response": {"status_code": 200, "body": _body("half \ud83d an emoji")}}, "half � an emoji"),
+        ({"response": {"body": _body("no status")}}, "no status"),
+        ({"response": {"status_code": 200, "body": {"x": float("nan")}}}, "malformed_response"),
+        ({"response": {"status_code": 200, "body": "text"}}, "malformed_response"),
+        ({"response": {"status_code": 200, "body": None}}, "malformed_response"),
+        ({"response": {"status_code": 999, "body": {}}}, "malformed_response"),
+        ({"response": {"status_code": 429, "body": None}}, "rate_limited"),
+        ({"response": {"status_code": 500, "body": None}, "error": {"code": "x", "message": "m"}}, "batch_error"),
+        ({"response": []}, "malformed_response"),
+        ({"error": "boom"}, "malformed_response"),
+        ({"error": {"code": 5, "message": ["x"]}}, "batch_error"),
+    ],
+)
+def test_every_line_is_an_answer_or_a_reason(line: dict[str, Any], outcome: str) -> None:
+    found = collecting.read_answer(line)
+    assert (found.text if isinstance(found, Completion) else found.reason) == outcome
