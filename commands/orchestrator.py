@@ -18,7 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from commands.processes import start, stop
+from commands.child_processes import start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
