@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from commands.child_processes import start, stop
 from commands.local import HEARTBEAT
 from commands.orchestrator import PASSWORD, find_configured_server, new_password, password_file, running_server
+from commands.processes import start, stop
 from commands.working_folder import refuse_settings
 from talking_points.config import ConfigError
 from talking_points.shipped import DEPLOYMENTS

@@ -4,47 +4,64 @@ from __future__ import annotations
 
 import importlib
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
 from talking_points.config import load_config
+from talking_points.step_progress import tell
 
 TINY = "configs/train/tiny.yaml"
+DryRun = Annotated[bool, typer.Option("--dry-run", help="check everything that is quickly checked and print the plan")]
 
 
 @app.command("train-localizer")
-def train_localizer(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def train_localizer(
+    config: Config = TINY, overrides: Overrides = None, dry_run: DryRun = False, verbose: Verbose = False
+) -> None:
     """Train the Point Localizer: image + text -> x, y."""
-    _run("train_localizer", config, overrides, verbose)
+    _run("train_localizer", config, overrides, verbose, dry_run)
 
 
 @app.command("train-descriptor")
-def train_descriptor(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def train_descriptor(
+    config: Config = TINY, overrides: Overrides = None, dry_run: DryRun = False, verbose: Verbose = False
+) -> None:
     """Train the Point Descriptor: image + point -> text."""
-    _run("train_descriptor", config, overrides, verbose)
+    _run("train_descriptor", config, overrides, verbose, dry_run)
 
 
 @app.command("adapt-descriptor")
-def adapt_descriptor(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def adapt_descriptor(
+    config: Config = TINY, overrides: Overrides = None, dry_run: DryRun = False, verbose: Verbose = False
+) -> None:
     """Adapt a trained descriptor with GRPO to categories without descriptions."""
-    _run("adapt_descriptor", config, overrides, verbose)
+    _run("adapt_descriptor", config, overrides, verbose, dry_run)
 
 
 @app.command()
 def evaluate(
-    config: Config = "configs/evaluate/triplets.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/evaluate/triplets.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score sets of descriptions by where the localizer finds them: PCK, mPCK, controls, comparisons, tables."""
-    _run("evaluate", config, overrides, verbose)
+    _run("evaluate", config, overrides, verbose, dry_run)
 
 
 @app.command("retrain-and-evaluate")
 def retrain_and_evaluate(
-    config: Config = "configs/train/retrain.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/train/retrain.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a challenger on the current dataset and promote it when it beats the champion."""
-    _run("retrain_and_evaluate", config, overrides, verbose)
+    _run("retrain_and_evaluate", config, overrides, verbose, dry_run)
 
 
 @app.command("restore-champion")
@@ -57,21 +74,38 @@ def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: O
     print(json.dumps(restored))
 
 
-def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> None:
-    """Run the flow ``name`` of the module ``flows.<name>``; the last line on stdout is its result as JSON."""
+def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry_run: bool) -> None:
+    """Run the flow ``name`` of the module ``flows.<name>``; the last line on stdout is its result as JSON.
+
+    ``dry_run`` checks what can be checked and prints the plan instead.
+    """
     from commands.orchestrator import claim_port, orchestrator
 
     local_orchestration(verbose)
+    loaded: dict[str, Callable[..., dict[str, Any]]] = {}
+
+    def load() -> None:
+        with needs_extra("train"):
+            from talking_points.models.loading_bars import hide_loading_bars
+
+            hide_loading_bars()
+            loaded[name] = getattr(importlib.import_module(f"flows.{name}"), name)
+
     with exit_codes():
+        tell(f"{name.replace('_', '-')}: checking configuration and inputs")
         # Wrong input is found before what takes seconds: importing the models, starting the orchestrator.
         with needs_extra("train"):
             kind, check = map(_load, _INPUTS.get(name, _TRAINS))
-        check(load_config(kind, config, overrides or []))
-        port = claim_port()
-        with needs_extra("train"):
-            flow = getattr(importlib.import_module(f"flows.{name}"), name)
-        with orchestrator(port):
-            result = flow(config, overrides or [])
+        settings = load_config(kind, config, overrides or [])
+        check(settings)
+        if dry_run:
+            with needs_extra("train"):
+                from commands.training_plan import print_training_plan
+
+            print_training_plan(name, settings)
+            return
+        with orchestrator(claim_port(), load):
+            result = loaded[name](config, overrides or [])
     print(json.dumps(result))
 
 

@@ -1,7 +1,7 @@
 """``build-llamapointinpart``: from part-annotated images to a dataset of points in words.
 
-Read it top to bottom: that is the way the data goes. Every step below runs as Prefect tasks over shards whose
-results are kept, so running the flow again, or retrying it, makes only what is missing.
+Read it top to bottom: that is the way the data goes. Every stage runs as Prefect tasks over shards whose results are
+kept, so running the flow again, or retrying it, makes only what is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 from prefect import flow
 
 from talking_points.build_config import BuildConfig
-from talking_points.config import load_config
 from talking_points.redaction import redact_errors
 from tasks.assemble import assemble
 from tasks.candidates import candidates
@@ -25,6 +24,7 @@ from tasks.publish import publish_dataset
 from tasks.refine import refine
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import build_folder, request_cache_folder
+from tasks.running.run_form import BuildPreset, load_run
 from tasks.running.run_page import describe_build, end_run, name_run, tag_build
 from tasks.running.runner import StageRunner
 from tasks.sample import sample
@@ -39,20 +39,36 @@ from tasks.verify import verify
 )
 @redact_errors
 def build_llamapointinpart(
-    config: str = "configs/build/rules.yaml", overrides: list[str] | None = None
+    config: str = "configs/build/rules.yaml",
+    overrides: list[str] | None = None,
+    preset: BuildPreset = "none",
+    output: str = "",
+    limit: int | None = None,
+    seed: int | None = None,
+    pascal_part116: str = "",
+    ade20k_part234: str = "",
+    partimagenet: str = "",
 ) -> dict[str, Any]:
     """Build the dataset that a configuration describes.
 
     Args:
         config: path of a YAML file with a ``BuildConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``["limit=100", "sources.partimagenet.root=/data/PIN"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["workers=4", "refine.backend=vllm"]``.
+        preset: a shipped configuration instead of the file in config.
+        output: folder or URL that the dataset is written to.
+        limit: at most so many points, for a preview.
+        seed: draws points and splits.
+        pascal_part116: folder of PascalPart116.
+        ade20k_part234: folder of ADE20KPart234.
+        partimagenet: folder of PartImageNet.
 
     Returns the numbers that ``talking-points build`` prints last. Raises ``ConfigError`` for a configuration, a
     source or an output that cannot be used, and ``BuildFailed`` when shards failed, so that the run can be retried.
     """
-    settings = load_config(BuildConfig, config, overrides or [])
+    sources = {"pascal_part116": pascal_part116, "ade20k_part234": ade20k_part234, "partimagenet": partimagenet}
+    settings = load_run(BuildConfig, config, overrides, preset, output=output, limit=limit, seed=seed, **sources)
     roots = check_build(settings)
-    tag_build(config, settings)
+    tag_build(config if preset == "none" else preset, settings)
     with build_folder(settings) as storage, StageRunner.for_build(settings, storage) as stages:
         orders = Orders(settings, roots, request_cache_folder(storage))
 

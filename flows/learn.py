@@ -25,6 +25,7 @@ from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
+from talking_points.step_progress import LINES_ONLY
 from talking_points.training.config import TrainConfig
 from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
@@ -87,7 +88,7 @@ def learn(
     images = images // 2 if quick else images
     config = learn_config(folder, quick, overrides or [])
     tag_run("learn", *(["quick"] if quick else []))
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["TQDM_DISABLE"] = os.environ[LINES_ONLY] = "1"
     processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
     for job in plan_jobs(config, folder, images, quick, build_scenes):

@@ -6,6 +6,7 @@ Prefect is not imported here: every job runs in a process of its own, which need
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -140,10 +141,9 @@ def _time_work(work: Callable[[], Any], threads: int | None) -> Result:
     """A job that trains nothing, in the form of those that do; what it found is ``found``."""
     if threads is not None:
         torch.set_num_threads(threads)
-    start = os.times()
+    began, start = time.monotonic(), os.times()
     found = work()
-    end = os.times()
-    seconds, cpu_seconds = end.elapsed - start.elapsed, sum(end[:4]) - sum(start[:4])
+    seconds, cpu_seconds = time.monotonic() - began, sum(os.times()[:4]) - sum(start[:4])
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "metrics": {}, "found": found}
 
 

@@ -17,6 +17,8 @@ ROOMS = (
     "redaction",
     "proxies",
     "escaping",
+    "units",
+    "step_progress",
     "records",
     "shipped",
     "yaml_text",
@@ -24,6 +26,7 @@ ROOMS = (
     "config",
     "source_names",
     "output_names",
+    "hub_client",
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",
@@ -35,6 +38,7 @@ ROOMS = (
     "extras",
     "network",
     "hub_names",
+    "hub_sizes",
     "allocator",
     "processes",
     "stop_requests",
@@ -130,8 +134,10 @@ SAME_KIND = {
     "inputs": "what a room needs to be there, looked at first",
     "descriptor": "a model, and its training",
     "localizer": "a model, and its training",
+    "processes": "of a command its children, of the library its own place among several",
     "evaluate": "one job on three floors",
     "learn": "one job on three floors",
+    "plan": "what a run would do",
     **dict.fromkeys(("configuration", "conversion", "golden", "lora", "modeling", "vision"), "two families of models"),
 }
 """Names that files of sibling folders may share, and what they have in common."""
@@ -148,8 +154,10 @@ def test_one_name_stands_for_one_thing_in_sibling_folders() -> None:
 
 
 def test_the_flow_of_the_build_has_one_call_per_box() -> None:
-    tree = ast.parse((ROOT / "flows/build_llamapointinpart.py").read_text())
-    (flow,) = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    (flow,), (quick,) = (
+        [node for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)]
+        for file in ("flows/build_llamapointinpart.py", "tasks/dataset.py")
+    )
     first, last = flow.body[1], flow.body[-1]
     assert last.end_lineno is not None
     assert last.end_lineno - first.lineno < 45
@@ -162,6 +170,8 @@ def test_the_flow_of_the_build_has_one_call_per_box() -> None:
     ]  # fmt: skip
     for call, box in zip(calls, boxes, strict=True):
         assert ast.unparse(call.args[1]).startswith(f"orders.{box}("), "a box gets the order of its own stage"
+    again = [ast.unparse(node) for node in ast.walk(quick) if isinstance(node, ast.Call)]
+    assert sorted(map(ast.unparse, calls)) == sorted(call for call in again if call.startswith("stages.")), "two ways"
 
 
 def test_orders_and_stages_share_typed_fields() -> None:

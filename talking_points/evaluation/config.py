@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from talking_points.build_config import StepConfig
 from talking_points.config import Section
 from talking_points.evaluation.pck import DEFINITIONS, PckDefinition
 from talking_points.examples.config import FeatureConfig, KeypointsConfig, refuse_former_keys
+from talking_points.output_names import DEVICES
 
+_SET_NAME = re.compile(r"\w[\w .+-]{0,99}")
 _LEVELS = (
     "where the object is in the image, which part of it the point is on and where that part is on the object, where "
     "the point is on the part, and what it looks like there. Left and right are the viewer's."
@@ -71,6 +74,14 @@ class EvaluateConfig(Section):
     definition: Literal["talking_points", "mp100"] = "talking_points"
     sets: dict[str, DescriptionSet] = Field(default_factory=lambda: {"ground_truth": DescriptionSet()})
     features: FeatureConfig = FeatureConfig()
+
+    @field_validator("sets")
+    @classmethod
+    def _names_of_files(cls, value: dict[str, DescriptionSet]) -> dict[str, DescriptionSet]:
+        wrong = [name for name in value if not _SET_NAME.fullmatch(name) or DEVICES.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"a set's report is named after it: expected a name that a file can have, found {wrong}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -26,6 +26,7 @@ from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.digests import digest_code, digest_images, digest_weights
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.reports import Report, compare
+from talking_points.hub_client import bounded_hub
 from talking_points.locks import only_writer
 from talking_points.models.kinds import KINDS
 from talking_points.training.config import TrainConfig
@@ -140,7 +141,7 @@ class Retraining:
         """Entries of all finished runs, oldest first."""
         path = self.folder / "history.jsonl"
         rows = []
-        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
@@ -268,14 +269,14 @@ def run_fingerprint(config: RetrainConfig) -> str:
 
 def _commit(dataset: str, revision: str | None) -> str | None:
     """The commit that a revision of a dataset on the Hub names now; a folder's revision as it is."""
-    import httpx2
     from huggingface_hub import HfApi
 
     if Path(dataset).is_dir() or re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         return revision
+    bounded_hub()
     try:
         return HfApi().dataset_info(dataset, revision=revision).sha
-    except (httpx2.HTTPError, OSError, ValueError) as error:
+    except Exception as error:
         # The cause is cut off: its frames hold request headers, and so the token.
         raise ConfigError(
             f"cannot find the dataset {dataset} at {revision or 'main'} ({type(error).__name__}): expected the folder "

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from talking_points.config import ConfigError
+from talking_points.errors import InputError, RunError
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
 
@@ -32,6 +35,24 @@ def check_model(name: str | Path, role: str, setting: str = "--model", remedy: s
     found = _problem(folder, kind)
     if found:
         raise ConfigError(f"{expected}; {folder} {found}; {advice}")
+
+
+@contextmanager
+def loading(name: str | Path, what: str) -> Iterator[None]:
+    """Around the reading of a model: whatever is wrong with its files becomes an ``InputError`` that names them.
+
+    The libraries that read a configuration, weights or a tokenizer take their form for granted.
+    """
+    try:
+        yield
+    except (InputError, RunError, MemoryError, NotImplementedError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        raise InputError(
+            f"cannot load a {what} from {str(name)[:300]} ({type(error).__name__}: {reason}): expected the folder of a "
+            "finished one, or a repository of the Hub that this machine can reach"
+        ) from error
 
 
 def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:

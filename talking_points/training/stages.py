@@ -27,6 +27,7 @@ from talking_points.models.localizer import PointLocalizer
 from talking_points.records import ImageRecord
 from talking_points.sources import open_source
 from talking_points.sources.drawn import is_drawn
+from talking_points.step_progress import follow_each, tell
 from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.config import StageConfig, TrainConfig, TransferConfig, VisionConfig
 from talking_points.training.descriptor import train_descriptor
@@ -53,7 +54,8 @@ def _pretrain_vision(config: TrainConfig, folder: Path) -> dict[str, float]:
     held_out = set()
     if not config.vision.separate:
         held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
-    images = load_labelled_images(vision_records(config.vision, held_out), config.image_size)
+    records = follow_each(vision_records(config.vision, held_out), "reading images for the vision path", unit="image")
+    images = load_labelled_images(records, config.image_size)
     found = pretrain_vision(model, images, config.vision, config.seed)
     save_vision(model, folder / "vision.safetensors")
     return found
@@ -146,6 +148,8 @@ def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[s
     section, field = stage.sections[-1], "backbone_bf16" if kind == "vision" else "bf16"
     if getattr(getattr(config, section), field) and not (folder / FINISHED).is_file():
         check_bf16(f"{section}.{field}")
+    made = (folder / FINISHED).is_file()
+    tell(f"{folder.name}: {'made before' if made else 'is made'} in {folder}")
     return make_once(folder, kind, stage_settings(config, kind), partial(stage.train, config))
 
 
