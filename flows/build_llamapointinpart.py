@@ -17,6 +17,7 @@ from tasks.candidates import candidates
 from tasks.figures import show_figures
 from tasks.generate import generate
 from tasks.index import index
+from tasks.judge import judge
 from tasks.local_caption import local_caption
 from tasks.object_caption import object_caption
 from tasks.orders import Orders
@@ -86,9 +87,12 @@ def build_llamapointinpart(
         refined = stages.run(refine, orders.refine(sampled, objects, surroundings, drafts))
         verified = stages.complete(verify, orders.verify(sampled, objects, surroundings, drafts, refined))
 
+        # Where a judge is configured: does the text lead back to its point?
+        judged = stages.complete(judge, orders.judge(sampled, verified)) if settings.judge else {}
+
         # Split, write Parquet, draw the figures, write the card.
         texts = (objects, surroundings, drafts, refined)
-        dataset = stages.complete(assemble, orders.assemble(listed, found, sampled, texts, verified))[0]
+        dataset = stages.complete(assemble, orders.assemble(listed, found, sampled, texts, verified, judged))[0]
         show_figures(storage)
     if settings.publish.repo:
         publish_dataset(settings.output, settings.publish.model_dump(mode="json"))

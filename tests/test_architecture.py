@@ -166,7 +166,8 @@ def test_the_flow_of_the_build_has_one_call_per_box() -> None:
     calls.sort(key=lambda call: call.lineno)
     boxes = [ast.unparse(call.args[0]) for call in calls]
     assert boxes == [
-        "index", "candidates", "sample", "object_caption", "local_caption", "generate", "refine", "verify", "assemble"
+        "index", "candidates", "sample", "object_caption", "local_caption", "generate", "refine", "verify",
+        "judge", "assemble",
     ]  # fmt: skip
     for call, box in zip(calls, boxes, strict=True):
         assert ast.unparse(call.args[1]).startswith(f"orders.{box}("), "a box gets the order of its own stage"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from talking_points.dataset_files import dataset_file, labels_of, open_parquet, read_group
-from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
 from talking_points.publishing.image_cells import ImageCell
 from talking_points.whole_files import file_sha256
 
@@ -30,7 +30,11 @@ def rewrite_images(
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open_parquet(source) as built,
-            pq.ParquetWriter(path, schema := triplet_schema(labels_of(built)), **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(
+                path,
+                schema := triplet_schema(labels_of(built), optional_in(built.schema_arrow.names)),
+                **PARQUET_OPTIONS,
+            ) as writer,
         ):
             for group in range(built.num_row_groups):
                 rows = read_group(built, group, schema.names, source)
