@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from talking_points.config import Section, suggest
 from talking_points.output_names import readable_output
@@ -33,7 +33,7 @@ class SourceConfig(Section):
         description="points wanted at most; sources give equally many unless sampling.equal_shares is false",
     )
     split: str | None = Field(default=None, description="use one split of the source only")
-    options: dict[str, Any] = Field(
+    options: dict[str, JsonValue] = Field(
         default_factory=dict, description="further reader options, e.g. instances of PASCAL-Part"
     )
 

@@ -25,7 +25,7 @@ from talking_points.config import Section, fingerprint
 from talking_points.dataset_schema import PARQUET_OPTIONS, declare_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
-from talking_points.descriptions.spending import cost_summary
+from talking_points.descriptions.spending import StepPrices, cost_summary
 from talking_points.publishing.image_cells import ImageMode, image_cell
 from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
@@ -81,7 +81,7 @@ class Settings(Section):
     steps: dict[str, StepIdentity]
     packages: dict[str, str]
     drawn: list[str]
-    prices: dict[str, Any] | None = None
+    prices: StepPrices | None = None
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

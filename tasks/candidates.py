@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
+from pydantic import JsonValue
 
 from talking_points.build_config import KeypointConfig
 from talking_points.candidates.build import build_candidates
@@ -27,7 +27,7 @@ class Settings(Section):
 
     source: str
     split: str | None
-    options: dict[str, Any]
+    options: dict[str, JsonValue]
     keypoints: KeypointConfig
 
 

@@ -1,8 +1,7 @@
-"""The way of the data, from listed sources to a written dataset: the stages of a build in their order.
+"""The way of the data in the flow ``build-llamapointinpart``, for whoever must not import Prefect.
 
-Read it top to bottom. The flow ``build-llamapointinpart`` goes this way with stages that make what is missing
-(``running/runner.py``). A command first goes it with stages that only look at what is kept
-(``running/kept_stages.py``), and starts nothing where nothing is missing.
+A command first goes it with stages that only look at what is kept (``running/kept_stages.py``), and starts nothing
+where nothing is missing. ``tests/test_architecture.py`` holds both ways together, call by call.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from talking_points.records import stable_id
 from talking_points.sources import open_source
 from talking_points.sources.protocol import Source, SourceEntry
 from talking_points.stop_requests import stop_if_requested
+from talking_points.whole_files import file_sha256
 from tasks.running.manifests import Details, Manifest
 from tasks.running.shards import WORK, Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
 from tasks.running.storage import Storage
@@ -137,8 +138,7 @@ def _write(storage: Storage, source: Source, entries: list[SourceEntry], number:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import Section
@@ -74,7 +75,7 @@ class Orders:
                 images=self.preview_images(),
                 tree=index.tree_digest(self.environment.sources[name].root, *_paths(source.options)),
             )
-            orders.append(self._order("index", index.VERSION, f"index {name}", number, settings, Inputs()))
+            orders.append(self._order(index, f"index {name}", number, settings, Inputs()))
         return orders
 
     def candidates(self, listed: Made) -> list[CandidatesOrder]:
@@ -94,7 +95,7 @@ class Orders:
             for place, shard in enumerate(shards, 1):
                 title = f"candidates {name} {place}/{len(shards)}"
                 inputs = candidates.ListingInput(entries=shard)
-                orders.append(self._order("candidates", candidates.VERSION, title, len(orders), settings, inputs))
+                orders.append(self._order(candidates, title, len(orders), settings, inputs))
         return orders
 
     def sample(self, found: Made) -> list[SampleOrder]:
@@ -108,22 +109,18 @@ class Orders:
             reserve=self.config.sampling.reserve,
         )
         inputs = sample.CandidateInputs(candidates=tuple(found.values()))
-        return [self._order("sample", sample.VERSION, "sample", 0, settings, inputs)]
+        return [self._order(sample, "sample", 0, settings, inputs)]
 
     def object_caption(self, sampled: Made) -> list[ObjectCaptionOrder]:
         """One order per shard of the sample, as for all stages of text."""
         settings = object_caption.Settings(step=describe_step(self.config, "object_caption"), seed=self.config.seed)
-        return self._by_shard(
-            "object_caption", object_caption.VERSION, settings, object_caption.SampleInput, sample=_shards(sampled)
-        )
+        return self._by_shard(object_caption, settings, object_caption.SampleInput, sample=_shards(sampled))
 
     def local_caption(self, sampled: Made) -> list[LocalCaptionOrder]:
         settings = local_caption.Settings(
             step=describe_step(self.config, "local_caption"), seed=self.config.seed, crop=self.config.crop
         )
-        return self._by_shard(
-            "local_caption", local_caption.VERSION, settings, object_caption.SampleInput, sample=_shards(sampled)
-        )
+        return self._by_shard(local_caption, settings, object_caption.SampleInput, sample=_shards(sampled))
 
     def generate(self, sampled: Made, objects: Made, surroundings: Made) -> list[GenerateOrder]:
         settings = generate.Settings(
@@ -131,15 +128,8 @@ class Orders:
             seed=self.config.seed,
             merged_captions=self.config.merged_captions,
         )
-        return self._by_shard(
-            "generate",
-            generate.VERSION,
-            settings,
-            generate.CaptionedInputs,
-            sample=_shards(sampled),
-            object_caption=objects,
-            local_caption=surroundings,
-        )
+        made = _captions(sampled, objects, surroundings)
+        return self._by_shard(generate, settings, generate.CaptionedInputs, **made)
 
     def refine(self, sampled: Made, objects: Made, surroundings: Made, drafts: Made) -> list[RefineOrder]:
         settings = refine.Settings(
@@ -148,32 +138,15 @@ class Orders:
             verification=self.config.verification,
             merged_captions=self.config.merged_captions,
         )
-        return self._by_shard(
-            "refine",
-            refine.VERSION,
-            settings,
-            refine.DraftedInputs,
-            sample=_shards(sampled),
-            object_caption=objects,
-            local_caption=surroundings,
-            draft=drafts,
-        )
+        made = _captions(sampled, objects, surroundings)
+        return self._by_shard(refine, settings, refine.DraftedInputs, **made, draft=drafts)
 
     def verify(
         self, sampled: Made, objects: Made, surroundings: Made, drafts: Made, refined: Made
     ) -> list[VerifyOrder]:
         settings = verify.Settings(verification=self.config.verification)
-        return self._by_shard(
-            "verify",
-            verify.VERSION,
-            settings,
-            verify.DescribedInputs,
-            sample=_shards(sampled),
-            object_caption=objects,
-            local_caption=surroundings,
-            draft=drafts,
-            description=refined,
-        )
+        made = _captions(sampled, objects, surroundings)
+        return self._by_shard(verify, settings, verify.DescribedInputs, **made, draft=drafts, description=refined)
 
     def judge(self, sampled: Made, verified: Made) -> list[JudgeOrder]:
         """None where no judge is configured."""
@@ -187,8 +160,7 @@ class Orders:
         total = len(_shards(sampled))
         return [
             self._order(
-                "judge",
-                judge.VERSION,
+                judge,
                 f"judge {place}/{total}",
                 number,
                 settings,
@@ -211,7 +183,7 @@ class Orders:
             steps=assemble.describe_steps(config),
             packages=assemble.package_versions(),
             drawn=assemble.find_drawn_sources(self.environment.roots),
-            prices=step_prices(config) or None,
+            prices=step_prices(config),
         )
         sources = []
         for number, name in enumerate(config.open_sources):
@@ -224,7 +196,7 @@ class Orders:
             texts=tuple(shard for stage in texts for shard in stage.values()),
             judged=tuple(judged.values()),
         )
-        return [self._order("assemble", assemble.VERSION, "assemble", 0, settings, inputs)]
+        return [self._order(assemble, "assemble", 0, settings, inputs)]
 
     def preview_images(self) -> int | None:
         """Images to list per source for a build of ``limit`` points: some of them give no keypoint."""
@@ -233,15 +205,14 @@ class Orders:
         return 2 * -(-self.config.limit // len(self.config.open_sources)) + 8
 
     def _by_shard(
-        self, stage: str, version: int, settings: SettingsT, inputs: Callable[..., InputsT], **made: Made
+        self, stage: ModuleType, settings: SettingsT, inputs: Callable[..., InputsT], **made: Made
     ) -> list[Order[SettingsT, InputsT]]:
         """An order for every shard of the sample that all the stages before have made."""
-        total = len(made["sample"])
+        title, total = _name(stage), len(made["sample"])
         return [
             self._order(
                 stage,
-                version,
-                f"{stage} {place}/{total}",
+                f"{title} {place}/{total}",
                 number,
                 settings,
                 inputs(**{name: shards[number] for name, shards in made.items()}),
@@ -251,19 +222,28 @@ class Orders:
         ]
 
     def _order(
-        self, stage: str, version: int, title: str, shard: int, settings: SettingsT, inputs: InputsT
+        self, stage: ModuleType, title: str, shard: int, settings: SettingsT, inputs: InputsT
     ) -> Order[SettingsT, InputsT]:
-        return Order(stage, version, shard, title, inputs, settings, self.environment)
+        return Order(_name(stage), stage.VERSION, shard, title, inputs, settings, self.environment)
+
+
+def _name(stage: ModuleType) -> str:
+    """A stage is called as its file."""
+    return stage.__name__.rpartition(".")[2]
+
+
+def _captions(sampled: Made, objects: Made, surroundings: Made) -> dict[str, Made]:
+    return {"sample": _shards(sampled), "object_caption": objects, "local_caption": surroundings}
 
 
 def _shards(sampled: Made) -> Made:
     return {shard["shard"]: shard for shard in sampled[0]["details"]["shards"]}
 
 
-def _path_names(options: Mapping[str, Any]) -> list[str]:
+def _path_names(options: Mapping[str, object]) -> list[str]:
     """Reader options that name a file or folder: their content counts, not where they are."""
     return [name for name, value in options.items() if isinstance(value, str) and Path(value).exists()]
 
 
-def _paths(options: Mapping[str, Any]) -> list[str]:
-    return [options[name] for name in _path_names(options)]
+def _paths(options: Mapping[str, object]) -> list[str]:
+    return [str(options[name]) for name in _path_names(options)]

@@ -121,10 +121,68 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         pytest.fail(f"files import each other in a circle: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_files_stay_small(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 500
-    assert path.stem not in {"utils", "helpers", "common", "misc"}
+def test_files_stay_small() -> None:
+    folders = (*FLOORS, "tests", "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert not {name: size for name, size in sizes.items() if size > 500}
+    assert not {path.stem for path in FILES} & {"utils", "helpers", "common", "misc"}
+
+
+SAME_KIND = {
+    "config": "the settings of a room",
+    "inputs": "what a room needs to be there, looked at first",
+    "descriptor": "a model, and its training",
+    "localizer": "a model, and its training",
+    "processes": "of a command its children, of the library its own place among several",
+    "evaluate": "one job on three floors",
+    "learn": "one job on three floors",
+    "plan": "what a run would do",
+    **dict.fromkeys(("configuration", "conversion", "golden", "lora", "modeling", "vision"), "two families of models"),
+}
+"""Names that files of sibling folders may share, and what they have in common."""
+
+
+def test_one_name_stands_for_one_thing_in_sibling_folders() -> None:
+    found: dict[tuple[Path, str], list[str]] = {}
+    for path in FILES:
+        if not path.stem.startswith("_"):
+            found.setdefault((path.parent.parent, path.stem), []).append(str(path.relative_to(ROOT)))
+    shared = {place: names for place, names in found.items() if len(names) > 1}
+    assert not {tuple(names) for (_, stem), names in shared.items() if stem not in SAME_KIND}
+    assert {stem for _, stem in shared} == set(SAME_KIND), "a name that is not shared any more"
+
+
+def test_the_flow_of_the_build_has_one_call_per_box() -> None:
+    (flow,), (quick,) = (
+        [node for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)]
+        for file in ("flows/build_llamapointinpart.py", "tasks/dataset.py")
+    )
+    first, last = flow.body[1], flow.body[-1]
+    assert last.end_lineno is not None
+    assert last.end_lineno - first.lineno < 45
+    calls = [node for node in ast.walk(flow) if isinstance(node, ast.Call)]
+    calls = [call for call in calls if ast.unparse(call.func) in ("stages.run", "stages.complete")]
+    calls.sort(key=lambda call: call.lineno)
+    boxes = [ast.unparse(call.args[0]) for call in calls]
+    assert boxes == [
+        "index", "candidates", "sample", "object_caption", "local_caption", "generate", "refine", "verify",
+        "judge", "assemble",
+    ]  # fmt: skip
+    for call, box in zip(calls, boxes, strict=True):
+        assert ast.unparse(call.args[1]).startswith(f"orders.{box}("), "a box gets the order of its own stage"
+    again = [ast.unparse(node) for node in ast.walk(quick) if isinstance(node, ast.Call)]
+    assert sorted(map(ast.unparse, calls)) == sorted(call for call in again if call.startswith("stages.")), "two ways"
+
+
+def test_orders_and_stages_share_typed_fields() -> None:
+    """Nothing passes from ``orders`` to a stage under a name that only the two of them know."""
+    for path in (ROOT / "tasks").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and {"Section", "Inputs"} & {ast.unparse(base) for base in node.bases}:
+                fields = [ast.unparse(item.annotation) for item in node.body if isinstance(item, ast.AnnAssign)]
+                assert not [field for field in fields if "Any" in field], f"{path}: {node.name}"
+    assert "dict[str, Any]" not in (ROOT / "tasks/orders.py").read_text()
 
 
 def test_the_library_works_without_prefect_and_torch() -> None:

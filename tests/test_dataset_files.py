@@ -37,7 +37,7 @@ def output(tmp_path: Path) -> Path:
 
 def rewrite(output: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Change every Parquet file, and let the manifest agree with it."""
-    from talking_points.publishing.release import file_sha256
+    from talking_points.whole_files import file_sha256
 
     manifest = json.loads((output / "manifest.json").read_text())
     for file in manifest["files"]:

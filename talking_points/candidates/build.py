@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.build_config import KeypointConfig
-from talking_points.candidates.keypoints import PointInPart, select_keypoints
+from talking_points.candidates.sift import PointInPart, select_keypoints
 from talking_points.candidates.spatial import instance_order, object_location, part_location, point_location
 from talking_points.records import AnnotatedObject, Box, Candidate, ImageRecord, stable_id
 

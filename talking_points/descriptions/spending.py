@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from talking_points.build_config import BuildConfig, Price, StepConfig
-from talking_points.config import fingerprint
+from talking_points.config import Section, fingerprint
 from talking_points.descriptions.backends import VISION_STEPS
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.errors import RunError
@@ -51,18 +51,30 @@ def cost(spent: Spent, price: Price) -> float:
     ) / _MILLION
 
 
-def make_spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
-    """What a shard needs to count its spending, as JSON values; None where no prices are given."""
+class Spending(Section):
+    """What a shard needs to count what its answers cost: the file that all count in, prices by model, the budget."""
+
+    file: str
+    prices: dict[str, Price]
+    budget: str | None
+
+
+class StepPrices(Section):
+    """The prices of the steps' models."""
+
+    currency: str
+    steps: dict[str, Price]
+
+
+def make_spending_order(config: BuildConfig, folder: Path) -> Spending | None:
+    """What a shard needs to count its spending; None where no prices are given."""
     if not config.prices:
         return None
     # The folder of remote outputs is shared by all of a user's builds; a local one moves with its build.
     own = f"-{fingerprint(config.output)}" if "://" in config.output else ""
     served = {name: price for step in config.asking.values() for name, price in _own_price(config, step).items()}
-    return {
-        "file": str(folder / f"spending{own}.sqlite"),
-        "prices": {model: price.model_dump(mode="json") for model, price in (config.prices | served).items()},
-        "budget": config.budget,
-    }
+    file = str(folder / f"spending{own}.sqlite")
+    return Spending(file=file, prices=config.prices | served, budget=config.budget)
 
 
 def counted_as(step: StepConfig) -> str:
@@ -87,12 +99,12 @@ def _own_price(config: BuildConfig, step: StepConfig) -> dict[str, Price]:
 class Ledger:
     """Counts what answers of one model cost. May be used from several threads; open one per shard."""
 
-    def __init__(self, order: Mapping[str, Any], model: str) -> None:
+    def __init__(self, spending: Spending, model: str) -> None:
         self._model = model
-        self._prices = {name: Price.model_validate(price) for name, price in order["prices"].items()}
-        self._budget: str | None = order["budget"]
+        self._prices = spending.prices
+        self._budget = spending.budget
         self._lock = threading.Lock()
-        self._path = Path(order["file"])
+        self._path = Path(spending.file)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self._path}.lock", timeout=_PATIENCE):
             self._database = open_database(self._path, _TABLE, patience=_PATIENCE, wal=True)
@@ -180,24 +192,23 @@ def step_cost(price: Price, step: str, requests: int, tokens_in: int, tokens_out
     return cost(Spent(requests, images, tokens_in, tokens_out), price)
 
 
-def step_prices(config: BuildConfig) -> dict[str, Any]:
-    """The prices of the steps' models as JSON values; empty where none is given."""
+def step_prices(config: BuildConfig) -> StepPrices | None:
+    """The prices of the steps' models; None where none is given."""
     priced = {name: price for name, step in config.asking.items() if (price := price_of(config, step)) is not None}
     if config.judge is not None and config.judge.shows == "text" and "judge" in priced:
         priced["judge"] = priced["judge"].model_copy(update={"images": 0.0})
-    steps = {step: price.model_dump(mode="json") for step, price in priced.items()}
-    return {"currency": config.currency, "steps": steps} if steps else {}
+    return StepPrices(currency=config.currency, steps=dict(priced)) if priced else None
 
 
-def cost_summary(prices: Mapping[str, Any], spent: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def cost_summary(prices: StepPrices, spent: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """What the texts of a dataset cost, by step: requests, tokens and money, for its manifest and card.
 
-    ``prices`` are those of ``step_prices``; ``spent`` gives requests, tokens_in and tokens_out by step. Answers for
+    ``spent`` gives requests, tokens_in and tokens_out by step. Answers for
     texts that were made anew with other settings are in the build's ledger and not here.
     """
     steps = {}
-    for step, price in prices["steps"].items():
+    for step, price in prices.steps.items():
         counts = dict(spent[step])
-        steps[step] = {**counts, "cost": round(step_cost(Price.model_validate(price), step, **counts), 4)}
+        steps[step] = {**counts, "cost": round(step_cost(price, step, **counts), 4)}
     total = round(sum(entry["cost"] for entry in steps.values()), 4)
-    return {"currency": prices["currency"], "total": total, "steps": steps}
+    return {"currency": prices.currency, "total": total, "steps": steps}

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.omg_llava.chat import TURN_END
 from talking_points.models.omg_llava.configuration import SPECIAL_TOKENS
+from talking_points.models.tiny_language import tiny_text_config
 
 
 def paper_config(tokenizer: PreTrainedTokenizerBase | None = None) -> TalkingPointsConfig:
@@ -38,17 +39,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128, stem_
             "patch_size": stem_stride,
             "layer_scale_init_value": 0.1,
         },
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-            **text_token_ids(tokenizer),
-        },
+        text_config={**tiny_text_config(tokenizer, positions=1024), **text_token_ids(tokenizer)},
         image_size=image_size,
         decoder_size=64,
         decoder_heads=4,

@@ -6,24 +6,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import SecretStr
 
-from talking_points.dataset_files import dataset_file, labels_of, open_parquet, read_group
-from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
+from talking_points.dataset_files import dataset_file
 from talking_points.errors import InputError
 from talking_points.output_names import readable_output
 from talking_points.publishing.card import image_modes, render_card
 from talking_points.publishing.hub import dataset_folder
 from talking_points.publishing.image_cells import ImageCell, image_cell
-from talking_points.publishing.release import file_sha256, read_manifest
+from talking_points.publishing.release import read_manifest
+from talking_points.publishing.rewriting import rewrite_images
 from talking_points.records import LABELS
 from talking_points.sources import SkippedImage, SourceError, open_source
 from talking_points.sources.layout import inside
@@ -67,7 +67,7 @@ def rehydrate(
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=".rehydrate-") as workspace:
         complete = Path(workspace) / "dataset"
-        files = list(_write(folder, complete, manifest, reader))
+        files = list(rewrite_images(folder, complete, manifest["files"], partial(_make_cells, reader)))
         if reader.problems:
             raise RehydrateError(_explanation(reader.problems))
         for figure in manifest.get("figures", ()):
@@ -147,33 +147,14 @@ def _root(source: str, given: Path) -> Path:
         return given.resolve()
 
 
-def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _SourceImages) -> Iterator[dict[str, Any]]:
-    """Copy the Parquet files with the images in their rows, one row group in memory at a time."""
-    for file in manifest["files"]:
-        source, path = dataset_file(folder, file["path"]), target / file["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            open_parquet(source) as rows,
-            pq.ParquetWriter(
-                path, schema := triplet_schema(labels_of(rows), optional_in(rows.schema_arrow.names)), **PARQUET_OPTIONS
-            ) as writer,
-        ):
-            for group in range(rows.num_row_groups):
-                writer.write_table(_add_images(read_group(rows, group, schema.names, source), reader).cast(schema))
-                if len(reader.problems) > _SHOWN:
-                    return
-        yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
-
-
-def _add_images(rows: pa.Table, reader: _SourceImages) -> pa.Table:
-    schema = triplet_schema()
-    cells = rows["image"].to_pylist()
+def _make_cells(reader: _SourceImages, rows: pa.Table, _: Path) -> list[ImageCell | None] | None:
+    """The column with the images in it; None once there are more problems than are shown."""
+    cells: list[ImageCell | None] = rows["image"].to_pylist()
     identities = zip(*(rows[name].to_pylist() for name in ("source", "image_path", "image_sha256")), strict=True)
     for number, (source, path, sha256) in enumerate(identities):
         if LABELS[source] in reader.roots:
             cells[number] = reader.cell(LABELS[source], path, sha256)
-    index = schema.get_field_index("image")
-    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type))
+    return None if len(reader.problems) > _SHOWN else cells
 
 
 def _explanation(problems: Sequence[str]) -> str:

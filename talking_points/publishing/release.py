@@ -7,23 +7,25 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from talking_points import dataset_manifest
 from talking_points.config import fingerprint
-from talking_points.dataset_files import dataset_file, image_bytes, labels_of, open_parquet, read_group, read_groups
+from talking_points.dataset_files import dataset_file, image_bytes, read_groups
 from talking_points.dataset_manifest import AUDIT_REPORT
-from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
+from talking_points.dataset_schema import triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import card_figures, image_modes, render_card
-from talking_points.publishing.image_cells import ImageMode, image_cell
+from talking_points.publishing.image_cells import ImageCell, ImageMode, image_cell
+from talking_points.publishing.rewriting import rewrite_images
 from talking_points.publishing.terms import source_terms
 from talking_points.records import LABELS
+from talking_points.whole_files import file_sha256
 
 _PIXELS: tuple[ImageMode, ...] = ("reference", "thumbnail", "embed")
 
@@ -97,7 +99,8 @@ def prepare_release(
     folder = output
     modes = _choose_modes(manifest, images)
     if modes != image_modes(manifest):
-        manifest = {**manifest, "images": modes, "files": list(_rewrite(output, workspace, manifest, modes))}
+        written = rewrite_images(output, workspace, manifest["files"], partial(_reduce_pixels, modes))
+        manifest = {**manifest, "images": modes, "files": list(written)}
         folder = workspace
     else:
         for file in manifest["files"]:
@@ -148,12 +151,6 @@ def data_fingerprint(output: Path) -> str | None:
     return fingerprint({file["path"]: file["sha256"] for file in files})
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def content_sha256(file: Path | str) -> str:
     """Hex digest of a local file's content, or of text."""
     return hashlib.sha256(file.encode()).hexdigest() if isinstance(file, str) else file_sha256(file)
@@ -188,29 +185,7 @@ def _warnings(manifest: Mapping[str, Any], modes: Mapping[str, ImageMode], publi
             )
 
 
-def _rewrite(
-    output: Path, workspace: Path, manifest: Mapping[str, Any], modes: Mapping[str, ImageMode]
-) -> Iterator[dict[str, Any]]:
-    """Copy the Parquet files into ``workspace`` with fewer pixels, one row group in memory at a time."""
-    for file in manifest["files"]:
-        source, path = dataset_file(output, file["path"]), workspace / file["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            open_parquet(source) as built,
-            pq.ParquetWriter(
-                path,
-                schema := triplet_schema(labels_of(built), optional_in(built.schema_arrow.names)),
-                **PARQUET_OPTIONS,
-            ) as writer,
-        ):
-            for group in range(built.num_row_groups):
-                rows = read_group(built, group, schema.names, source)
-                writer.write_table(_reduce_pixels(rows, modes, source).cast(schema))
-        yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
-
-
-def _reduce_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Path) -> pa.Table:
-    schema = triplet_schema()
+def _reduce_pixels(modes: Mapping[str, ImageMode], rows: pa.Table, file: Path) -> list[ImageCell | None]:
     cells = []
     columns = (rows[name].to_pylist() for name in ("source", "image_path"))
     for source, path, image in zip(*columns, image_bytes(rows["image"]), strict=True):
@@ -220,5 +195,4 @@ def _reduce_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Path) -
             cells.append(None if image is None else image_cell(modes[LABELS[source]], image, path))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ReleaseError(f"{file}: the image {path[:200]!a} cannot be decoded ({error})") from error
-    index = schema.get_field_index("image")
-    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type))
+    return cells

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from talking_points.records import ImageRecord
 from talking_points.sources.coco_index import CocoImage, CocoIndex, count_unlisted, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, outline, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_image, open_labels
+from talking_points.sources.images import image_record, open_labels, open_listed_image
 from talking_points.sources.label_maps import NO_PART, ObjectCrop, part_tables, present_values
 from talking_points.sources.labels import vocabulary
 from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root, stems
@@ -91,8 +91,7 @@ class Ade20kPart234(Source):
                         self.skip("missing_image", maps[split][stem])
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_image(self.root, entry)
-        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
+        path, pixels = open_listed_image(self.root, entry)
         parts, present = self._part_map(entry.files[1], pixels)
         instances = self._instances(entry, parts)
         if not instances:

@@ -18,7 +18,7 @@ from typing import Any
 from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.coco_index import CocoIndex, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.keypoint_annotations import name_keypoints, raw_keypoints
 from talking_points.sources.labels import ap10k_families, load_labels
 from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root
@@ -80,9 +80,8 @@ class Ap10k(Source):
         return self._families.get(annotation["category_id"]) in (*self._wanted, None)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_image(self.root, entry)
+        path, pixels = open_listed_image(self.root, entry)
         height, width = pixels.shape[:2]
-        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         objects = []
         for annotation in filter(self._is_wanted, entry.annotation["annotations"]):
             try:

@@ -20,7 +20,7 @@ from typing import Any
 from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
 from talking_points.sources.keypoint_sets import KeypointSet, KeypointSetError
 from talking_points.sources.labels import clean_name
@@ -106,9 +106,8 @@ class CocoKeypoints(Source):
         return [folder for folder in (*named, self.root) if folder is not None and folder.is_dir()]
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_image(self.root, entry)
+        path, pixels = open_listed_image(self.root, entry)
         height, width = pixels.shape[:2]
-        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         known: dict[int, Any] = {int(number): item for number, item in entry.annotation["categories"].items()}
         objects = []
         for annotation in entry.annotation["annotations"]:

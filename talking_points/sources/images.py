@@ -68,6 +68,13 @@ def open_image(root: Path, entry: SourceEntry) -> tuple[Path, NDArray[np.uint8]]
     return path, decode_rgb(path)
 
 
+def open_listed_image(root: Path, entry: SourceEntry) -> tuple[Path, NDArray[np.uint8]]:
+    """As ``open_image``, for an entry whose annotation says its ``width`` and ``height``, which are compared."""
+    path, pixels = open_image(root, entry)
+    check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
+    return path, pixels
+
+
 def image_record(
     source: str,
     entry: SourceEntry,

@@ -18,7 +18,7 @@ from typing import Any
 from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.coco_index import CocoImage, CocoIndex, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
 from talking_points.sources.keypoint_sets import KeypointSet, readable, set_of
 from talking_points.sources.labels import clean_name, load_labels
@@ -95,9 +95,8 @@ class Mp100(Source):
                     yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_image(self.root, entry)
+        path, pixels = open_listed_image(self.root, entry)
         height, width = pixels.shape[:2]
-        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         objects = []
         for annotation in entry.annotation["annotations"]:
             try:

@@ -31,7 +31,7 @@ from talking_points.sources.coco_parts import (
     outline,
     usable_category,
 )
-from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.labels import ObjectLabel, PartLabel, clean_name
 from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root, inside
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
@@ -157,9 +157,8 @@ class CocoParts(_OwnObjects):
         return objects, {False: inside_files, True: apart or inside_files}
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_image(self.root, entry)
+        path, pixels = open_listed_image(self.root, entry)
         size = (pixels.shape[1], pixels.shape[0])
-        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         labels = {
             int(key): ObjectLabel(int(key), name, clean_name(name)) for key, name in entry.annotation["objects"].items()
         }
@@ -211,8 +210,7 @@ class Images(_OwnObjects):
             )
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_image(self.root, entry)
-        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
+        path, pixels = open_listed_image(self.root, entry)
         names = {int(key): name for key, name in entry.annotation["objects"].items()}
         sure = [item for item in entry.annotation["annotations"] if not _score(item) < self._min_score]
         if left_out := len(entry.annotation["annotations"]) - len(sure):

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.coco_index import CocoImage
 from talking_points.sources.coco_parts import BadAnnotationError, Outline, clip_box, outline
-from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.labels import clean_name, load_labels
 from talking_points.sources.layout import ImageFinder, child, descend, find_root
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
@@ -201,9 +201,8 @@ class RefCoco(Source):
             self.skip("evaluation_image", f"evaluation splits of {', '.join(looked_at)}{note}", left_out)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_image(self.root, entry)
+        path, pixels = open_listed_image(self.root, entry)
         height, width = pixels.shape[:2]
-        check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         objects = []
         for annotation in entry.annotation["annotations"]:
             try:

@@ -11,7 +11,6 @@ checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,7 +20,7 @@ from typing import Any
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import only_writer
 from talking_points.processes import process_state
-from talking_points.whole_files import advising, read_json, write_json
+from talking_points.whole_files import advising, file_sha256, read_json, write_json
 
 STARTED, FINISHED = "started.json", "stage.json"
 _WEIGHTS = ("*.safetensors", "*.json")
@@ -103,8 +102,7 @@ def digests(folder: Path, names: dict[str, str] | None = None) -> dict[str, str]
         paths = [folder / name for name in names if (folder / name).is_file()]
     found = {}
     for path in sorted(path for path in paths if not path.name.startswith(".")):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        found[path.name] = file_sha256(path)
     return found
 
 

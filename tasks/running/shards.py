@@ -16,9 +16,11 @@ from functools import cached_property, partial, wraps
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import pyarrow as pa
+from pydantic import JsonValue
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import Section, fingerprint
+from talking_points.descriptions.spending import Spending
 from talking_points.errors import AnswersPending, RunError
 from talking_points.redaction import protect_settings, redact_errors
 from talking_points.stop_requests import Stopped
@@ -90,7 +92,7 @@ class Place(Section):
     """Where a source lies, and how its reader is told to read it."""
 
     root: str
-    options: dict[str, Any]
+    options: dict[str, JsonValue]
 
 
 class Environment(Section):
@@ -100,8 +102,7 @@ class Environment(Section):
     sources: dict[str, Place]
     cache: str
     max_rejected_share: float
-    spending: dict[str, Any] | None = None
-    """The prices of answers, the budget and the file that counts against it."""
+    spending: Spending | None = None
 
     @property
     def roots(self) -> dict[str, str]:

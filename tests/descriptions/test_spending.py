@@ -17,6 +17,7 @@ from talking_points.descriptions.backends.protocol import ChatRequest, Completio
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import (
     Ledger,
+    Spending,
     Spent,
     cost,
     cost_summary,
@@ -36,7 +37,7 @@ def config(*more: str, **values: Any) -> BuildConfig:
     return load_config(BuildConfig, None, [*SERVED, *more], prices={"m": PRICE}, **values)
 
 
-def order(folder: Path, budget: str | None) -> dict[str, Any]:
+def order(folder: Path, budget: str | None) -> Spending:
     found = make_spending_order(config(budget=budget), folder)
     assert found is not None
     return found
@@ -121,7 +122,7 @@ def test_answers_that_are_not_used_are_paid_too(tmp_path: Path) -> None:
 def test_builds_that_share_a_folder_of_answers_count_apart(tmp_path: Path) -> None:
     remote = [make_spending_order(config(output=f"s3://bucket/{name}"), tmp_path) for name in ("a", "b")]
     here = [make_spending_order(config(output=name), tmp_path) for name in ("a", "b")]
-    files = [found["file"] for found in (*remote, *here) if found]
+    files = [found.file for found in (*remote, *here) if found]
     assert len(set(files)) == 3, "a local build's own folder may be moved"
 
 
@@ -146,17 +147,18 @@ def test_a_model_without_a_price_costs_nothing(tmp_path: Path) -> None:
 def test_the_summary_names_requests_tokens_and_money_of_priced_steps() -> None:
     prices = step_prices(config(budget="5 EUR"))
     spent = {"generate": {"requests": 10, "tokens_in": 1_000_000, "tokens_out": 250_000}}
+    assert prices is not None
     assert cost_summary(prices, spent) == {
         "currency": "EUR",
         "total": 4.0,
         "steps": {"generate": {"requests": 10, "tokens_in": 1_000_000, "tokens_out": 250_000, "cost": 4.0}},
     }
-    assert step_prices(load_config(BuildConfig, None, SERVED)) == {}
+    assert step_prices(load_config(BuildConfig, None, SERVED)) is None
 
 
 def test_a_planted_file_of_counts_is_named(tmp_path: Path) -> None:
     given, victim = order(tmp_path, "1 USD"), tmp_path / "thesis.tex"
-    path = Path(given["file"])
+    path = Path(given.file)
     victim.write_text("mine")
     plant_journal(path, victim)
     with pytest.raises(ForeignDatabaseError, match="names another file"):

@@ -23,7 +23,8 @@ from talking_points.training.config import TrainConfig
 from tests.flows.building import build
 from tests.prefect_records import prefect_api, prefect_records
 from tests.publishing.conftest import Run
-from tests.publishing.local_hub import READER, WRITER, LocalHub, card_problems
+from tests.publishing.hub_card import card_problems
+from tests.publishing.local_hub import READER, WRITER, LocalHub
 from tests.test_readme import console_lines
 from tests.training.conftest import write_dataset
 

@@ -10,7 +10,7 @@ from huggingface_hub import DatasetCard
 
 from talking_points.dataset_schema import features
 from talking_points.publishing.card import render_card
-from tests.publishing.local_hub import card_problems
+from tests.publishing.hub_card import card_problems
 from tests.publishing.small_dataset import ROWS, small_manifest
 
 

@@ -19,7 +19,8 @@ from talking_points.publishing.card import image_modes
 from talking_points.publishing.hub import PublishError, explaining
 from talking_points.publishing.hub import publish as publish_here
 from talking_points.publishing.read_back import file_digests
-from talking_points.publishing.release import file_sha256, prepare_release
+from talking_points.publishing.release import prepare_release
+from talking_points.whole_files import file_sha256
 from tests.publishing.conftest import PUBLISH, ROOT, Run
 from tests.publishing.local_hub import READER, WRITER, LocalHub
 from tests.publishing.small_dataset import ROWS, noise_jpeg, write_dataset

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from talking_points.publishing.model_card import render_model_card
-from tests.publishing.local_hub import card_problems
+from tests.publishing.hub_card import card_problems
 
 
 def report(name: str = "ground truth", **changes: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from talking_points.training.config import TrainConfig
 from tasks.evaluate import judge
 from tasks.model_cards import write_model_cards
 from tasks.publish_models import publish_champion
-from tests.publishing.local_hub import LocalHub, card_problems
+from tests.publishing.hub_card import card_problems
+from tests.publishing.local_hub import LocalHub
 from tests.publishing.test_model_card import report
 from tests.publishing.test_model_release import held, write_model
 

@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from talking_points.models.capellm.configuration import AnswererConfig
+from talking_points.models.tiny_language import tiny_text_config
 
 VISION_MODEL = "facebook/dinov2-large"
 LANGUAGE_MODELS = {"paper": "meta-llama/Llama-3.1-8B", "small": "meta-llama/Llama-3.2-1B"}
@@ -54,14 +55,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 96, grid: 
             "use_mask_token": False,
         },
         text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            **tiny_text_config(tokenizer, positions=2048),
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talking_points.build_config import BatchConfig, StepConfig
+from talking_points.build_config import BatchConfig, Price, StepConfig
 from talking_points.descriptions.asking import Answer, WholesaleFailure, ask
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import BackendUnavailable, ChatRequest, Completion
@@ -19,7 +19,7 @@ from talking_points.descriptions.batches.outbox import Outbox
 from talking_points.descriptions.batches.records import CREATING, SENT, BatchFile, BatchFolder, write_record
 from talking_points.descriptions.batches.stage import StageBatches
 from talking_points.descriptions.request_cache import RequestCache
-from talking_points.descriptions.spending import Ledger, Spent
+from talking_points.descriptions.spending import Ledger, Spending, Spent
 from talking_points.errors import AnswersPending
 from talking_points.stop_requests import clear_stop
 from tests.batch_server import BatchServer, answer_line, serving_batches
@@ -57,7 +57,9 @@ def requests(count: int, start: int = 0) -> list[ChatRequest]:
 class Stage:
     """A stage of shards without a build around it: asks, waits and asks again, as ``tasks`` do."""
 
-    def __init__(self, folder: Path, server: BatchServer | None, ledger: dict | None = None, **batch: object) -> None:
+    def __init__(
+        self, folder: Path, server: BatchServer | None, ledger: Spending | None = None, **batch: object
+    ) -> None:
         self.folder, self.order = folder, ledger
         self.config = StepConfig(
             backend="openai",
@@ -371,9 +373,9 @@ def test_a_model_that_is_not_listed_is_told_before_anything_is_sent(tmp_path, se
 
 
 def test_costs_are_counted_once_at_the_providers_discount_and_capped(tmp_path, server) -> None:
-    def order(budget: str) -> dict:
-        price = {"tokens_in": 50_000.0, "tokens_out": 100_000.0, "images": 0.0}
-        return {"file": str(tmp_path / "spent.sqlite"), "prices": {f"{MODEL} (batch)": price}, "budget": budget}
+    def order(budget: str) -> Spending:
+        price = Price(tokens_in=50_000.0, tokens_out=100_000.0)
+        return Spending(file=str(tmp_path / "spent.sqlite"), prices={f"{MODEL} (batch)": price}, budget=budget)
 
     # Ten tokens in and five out are one dollar; up to 256 out may come.
     with pytest.raises(BackendUnavailable, match=r"may cost .*larger budget, or a smaller batch\.max_requests"):
