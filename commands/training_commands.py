@@ -32,6 +32,22 @@ def adapt_descriptor(config: Config = TINY, overrides: Overrides = None, verbose
     _run("adapt_descriptor", config, overrides, verbose)
 
 
+@app.command("train-answerer")
+def train_answerer(
+    config: Config = "configs/train/answerer.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Train the Point Answerer: image + box + name and description of a keypoint -> x, y, as text."""
+    _run("train_answerer", config, overrides, verbose)
+
+
+@app.command("evaluate-poses")
+def evaluate_poses(
+    config: Config = "configs/evaluate/poses.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Score an answerer on named keypoints of new categories: PCK, controls, known and new names, tables."""
+    _run("evaluate_poses", config, overrides, verbose)
+
+
 @app.command()
 def evaluate(
     config: Config = "configs/evaluate/triplets.yaml", overrides: Overrides = None, verbose: Verbose = False
@@ -87,6 +103,16 @@ def _inputs(name: str) -> tuple[type[Any], Callable[[Any], None]]:
         from talking_points.evaluation.retraining import RetrainConfig, check_retraining
 
         return RetrainConfig, check_retraining
+    if name == "train_answerer":
+        from talking_points.training.answerer_config import AnswererConfig
+        from talking_points.training.answerer_inputs import check_answerer
+
+        return AnswererConfig, check_answerer
+    if name == "evaluate_poses":
+        from talking_points.evaluation.pose_config import EvaluatePosesConfig
+        from talking_points.evaluation.pose_inputs import check_poses
+
+        return EvaluatePosesConfig, check_poses
     from talking_points.training.config import TrainConfig
     from talking_points.training.inputs import check_adaptation, check_training
 

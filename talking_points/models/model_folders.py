@@ -13,10 +13,18 @@ from typing import Any, Literal
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 
-Kind = Literal["PointDescriptor", "PointLocalizer"]
+Kind = Literal["PointDescriptor", "PointLocalizer", "PointAnswerer"]
 
-_TITLES: dict[str, str] = {"PointDescriptor": "Point Descriptor", "PointLocalizer": "Point Localizer"}
-_TRAINED = {"PointDescriptor": "train-descriptor", "PointLocalizer": "train-localizer"}
+_TITLES: dict[str, str] = {
+    "PointDescriptor": "Point Descriptor",
+    "PointLocalizer": "Point Localizer",
+    "PointAnswerer": "Point Answerer",
+}
+_TRAINED = {
+    "PointDescriptor": "train-descriptor",
+    "PointLocalizer": "train-localizer",
+    "PointAnswerer": "train-answerer",
+}
 
 
 def check_model(name: str | Path, kind: Kind, setting: str = "--model", remedy: str | None = None) -> None:

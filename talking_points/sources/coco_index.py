@@ -304,6 +304,15 @@ def listed_categories(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def annotated_categories(path: Path) -> set[int]:
+    """Ids of the categories that a COCO file's annotations are of. Raises ``SourceError`` for broken JSON."""
+    lists = _Lists(path)
+    items = (item for item in lists.items("annotations") if isinstance(item, dict))
+    found = {item["category_id"] for item in items if isinstance(item.get("category_id"), int)}
+    lists.raise_if_broken()
+    return found
+
+
 def listed_entries(
     index: CocoIndex,
     finders: Mapping[str, ImageFinder],

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoImage, CocoIndex, listed_entries
+from talking_points.sources.coco_index import CocoImage, CocoIndex, annotated_categories, listed_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
 from talking_points.sources.images import check_listed_size, image_record, open_photograph
 from talking_points.sources.keypoint_annotations import check_count, named_keypoints, raw_keypoints, usable_skeleton
@@ -65,6 +65,10 @@ class Mp100(Source):
         self._categories = {item["id"]: item["name"] for item in load_labels(self.name)["categories"]}
         self._excluded = frozenset(exclude_categories)
         self.missing_by_category: Counter[int] = Counter()
+
+    def annotated_categories(self) -> dict[str, set[int]]:
+        """The categories that each split's annotations are of, by split."""
+        return {name: annotated_categories(self._files[name]) for name in self._splits}
 
     def entries(self) -> Iterator[SourceEntry]:
         self.missing_by_category.clear()

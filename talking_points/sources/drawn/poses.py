@@ -1,7 +1,7 @@
 """MP-100's categories as drawn things: names, folders, partitions and keypoint annotations, with the real quirks.
 
-About one picture in forty is named and not there, one object in forty has a keypoint outside its image, and keypoints that
-their own object hides have a visibility of 1, as the real files have.
+About one picture in forty is named and not there, one object in forty has a keypoint outside its image, and keypoints
+that their own object hides have a visibility of 1, as the real files have.
 """
 
 from __future__ import annotations
