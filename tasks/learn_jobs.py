@@ -131,10 +131,10 @@ def _training(config: TrainConfig, name: str, kind: str, *after: str) -> Job:
 
 
 def _other(config: TrainConfig, name: str, work: Callable[[], Any], *after: str) -> Job:
-    return Job(name, partial(_timed, work, config.threads), after)
+    return Job(name, partial(timed, work, config.threads), after)
 
 
-def _timed(work: Callable[[], Any], threads: int | None) -> Result:
+def timed(work: Callable[[], Any], threads: int | None) -> Result:
     """A job that trains nothing, in the form of those that do; what it found is ``found``."""
     if threads is not None:
         torch.set_num_threads(threads)
