@@ -85,6 +85,15 @@ class AnswererTrainer(StageTrainer):
     def batches(self) -> LengthBuckets:
         return self._batches
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """DINOv2's weights are saved under their published names, which ``from_pretrained`` alone turns into ours."""
+        saved = PointAnswerer.from_pretrained(resume_from_checkpoint)
+        self.own.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint is not None:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def batch_inputs(self, examples: Sequence[Asked]) -> dict[str, Any]:
         """Crops and conversations. An object without a keypoint in its crop is seen from its own box instead."""
         texts = self._texts(examples[0])
