@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.console import app, exit_codes, needs_extra
-from commands.model_commands import Picture, check_figure, open_image, save_figure
+from commands.model_commands import ImageFile, check_figure, open_image, save_figure
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def answer(
-    image: Picture,
+    image: ImageFile,
     name: Annotated[str | None, typer.Argument(help="what to find, for example 'left front paw'")] = None,
     model: Annotated[str, typer.Option(help="folder or repository of a Point Answerer")] = "",
     description: Annotated[str | None, typer.Option(help="says more of it: on which part, near what")] = None,
@@ -93,7 +93,7 @@ def _queries(keypoints: KeypointSet | None, name: str | None, description: str |
     from talking_points.models.capellm.conversation import Query
 
     if keypoints is None:
-        return [Query(name or "", description).cleaned()]
+        return [Query(name or "", description).clean()]
     if description is not None:
         raise ConfigError("--description says more of one keypoint: leave it out with --all")
     return [Query(one, text) for one, text in rule_texts(keypoints).items()]

@@ -15,7 +15,7 @@ from talking_points.examples.config import KeypointFiles
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.stages import run_stage
-from tasks.learn_jobs import Job, Result, draw_once, timed
+from tasks.learn_jobs import Job, Result, draw_once, time_work
 
 TEST_OBJECTS = 400
 """Objects that each figure is taken on: a PCK of 50 is then known to about 2."""
@@ -76,7 +76,7 @@ def _figures(judged: EvaluatePosesConfig) -> dict[str, Any]:
 
 
 def _other(config: AnswererConfig, name: str, work: Any, *after: str) -> Job:
-    return Job(name, partial(timed, work, config.threads), after)
+    return Job(name, partial(time_work, work, config.threads), after)
 
 
 def figures_of(results: dict[str, Result]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from talking_points.evaluation.statistics import bootstrap_interval, paired_difference
+from talking_points.evaluation.statistics import bootstrap_interval, compare_pairs
 from talking_points.examples.keypoints import PoseExample
 
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25)
@@ -62,7 +62,7 @@ class AskedPoints:
         found = []
         for row, place in zip(self.owner, self.index, strict=True):
             one = self.objects[row]
-            other = one.keypoints.mirrored()[place]
+            other = one.keypoints.mirror()[place]
             labelled = other != place and one.visible[other]
             found.append(one.points[other] if labelled else (np.inf, np.inf))
         return np.array(found, dtype=np.float64).reshape(-1, 2)
@@ -153,7 +153,7 @@ def interval(points: AskedPoints, distance: NDArray[np.float32], threshold: floa
 def difference(points: AskedPoints, before: ArrayLike, after: ArrayLike, threshold: float = 0.1) -> dict[str, Any]:
     """``after`` minus ``before`` in points of PCK on the same keypoints, with its interval and p-value."""
     shares = [100 * points.per_object(correct_at(points.distances(one), threshold)) for one in (before, after)]
-    found = paired_difference(shares[0], shares[1], points.images)
+    found = compare_pairs(shares[0], shares[1], points.images)
     interval = [found.interval.low, found.interval.high]
     return {"difference": found.difference, "interval": interval, "p_value": found.p_value, "objects": found.points}
 

@@ -150,7 +150,7 @@ def exchanged_texts(texts: Texts, poses: PoseSet, seed: int) -> Texts:
 
 
 def _exchange(keypoints: KeypointSet, seed: int) -> list[int]:
-    partner = np.array(keypoints.mirrored())
+    partner = np.array(keypoints.mirror())
     for attempt in range(1000):
         order = derangement(len(keypoints), seed + attempt)
         if len(keypoints) < 5 or not (order == partner).any():

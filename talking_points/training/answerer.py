@@ -20,7 +20,7 @@ from talking_points.examples.conversations import (
     batch,
     converse,
     draw_crop,
-    encoded,
+    encode_conversation,
     groups_of,
 )
 from talking_points.examples.keypoints import PoseExample, PoseSet
@@ -29,7 +29,7 @@ from talking_points.examples.pose_files import DecodedImages, pixels_of
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig as ModelConfig
 from talking_points.models.capellm.conversation import IGNORED_LABEL, Encoded, Query
-from talking_points.models.capellm.crops import normalised
+from talking_points.models.capellm.crops import normalise
 from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL, tiny_config, train_tokenizer
 from talking_points.records import derive_seed
 from talking_points.training.answerer_config import AnswererConfig, AnswererStage
@@ -134,7 +134,7 @@ class AnswererTrainer(StageTrainer):
 
     def _encoded(self, conversation: Conversation) -> Encoded:
         model = self.own
-        return encoded(
+        return encode_conversation(
             conversation, model.template, model.text_tokenizer, model.config.image_tokens, model.config.max_length
         )
 
@@ -142,7 +142,7 @@ class AnswererTrainer(StageTrainer):
         config = self.own.config
         if not crops:
             return torch.zeros(count, 3, config.image_size, config.image_size, device=self.args.device)
-        return self._tensor(normalised(crops, config.image_mean, config.image_std))
+        return self._tensor(normalise(crops, config.image_mean, config.image_std))
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.from_numpy(values).to(self.args.device)

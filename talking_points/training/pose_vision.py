@@ -17,10 +17,10 @@ from torch.nn import functional
 from transformers.utils.logging import tqdm
 
 from talking_points.examples.conversations import ConversationSettings, draw_crop
-from talking_points.examples.keypoints import PoseExample, PoseSet, mirrored
+from talking_points.examples.keypoints import PoseExample, PoseSet, mirror_example
 from talking_points.examples.pose_files import DecodedImages
 from talking_points.models.answerer import PointAnswerer
-from talking_points.models.capellm.crops import normalised
+from talking_points.models.capellm.crops import normalise
 from talking_points.training.answerer_config import PoseVisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
 
@@ -85,7 +85,7 @@ def pretrain_pose_vision(
         chosen = random.choice(len(poses), min(config.batch_size, len(poses)), replace=False)
         batch = [poses.examples[index] for index in chosen]
         crops, owner, name, places = keypoint_batch(batch, images, settings, step, task.number)
-        pixels = torch.from_numpy(normalised(crops, model.config.image_mean, model.config.image_std))
+        pixels = torch.from_numpy(normalise(crops, model.config.image_mean, model.config.image_std))
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
             loss, found = task(pixels.to(model.device), owner, name, places)
         cycle.step(loss, chosen.tolist())
@@ -106,7 +106,7 @@ def keypoint_batch(
     crops, owner, name, places = [], [], [], []
     for row, example in enumerate(batch):
         crop, flip = draw_crop(example, settings, epoch, -1)
-        seen = mirrored(example) if flip else example
+        seen = mirror_example(example) if flip else example
         pixels = images[example.image]
         crops.append(crop.warp(np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels))
         inside = np.flatnonzero(crop.contains(seen.points) & seen.visible)

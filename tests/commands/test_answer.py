@@ -38,8 +38,8 @@ def run(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     "more", [[], ["--box", "10", "5", "60", "50"], ["--description", "on the leg"], ["--mode", "beam"]]
 )
-def test_a_named_keypoint_is_a_point_of_the_image(given: list[str], more: str) -> None:
-    code, output = run(*given, "left front paw", *more.split())
+def test_a_named_keypoint_is_a_point_of_the_image(given: list[str], more: list[str]) -> None:
+    code, output = run(*given, "left front paw", *more)
     assert code == 0, output
     x, y = map(float, output.split())
     assert -0.5 <= x < 89.5

@@ -113,7 +113,7 @@ def test_descriptions_are_exchanged_but_not_for_those_of_the_other_side(root: Pa
     exchanged = exchanged_texts(texts, poses, 0)
     assert exchanged.keys() == texts.keys()
     for one in {example.keypoints.key: example.keypoints for example in poses.examples}.values():
-        for name, partner in zip(one.names, one.mirrored(), strict=True):
+        for name, partner in zip(one.names, one.mirror(), strict=True):
             assert exchanged[one.key, name] not in (texts[one.key, name], texts[one.key, one.names[partner]])
 
 
