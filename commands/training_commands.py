@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
-from talking_points.config import load_config
+from talking_points.config import ConfigError, load_config
 
 TINY = "configs/train/tiny.yaml"
 
@@ -34,9 +36,22 @@ def adapt_descriptor(config: Config = TINY, overrides: Overrides = None, verbose
 
 @app.command("train-answerer")
 def train_answerer(
-    config: Config = "configs/train/answerer.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/train/answerer.yaml",
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print parameters, memory and hours")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train the Point Answerer: image + box + name and description of a keypoint -> x, y, as text."""
+    if dry_run:
+        with exit_codes():
+            with needs_extra("train"):
+                from talking_points.training.answerer_config import AnswererConfig
+                from talking_points.training.answerer_plan import plan_training
+            settings = load_config(AnswererConfig, config, overrides or [])
+            if settings.preset == "tiny":
+                raise ConfigError("--dry-run is for the presets small and paper: expected one of them, found tiny")
+            print(plan_training(settings))
+        return
     _run("train_answerer", config, overrides, verbose)
 
 

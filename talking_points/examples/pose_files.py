@@ -70,7 +70,7 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
 def check_partition(root: Path, partition: int) -> None:
     """Raise ``ConfigError`` where a category of MP-100 is in two splits of a partition: its test would be no test."""
     found: dict[int, str] = {}
-    for split, categories in Mp100(root, partition=partition).annotated_categories().items():
+    for split, categories in Mp100(root, partition=partition).count_annotations().items():
         for category in sorted(categories):
             before = found.setdefault(category, split)
             if before != split:

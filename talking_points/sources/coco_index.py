@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -304,11 +305,11 @@ def list_categories(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def list_annotated_categories(path: Path) -> set[int]:
-    """Ids of the categories that a COCO file's annotations are of. Raises ``SourceError`` for broken JSON."""
+def count_annotations(path: Path) -> Counter[int]:
+    """How many annotations of each category a COCO file has, by id. Raises ``SourceError`` for broken JSON."""
     lists = _Lists(path)
     items = (item for item in lists.items("annotations") if isinstance(item, dict))
-    found = {item["category_id"] for item in items if isinstance(item.get("category_id"), int)}
+    found = Counter(item["category_id"] for item in items if isinstance(item.get("category_id"), int))
     lists.raise_if_broken()
     return found
 

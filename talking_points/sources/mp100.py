@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoImage, CocoIndex, list_annotated_categories, list_entries
+from talking_points.sources.coco_index import CocoImage, CocoIndex, count_annotations, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
 from talking_points.sources.images import check_listed_size, image_record, open_image
 from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
@@ -66,9 +66,9 @@ class Mp100(Source):
         self._excluded = frozenset(exclude_categories)
         self.missing_by_category: Counter[int] = Counter()
 
-    def annotated_categories(self) -> dict[str, set[int]]:
-        """The categories that each split's annotations are of, by split."""
-        return {name: list_annotated_categories(self._files[name]) for name in self._splits}
+    def count_annotations(self) -> dict[str, Counter[int]]:
+        """How many annotations of each category every split has; nothing is said of images."""
+        return {name: count_annotations(self._files[name]) for name in self._splits}
 
     def entries(self) -> Iterator[SourceEntry]:
         self.missing_by_category.clear()

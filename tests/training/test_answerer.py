@@ -19,6 +19,7 @@ from talking_points.models.answerer import PointAnswerer
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.answerer import AnswererTrainer, Asked, start_answerer
 from talking_points.training.answerer_config import AnswererConfig
+from talking_points.training.answerer_plan import count_examples, plan_training
 from talking_points.training.answerer_stages import training_poses
 from talking_points.training.stages import run_stage
 
@@ -128,3 +129,14 @@ def test_wrong_input_is_named(root: Path, tmp_path: Path) -> None:
     shutil.copy(annotations / "mp100_split1_train.json", annotations / "mp100_split1_test.json")
     with pytest.raises(ConfigError, match="disjoint"):
         open_poses(KeypointFiles(root=leaky), "test")
+
+
+def test_the_plan_of_the_papers_training_fits_80_gb_and_with_checkpointing_24(root: Path) -> None:
+    paper = load_config(AnswererConfig, "configs/train/answerer_paper.yaml", ["keypoints.root=null"])
+    text = plan_training(paper)
+    assert "language_adapters: 3.41 million" in text
+    assert "61,600 conversations" in text
+    assert text.count("(fits)") == 3
+    assert "5,775 steps" in text
+    drawn = paper.model_copy(update={"keypoints": KeypointFiles(root=root)})
+    assert 40 < count_examples(drawn) < 400
