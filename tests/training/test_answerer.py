@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
@@ -16,6 +17,7 @@ from talking_points.evaluation.poses import evaluate_poses, exchanged_texts
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_files import check_keypoints, open_poses, texts_for
 from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.presets import train_tokenizer
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.answerer import AnswererTrainer, Asked, start_answerer
 from talking_points.training.answerer_config import AnswererConfig
@@ -140,3 +142,28 @@ def test_the_plan_of_the_papers_training_fits_80_gb_and_with_checkpointing_24(ro
     assert "5,775 steps" in text
     drawn = paper.model_copy(update={"keypoints": KeypointFiles(root=root)})
     assert 40 < count_examples(drawn) < 400
+
+
+def test_pretrained_parts_train_adapters_and_the_projector_alone(root: Path, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["left front paw"], 400)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    LlamaForCausalLM(LlamaConfig(**sizes, **ids, vocab_size=len(tokenizer))).save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    vision = Dinov2Config(**sizes, mlp_ratio=2, image_size=28, patch_size=14)
+    Dinov2Model(vision).save_pretrained(tmp_path / "dino")
+    config = load_config(
+        AnswererConfig, "configs/train/answerer_small.yaml",
+        [f"output={tmp_path / 'out'}", f"keypoints.root={root}", "allow_drawn=true", "answerer.max_steps=2",
+         f"answerer.language_model={tmp_path / 'llama'}", f"answerer.vision_model={tmp_path / 'dino'}",
+         "answerer.accumulation=1", "answerer.batch_size=2", "answerer.warmup=0", "answerer.bf16=false"],
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in start_answerer(config, []).state_dict().items()}
+    run_stage("answerer", config)
+    after = PointAnswerer.from_pretrained(config.output / "answerer").state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value.float(), before[name].float())}
+    adapters = {name for name in after if ".lora_" in name or name.startswith("projector.")}
+    assert {name for name in moved if name not in adapters} == set()
+    assert {"projector.weight"} < moved
+    with pytest.raises(ConfigError, match="drawn"):
+        run_stage("answerer", config.model_copy(update={"allow_drawn": False, "preset": "paper"}))
