@@ -13,8 +13,8 @@ from commands.orchestrator import claim_port, orchestrator
 
 def main(
     output: Annotated[Path, typer.Option(help="folder of the run")] = Path("build/poses"),
-    images: Annotated[int, typer.Option(help="drawn images")] = 3600,
-    objects: Annotated[int, typer.Option(help="objects of each figure")] = 400,
+    images: Annotated[int, typer.Option(help="drawn images")] = 3000,
+    objects: Annotated[int, typer.Option(help="objects of each figure")] = 160,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the training configuration")
     ] = None,

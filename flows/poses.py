@@ -39,7 +39,7 @@ FLOORS = {"seen": 15.0, "held_out": 8.0}
 
 
 def describe_poses(parameters: Mapping[str, Any]) -> str:
-    """Output and size of a run, e.g. ``poses: 3,600 images``."""
+    """Output and size of a run, e.g. ``poses: 3,000 images``."""
     return f"{last_part(parameters['output'])}: {parameters['images']:,} images"
 
 
@@ -51,7 +51,7 @@ def describe_poses(parameters: Mapping[str, Any]) -> str:
     task_runner=WAITING,
 )
 def poses(
-    output: str = "build/poses", images: int = 3600, objects: int = TEST_OBJECTS, overrides: list[str] | None = None
+    output: str = "build/poses", images: int = 3000, objects: int = TEST_OBJECTS, overrides: list[str] | None = None
 ) -> dict[str, Any]:
     """Run everything into ``output`` and return the report.
 

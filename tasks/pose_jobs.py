@@ -17,8 +17,8 @@ from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.stages import run_stage
 from tasks.learn_jobs import Job, Result, draw_once, time_work
 
-TEST_OBJECTS = 400
-"""Objects that each figure is taken on: a PCK of 50 is then known to about 2."""
+TEST_OBJECTS = 160
+"""Objects that each figure is taken on: a difference between two models is then known to about 3 points."""
 
 MODES: tuple[Any, ...] = ("greedy", "beam", "mean")
 
@@ -68,7 +68,7 @@ def judge(config: AnswererConfig, output: Path, objects: int, seen: bool) -> Eva
 
 
 def _draw_fresh(config: AnswererConfig, output: Path, objects: int) -> None:
-    draw_once(scenes(output, fresh=True), max(60, objects), "standard", config.seed + 1, ["mp100"])
+    draw_once(scenes(output, fresh=True), max(60, 2 * objects), "standard", config.seed + 1, ["mp100"])
 
 
 def _figures(judged: EvaluatePosesConfig) -> dict[str, Any]:
