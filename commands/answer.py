@@ -44,7 +44,7 @@ def answer(
         keypoints = _set(every, name)
         if not model:
             raise ConfigError("--model: expected the folder or repository of a Point Answerer, found none")
-        check_model(model, "PointAnswerer")
+        check_model(model, "answerer")
         with needs_extra("train"):
             from talking_points.models.answerer import PointAnswerer
             from talking_points.models.capellm.conversation import QueryError

@@ -66,11 +66,13 @@ def describe(
         # What can be wrong is looked at before the seconds that torch takes to import.
         rgb = open_image(image, x, y)
         check_figure(figure)
-        check_model(model, "PointDescriptor")
+        check_model(model, "descriptor")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
+            from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.processes import process_state
+        hide_loading_bars()
         descriptor = PointDescriptor.from_pretrained(model).to(process_state().device)
         text = descriptor.describe([rgb], [(x, y)])[0]
         print(text)
@@ -89,11 +91,13 @@ def localize(
     with exit_codes():
         rgb = open_image(image)
         check_figure(figure)
-        check_model(model, "PointLocalizer")
+        check_model(model, "localizer")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
+            from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.localizer import PointLocalizer
             from talking_points.processes import process_state
+        hide_loading_bars()
         localizer = PointLocalizer.from_pretrained(model).to(process_state().device)
         x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
         print(f"{x:.1f} {y:.1f}")

@@ -84,7 +84,7 @@ def poses(
 
 def poses_config(output: Path, overrides: list[str]) -> AnswererConfig:
     """``configs/train/poses.yaml`` for this run."""
-    given = [f"output={output / 'train'}", f"keypoints.root={drawn_roots(scenes(output))['mp100']}"]
+    given = [f"output={output / 'train'}", f"poses.root={drawn_roots(scenes(output))['mp100']}"]
     if not fast_bf16():
         given += ["answerer.bf16=false", "pose_vision.bf16=false"]
     return load_config(AnswererConfig, "configs/train/poses.yaml", [*given, *overrides])

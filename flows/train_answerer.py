@@ -25,7 +25,7 @@ def train_answerer(config: str = "configs/train/answerer.yaml", overrides: list[
 
     Args:
         config: path of a YAML file with an ``AnswererConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``["keypoints.root=mp100", "answerer.k=1"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["poses.root=mp100", "answerer.k=1"]``.
 
     Run again after an interruption it goes on from the last checkpoint; finished it is taken as it is.
     """

@@ -58,7 +58,7 @@ def judge(config: AnswererConfig, output: Path, objects: int, seen: bool) -> Eva
         output=output / ("seen" if seen else "new"),
         model=str(config.output / "answerer"),
         blind=str(config.output / "answerer-blind"),
-        keypoints=KeypointFiles(root=root, partition=config.keypoints.partition, limit=objects),
+        keypoints=KeypointFiles(root=root, partition=config.poses.partition, limit=objects),
         split="train" if seen else "test",
         texts=config.answerer.texts,
         modes=list(MODES),

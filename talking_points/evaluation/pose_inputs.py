@@ -16,6 +16,6 @@ def check_poses(config: EvaluatePosesConfig) -> None:
     for keypoints in config.divisions:
         for setting, name in (("model", config.model), ("blind", config.blind)):
             if name is not None:
-                check_model(name.replace("{partition}", str(keypoints.partition)), "PointAnswerer", setting)
+                check_model(name.replace("{partition}", str(keypoints.partition)), "answerer", setting)
     if config.texts not in (None, "rules") and not Path(str(config.texts)).is_file():
         raise ConfigError(f"texts: expected the author rules, null, or a file of descriptions, found {config.texts}")

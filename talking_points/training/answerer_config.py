@@ -58,11 +58,11 @@ class PoseVisionConfig(Section):
 class AnswererConfig(TrainConfig):
     """Everything that ``train-answerer`` needs."""
 
-    dataset: str = Field(default="", description="not used: keypoints are named by the section keypoints")
+    dataset: str = Field(default="", description="not used: keypoints are named by the section poses")
     preset: Literal["tiny", "small", "paper"] = "tiny"  # type: ignore[assignment]  # one more than the others have
     image_size: int = Field(default=96, ge=32, description="side of the tiny preset's crop, pixels")
     grid: int = Field(default=8, ge=2, description="visual tokens along a side of the tiny preset's crop")
-    keypoints: KeypointFiles = KeypointFiles()
+    poses: KeypointFiles = KeypointFiles()
     pose_vision: PoseVisionConfig = PoseVisionConfig()
     answerer: AnswererStage = AnswererStage(epochs=12, learning_rate=5e-4, weight_decay=0.01)
 

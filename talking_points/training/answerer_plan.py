@@ -69,10 +69,10 @@ def plan_training(config: AnswererConfig) -> str:
 
 def count_examples(config: AnswererConfig) -> int:
     """Conversations of an epoch: counted in MP-100's annotation file where it is there, else the paper's."""
-    root = config.keypoints.root
+    root = config.poses.root
     if root is None or not root.is_dir():
         return PAPER_EXAMPLES
-    found = Mp100(root, "train", partition=config.keypoints.partition).count_annotations()["train"]
+    found = Mp100(root, "train", partition=config.poses.partition).count_annotations()["train"]
     return sum(count * -(-len(set_of(category)) // config.answerer.k) for category, count in found.items())
 
 

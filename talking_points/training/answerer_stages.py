@@ -22,7 +22,7 @@ _PARTS = ("vision", "projector")
 
 def pose_data(config: AnswererConfig) -> dict[str, Any]:
     """Names what is learnt from: annotation files, and the file of texts."""
-    found: dict[str, Any] = dict(annotations_digest(config.keypoints))
+    found: dict[str, Any] = dict(annotations_digest(config.poses))
     texts = texts_file(config)
     if texts is not None:
         found["texts"] = hashlib.sha256(texts.read_bytes()).hexdigest() if texts.is_file() else None
@@ -58,7 +58,7 @@ def train_answerer_stage(config: Any, folder: Path) -> dict[str, float]:
 
 def training_poses(config: AnswererConfig) -> tuple[PoseSet, PoseSet | None]:
     """What is trained on, and what the running metric is taken on: a share of the images, or the val categories."""
-    poses = open_poses(config.keypoints, "train", config.seed)
+    poses = open_poses(config.poses, "train", config.seed)
     if config.answerer.validation:
         return hold_out(poses, config.answerer.validation, config.seed)
     return poses, None

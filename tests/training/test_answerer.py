@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(root: Path, output: Path, *more: str) -> AnswererConfig:
-    given = [f"output={output}", f"keypoints.root={root}", "pose_vision.steps=2", "answerer.max_steps=3"]
+    given = [f"output={output}", f"poses.root={root}", "pose_vision.steps=2", "answerer.max_steps=3"]
     given += ["answerer.batch_size=3", "answerer.rounds_per_step=3", "answerer.save_steps=2", "answerer.log_steps=1"]
     return load_config(AnswererConfig, "configs/train/answerer.yaml", [*given, "pose_vision.batch_size=4", *more])
 
@@ -134,13 +134,13 @@ def test_wrong_input_is_named(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_plan_of_the_papers_training_fits_80_gb_and_with_checkpointing_24(root: Path) -> None:
-    paper = load_config(AnswererConfig, "configs/train/answerer_paper.yaml", ["keypoints.root=null"])
+    paper = load_config(AnswererConfig, "configs/train/answerer_paper.yaml", ["poses.root=null"])
     text = plan_training(paper)
     assert "language_adapters: 3.41 million" in text
     assert "61,600 conversations" in text
     assert text.count("(fits)") == 3
     assert "5,775 steps" in text
-    drawn = paper.model_copy(update={"keypoints": KeypointFiles(root=root)})
+    drawn = paper.model_copy(update={"poses": KeypointFiles(root=root)})
     assert 40 < count_examples(drawn) < 400
 
 
@@ -154,7 +154,7 @@ def test_pretrained_parts_train_adapters_and_the_projector_alone(root: Path, tmp
     Dinov2Model(vision).save_pretrained(tmp_path / "dino")
     config = load_config(
         AnswererConfig, "configs/train/answerer_small.yaml",
-        [f"output={tmp_path / 'out'}", f"keypoints.root={root}", "allow_drawn=true", "answerer.max_steps=2",
+        [f"output={tmp_path / 'out'}", f"poses.root={root}", "allow_drawn=true", "answerer.max_steps=2",
          f"answerer.language_model={tmp_path / 'llama'}", f"answerer.vision_model={tmp_path / 'dino'}",
          "answerer.accumulation=1", "answerer.batch_size=2", "answerer.warmup=0", "answerer.bf16=false"],
     )  # fmt: skip
