@@ -6,7 +6,7 @@ SAMPLE ?= build/sample
 OUTPUT ?= build/llamapointinpart
 IMAGES ?= 60
 
-.PHONY: build learn serve test lint types lock lock-digests clean help
+.PHONY: build learn poses serve test lint types lock lock-digests clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ $(SAMPLE)/.drawn: | $(VENV)/.base
 
 learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, and print the figures (QUICK=1: the main path)
 	$(BIN)/python -m commands.learn $(if $(QUICK),--quick)
+
+poses: $(VENV)/.dev ## train and judge a tiny answerer of named keypoints on drawn scenes, beside its blind twin
+	$(BIN)/python -m commands.poses
 
 serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments on this machine
 	$(BIN)/talking-points server

@@ -10,6 +10,8 @@ for names with descriptions, whose reading outweighs all else where arithmetic i
 - all_to_one: time for all 17 keypoints of an object over that for one (at most 2.5 is wanted);
 - free_to_constrained: time of free generation as in the official code, 13 tokens for every keypoint behind its own
   reading of the image, over the constrained two-step path (at least 4 is wanted);
+- plain_to_packed_step: time of a training step, forward and backward, on four objects whose conversations of k rounds
+  each read their own crop, over the same conversations behind one reading (at least 2 is wanted), for k of 1 and 4;
 - free_steps_to_constrained_steps: the same with the reading of image and questions left out of both.
 """
 
@@ -33,9 +35,10 @@ from transformers import PreTrainedTokenizerFast
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from talking_points.descriptions.keypoint_texts import rule_texts
+from talking_points.examples.conversations import batch
 from talking_points.models.answerer import FREE_TOKENS, AnswerMode, PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig
-from talking_points.models.capellm.conversation import Query
+from talking_points.models.capellm.conversation import Query, Round, encode
 from talking_points.models.capellm.presets import small_config, tiny_config
 from talking_points.models.capellm.reading import PackedReader, count_shared
 from talking_points.sources.keypoint_sets import keypoint_sets
@@ -63,7 +66,56 @@ def main() -> None:
     figures = {"preset": arguments.preset, "device": arguments.device, "keypoints": len(named)}
     figures |= measure(model, named, arguments.rounds)
     figures |= {f"described_{name}": value for name, value in measure(model, described, arguments.rounds).items()}
+    for k in (1, 4):
+        figures[f"plain_to_packed_step_k{k}"] = measure_steps(model, named, k, arguments.rounds)
+        figures[f"described_plain_to_packed_step_k{k}"] = measure_steps(model, described, k, arguments.rounds)
     print(json.dumps(figures))
+
+
+def measure_steps(model: PointAnswerer, queries: list[Query], k: int, rounds: int, objects: int = 4) -> float:
+    """How many times as long a plain training step takes as a packed one: medians, taken in turns."""
+    device, config = model.device, model.config
+    talks = [
+        [Round(query, "[0.123,0.456]") for query in queries[start : start + k]] for start in range(0, len(queries), k)
+    ]
+    rows = [encode(model.text_tokenizer, *model.template.render(talk)) for talk in talks] * objects
+    head = [config.text_config.bos_token_id, *[config.image_token_id] * config.image_tokens]
+    plain = batch(rows, head, config.text_config.pad_token_id)
+    branches = batch(rows, [], config.text_config.pad_token_id)
+    index = torch.arange(objects, device=device).repeat_interleave(len(talks))
+    pixels = torch.randn(objects, 3, config.image_size, config.image_size, device=device)
+
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.copy()).to(device)
+
+    ways: dict[str, dict[str, torch.Tensor]] = {
+        "plain": {
+            "pixel_values": pixels[index],
+            "input_ids": tensor(plain.ids),
+            "labels": tensor(plain.labels),
+            "attention_mask": tensor(plain.visible.astype(np.int64)),
+        },
+        "packed": {
+            "pixel_values": pixels,
+            "head": tensor(branches.ids[0, :1]),
+            "input_ids": tensor(branches.ids[:, 1:]),
+            "labels": tensor(branches.labels[:, 1:]),
+            "image_index": index,
+        },
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, inputs in ways.items():
+            started = time.perf_counter()
+            loss = model(**inputs).loss
+            assert loss is not None
+            loss.backward()
+            model.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return round(statistics.median(seconds["plain"]) / statistics.median(seconds["packed"]), 2)
 
 
 def configuration(preset: str, tokenizer: PreTrainedTokenizerFast) -> AnswererConfig:

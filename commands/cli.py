@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from commands import (  # noqa: F401  (add commands)
+    answer,
     model_commands,
     publish_commands,
     report_commands,

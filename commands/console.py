@@ -47,12 +47,14 @@ _ORDER = {
         "train-localizer",
         "train-descriptor",
         "adapt-descriptor",
+        "train-answerer",
         "evaluate",
+        "evaluate-poses",
         "tables",
         "retrain-and-evaluate",
         "restore-champion",
     ),
-    USE: ("describe", "localize"),
+    USE: ("describe", "localize", "answer"),
     OPERATE: ("server", "deploy", "notify"),
 }
 

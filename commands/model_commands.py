@@ -66,8 +66,8 @@ def describe(
     """Describe one point of an image."""
     with exit_codes():
         # What can be wrong is looked at before the seconds that torch takes to import.
-        rgb = _open(image, x, y)
-        _check_figure(figure)
+        rgb = open_image(image, x, y)
+        check_figure(figure)
         check_model(model, "descriptor")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
@@ -79,7 +79,7 @@ def describe(
         text = descriptor.describe([rgb], [(x, y)])[0]
         print(text)
         if figure:
-            _save(draw_point_figure(rgb, text, keypoint=(x, y)), figure)
+            save_figure(draw_point_figure(rgb, text, keypoint=(x, y)), figure)
 
 
 @app.command()
@@ -91,8 +91,8 @@ def localize(
 ) -> None:
     """Find the point that a text describes; prints x and y in pixels."""
     with exit_codes():
-        rgb = _open(image)
-        _check_figure(figure)
+        rgb = open_image(image)
+        check_figure(figure)
         check_model(model, "localizer")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
@@ -104,10 +104,10 @@ def localize(
         x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
         print(f"{x:.1f} {y:.1f}")
         if figure:
-            _save(draw_point_figure(rgb, text, localized=(x, y)), figure)
+            save_figure(draw_point_figure(rgb, text, localized=(x, y)), figure)
 
 
-def _check_figure(figure: Path | None) -> None:
+def check_figure(figure: Path | None) -> None:
     """Refuse a file that the figure could not be written to. Raises ``ConfigError``."""
     if figure is None:
         return
@@ -117,14 +117,14 @@ def _check_figure(figure: Path | None) -> None:
         raise ConfigError(f"--figure: expected a folder at {figure.parent}, found none; make it first")
 
 
-def _save(drawing: Image, figure: Path) -> None:
+def save_figure(drawing: Image, figure: Path) -> None:
     try:
         drawing.save(figure)
     except OSError as error:
         raise ConfigError(f"cannot write the figure {figure}: {error}; the answer above is complete") from error
 
 
-def _open(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untyped-def]  # PIL only where it is needed
+def open_image(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untyped-def]  # PIL only where it is needed
     """A user's own image as every viewer shows it; points are in pixels of the displayed image."""
     from talking_points.config import ConfigError
     from talking_points.image_files import read_rgb

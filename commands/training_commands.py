@@ -11,7 +11,7 @@ import typer
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
-from talking_points.config import load_config
+from talking_points.config import ConfigError, load_config
 from talking_points.step_progress import tell
 
 TINY = "configs/train/tiny.yaml"
@@ -40,6 +40,35 @@ def adapt_descriptor(
 ) -> None:
     """Adapt a trained descriptor with GRPO to categories without descriptions."""
     _run("adapt_descriptor", config, overrides, verbose, dry_run)
+
+
+@app.command("train-answerer")
+def train_answerer(
+    config: Config = "configs/train/answerer.yaml",
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print parameters, memory and hours")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the Point Answerer: image + box + name and description of a keypoint -> x, y, as text."""
+    if dry_run:
+        with exit_codes():
+            with needs_extra("train"):
+                from talking_points.training.answerer_config import AnswererConfig
+                from talking_points.training.answerer_plan import plan_training
+            settings = load_config(AnswererConfig, config, overrides or [])
+            if settings.preset == "tiny":
+                raise ConfigError("--dry-run is for the presets small and paper: expected one of them, found tiny")
+            print(plan_training(settings))
+        return
+    _run("train_answerer", config, overrides, verbose, False)
+
+
+@app.command("evaluate-poses")
+def evaluate_poses(
+    config: Config = "configs/evaluate/poses.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Score an answerer on named keypoints of new categories: PCK, controls, known and new names, tables."""
+    _run("evaluate_poses", config, overrides, verbose, False)
 
 
 @app.command()
@@ -113,6 +142,8 @@ _INPUTS = {
     "evaluate": ("evaluation.config:EvaluateConfig", "evaluation.inputs:check_evaluation"),
     "retrain_and_evaluate": ("evaluation.retraining:RetrainConfig", "evaluation.retraining:check_retraining"),
     "adapt_descriptor": ("training.config:TrainConfig", "training.inputs:check_adaptation"),
+    "train_answerer": ("training.answerer_config:AnswererConfig", "training.answerer_inputs:check_answerer"),
+    "evaluate_poses": ("evaluation.pose_config:EvaluatePosesConfig", "evaluation.pose_inputs:check_poses"),
 }
 """Flow -> the configuration that it takes, and what looks whether all is there that it names."""
 _TRAINS = ("training.config:TrainConfig", "training.inputs:check_training")

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect import flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -27,6 +26,7 @@ from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
 from talking_points.step_progress import LINES_ONLY
 from talking_points.training.config import TrainConfig
+from talking_points.training.precision import fast_bf16
 from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import (
@@ -154,12 +154,6 @@ def learn_config(output: Path, quick: bool, overrides: Iterable[str]) -> TrainCo
             section, field = name.split(".")
             given.append(f"{name}={int(share * steps[section][field])}")
     return load_config(TrainConfig, "configs/train/learn.yaml", [*given, *overrides])
-
-
-def fast_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16; one that has none is slower with it than with float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def samples(config: TrainConfig) -> dict[str, int]:

@@ -9,6 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.evaluate import evaluate
+from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.evaluation.poses import evaluate_poses
 from talking_points.evaluation.retraining import Retraining
 from tasks.model_cards import write_model_cards
 
@@ -25,6 +27,13 @@ def evaluation(settings: EvaluateConfig) -> dict[str, Any]:
         "above_text_only": {name: report.above_text_only for name, report in reports.items()},
         "undescribed": {name: report.undescribed for name, report in reports.items()},
     }
+
+
+@task(name="pose-evaluation", persist_result=False, cache_policy=NO_CACHE)
+def pose_evaluation(settings: EvaluatePosesConfig) -> dict[str, Any]:
+    """Ask for every named keypoint; returns the means over partitions by way, and where the reports are."""
+    report = evaluate_poses(settings)
+    return {"path": str(settings.output), "mean": report["mean"]}
 
 
 @task(name="judge", persist_result=False, cache_policy=NO_CACHE)

@@ -134,10 +134,10 @@ def _make_training(config: TrainConfig, name: str, kind: str, *after: str) -> Jo
 
 
 def _other(config: TrainConfig, name: str, work: Callable[[], Any], *after: str) -> Job:
-    return Job(name, partial(_time_work, work, config.threads), after)
+    return Job(name, partial(time_work, work, config.threads), after)
 
 
-def _time_work(work: Callable[[], Any], threads: int | None) -> Result:
+def time_work(work: Callable[[], Any], threads: int | None) -> Result:
     """A job that trains nothing, in the form of those that do; what it found is ``found``."""
     if threads is not None:
         torch.set_num_threads(threads)

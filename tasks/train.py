@@ -7,6 +7,7 @@ from typing import Any
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
+from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from talking_points.training.launcher import launch
 from talking_points.training.made_once import FINISHED
@@ -36,9 +37,17 @@ localizer = _stage_task("localizer", "localizer")
 """The localizer, or the text-only control where it is blind."""
 descriptor = _stage_task("descriptor", "descriptor")
 adaptation = _stage_task("adapted", "adaptation")
+answerer = _stage_task("answerer", "answerer")
+"""The answerer, or its twin that never sees an image."""
 _vision = _stage_task("vision", "vision")
+_pose_vision = _stage_task("pose_vision", "pose-vision")
 
 
 def vision(settings: TrainConfig) -> dict[str, Any]:
     """Pretrain the vision path where the configuration asks for it; returns the stage's result, or {}."""
     return _vision(settings) if settings.vision.steps else {}
+
+
+def pose_vision(settings: AnswererConfig) -> dict[str, Any]:
+    """Pretrain the tiny answerer's vision where the configuration asks for it; returns the stage's result, or {}."""
+    return _pose_vision(settings) if settings.pose_vision.steps else {}

@@ -21,7 +21,9 @@ from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.paper import ROWS
+from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,8 +108,9 @@ def test_every_command_that_is_printed_is_a_valid_one() -> None:
 def _kind(command: str) -> Any:
     if command == "build":
         return BuildConfig
-    if command == "evaluate":
-        return EvaluateConfig
+    others = {"evaluate": EvaluateConfig, "train-answerer": AnswererConfig, "evaluate-poses": EvaluatePosesConfig}
+    if command in others:
+        return others[command]
     return RetrainConfig if command == "retrain-and-evaluate" else TrainConfig
 
 

@@ -59,7 +59,7 @@ class PublishModelsConfig(Section):
     @property
     def repositories(self) -> dict[str, str]:
         """The repository of every model that is to be published, by the model's folder in a run."""
-        return {role: repository for role in KINDS if (repository := getattr(self, role)) is not None}
+        return {role: repository for role in KINDS if (repository := getattr(self, role, None)) is not None}
 
 
 class RetrainConfig(Section):

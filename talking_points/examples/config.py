@@ -27,6 +27,17 @@ class FeatureConfig(Section):
     batch_size: int = Field(default=8, ge=1, description="images encoded at a time")
 
 
+class KeypointFiles(Section):
+    """Objects with named keypoints: MP-100, or COCO keypoint files of one's own; exactly one ``root`` is given."""
+
+    root: Path | None = Field(default=None, description="folder of MP-100")
+    partition: int = Field(default=1, ge=1, le=5, description="which of the five divisions of the categories")
+    exclude: list[int] = Field(default_factory=list, description="ids left out, for example 80: hands that do not fit")
+    own: Path | None = Field(default=None, description="folder of COCO keypoint files of one's own, instead")
+    categories: list[str] = Field(default_factory=list, description="names of the categories that are used; none: all")
+    limit: int | None = Field(default=None, ge=1, description="at most so many objects, drawn by seed")
+
+
 class KeypointsConfig(Section):
     """Labelled keypoints without descriptions, of any source that has them."""
 

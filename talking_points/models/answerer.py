@@ -206,13 +206,6 @@ class PointAnswerer(CapeLlmModel):
         found = search(self.grammar, [prompt[shared:] for prompt in prompts], reader.step, mode, beam)
         return [_Answer.of(self.grammar, one, mode, self.config.half_bin) for one in found]
 
-    def beginning(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Embeddings (B, 1 + N_v + n, D) of the begin token, the images, and the text ``ids`` (n,) behind them."""
-        embed = self.get_input_embeddings()
-        begin = torch.tensor([self.config.text_config.bos_token_id], device=images.device)
-        first, text = (embed(part).expand(len(images), -1, -1) for part in (begin, ids))
-        return torch.cat((first, images.to(first), text), dim=1)
-
     def _cumulative(
         self,
         images: Tensor,

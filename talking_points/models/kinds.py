@@ -30,6 +30,7 @@ KINDS = {
     "localizer": ModelKind(
         "PointLocalizer", "Point Localizer", "train-localizer", "keypoint-detection", ("ground_truth", "descriptor")
     ),
+    "answerer": ModelKind("PointAnswerer", "Point Answerer", "train-answerer", "keypoint-detection", ()),
 }
 """By the name of the stage, of the configuration's section and of the folder below the output."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -300,6 +301,15 @@ def list_categories(path: Path) -> list[dict[str, Any]]:
     """The categories of one COCO file. Raises ``SourceError`` for broken JSON."""
     lists = _Lists(path)
     found = [item for item in lists.items("categories") if isinstance(item, dict)]
+    lists.raise_if_broken()
+    return found
+
+
+def count_annotations(path: Path) -> Counter[int]:
+    """How many annotations of each category a COCO file has, by id. Raises ``SourceError`` for broken JSON."""
+    lists = _Lists(path)
+    items = (item for item in lists.items("annotations") if isinstance(item, dict))
+    found = Counter(item["category_id"] for item in items if isinstance(item.get("category_id"), int))
     lists.raise_if_broken()
     return found
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoImage, CocoIndex, list_entries
+from talking_points.sources.coco_index import CocoImage, CocoIndex, count_annotations, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
 from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
@@ -65,6 +65,10 @@ class Mp100(Source):
         self._categories = {item["id"]: item["name"] for item in load_labels(self.name)["categories"]}
         self._excluded = frozenset(exclude_categories)
         self.missing_by_category: Counter[int] = Counter()
+
+    def count_annotations(self) -> dict[str, Counter[int]]:
+        """How many annotations of each category every split has; nothing is said of images."""
+        return {name: count_annotations(self._files[name]) for name in self._splits}
 
     def entries(self) -> Iterator[SourceEntry]:
         self.missing_by_category.clear()

@@ -60,9 +60,9 @@ def main(
     name: Annotated[str | None, typer.Option(help="folder below the output; default: the stage's own")] = None,
 ) -> None:
     """Train one stage as one of the processes that a launcher started."""
-    from talking_points.training.stages import run_stage
+    from talking_points.training.stages import STAGES, run_stage
 
-    run_stage(kind, load_config(TrainConfig, config, overrides or []), name)
+    run_stage(kind, load_config(STAGES[kind].config, config, overrides or []), name)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ and so are the optimizer's moments, which follow it; what is frozen stays as it 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 
 from talking_points.config import ConfigError
-from talking_points.models.base import TalkingPointsModel
 from talking_points.processes import process_state
 from talking_points.training.config import StageConfig
 
@@ -28,7 +28,26 @@ def check_bf16(setting: str) -> None:
         )
 
 
-def prepare_to_train(model: TalkingPointsModel, config: StageConfig, seed: int) -> list[str]:
+def fast_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16; one that has none is slower with it than with float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+class Trainable(Protocol):
+    """A model that knows which of its weights a training is to move."""
+
+    def prepare_training(self) -> list[str]:
+        """Freeze all but what is trained, which becomes float32; returns its names."""
+
+    def to(self, device: Any) -> Any:
+        """Move it to a device."""
+
+    def float(self) -> Any:
+        """Make all its weights float32."""
+
+
+def prepare_to_train(model: Trainable, config: StageConfig, seed: int) -> list[str]:
     """Bring a model to its device, frozen but for what is trained; returns the names of the trained weights, float32.
 
     Without ``config.bf16`` everything becomes float32: there is no autocast then in which two precisions could meet.

@@ -30,6 +30,8 @@ from talking_points.sources import open_source
 from talking_points.sources.drawn import is_drawn
 from talking_points.step_progress import follow_each, tell
 from talking_points.training.adaptation import adapt_descriptor
+from talking_points.training.answerer_config import AnswererConfig
+from talking_points.training.answerer_stages import pose_data, pretrain_pose_vision_stage, train_answerer_stage
 from talking_points.training.config import StageConfig, TrainConfig, TransferConfig, VisionConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
@@ -110,11 +112,15 @@ class Stage:
     sections: those of the configuration that the weights depend on, the stage's own last.
     train: does the work in a folder and returns the last logged values.
     folder: the stage's folder below the output, where none is named.
+    config: the kind of configuration that has these sections.
+    data: names the content of what is trained on.
     """
 
     sections: tuple[str, ...]
     train: Callable[[TrainConfig, Path], dict[str, float]]
-    folder: Callable[[TrainConfig], str]
+    folder: Callable[[Any], str]
+    config: type[TrainConfig] = TrainConfig
+    data: Callable[[Any], Any] = lambda config: dataset_digest(config.dataset, config.revision)
 
     def processes(self, config: TrainConfig) -> int:
         """How many processes train together."""
@@ -122,13 +128,32 @@ class Stage:
 
 
 STAGES = {
-    "vision": Stage(("vision",), _pretrain_vision, lambda config: "vision"),
+    "vision": Stage(
+        ("vision",),
+        _pretrain_vision,
+        lambda config: "vision",
+        data=lambda config: None if config.vision.separate else dataset_digest(config.dataset, config.revision),
+    ),
     "localizer": Stage(("vision", "localizer"), _train_localizer, lambda config: config.localizer.stage),
     "descriptor": Stage(("vision", "descriptor"), _train_descriptor, lambda config: "descriptor"),
     "adapted": Stage(
         ("vision", "localizer", "descriptor", "keypoints", "adapt"),
         _adapt_descriptor,
         lambda config: _name_adapted(config.keypoints),
+    ),
+    "pose_vision": Stage(
+        ("poses", "pose_vision"),
+        pretrain_pose_vision_stage,
+        lambda config: "pose-vision",
+        AnswererConfig,
+        pose_data,
+    ),
+    "answerer": Stage(
+        ("poses", "pose_vision", "answerer"),
+        train_answerer_stage,
+        lambda config: config.answerer.stage,
+        AnswererConfig,
+        pose_data,
     ),
 }
 
@@ -158,6 +183,7 @@ def refuse_drawn(config: TrainConfig) -> None:
     if config.preset != "paper" or config.allow_drawn:
         return
     roots = {
+        **find_keypoint_roots(config),
         "keypoints.root": config.keypoints.root,
         **{f"vision.sources.{n}": r for n, r in config.vision.sources.items()},
     }
@@ -171,6 +197,13 @@ def refuse_drawn(config: TrainConfig) -> None:
             f"{'; '.join(f'{name}: {found}' for name, found in drawn.items())}. Name what was built from the real "
             "sources, or set allow_drawn=true to try the way with drawings"
         )
+
+
+def find_keypoint_roots(config: TrainConfig) -> dict[str, Path | None]:
+    """The folders of the keypoints that an answerer learns from, by setting."""
+    if not isinstance(config, AnswererConfig):
+        return {}
+    return {"poses.root": config.poses.root, "poses.own": config.poses.own}
 
 
 def find_drawn_sources(dataset: str) -> list[str]:
@@ -196,8 +229,7 @@ def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
     others = {section for stage in STAGES.values() for section in stage.sections} - set(STAGES[kind].sections)
     settings = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | dict.fromkeys(others, True))
     settings["features"]["dtype"] = config.features.dtype or "float32"
-    unseen = kind == "vision" and config.vision.separate
-    settings["dataset"] = None if unseen else dataset_digest(config.dataset, config.revision)
+    settings["dataset"] = STAGES[kind].data(config)
     former = _write_as_formerly(config.keypoints)
     if former and settings.pop("keypoints", None):
         settings["ap10k"] = former

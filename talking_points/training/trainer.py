@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -44,10 +44,18 @@ from talking_points.whole_files import advising, write_json
 METRIC = "metric"
 
 
-class PointTrainer(Trainer):
-    """A ``Trainer`` of points: batches are lists of ``PointExample``, turned into model inputs by a subclass.
+class Example(Protocol):
+    """What is trained on: anything with a name that an error can give."""
 
-    ``metric`` measures the model on held-out points, higher is better. With a ``patience`` it decides which weights
+    @property
+    def id(self) -> str:
+        """Names the example."""
+
+
+class StageTrainer(Trainer):
+    """A ``Trainer`` of a stage: batches are lists of examples, turned into model inputs by a subclass.
+
+    ``metric`` measures the model on held-out examples, higher is better. With a ``patience`` it decides which weights
     are the best, which are then the ones that are saved, and when to stop.
 
     The loss of a batch is a mean over it, and with ``accumulation`` the mean of these means: that of one large batch
@@ -56,26 +64,26 @@ class PointTrainer(Trainer):
     """
 
     optimizer: torch.optim.Optimizer | None
+    what = "examples"
+    """What examples are called in messages."""
 
     def __init__(
         self,
         model: PreTrainedModel,
-        features: PointFeatures,
+        examples: Sequence[Any],
         config: StageConfig,
         output: Path,
         seed: int,
         metric: Callable[[], float] | None = None,
     ) -> None:
-        self.features = features
-        self.points: PointSet = features.points
+        self.trained: PreTrainedModel = model
         self.metric = metric
-        self.batch: list[PointExample] = []
-        self._turns: dict[str, Turn] = {}
-        self._since_update: list[PointExample] = []
+        self.batch: list[Any] = []
+        self._since_update: list[Any] = []
         super().__init__(
             model=model,
             args=make_arguments(config, output, seed, evaluate=metric is not None),
-            train_dataset=list(self.points.examples),
+            train_dataset=list(examples),
             # ``metric`` knows its own points; the Trainer only asks that there are any.
             eval_dataset=[] if metric is not None else None,
             callbacks=[CurveCallback(output)],
@@ -83,38 +91,19 @@ class PointTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.shown: dict[str, float] = {}
         self.stage = config
-        # Whoever judges the model later gives it features of the same kind, and leaves the training's where they are.
-        features.model.config.feature_dtype = features.dtype
-        features.store.remember_bound()
 
-    def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
-        """The model's keyword arguments for points and the features of their images."""
-        raise TypeError(f"{type(self).__name__} must say how points become inputs")
+    def batch_inputs(self, examples: Sequence[Any]) -> dict[str, Any]:
+        """The model's keyword arguments for a batch."""
+        raise TypeError(f"{type(self).__name__} must say how examples become inputs")
 
-    def turns(self, examples: Sequence[PointExample]) -> list[Turn]:
-        """The turns of points with their texts, each tokenised once."""
-        for example in examples:
-            if example.id not in self._turns:
-                self._turns[example.id] = self.turn(example)
-        return [self._turns[example.id] for example in examples]
-
-    def turn(self, example: PointExample) -> Turn:
-        """One turn, question and answer."""
-        raise TypeError(f"{type(self).__name__} must say how a point becomes a turn")
+    def batches(self) -> LengthBuckets:
+        """Which examples are in which batch."""
+        raise TypeError(f"{type(self).__name__} must say how examples become batches")
 
     def get_train_dataloader(self) -> DataLoader:
-        lengths = [len(example.text) for example in self.points.examples]
-        images = [example.image for example in self.points.examples]
-        batches = LengthBuckets(
-            lengths,
-            self.stage.batch_size,
-            self.args.seed,
-            images=images,
-            per_image=self.stage.points_per_image,
-            process=self.args.process_index,
-            processes=self.args.world_size,
+        return EpochLoader(
+            self.train_dataset, batch_sampler=self.batches(), collate_fn=lambda examples: {"points": examples}
         )
-        return _EpochLoader(self.train_dataset, batch_sampler=batches, collate_fn=lambda examples: {"points": examples})
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.stage.optimizer == "muon" and self.optimizer is None:
@@ -128,7 +117,7 @@ class PointTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         self.batch = inputs["points"]
-        output = model(**self.inputs(self.batch, self.features))
+        output = model(**self.batch_inputs(self.batch))
         return (output.loss, output) if return_outputs else output.loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -145,12 +134,13 @@ class PointTrainer(Trainer):
         self._since_update = []
         return norm
 
-    def _require_number(self, what: str, value: Tensor | float, batch: Sequence[PointExample]) -> None:
+    def _require_number(self, what: str, value: Tensor | float, batch: Sequence[Example]) -> None:
         if not math.isfinite(float(value)):
             ids = ", ".join(example.id for example in batch)
             raise TrainingStoppedError(
-                f"the {what} became {float(value)} in step {self.state.global_step + 1}, in the batch of points {ids}: "
-                f"look at these points and {self._advise_again()}; a lower learning rate needs another output"
+                f"the {what} became {float(value)} in step {self.state.global_step + 1}, in the batch of {self.what} "
+                f"{ids}: look at these {self.what} and {self._advise_again()}; a lower learning rate needs another "
+                "output"
             )
 
     def _advise_again(self) -> str:
@@ -231,11 +221,66 @@ class PointTrainer(Trainer):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self.args.process_index == 0:
             with self._writing(f"the trained model to {self.args.output_dir}"):
-                self.features.model.save_pretrained(self.args.output_dir)
+                self.trained.save_pretrained(self.args.output_dir)
         values: dict[str, float] = {}
         for entry in self.state.log_history:
             values.update({name: value for name, value in entry.items() if isinstance(value, int | float)})
         return values
+
+
+class PointTrainer(StageTrainer):
+    """Trains on points: batches are lists of ``PointExample`` with the features of their images."""
+
+    what = "points"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        features: PointFeatures,
+        config: StageConfig,
+        output: Path,
+        seed: int,
+        metric: Callable[[], float] | None = None,
+    ) -> None:
+        self.features = features
+        self.points: PointSet = features.points
+        self._turns: dict[str, Turn] = {}
+        super().__init__(model, self.points.examples, config, output, seed, metric)
+        self.trained = features.model
+        # Whoever judges the model later gives it features of the same kind, and leaves the training's where they are.
+        features.model.config.feature_dtype = features.dtype
+        features.store.remember_bound()
+
+    def batch_inputs(self, examples: Sequence[PointExample]) -> dict[str, Any]:
+        return self.inputs(examples, self.features)
+
+    def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
+        """The model's keyword arguments for points and the features of their images."""
+        raise TypeError(f"{type(self).__name__} must say how points become inputs")
+
+    def turns(self, examples: Sequence[PointExample]) -> list[Turn]:
+        """The turns of points with their texts, each tokenised once."""
+        for example in examples:
+            if example.id not in self._turns:
+                self._turns[example.id] = self.turn(example)
+        return [self._turns[example.id] for example in examples]
+
+    def turn(self, example: PointExample) -> Turn:
+        """One turn, question and answer."""
+        raise TypeError(f"{type(self).__name__} must say how a point becomes a turn")
+
+    def batches(self) -> LengthBuckets:
+        lengths = [len(example.text) for example in self.points.examples]
+        images = [example.image for example in self.points.examples]
+        return LengthBuckets(
+            lengths,
+            self.stage.batch_size,
+            self.args.seed,
+            images=images,
+            per_image=self.stage.points_per_image,
+            process=self.args.process_index,
+            processes=self.args.world_size,
+        )
 
 
 def make_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
@@ -307,7 +352,7 @@ class _Steps(TrainerCallback):
         self.progress.remark(f"the metric on held-out points is {value:.2f} after step {state.global_step:,}")
 
 
-class _EpochLoader(DataLoader):
+class EpochLoader(DataLoader):
     """Tells its batches the epoch, as the Trainer expects of a loader; accelerate's own would tell one process only."""
 
     def set_epoch(self, epoch: int) -> None:

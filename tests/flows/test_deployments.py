@@ -12,7 +12,9 @@ from prefect.flows import load_flow_from_entrypoint
 from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +24,15 @@ KINDS: dict[str, Any] = {
     "train-localizer": TrainConfig,
     "train-descriptor": TrainConfig,
     "adapt-descriptor": TrainConfig,
+    "train-answerer": AnswererConfig,
     "evaluate": EvaluateConfig,
+    "evaluate-poses": EvaluatePosesConfig,
     "retrain-and-evaluate": RetrainConfig,
 }
 
 
 def test_all_flows_are_deployed() -> None:
-    assert {deployment["name"] for deployment in DEPLOYMENTS} == {*KINDS, "learn"}
+    assert {deployment["name"] for deployment in DEPLOYMENTS} == {*KINDS, "learn", "poses"}
     assert [d["name"] for d in DEPLOYMENTS if d.get("schedules")] == ["retrain-and-evaluate"]
 
 

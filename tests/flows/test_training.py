@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 from commands.console import app
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reports import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.sources.drawn import draw_sample
+from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from tests.flows.building import build
 from tests.prefect_records import prefect_api, prefect_records
@@ -35,12 +37,20 @@ SHORT = ("max_steps=2", "batch_size=4", "save_steps=2", "eval_steps=2", "eval_po
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "train").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_training_configuration_is_valid(path: Path) -> None:
-    kind = RetrainConfig if "train" in yaml.safe_load(path.read_text()) else TrainConfig
+    kind: type[TrainConfig | RetrainConfig] = TrainConfig
+    if path.stem.startswith(("answerer", "poses")):
+        kind = AnswererConfig
+    elif "train" in yaml.safe_load(path.read_text()):
+        kind = RetrainConfig
     assert load_config(kind, path)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "evaluate").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_evaluation_configuration_is_valid(path: Path) -> None:
+    if path.stem == "poses":
+        trained = load_config(AnswererConfig, CONFIGS / "train" / "answerer.yaml")
+        assert load_config(EvaluatePosesConfig, path).model == str(trained.output / trained.answerer.stage)
+        return
     config = load_config(EvaluateConfig, path)
     assert config.pck.thresholds
     control = load_config(TrainConfig, CONFIGS / "train" / "text_only.yaml")

@@ -95,7 +95,7 @@ def test_some_of_the_sources_can_be_drawn(tmp_path: Path) -> None:
 def test_progress_counts_every_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     draw_sample(tmp_path, 2, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 10) for done in range(1, 11)]
+    assert seen == [(done, 12) for done in range(1, 13)]
 
 
 def test_drawing_again_leaves_nothing_of_the_first_time(tmp_path: Path) -> None:

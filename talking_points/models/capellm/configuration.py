@@ -28,6 +28,7 @@ class AnswererConfig(PreTrainedConfig):
     decimals: digits of a coordinate. half_bin: whether half a step is added to a coordinate that was read.
     rounds_per_conversation: k, rounds of one training conversation; the most that a cumulative answer looks back on.
     max_length: tokens of a conversation; longer ones are refused, never cut.
+    blind: whether the model is given zeros for its image, a control that can only learn from the texts.
     trained_categories: names of what the model was trained on; None where that is not known.
     """
 
@@ -92,6 +93,7 @@ class AnswererConfig(PreTrainedConfig):
     rounds: Literal["independent", "cumulative"] = "independent"
     rounds_per_conversation: int = 4
     max_length: int = 2048
+    blind: bool = False
     trained_categories: list[str] | None = None
     tie_word_embeddings: bool = False
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import ModelOutput, cached_file
 
 from talking_points.errors import InputError
@@ -173,6 +173,9 @@ class CapeLlmModel(PreTrainedModel):
                 f"expected crops of {size} x {size} pixels ({self.config.image_tokens} tokens of "
                 f"{self.config.patch_size} pixels), found {tuple(pixel_values.shape)}"
             )
+        if self.config.blind:
+            shape = (len(pixel_values), self.config.image_tokens, self.config.text_config.hidden_size)
+            return torch.zeros(shape, dtype=self.projector.weight.dtype, device=self.projector.weight.device)
         seen = self.vision(pixel_values.to(self.projector.weight)).last_hidden_state[:, 1:]
         return self.projector(seen)
 
@@ -199,6 +202,7 @@ class CapeLlmModel(PreTrainedModel):
         labels: Tensor | None = None,
         image_index: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head: Tensor | None = None,
     ) -> AnswererOutput:
         """Next-token loss of conversations about crops.
 
@@ -209,7 +213,13 @@ class CapeLlmModel(PreTrainedModel):
             labels: (N, L), -100 where nothing is learnt; None for no loss.
             image_index: the crop of each conversation (N,); default one each.
             position_ids: (N, L), needed with a mask of who sees whom.
+            head: ids (n,) of the text behind every image that all conversations begin with. When given, ``input_ids``
+                are what follows it, without image or begin token: see ``forward_branches``.
         """
+        if head is not None:
+            assert labels is not None
+            assert image_index is not None
+            return self.forward_branches(pixel_values, head, input_ids, labels, image_index)
         images = self.image_tokens(pixel_values)
         embeddings = self.splice(input_ids, images if image_index is None else images[image_index])
         hidden = self.read(embeddings, attention_mask, position_ids)
@@ -217,6 +227,46 @@ class CapeLlmModel(PreTrainedModel):
             return AnswererOutput(logits=self.language_model.lm_head(hidden[:, -1]))
         logits, targets = self.answer_logits(hidden, labels)
         return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+
+    def forward_branches(
+        self, pixel_values: Tensor, head: Tensor, input_ids: Tensor, labels: Tensor, image_index: Tensor
+    ) -> AnswererOutput:
+        """The loss of ``forward`` where conversations about one crop share one reading of it, gradients included.
+
+        Args:
+            pixel_values: normalised crops (B, 3, S, S).
+            head: ids (n,) of the text behind every image that all conversations begin with; may be empty.
+            input_ids: what follows it in each conversation (R, L), padded on the right.
+            labels: (R, L), -100 where nothing is learnt.
+            image_index: the crop of each conversation (R,).
+        """
+        beginning = self.beginning(self.image_tokens(pixel_values), head)
+        hidden = read_branches(self.language_model, beginning, self.get_input_embeddings()(input_ids), image_index)
+        logits, targets = self.answer_logits(hidden, labels)
+        return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+
+    def beginning(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Embeddings (B, 1 + N_v + n, D) of the begin token, the images, and the text ``ids`` (n,) behind them."""
+        embed = self.get_input_embeddings()
+        begin = torch.tensor([self.config.text_config.bos_token_id], device=images.device)
+        first, text = (embed(part).expand(len(images), -1, -1) for part in (begin, ids))
+        return torch.cat((first, images.to(first), text), dim=1)
+
+    def prepare_training(self) -> list[str]:
+        """Freeze all but what is trained; returns the names of the trained weights, which become float32.
+
+        With adapters those and the projector are trained, as in the paper; without, everything.
+        """
+        for name, parameter in self.named_parameters():
+            trained = not self.config.lora_active or ".lora_" in name or name.startswith("projector.")
+            parameter.requires_grad_(trained)
+            if trained:
+                parameter.data = parameter.data.float()
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def output_layers(self) -> list[nn.Module]:
+        """Layers whose rows are classes: an optimizer for matrices leaves them alone."""
+        return [self.language_model.lm_head]
 
     def read(
         self, embeddings: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
@@ -239,6 +289,30 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """Who sees whom, bool (N, L, M), as the mask (N, 1, L, M) that is added to attention's scores."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill(~visible.bool(), torch.finfo(dtype).min)[:, None]
+
+
+def read_branches(language_model: Any, beginning: Tensor, embeddings: Tensor, image_index: Tensor) -> Tensor:
+    """Last hidden states (R, L, D) of texts behind beginnings that are read once, each as if it were alone.
+
+    ``beginning`` (B, P, D); ``embeddings`` (R, L, D) of what follows, padded on the right: nothing sees what comes
+    after it, so padding needs no mask. ``image_index`` (R,): the beginning of each text.
+    """
+    cache = DynamicCache(config=language_model.config)
+    language_model.model(inputs_embeds=beginning, past_key_values=cache, use_cache=True)
+    cache.batch_select_indices(image_index)
+    rows, length = embeddings.shape[:2]
+    places = torch.arange(beginning.shape[1], beginning.shape[1] + length, device=embeddings.device)
+    earlier = torch.ones(length, beginning.shape[1], dtype=torch.bool, device=embeddings.device)
+    own = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()
+    visible = torch.cat((earlier, own), dim=1)[None].expand(rows, -1, -1)
+    output = language_model.model(
+        inputs_embeds=embeddings,
+        attention_mask=additive(visible, embeddings.dtype),
+        position_ids=places.expand(rows, -1),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return torch.as_tensor(output.last_hidden_state)
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

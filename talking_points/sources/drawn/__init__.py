@@ -1,6 +1,6 @@
 """Drawn sample sources: annotated scenes in the true layouts of the datasets, for trying and testing.
 
-``draw_sample`` writes any number of images for each of five sources. An image depends on the seed, its
+``draw_sample`` writes any number of images for each of six sources. An image depends on the seed, its
 source and its index alone: more images or more processes change none of them.
 """
 

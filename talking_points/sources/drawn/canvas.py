@@ -99,7 +99,7 @@ class Landmark:
 
 @dataclass
 class Instance:
-    """One drawn object: its category and, for animals, its landmarks."""
+    """One drawn object: its category and its landmarks, where it has any."""
 
     category: str
     landmarks: list[Landmark] = field(default_factory=list)

@@ -105,7 +105,19 @@ def draw_chair(pen: Pen, rng: np.random.Generator) -> None:
         for copy, x in enumerate((-half, half - leg)):
             model.box("arm", (x, seat + 0.2, -deep + leg), (x + leg, seat + 0.235, deep), material, copy=copy)
             model.box("arm", (x, seat, deep - leg), (x + leg, seat + 0.2, deep), upright, copy=copy)
+    for side, x in _own_sides(model):
+        for end, z in (("front", 1), ("rear", -1)):
+            foot = (x * (half - leg / 2), 0.0, z * (deep - leg / 2))
+            model.landmark(f"bottom of {side} {end} leg", foot, "leg")
+            model.landmark(f"{side} {end} edge of the seat", (x * half, seat, z * deep))
+        model.landmark(f"{side} top edge of the backrest", (x * half, top, back))
     model.draw()
+
+
+def _own_sides(model: Model) -> list[tuple[str, int]]:
+    """The sides of somebody who sits or lies in it, looking at +z, and the signs of x that they are at."""
+    right = 1 if model.pen.mirrored else -1
+    return [("right", right), ("left", -right)]
 
 
 def draw_table(pen: Pen, rng: np.random.Generator) -> None:
@@ -138,6 +150,12 @@ def draw_table(pen: Pen, rng: np.random.Generator) -> None:
         model.box("shelf", (-half + 0.05, 0.16, -deep + 0.05), (half - 0.05, 0.19, deep - 0.05), material)
     top = wood(rng) if rng.random() < 0.3 else material
     model.box("top", (-half, height - 0.04, -deep), (half, height, deep), replace(top, gloss=0.05))
+    for own, x in _own_sides(model):  # a table's sides are the viewer's, who looks at it from the front
+        side = "left" if own == "right" else "right"
+        for end, z in (("front", 1), ("back", -1)):
+            model.landmark(f"{side} and {end} side of the top", (x * half, height, z * deep))
+            foot = (x * (half - 0.03 - leg / 2), 0.0, z * (deep - 0.03 - leg / 2))
+            model.landmark(f"{side} and {end} leg", foot, "leg")
     model.draw()
 
 
@@ -216,6 +234,13 @@ def _seating(pen: Pen, rng: np.random.Generator, half: float, seats: int) -> Non
         if pillows:
             near, far = (x + width - 0.05, seat + 0.34, -deep + 0.27), (x + 0.05, seat + 0.01, -deep + 0.15)
             model.box("back pillow", far, near, pillow, copy=copy, soft=True)
+    for side, x in _own_sides(model):
+        for end, z, behind in (("front", deep, deep), ("rear", -deep, -deep + 0.14)):
+            foot = (x * (half - 0.05), 0.0, z - np.sign(z) * 0.05)
+            model.landmark(f"bottom of {side} {end} leg", foot, "leg")
+            model.landmark(f"{side} {end} edge of the seat", (x * (half - arm), seat, behind))
+            model.landmark(f"{end} edge of the {side} armrest", (x * (half - arm / 2), height, z))
+        model.landmark(f"{side} top edge of the backrest", (x * (half - arm * 0.6), top, -deep + 0.07))
     model.draw()
 
 
@@ -256,6 +281,11 @@ def draw_bed(pen: Pen, rng: np.random.Generator) -> None:
             linen.shaded(1.05),
             soft=True,
         )
+    for side, x in _own_sides(model):
+        for end, z, high in (("front", 1, 0.52), ("rear", -1, 0.47)):
+            model.landmark(f"bottom of {side} {end} leg", (x * (half - 0.005), 0.0, z * (long + 0.015)), "leg")
+            model.landmark(f"{side} {end} edge of the mattress", (x * half, high, z * long))
+        model.landmark(f"{side} top edge of the headboard", (x * (half + 0.03), head, -long - 0.03))
     model.draw()
 
 

@@ -154,6 +154,7 @@ _SKINS: list[Colour] = [(240, 204, 176), (222, 176, 140), (176, 124, 88), (120, 
 
 def draw_person(pen: Pen, rng: np.random.Generator) -> None:
     """A clothed figure from the front, standing or walking; height about 1."""
+    sides = ("left", "right") if pen.mirrored else ("right", "left")  # the figure's own, from the viewer's left
     tone = _SKINS[rng.integers(len(_SKINS))]
     skin = Material(tone, "fine", 0.012, 0.6, 0.28)
     shirt = Material(tuple(rng.uniform(40, 225, 3) * 0.75 + 30), "weave", 0.035, 0.5, 0.32)
@@ -174,6 +175,8 @@ def draw_person(pen: Pen, rng: np.random.Generator) -> None:
         knee = np.add((hip + foot) / 2, (side * 0.012, -0.01))
         pen.ellipse("foot", (foot[0] + side * 0.018, foot[1] + 0.012), (0.042, 0.026), shoe, copy=copy)
         pen.limb("leg", [hip, knee, np.add(foot, (0, -0.015))], [0.062 * wide, 0.048, 0.036], trousers, copy=copy)
+        for name, joint in (("hip", hip), ("knee", knee), ("ankle", np.add(foot, (0, -0.015)))):
+            pen.landmark(f"{sides[copy]} {name}", (joint[0], joint[1]))
     torso = [
         (-0.115, -0.8),
         (-0.04, -0.835),
@@ -193,6 +196,8 @@ def draw_person(pen: Pen, rng: np.random.Generator) -> None:
         pen.ellipse("hand", (hand[0], hand[1] + 0.012), (0.023, 0.028), skin, copy=copy)
         pen.limb("lower arm", [elbow, hand], [0.031, 0.022], skin if rng.random() < 0.5 else shirt, copy=copy)
         pen.limb("upper arm", [np.add(shoulder, (0, 0.01)), elbow], [0.042, 0.033], shirt.shaded(0.94), copy=copy)
+        for name, joint in (("shoulder", shoulder), ("elbow", elbow), ("wrist", hand)):
+            pen.landmark(f"{sides[copy]} {name}", (joint[0], joint[1]))
     pen.limb("neck", [(0, -0.86), (0, -0.81)], [0.036, 0.042], skin.shaded(0.86))
     pen.shape("torso", np.array(torso) * (wide, 1), shirt)
     pen.strokes([[(0, -0.81), (0, -0.5)]], 0.006, scaled(shirt.colour, 0.7), 0.5)
@@ -202,8 +207,11 @@ def draw_person(pen: Pen, rng: np.random.Generator) -> None:
 def _head(pen: Pen, skin: Material, hair: Material, long_hair: bool, rng: np.random.Generator) -> None:
     centre = (0.0, -0.92)
     turned = rng.uniform(-0.018, 0.018)
+    sides = ("left", "right") if pen.mirrored else ("right", "left")
     for copy, side in enumerate((-1, 1)):
         pen.ellipse("ear", (side * 0.068, centre[1] + 0.008), (0.014, 0.022), skin.shaded(0.9), copy=copy)
+        pen.landmark(f"{sides[copy]} ear", (side * 0.074, centre[1] + 0.008), "ear", copy)
+        pen.landmark(f"{sides[copy]} eye", (side * 0.027 + turned, -0.925))
     pen.ellipse("head", centre, (0.067, 0.088), skin)
     crown = [
         (-0.072, -0.915),
@@ -241,4 +249,5 @@ def _head(pen: Pen, skin: Material, hair: Material, long_hair: bool, rng: np.ran
         [(turned, -0.925), (turned + 0.012, -0.898), (turned, -0.893), (turned - 0.012, -0.898)],
         skin.shaded(0.92),
     )
+    pen.landmark("nose", (turned, -0.9))
     pen.ellipse("mouth", (turned, -0.872), (0.021, 0.007), Material((176, 84, 80), "", 0, 0.4))

@@ -82,6 +82,7 @@ def _drawables() -> dict[str, Drawable]:
         "screen": Drawable(draw_screen, 1.15, 0.9, -0.58, 0.8, tilt=0.0),
         "clock": Drawable(draw_clock, 1.0, 1.0, -0.5, 0.35, "high wall", 0.0),
         "car": Drawable(draw_car, 2.1, 1.05, -1.05, 2.0, tilt=0.01),
+        "suv": Drawable(partial(draw_car, kind="wagon"), 2.1, 1.1, -1.05, 2.1, tilt=0.01),
         "bus": Drawable(draw_bus, 2.9, 1.3, -1.45, 2.6, tilt=0.01),
         "bicycle": Drawable(draw_bicycle, 1.72, 1.02, -0.35, 1.0, tilt=0.02),
         "boat": Drawable(draw_boat, 1.9, 1.6, -0.88, 4.0, tilt=0.03),
@@ -215,6 +216,24 @@ AP10K_SPECIES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """What is drawn for an AP-10K species, and where."""
 
+MP100_THINGS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "horse": (2, ("meadow", "beach")), "dog": (3, (*_OPEN, "room", "street")), "panther": (9, ("plain", "meadow")),
+    "pig": (15, ("meadow", "plain")), "robin": (16, ("meadow", "plain")), "cat": (20, ("room", "meadow")),
+    "deer": (27, ("meadow",)), "heron": (28, ("meadow", "beach")), "bison": (30, ("meadow", "plain")),
+    "car": (32, ("street", "studio")), "bus": (38, ("street",)), "bee eater": (41, ("plain", "meadow")),
+    "sheep": (42, ("meadow",)), "chair": (45, ("room", "studio")), "songbird": (46, ("meadow", "plain", "beach")),
+    "sofa": (49, ("room", "studio")), "suv": (51, ("street", "meadow")), "leopard": (52, ("plain", "meadow")),
+    "egret": (53, ("meadow", "beach")), "zebra": (55, ("meadow", "plain")), "antelope": (58, ("meadow", "plain")),
+    "goose": (59, ("meadow", "beach")), "fox": (68, ("meadow", "plain")), "giraffe": (71, ("meadow", "plain")),
+    "person": (72, ("street", "room", "beach", "meadow")), "bear": (76, ("meadow", "plain")), "bed": (84, ("room",)),
+    "cheetah": (85, ("meadow", "plain")), "blue tit": (86, ("meadow", "plain")), "cow": (87, ("meadow",)),
+    "table": (98, ("room", "studio")), "wolf": (100, ("plain", "meadow")),
+}  # fmt: skip
+"""What stands for a category of MP-100, by its id, and where it is drawn."""
+
+MP100_CATEGORIES = {thing: category for thing, (category, _) in MP100_THINGS.items()}
+"""Ids of MP-100 by the thing that is drawn, which is the label of its scenes."""
+
 
 @dataclass(frozen=True)
 class DrawnScene:
@@ -238,9 +257,9 @@ def split_of(source: str, index: int) -> str:
 def draw_scene(source: str, seed: int, index: int, variant: str = "standard") -> DrawnScene:
     """Draw the ``index``-th image of a source. The same arguments give the same pixels, always.
 
-    ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k, refcoco. The variant "plain" shows one
-    or two things of few classes that fill the image, so that knowing the thing does not tell the point; no class is
-    drawn for two part sources, which name the same parts differently. The variant "hard" shows three to five things
+    ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k, refcoco, mp100. The variant "plain" shows
+    one or two things of few classes that fill the image, so that knowing the thing does not tell the point; no class
+    is drawn for two part sources, which name the same parts differently. The variant "hard" shows three to five things
     of one of these classes at similar sizes, scattered, so that a phrase about the scene does not say which; images
     of partimagenet keep their one object, at any place.
     """
@@ -279,6 +298,9 @@ def _cast(source: str, index: int, variant: str, rng: np.random.Generator) -> tu
         label = tuple(AP10K_SPECIES)[rng.integers(len(AP10K_SPECIES))]
         thing, places = AP10K_SPECIES[label]
         return label, places, [thing] * _count(rng, 3, variant)
+    if source == "mp100":
+        label = tuple(MP100_THINGS)[rng.integers(len(MP100_THINGS))]
+        return label, MP100_THINGS[label][1], [label] * _count(rng, 2, variant)
     setting = SETTINGS[source][rng.integers(len(SETTINGS[source]))]
     thing = setting.about[rng.integers(len(setting.about))]
     names = [thing] * _count(rng, 2 if setting.beside else setting.most, variant)

@@ -122,6 +122,11 @@ class Model:
         left, right = (x0, x1) if side else (x1, x0)
         return np.array([(left, y1, z), (right, y1, z), (right, y0, z), (left, y0, z)])
 
+    def landmark(self, name: str, point: ArrayLike, part: str | None = None, copy: int = 0) -> None:
+        """Remember a named point of the model, float (3,)."""
+        x, y = self.flat(np.asarray(point, float)[None])[0]
+        self.pen.landmark(name, (float(x), float(y)), part, copy)
+
     def draw(self) -> None:
         """Paint all boxes, far ones first, and forget them."""
         for box in self._ordered():

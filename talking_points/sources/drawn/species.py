@@ -123,6 +123,26 @@ BUILDS: dict[str, Build] = {
         muzzle=0.85, muzzle_height=0.36, ear="round", ear_size=0.7, tail="bushy", tail_length=0.85, wool=0.025,
         poses=("stand", "walk", "sit", "lie"), texture=0.1, size=0.55,
     ),
+    "panther": Build(
+        length=1.42, depth=0.42, waist=0.37, leg=0.085, neck=0.26, neck_width=0.18, neck_angle=25, skull=0.19,
+        muzzle=0.65, muzzle_height=0.57, ear="round", ear_size=0.65, tail="curved", tail_length=0.9,
+        poses=("stand", "walk", "sit", "lie"), texture=0.06, size=0.8,
+    ),
+    "cheetah": Build(
+        length=1.3, depth=0.36, waist=0.26, leg=0.06, neck=0.32, neck_width=0.14, neck_angle=34, skull=0.14, muzzle=0.6,
+        muzzle_height=0.56, ear="round", ear_size=0.8, tail="curved", tail_length=0.95,
+        poses=("stand", "walk", "sit", "lie"), size=0.8,
+    ),
+    "pig": Build(
+        length=1.5, depth=0.62, waist=0.6, leg=0.085, neck=0.2, neck_width=0.28, neck_angle=8, skull=0.22, muzzle=1.0,
+        muzzle_height=0.55, head_tilt=28, ear="pointed", ear_size=0.6, tail="thin", tail_length=0.3, foot="hoof",
+        poses=("stand", "walk", "lie"), texture=0.03, size=0.75,
+    ),
+    "giraffe": Build(
+        length=0.98, depth=0.42, waist=0.34, leg=0.05, neck=1.0, neck_width=0.13, neck_angle=64, skull=0.12, muzzle=1.5,
+        muzzle_height=0.46, head_tilt=34, ear="side", ear_size=0.9, horn="short", tail="tuft", tail_length=0.5,
+        foot="hoof", poses=("stand", "walk"), texture=0.04, size=1.4,
+    ),
 }  # fmt: skip
 
 _TIGER_MARKS = Pattern("stripes", (40, 30, 26), 0.55)
@@ -162,4 +182,8 @@ COATS: dict[str, tuple[Coat, ...]] = {
     "wolf": (((136, 132, 126), (196, 188, 176), None), ((106, 100, 98), (168, 158, 146), None)),
     "fox": (((206, 108, 48), (238, 226, 212), None), ((190, 96, 46), (232, 218, 202), None)),
     "arctic fox": (((234, 234, 236), None, None), ((214, 218, 224), (240, 240, 240), None)),
+    "panther": (((40, 38, 42), None, None), ((54, 48, 48), None, None)),
+    "cheetah": (((222, 182, 116), (240, 228, 200), Pattern("spots", (40, 32, 28), 1.1)),),
+    "pig": (((226, 170, 156), None, None), ((206, 156, 140), None, Pattern("blotch", (70, 62, 62), 0.6))),
+    "giraffe": (((222, 190, 138), (236, 220, 190), Pattern("blotch", (150, 96, 54), -0.1, 0.5)),),
 }  # fmt: skip

@@ -63,9 +63,10 @@ _PROFILES: dict[str, list[tuple[float, float, float]]] = {
 }  # fmt: skip
 
 
-def draw_car(pen: Pen, rng: np.random.Generator) -> None:
-    """A car from the side, the front quarter or the rear quarter."""
-    profile = np.array(_PROFILES[list(_PROFILES)[rng.integers(len(_PROFILES))]]) * (1, rng.uniform(0.94, 1.06), 1)
+def draw_car(pen: Pen, rng: np.random.Generator, kind: str | None = None) -> None:
+    """A car from the side, the front quarter or the rear quarter; ``kind`` is a profile, any when left out."""
+    drawn = list(_PROFILES)[rng.integers(len(_PROFILES))]
+    profile = np.array(_PROFILES[kind or drawn]) * (1, rng.uniform(0.94, 1.06), 1)
     yaw = rng.uniform(-0.15, 0.15) if rng.random() < 0.3 else rng.uniform(0.3, 1.0) * rng.choice((-1, 1))
     model = Model(pen, yaw, rng.uniform(0.08, 0.22), 7.0)
     surface = paint(rng)
@@ -94,6 +95,28 @@ def draw_car(pen: Pen, rng: np.random.Generator) -> None:
         _car_side(model, near, surface, wheels, radius, spokes)
     mirror = model.flat([(0.34, 0.62, 0.44)])[0]
     pen.ellipse("mirror", (mirror[0], mirror[1]), (0.06, 0.045), surface.shaded(0.85))
+    lamps = [near[low] * 0.45 + near[low + 1] * 0.55 for low in (1, 7)]  # the middles of the strips that carry them
+    corners = [np.array((*wheel[:2], 0.38)) for wheel in wheels]
+    _vehicle_landmarks(model, [*corners, *lamps, near[4], near[5]], (0.7, 0.76), near[9])
+
+
+def _vehicle_landmarks(
+    model: Model, near: list[NDArray[np.float64]], shares: tuple[float, float], tail: NDArray[np.float64]
+) -> None:
+    """The 13 landmarks of a vehicle whose front is at +x, from those of its near side (z > 0).
+
+    ``near``: both wheels, both lamps, both ends of the roof. ``shares``: how far out the far wheels and the lamps are
+    drawn. ``tail``: the lower end of the back; the exhaust is below it, on the vehicle's right.
+    """
+    sides = ("left", "right") if model.pen.mirrored else ("right", "left")
+    names = ("front wheel", "rear wheel", "headlight", "taillight", "front of roof", "rear of roof")
+    parts = ("wheel", "wheel", "headlight", "taillight", None, None)
+    for number, side in enumerate(sides):
+        for name, part, point in zip(names, parts, near, strict=True):
+            share = shares[1] if part and part != "wheel" else shares[0] if number and part else 1.0
+            model.landmark(f"{side} {name}", point * (1, 1, share * (1 - 2 * number)), part)
+    right = 1 - 2 * sides.index("right")
+    model.landmark("exhaust", (tail[0], tail[1], tail[2] * 0.6 * right))
 
 
 def _car_side(
@@ -227,6 +250,10 @@ def draw_bus(pen: Pen, rng: np.random.Generator) -> None:
         spot = model.flat([(half + 0.02, top * 0.72, z)])[0]
         if copy == 0 or model.faces_viewer((1, 0, 0), (half, 0.5, 0)):
             pen.ellipse("mirror", (spot[0], spot[1]), (0.035, 0.08), _DARK, copy=copy)
+    lamp_height = top - 0.79 * (top - floor)
+    places = [(half * 0.68, 0.17), (-half * 0.6, 0.17), (half, lamp_height), (-half, lamp_height), (half, top)]
+    near = [np.array((x, y, wide)) for x, y in [*places, (-half, top)]]
+    _vehicle_landmarks(model, near, (1.0, 0.74), np.array((-half, floor, wide)))
 
 
 def draw_bicycle(pen: Pen, rng: np.random.Generator) -> None:

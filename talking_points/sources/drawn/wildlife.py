@@ -109,11 +109,13 @@ def draw_bird(pen: Pen, rng: np.random.Generator, kind: str) -> None:
         return np.array(points) @ turn.T + centre
 
     horny = Material(scaled(plumage.beak, 0.95), "fine", 0.04, 0.6)
+    sides = ("left", "right") if pen.mirrored else ("right", "left")  # near, far: the bird's own
     for copy, x in ((1, 0.14), (0, -0.02)):
         shade = 0.75 if copy else 1.0
         top = np.add(centre, (x, 0.4))
         foot = np.array([x + rng.uniform(-0.05, 0.12), -0.04 - 0.03 * copy])
         knee = np.add((top + foot) / 2, (-0.09 * plumage.leg, 0))
+        pen.landmark(f"{sides[copy]} leg", (knee[0], knee[1]), "leg", copy)
         pen.limb("leg", [top, knee, foot], [0.1, 0.05, 0.036], horny.shaded(shade), copy=copy)
         for toe in ((0.26, 0.03), (0.2, -0.05), (-0.14, 0.03)):
             pen.limb("foot", [foot, foot + toe], [0.036, 0.018], horny.shaded(shade), copy=copy)
@@ -155,6 +157,17 @@ def draw_bird(pen: Pen, rng: np.random.Generator, kind: str) -> None:
         [place([(x, -0.05)])[0], place([(x - 0.62, 0.08 + 0.05 * i)])[0]] for i, x in enumerate((0.1, -0.1, -0.3, -0.5))
     ]
     pen.strokes(quills, 0.03, scaled(plumage.wing, 0.62), 0.7)
+    on_body = {"back": (-0.15, -0.46), "belly": (0.0, 0.44), "breast": (0.8, 0.08), "tail": (-1.0 - length, 0.06)}
+    on_body[f"{sides[0]} wing"] = (-0.1, -0.1)
+    for name, point in on_body.items():
+        x, y = place([point])[0]
+        pen.landmark(name, (x, y))
+    on_head = {"crown": (0.0, -0.9), "forehead": (0.75, -0.5), "nape": (-0.9, 0.15), "throat": (0.45, 0.8)}
+    for name, point in on_head.items():
+        x, y = head + np.array(point) * radius
+        pen.landmark(name, (x, y))
+    pen.landmark("beak", (beak[1, 0], beak[1, 1]))
+    pen.landmark(f"{sides[0]} eye", (eye[0], eye[1]))
 
 
 FISH: dict[str, tuple[Colour, Colour, float, Pattern | None]] = {

@@ -1,4 +1,4 @@
-"""Put drawn scenes on disk in the true layouts of PascalPart116, ADE20KPart234, PartImageNet, AP-10K and refCOCO.
+"""Put drawn scenes on disk in the true layouts of the sources: one folder for each, as users have it.
 
 Each layout is an ``encode`` function that writes the files of one image and returns its JSON entries as
 text, and a list of joint JSON files into which the entries are streamed in the order of the images.
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from talking_points.records import derive_seed
-from talking_points.sources.drawn import references
-from talking_points.sources.drawn.scenes import DrawnScene, draw_scene, split_of
+from talking_points.sources.drawn import poses, references
+from talking_points.sources.drawn.scenes import MP100_CATEGORIES, DrawnScene, draw_scene, split_of
 from talking_points.sources.labels import load_labels
 
 FIRST_NUMBER = 900_000
@@ -36,6 +36,7 @@ FOLDERS = {
     "partimagenet": "PartImageNet",
     "ap10k": "ap-10k",
     "refcoco": "refer",
+    "mp100": "mp100",
 }
 
 _CATEGORIES: dict[str, dict[str, str]] = {
@@ -156,6 +157,8 @@ def _joint_files(source: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     if source == "refcoco":
         names = [f"{folder}/instances.json" for folder in references.FILES]
         return tuple(names), {"info": {}, "licenses": [], "categories": load_labels("coco")["objects"]}
+    if source == "mp100":
+        return poses.FILES, {"info": {}, "licenses": []}
     return (), {}
 
 
@@ -184,6 +187,7 @@ _SUBFOLDERS: dict[str, tuple[str, ...]] = {
     "partimagenet": ("images/train", "images/val"),
     "ap10k": ("annotations", "data"),
     "refcoco": (*references.FILES, "images/train2014"),
+    "mp100": ("annotations", "images"),
 }
 
 
@@ -221,7 +225,8 @@ class JointFiles:
     def __exit__(self, *_: object) -> None:
         for name, stream in self._streams.items():
             stream.write('],\n"images": [' + ",\n".join(self._images[name]) + "]")
-            for key, value in self._head.items():
+            own = {"categories": poses.file_categories(name)} if name in poses.FILES else {}
+            for key, value in (self._head | own).items():
                 stream.write(f',\n"{key}": ' + json.dumps(value))
             stream.write("}\n")
             stream.close()
@@ -459,10 +464,24 @@ def _encode_refcoco(root: Path, index: int, scene: DrawnScene) -> Entries:
     return Entries(_joint_files("refcoco")[0], json.dumps(image), tuple(annotations), refs)
 
 
+def _encode_mp100(root: Path, index: int, scene: DrawnScene) -> Entries:
+    number, category = FIRST_NUMBER + index, MP100_CATEGORIES[scene.label]
+    name, image = poses.picture_of(category, number), category * 10**6 + number
+    if not poses.is_missing(number):
+        _write_image(root / "images" / name, scene.pixels, scene.quality)
+    owners = _owner_map(scene)
+    masks = [owners == position + 1 for position in range(len(scene.instances))]
+    boxes = [tuple(map(float, _box(mask))) if mask.any() else None for mask in masks]
+    height, width = scene.ids.shape
+    listed = {"id": image, "file_name": name, "width": width, "height": height}
+    return Entries(poses.files_of(category), json.dumps(listed), poses.annotations_of(scene, number, image, boxes))
+
+
 _ENCODERS: dict[str, Callable[[Path, int, DrawnScene], Entries]] = {
     "pascal_part116": _encode_pascal,
     "ade20k_part234": _encode_ade,
     "partimagenet": _encode_partimagenet,
     "ap10k": _encode_ap10k,
     "refcoco": _encode_refcoco,
+    "mp100": _encode_mp100,
 }

@@ -1,0 +1,112 @@
+"""``answer``: where named keypoints of an object in an image are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.console import app, exit_codes, needs_extra
+from commands.model_commands import ImageFile, check_figure, open_image, save_figure
+from talking_points.config import ConfigError
+from talking_points.models.model_folders import check_model
+
+if TYPE_CHECKING:
+    from talking_points.models.capellm.conversation import Query
+    from talking_points.sources.keypoint_sets import KeypointSet
+
+
+@app.command()
+def answer(
+    image: ImageFile,
+    name: Annotated[str | None, typer.Argument(help="what to find, for example 'left front paw'")] = None,
+    model: Annotated[str, typer.Option(help="folder or repository of a Point Answerer")] = "",
+    description: Annotated[str | None, typer.Option(help="says more of it: on which part, near what")] = None,
+    box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="the object: x y width height, pixels; default: the whole image", metavar="X Y W H"),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--all", help="all keypoints of a set, for example quadruped_body")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="also draw the points into this file")] = None,
+    mode: Annotated[str, typer.Option(help="greedy, beam or mean")] = "greedy",
+    as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON")] = False,
+) -> None:
+    """Find named keypoints of the object in a box; prints x and y in pixels."""
+    with exit_codes():
+        shown = open_image(image)
+        check_figure(figure)
+        if mode not in ("greedy", "beam", "mean"):
+            raise ConfigError(f"--mode: expected greedy, beam or mean, found {mode}")
+        keypoints = _set(every, name)
+        if not model:
+            raise ConfigError("--model: expected the folder or repository of a Point Answerer, found none")
+        check_model(model, "answerer")
+        with needs_extra("train"):
+            from talking_points.models.answerer import PointAnswerer
+            from talking_points.models.capellm.conversation import QueryError
+            from talking_points.models.capellm.crops import BoxError, clip_box
+            from talking_points.models.pose_figure import draw_pose_figure
+            from talking_points.processes import process_state
+        try:
+            clip_box(box, *shown.size)
+            queries = _queries(keypoints, name, description)
+            answerer = PointAnswerer.from_pretrained(model).to(process_state().device)
+            found = answerer.answer_all(shown, box, queries, mode=mode)
+        except (BoxError, QueryError) as error:
+            raise ConfigError(str(error)) from error
+        rows = [
+            {"name": query.name, "x": round(float(x), 1), "y": round(float(y), 1), "confidence": round(float(sure), 4)}
+            for query, (x, y), sure in zip(queries, found.points, found.confidence, strict=True)
+        ]
+        if as_json:
+            print(json.dumps({"image": str(image), "box": list(box) if box else None, "points": rows}))
+        else:
+            for row in rows:
+                print(f"{row['x']} {row['y']}" + (f" {row['name']}" if keypoints else ""))
+        if figure:
+            names = [query.name for query in queries]
+            edges = _edges(keypoints) if keypoints else []
+            save_figure(draw_pose_figure(shown, names, found.points.tolist(), edges=edges, box=box), figure)
+
+
+def _set(every: str | None, name: str | None) -> KeypointSet | None:
+    """The keypoint set that is asked for as a whole. Raises ``ConfigError`` for both or neither, and an unknown one."""
+    from talking_points.sources.keypoint_sets import keypoint_sets
+
+    if (every is None) == (name is None):
+        raise ConfigError("expected either the name of a keypoint or --all with a set, found " +
+                          ("neither" if name is None else "both"))  # fmt: skip
+    if every is None:
+        return None
+    sets = keypoint_sets()
+    if every not in sets:
+        raise ConfigError(f"--all: expected one of {', '.join(sorted(sets))}; found {every!r}")
+    return sets[every]
+
+
+def _queries(keypoints: KeypointSet | None, name: str | None, description: str | None) -> list[Query]:
+    from talking_points.descriptions.keypoint_texts import rule_texts
+    from talking_points.models.capellm.conversation import Query
+
+    if keypoints is None:
+        return [Query(name or "", description).clean()]
+    if description is not None:
+        raise ConfigError("--description says more of one keypoint: leave it out with --all")
+    return [Query(one, text) for one, text in rule_texts(keypoints).items()]
+
+
+def _edges(keypoints: KeypointSet) -> list[tuple[int, int]]:
+    """What is connected to what, and what follows what along a curve, as the facts say."""
+    from talking_points.descriptions.keypoint_facts import facts_of
+
+    edges = set()
+    for name, fact in facts_of(keypoints).items():
+        ends = [*fact.relations.get("connected", ()), *(c.behind for c in fact.curves if c.behind is not None)]
+        for end in ends:
+            pair = sorted((keypoints.names.index(name), keypoints.names.index(end)))
+            edges.add((pair[0], pair[1]))
+    return sorted(edges)

@@ -1,0 +1,34 @@
+"""``make poses``: the run on named keypoints, here and now, with its table on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.local import local_orchestration
+from commands.orchestrator import claim_port, orchestrator
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="folder of the run")] = Path("build/poses"),
+    images: Annotated[int, typer.Option(help="drawn images")] = 3000,
+    objects: Annotated[int, typer.Option(help="objects of each figure")] = 160,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of the training configuration")
+    ] = None,
+) -> None:
+    """Learn named keypoints from drawn scenes and print the table."""
+    local_orchestration(verbose=False, records=(output / "records").resolve())
+    port = claim_port()
+    from flows.poses import poses, table
+
+    with orchestrator(port):
+        report = poses(str(output), images, objects, overrides or [])
+    print(table(report))
+    print(output / "report.json")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,21 @@
+"""What an evaluation of named keypoints needs to be there, looked at before anything is spent and without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from talking_points.config import ConfigError
+from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.examples.pose_files import check_keypoints
+from talking_points.models.model_folders import check_model
+
+
+def check_poses(config: EvaluatePosesConfig) -> None:
+    """Raise ``ConfigError`` for models, keypoints or a file of descriptions that are not there."""
+    check_keypoints(config.keypoints)
+    for keypoints in config.divisions:
+        for setting, name in (("model", config.model), ("blind", config.blind)):
+            if name is not None:
+                check_model(name.replace("{partition}", str(keypoints.partition)), "answerer", setting)
+    if config.texts not in (None, "rules") and not Path(str(config.texts)).is_file():
+        raise ConfigError(f"texts: expected the author rules, null, or a file of descriptions, found {config.texts}")

@@ -1,0 +1,207 @@
+"""Objects with named keypoints as a configuration names them, with their texts, and their images kept decoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talking_points.config import ConfigError
+from talking_points.descriptions.keypoint_texts import RULES, Texts, TextsError, load_texts, read_texts
+from talking_points.examples.config import KeypointFiles
+from talking_points.examples.keypoints import PoseExample, PoseSet, load_poses
+from talking_points.records import derive_seed
+from talking_points.sources.coco_keypoints import CocoKeypoints
+from talking_points.sources.keypoint_sets import KeypointSet, set_of
+from talking_points.sources.layout import descend
+from talking_points.sources.mp100 import Mp100
+from talking_points.whole_files import read_json, write_json
+
+TRAINED = "trained_poses.json"
+
+
+def check_keypoints(config: KeypointFiles, setting: str = "keypoints") -> Path:
+    """The folder of the keypoints. Raises ``ConfigError`` for none, two, and one that is not there."""
+    given = [root for root in (config.root, config.own) if root is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            f"{setting}: expected {setting}.root, the folder of MP-100, or {setting}.own, a folder of COCO keypoint "
+            f"files, found {'both' if given else 'neither'}; 'talking-points draw-sample --sources mp100' draws one"
+        )
+    if not given[0].is_dir():
+        raise ConfigError(f"{setting}: expected the folder of keypoint annotations, found none at {given[0]}")
+    return given[0]
+
+
+def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseSet:
+    """The objects of a split; MP-100's splits are train, val and test of the partition.
+
+    Raises ``ConfigError`` for categories that do not occur, and where nothing is left.
+    """
+    check_keypoints(config)
+    if config.own is None:
+        assert config.root is not None
+        check_partition(config.root, config.partition)
+        source = Mp100(config.root, split, partition=config.partition, exclude_categories=config.exclude)
+        poses = load_poses(source, lambda item: set_of(item.id))
+    else:
+        own = CocoKeypoints(config.own, split)
+        sets = own.keypoint_sets()
+        poses = load_poses(own, lambda item: sets[item.id])
+    if config.categories:
+        known = {name.lower() for name in poses.categories.values()}
+        unknown = [name for name in config.categories if name.lower() not in known]
+        if unknown:
+            raise ConfigError(f"keypoints.categories: expected some of {', '.join(sorted(known))}; found {unknown}")
+        wanted = {name.lower() for name in config.categories}
+        poses = poses.subset(i for i, one in enumerate(poses.examples) if one.category_name.lower() in wanted)
+    if not len(poses):
+        counted = ", ".join(f"{count} {reason}" for reason, count in sorted(poses.skipped.items())) or "none listed"
+        raise ConfigError(f"expected objects with labelled keypoints in {split or 'any'} split, found none ({counted})")
+    if config.limit is not None and config.limit < len(poses):
+        poses = poses.subset(sorted(np.random.default_rng(seed).permutation(len(poses))[: config.limit].tolist()))
+    return poses
+
+
+def check_partition(root: Path, partition: int) -> None:
+    """Raise ``ConfigError`` where a category of MP-100 is in two splits of a partition: its test would be no test."""
+    found: dict[int, str] = {}
+    for split, categories in Mp100(root, partition=partition).count_annotations().items():
+        for category in sorted(categories):
+            before = found.setdefault(category, split)
+            if before != split:
+                raise ConfigError(
+                    f"partition {partition} of {root} has category {category} in {before} and in {split}: expected "
+                    "disjoint categories, else a test would be of what was trained on; get the annotation files again"
+                )
+
+
+def texts_for(poses: PoseSet, author: str | Path | None) -> Texts:
+    """Descriptions by (set, keypoint); none where no author is named, or for sets that the rules know nothing of.
+
+    Raises ``ConfigError`` for a file that lacks texts or whose texts fail the checks.
+    """
+    if author is None:
+        return {}
+    sets = list({one.keypoints.key: one.keypoints for one in poses.examples}.values())
+    if str(author) == RULES:
+        return load_texts(RULES, [one for one in sets if is_shared(one)])
+    try:
+        given = {row.set for row in read_texts(Path(author))}
+        return load_texts(author, [one for one in sets if one.key in given])
+    except TextsError as error:
+        raise ConfigError(str(error)) from error
+
+
+def is_shared(keypoints: KeypointSet) -> bool:
+    """Whether it is one of MP-100's sets, of which there are facts."""
+    return bool(keypoints.categories) and keypoints.source != ""
+
+
+def annotations_digest(config: KeypointFiles) -> dict[str, str]:
+    """sha256 of the annotation files by name: what a training depends on."""
+    folder = check_keypoints(config)
+    if config.own is None:
+        assert config.root is not None
+        files = [
+            path
+            for split in ("train", "val", "test")
+            if (path := descend(Mp100(folder).root, "annotations", f"mp100_split{config.partition}_{split}.json"))
+        ]
+    else:
+        files = sorted({*folder.glob("*.json"), *folder.glob("annotations/*.json")})
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class DecodedImages:
+    """Images of objects, decoded once as long as ``most_bytes`` hold them; only what is around the objects is kept."""
+
+    def __init__(self, poses: PoseSet, most_bytes: float = 1.5e9) -> None:
+        self._poses = poses
+        self._room = most_bytes
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def __getitem__(self, image: str) -> NDArray[np.uint8]:
+        """The image of a key, uint8 (height, width, 3)."""
+        found = self._kept.get(image)
+        if found is None:
+            found = next(iter(np.asarray(decoded) for _, decoded in self._poses.decode([image])))
+            if found.nbytes <= self._room:
+                self._room -= found.nbytes
+                self._kept[image] = found
+        return found
+
+
+def pixels_of(poses: PoseSet, examples: Sequence[PoseExample]) -> Iterator[tuple[PoseExample, NDArray[np.uint8]]]:
+    """Every object with its image, images decoded one after another."""
+    by_image: dict[str, list[PoseExample]] = {}
+    for example in examples:
+        by_image.setdefault(example.image, []).append(example)
+    for key, image in poses.decode(by_image.keys()):
+        pixels = np.asarray(image)
+        for example in by_image[key]:
+            yield example, pixels
+
+
+def hold_out(poses: PoseSet, share: float, seed: int) -> tuple[PoseSet, PoseSet]:
+    """Two sets of objects without a common image: what is trained on, and about ``share`` of the images."""
+    chosen = {image for image in _images(poses) if derive_seed(seed, "held out", image) % 10_000 < share * 10_000}
+    apart = [example.image in chosen for example in poses.examples]
+    kept, held = (poses.subset(i for i, own in enumerate(apart) if own == side) for side in (False, True))
+    if not len(kept) or not len(held):
+        raise ConfigError(f"a share of {share:g} of {len(apart)} objects leaves nothing to train on or to measure on")
+    return kept, held
+
+
+def _images(poses: PoseSet) -> Collection[str]:
+    return {example.image for example in poses.examples}
+
+
+def mean_pose(objects: Sequence[PoseExample]) -> dict[str, list[float]]:
+    """The mean place of every keypoint name in shares of the box's square, and of all under the empty name."""
+    found: dict[str, list[NDArray[np.float64]]] = {"": []}
+    for one in objects:
+        side, centre = max(one.box[2:]), np.array(one.box[:2]) + np.array(one.box[2:]) / 2
+        for index in np.flatnonzero(one.visible):
+            place = (one.points[index] - centre) / side
+            found.setdefault(one.keypoints.names[index], []).append(place)
+            found[""].append(place)
+    return {name: np.mean(places, axis=0).tolist() for name, places in found.items() if places}
+
+
+@dataclass(frozen=True)
+class TrainedPoses:
+    """What a model of keypoints was trained on: category ids with names, keys of keypoint sets, names of keypoints.
+
+    mean_pose: the mean place of every name, as ``mean_pose`` gives it.
+    """
+
+    categories: Mapping[int, str]
+    sets: Collection[str]
+    names: Collection[str]
+    mean_pose: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def of(cls, poses: PoseSet) -> TrainedPoses:
+        """Of the objects that are trained on."""
+        examples = poses.examples
+        sets = sorted({one.keypoints.key for one in examples})
+        names = sorted({name for one in examples for name in one.keypoints.names})
+        return cls(poses.categories, sets, names, mean_pose(examples))
+
+    def write(self, folder: Path) -> None:
+        """Leave it in a model's folder."""
+        listed = {**asdict(self), "categories": {str(key): name for key, name in self.categories.items()}}
+        write_json(folder / TRAINED, listed)
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainedPoses | None:
+        """What a training left in a model's folder; None where there is nothing."""
+        if not (folder / TRAINED).is_file():
+            return None
+        found = read_json(folder / TRAINED, "train the model again")
+        return cls({int(key): name for key, name in found.pop("categories").items()}, **found)

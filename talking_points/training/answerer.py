@@ -1,0 +1,257 @@
+"""Training the Point Answerer: next-token cross-entropy on the answers of conversations about crops (CapeLLM)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from talking_points.config import ConfigError
+from talking_points.descriptions.keypoint_texts import Texts
+from talking_points.examples.conversations import (
+    Conversation,
+    ConversationSettings,
+    batch,
+    converse,
+    draw_crop,
+    encode_conversation,
+    groups_of,
+)
+from talking_points.examples.keypoints import PoseExample, PoseSet
+from talking_points.examples.points import LengthBuckets
+from talking_points.examples.pose_files import DecodedImages, pixels_of
+from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.configuration import AnswererConfig as ModelConfig
+from talking_points.models.capellm.conversation import IGNORED_LABEL, Encoded, Query
+from talking_points.models.capellm.crops import normalise
+from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL, tiny_config, train_tokenizer
+from talking_points.records import derive_seed
+from talking_points.training.answerer_config import AnswererConfig, AnswererStage
+from talking_points.training.precision import prepare_to_train
+from talking_points.training.trainer import StageTrainer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An object and which of its conversations is asked; None for all of them about one crop."""
+
+    example: PoseExample
+    number: int | None
+
+    @property
+    def id(self) -> str:
+        """Of the object in its source."""
+        return self.example.id if self.number is None else f"{self.example.id}/{self.number}"
+
+
+class AnswererTrainer(StageTrainer):
+    """Trains on conversations that are drawn anew in every epoch, from (seed, epoch, object) alone."""
+
+    what = "objects"
+
+    def __init__(
+        self,
+        model: PointAnswerer,
+        poses: PoseSet,
+        texts: Texts,
+        config: AnswererStage,
+        output: Path,
+        seed: int,
+        metric: Any = None,
+    ) -> None:
+        self.own, self.texts, self.config = model, texts, config
+        self.settings = conversation_settings(model.config, config, seed)
+        self.images = DecodedImages(poses, config.memory_gb * 1e9)
+        self.dropped: Counter[str] = Counter()
+        asked: list[Asked] = []
+        for example in poses.examples:
+            count = len(groups_of(example, self.settings, 0))
+            asked += [Asked(example, None)] if config.pack_instance else [Asked(example, n) for n in range(count)]
+        super().__init__(model, asked, config, output, seed, metric)
+        self._batches = LengthBuckets(
+            [len(one.example.keypoints) for one in asked],
+            config.batch_size,
+            seed,
+            process=self.args.process_index,
+            processes=self.args.world_size,
+        )
+
+    def batches(self) -> LengthBuckets:
+        return self._batches
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """DINOv2's weights are saved under their published names, which ``from_pretrained`` alone turns into ours."""
+        saved = PointAnswerer.from_pretrained(resume_from_checkpoint)
+        self.own.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint is not None:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def batch_inputs(self, examples: Sequence[Asked]) -> dict[str, Any]:
+        """Crops and conversations. An object without a keypoint in its crop is seen from its own box instead."""
+        texts = self._texts(examples[0])
+        groups = [found for one in examples if (found := self.conversations(one, texts))]
+        if not groups:
+            raise ConfigError("none of the objects of a batch has a keypoint inside its box: expected some that do")
+        crops = [] if self.own.config.blind else [one[0].pixels(self.images[one[0].example.image]) for one in groups]
+        pixels = self._pixels(crops, len(groups))
+        rows = [(number, self._encoded(talk)) for number, group in enumerate(groups) for talk in group]
+        index = torch.tensor([number for number, _ in rows])
+        if self.config.pack_instance:
+            return self._branches(pixels, [row for _, row in rows], index)
+        config = self.own.config
+        head = [config.text_config.bos_token_id, *[config.image_token_id] * config.image_tokens]
+        filled = batch([row for _, row in rows], head, config.text_config.pad_token_id)
+        arrays = {"input_ids": filled.ids, "labels": filled.labels, "attention_mask": filled.visible.astype(np.int64)}
+        return {"pixel_values": pixels, **{name: self._tensor(value) for name, value in arrays.items()}}
+
+    def conversations(self, one: Asked, texts: Texts) -> list[Conversation]:
+        """What is asked about an object this time; nothing where no keypoint lies in its crop, which is counted."""
+        epoch = self._batches.epoch
+        groups = groups_of(one.example, self.settings, epoch)
+        crop, flip = draw_crop(one.example, self.settings, epoch, -1 if one.number is None else one.number)
+        found = []
+        for number, chosen in enumerate(groups):
+            if one.number in (None, number):
+                conversation = converse(one.example, chosen, crop, flip, texts, self.settings.decimals)
+                if conversation is not None:
+                    found.append(conversation)
+        if not found:
+            self.dropped["nothing_to_ask"] += 1
+        return found[: self.config.rounds_per_step]
+
+    def _texts(self, first: Asked) -> Texts:
+        """The descriptions of a batch: all, or none, so that short questions are not padded to long ones."""
+        drawn = derive_seed(self.args.seed, self._batches.epoch, first.id, "texts") % 10_000
+        return {} if drawn < self.config.name_only * 10_000 else self.texts
+
+    def _encoded(self, conversation: Conversation) -> Encoded:
+        model = self.own
+        return encode_conversation(
+            conversation, model.template, model.text_tokenizer, model.config.image_tokens, model.config.max_length
+        )
+
+    def _pixels(self, crops: Sequence[Any], count: int) -> Tensor:
+        config = self.own.config
+        if not crops:
+            return torch.zeros(count, 3, config.image_size, config.image_size, device=self.args.device)
+        return self._tensor(normalise(crops, config.image_mean, config.image_std))
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.from_numpy(values).to(self.args.device)
+
+    def _branches(self, pixels: Tensor, rows: Sequence[Encoded], index: Tensor) -> dict[str, Any]:
+        """One row a conversation behind a reading of its crop; the line break that all begin with is read with it."""
+        length = max(len(one.ids) for one in rows) - 1
+        ids = np.full((len(rows), length), self.own.config.text_config.pad_token_id, np.int64)
+        labels = np.full((len(rows), length), IGNORED_LABEL, np.int64)
+        for row, one in enumerate(rows):
+            ids[row, : len(one.ids) - 1], labels[row, : len(one.ids) - 1] = one.ids[1:], one.labels[1:]
+        head = torch.tensor(rows[0].ids[:1], device=self.args.device)
+        return {
+            "pixel_values": pixels,
+            "head": head,
+            "input_ids": self._tensor(ids),
+            "labels": self._tensor(labels),
+            "image_index": index.to(self.args.device),
+        }
+
+
+def conversation_settings(model: ModelConfig, config: AnswererStage, seed: int) -> ConversationSettings:
+    """How conversations for a model are drawn."""
+    return ConversationSettings(
+        config.k, model.image_size, float(model.crop_padding), config.scale, config.rotation, config.rotation_share,
+        config.flip, model.decimals, seed,
+    )  # fmt: skip
+
+
+def start_answerer(config: AnswererConfig, texts: Sequence[str]) -> PointAnswerer:
+    """The model that a training starts from: a checkpoint, pretrained parts, or the tiny preset with random weights.
+
+    ``texts`` are what the tiny preset's tokenizer is learnt from. Raises ``ConfigError`` for unknown choices.
+    """
+    stage = config.answerer
+    chosen = {**stage.model, "rounds_per_conversation": stage.k, "blind": stage.blind}
+    unknown = [name for name in chosen if name not in ModelConfig.__dataclass_fields__]
+    if unknown:
+        raise ConfigError(f"unknown settings of the model: {unknown}; see models/capellm/configuration.py")
+    torch.manual_seed(config.seed)
+    if config.start:
+        model = PointAnswerer.from_pretrained(config.start, revision=config.start_revision)
+        for name, value in chosen.items():
+            setattr(model.config, name, value)
+        return model
+    if config.preset == "tiny":
+        tokenizer = train_tokenizer(sorted(set(texts)), config.vocabulary_size)
+        settings = tiny_config(tokenizer, config.image_size, config.grid)
+        for name, value in chosen.items():
+            setattr(settings, name, value)
+        model = PointAnswerer(settings)
+        model.tokenizer = tokenizer
+        # On a CPU the backward pass of plain products and softmax is the faster one.
+        model.language_model.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
+        return model
+    from talking_points.models.capellm.conversion import assemble
+
+    names = stage.vision_model or VISION_MODEL, stage.language_model or LANGUAGE_MODELS[config.preset]
+    model = assemble(*names, ModelConfig(**chosen))
+    freeze_or_free(model, stage)
+    return model
+
+
+def freeze_or_free(model: PointAnswerer, stage: AnswererStage) -> list[str]:
+    """Which of the vision model's weights are trained, besides what ``prepare_training`` says; returns their names."""
+    for name, parameter in model.vision.named_parameters():
+        if stage.train_vision == "frozen" or (stage.train_vision == "all" and ".lora_" not in name):
+            parameter.requires_grad_(stage.train_vision == "all")
+    return [name for name, parameter in model.vision.named_parameters() if parameter.requires_grad]
+
+
+def train_answerer(
+    model: PointAnswerer,
+    train: PoseSet,
+    held_out: PoseSet | None,
+    texts: Texts,
+    config: AnswererStage,
+    output: Path,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train and save an answerer into ``output``; returns the last logged values.
+
+    The running metric is PCK@0.2 on ``held_out`` objects. Run again after an interruption it goes on from the last
+    complete checkpoint.
+    """
+    prepare_to_train(model, config, seed)
+    if config.train_vision != "adapters" and model.config.lora_active:
+        freeze_or_free(model, config)
+    model.config.trained_categories = sorted(set(train.categories.values()))
+    metric = None
+    if held_out is not None:
+        chosen = held_out.subset(np.random.default_rng(seed).permutation(len(held_out))[: config.eval_points].tolist())
+
+        def metric() -> float:
+            return share_near(model, chosen, texts)
+
+    trainer = AnswererTrainer(model, train, texts, config, output, seed, metric)
+    values = trainer.run()
+    return {**values, **{f"dropped_{name}": float(count) for name, count in trainer.dropped.items()}}
+
+
+def share_near(model: PointAnswerer, poses: PoseSet, texts: Texts, threshold: float = 0.2) -> float:
+    """PCK in percent, a mean over objects: the share of keypoints nearer than this part of the box's longer side."""
+    shares = []
+    for example, pixels in pixels_of(poses, poses.examples):
+        asked = np.flatnonzero(example.visible).tolist()
+        names = [example.keypoints.names[index] for index in asked]
+        queries = [Query(name, texts.get((example.keypoints.key, name))) for name in names]
+        found = model.answer_all(pixels, example.box, queries).points
+        away = np.linalg.norm(found - example.points[asked], axis=1) / max(example.box[2:])
+        shares.append(float((away < threshold).mean()))
+    return 100 * float(np.mean(shares))

@@ -1,0 +1,77 @@
+"""``answer`` on a tiny answerer with random weights, as people call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import commands.cli  # noqa: F401  (adds the commands to the application)
+from commands.console import app
+from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.presets import tiny_config, train_tokenizer
+from talking_points.sources.keypoint_sets import keypoint_sets
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """An image, and the option that names a model."""
+    root = tmp_path_factory.mktemp("answer")
+    torch.manual_seed(0)
+    model = PointAnswerer(tiny_config(train_tokenizer(["left front paw"], 400)))
+    model.tokenizer = train_tokenizer(["left front paw"], 400)
+    model.save_pretrained(root / "model")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)).save(root / "image.png")
+    return [str(root / "image.png"), "--model", str(root / "model")]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["answer", *arguments])
+    return result.exit_code, result.stderr if result.exit_code else result.stdout
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["--box", "10", "5", "60", "50"], ["--description", "on the leg"], ["--mode", "beam"]]
+)
+def test_a_named_keypoint_is_a_point_of_the_image(given: list[str], more: list[str]) -> None:
+    code, output = run(*given, "left front paw", *more)
+    assert code == 0, output
+    x, y = map(float, output.split())
+    assert -0.5 <= x < 89.5
+    assert -0.5 <= y < 59.5
+
+
+def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp_path: Path) -> None:
+    figure = tmp_path / "figure.png"
+    code, output = run(*given, "--all", "bird_body", "--json", "--figure", str(figure))
+    assert code == 0, output
+    found = json.loads(output)
+    assert [point["name"] for point in found["points"]] == list(keypoint_sets()["bird_body"].names)
+    drawn = Image.open(figure)
+    assert drawn.width == 640
+    assert drawn.height > 640 * 60 / 90
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "expected the name of a keypoint"),
+        ([], "neither"),
+        (["nose", "--all", "bird_body"], "both"),
+        (["--all", "dragon_body"], "quadruped_body"),
+        (["nose", "--box", "200", "5", "10", "10"], "90 x 60"),
+        (["nose", "--box", "0", "0", "0", "10"], "area"),
+        (["--all", "bird_body", "--description", "x"], "leave it out"),
+        (["nose", "--mode", "free"], "greedy, beam or mean"),
+        (["nose", "--figure", "figure.txt"], "file name"),
+    ],
+)
+def test_wrong_input_is_named(given: list[str], arguments: list[str], message: str) -> None:
+    code, output = run(*given, *arguments)
+    assert code == 2
+    assert message in " ".join(output.split())

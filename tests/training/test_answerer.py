@@ -1,0 +1,169 @@
+"""The answerer's training and evaluation in miniature: from drawn scenes to a report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
+
+from talking_points.config import ConfigError, load_config
+from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.evaluation.poses import evaluate_poses, exchanged_texts
+from talking_points.examples.config import KeypointFiles
+from talking_points.examples.pose_files import check_keypoints, open_poses, texts_for
+from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.presets import train_tokenizer
+from talking_points.sources.drawn import draw_sample
+from talking_points.training.answerer import AnswererTrainer, Asked, start_answerer
+from talking_points.training.answerer_config import AnswererConfig
+from talking_points.training.answerer_plan import count_examples, plan_training
+from talking_points.training.answerer_stages import training_poses
+from talking_points.training.stages import run_stage
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_sample(tmp_path_factory.mktemp("drawn"), 40, 5, sources=["mp100"])["mp100"]
+
+
+def settings(root: Path, output: Path, *more: str) -> AnswererConfig:
+    given = [f"output={output}", f"poses.root={root}", "pose_vision.steps=2", "answerer.max_steps=3"]
+    given += ["answerer.batch_size=3", "answerer.rounds_per_step=3", "answerer.save_steps=2", "answerer.log_steps=1"]
+    return load_config(AnswererConfig, "configs/train/answerer.yaml", [*given, "pose_vision.batch_size=4", *more])
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An answerer and its twin, trained for three steps."""
+    output = tmp_path_factory.mktemp("trained")
+    config = settings(root, output)
+    assert run_stage("pose_vision", config)["metrics"]["near_percent"] >= 0
+    assert run_stage("answerer", config)["reused"] is False
+    run_stage("answerer", config.blind_twin())
+    return output
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(root: Path, trained: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path / "again")
+    shutil.copytree(trained / "pose-vision", config.output / "pose-vision")
+    shutil.copytree(trained / "answerer" / "checkpoint-2", config.output / "answerer" / "checkpoint-2")
+    shutil.copy(trained / "answerer" / "started.json", config.output / "answerer")
+    run_stage("answerer", config)
+    weights = [(folder / "answerer" / "model.safetensors").read_bytes() for folder in (trained, config.output)]
+    assert weights[0] == weights[1]
+    assert run_stage("answerer", config)["reused"] is True
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_packed_conversations_have_the_loss_of_those_alone(root: Path, tmp_path: Path, k: int) -> None:
+    config = settings(root, tmp_path, f"answerer.k={k}", "answerer.name_only=0")
+    poses, _ = training_poses(config)
+    texts = texts_for(poses, "rules")
+    model = start_answerer(config, list(texts.values())).eval()
+    losses = []
+    for packed in (True, False):
+        stage = config.answerer.model_copy(update={"pack_instance": packed})
+        trainer = AnswererTrainer(model, poses, texts, stage, tmp_path / str(packed), 0)
+        examples = [Asked(poses.examples[0], None)]
+        inputs = trainer.batch_inputs(examples)
+        if not packed:  # the same conversations about the same crop
+            inputs["image_index"] = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
+            inputs["pixel_values"] = inputs["pixel_values"][:1]
+        with torch.no_grad():
+            losses.append(float(model(**inputs).loss))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_the_twin_answers_the_same_whatever_it_is_shown(trained: Path) -> None:
+    images = [np.full((50, 60, 3), value, np.uint8) for value in (0, 255)]
+    for name, same in (("answerer-blind", True), ("answerer", False)):
+        model = PointAnswerer.from_pretrained(trained / name)
+        tokens = [model.image_tokens(torch.full((1, 3, 96, 96), value)) for value in (0.0, 1.0)]
+        assert torch.equal(*tokens) is same
+        assert np.isfinite(model.answer(images, ["nose", "nose"])).all()
+
+
+def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained: Path, tmp_path: Path) -> None:
+    config = EvaluatePosesConfig(
+        output=tmp_path, model=str(trained / "answerer"), blind=str(trained / "answerer-blind"),
+        keypoints=KeypointFiles(root=root), modes=["greedy", "mean"], protocol="pairs",
+    )  # fmt: skip
+    report = evaluate_poses(config)
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    (one,) = report["partitions"]
+    ways = {"greedy", "mean", "shuffled descriptions", "name only", "blind twin", "mean pose", "box centre"}
+    assert set(one["answers"]) == ways == set(one["pairs"])
+    assert set(one["differences"]) == {f"greedy - {way}" for way in ways - {"greedy"}}
+    assert {"known sets"} <= set(one["groups"]) <= {"known sets", "new sets", "unseen names"}
+    assert all(found["unparsed"] == 0 for found in one["answers"].values())
+    table = (tmp_path / "report.md").read_text()
+    assert "92.60" in table
+    assert "blind twin" in table
+
+    seen = config.model_copy(update={"split": "train"})
+    with pytest.raises(ConfigError, match="allow_seen"):
+        evaluate_poses(seen)
+
+
+def test_descriptions_are_exchanged_but_not_for_those_of_the_other_side(root: Path) -> None:
+    poses = open_poses(KeypointFiles(root=root), "train")
+    texts = texts_for(poses, "rules")
+    exchanged = exchanged_texts(texts, poses, 0)
+    assert exchanged.keys() == texts.keys()
+    for one in {example.keypoints.key: example.keypoints for example in poses.examples}.values():
+        for name, partner in zip(one.names, one.mirror(), strict=True):
+            assert exchanged[one.key, name] not in (texts[one.key, name], texts[one.key, one.names[partner]])
+
+
+def test_wrong_input_is_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither"):
+        check_keypoints(KeypointFiles())
+    with pytest.raises(ConfigError, match="expected some of"):
+        open_poses(KeypointFiles(root=root, categories=["unicorn"]), "train")
+    leaky = tmp_path / "mp100"
+    shutil.copytree(root, leaky)
+    annotations = leaky / "annotations"
+    shutil.copy(annotations / "mp100_split1_train.json", annotations / "mp100_split1_test.json")
+    with pytest.raises(ConfigError, match="disjoint"):
+        open_poses(KeypointFiles(root=leaky), "test")
+
+
+def test_the_plan_of_the_papers_training_fits_80_gb_and_with_checkpointing_24(root: Path) -> None:
+    paper = load_config(AnswererConfig, "configs/train/answerer_paper.yaml", ["poses.root=null"])
+    text = plan_training(paper)
+    assert "language_adapters: 3.41 million" in text
+    assert "61,600 conversations" in text
+    assert text.count("(fits)") == 3
+    assert "5,775 steps" in text
+    drawn = paper.model_copy(update={"poses": KeypointFiles(root=root)})
+    assert 40 < count_examples(drawn) < 400
+
+
+def test_pretrained_parts_train_adapters_and_the_projector_alone(root: Path, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["left front paw"], 400)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    LlamaForCausalLM(LlamaConfig(**sizes, **ids, vocab_size=len(tokenizer))).save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    vision = Dinov2Config(**sizes, mlp_ratio=2, image_size=28, patch_size=14)
+    Dinov2Model(vision).save_pretrained(tmp_path / "dino")
+    config = load_config(
+        AnswererConfig, "configs/train/answerer_small.yaml",
+        [f"output={tmp_path / 'out'}", f"poses.root={root}", "allow_drawn=true", "answerer.max_steps=2",
+         f"answerer.language_model={tmp_path / 'llama'}", f"answerer.vision_model={tmp_path / 'dino'}",
+         "answerer.accumulation=1", "answerer.batch_size=2", "answerer.warmup=0", "answerer.bf16=false"],
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in start_answerer(config, []).state_dict().items()}
+    run_stage("answerer", config)
+    after = PointAnswerer.from_pretrained(config.output / "answerer").state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value.float(), before[name].float())}
+    adapters = {name for name in after if ".lora_" in name or name.startswith("projector.")}
+    assert {name for name in moved if name not in adapters} == set()
+    assert {"projector.weight"} < moved
+    with pytest.raises(ConfigError, match="drawn"):
+        run_stage("answerer", config.model_copy(update={"allow_drawn": False, "preset": "paper"}))
