@@ -65,17 +65,27 @@ clean: ## remove what the two commands made, but not the environment
 VLLM_ENV      ?= build/env-vllm
 LLAMA_CPP_ENV ?= build/env-llama-cpp
 
-.PHONY: test-vllm test-llama-cpp
+VLLM_FOR      ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+
+.PHONY: vllm-env llama-env test-vllm test-llama-cpp
+
+vllm-env: $(VLLM_ENV)/.ready ## vLLM in an environment of its own, which builds serve models from (with a GPU: CUDA)
+
+llama-env: $(LLAMA_CPP_ENV)/.ready ## llama.cpp's server in an environment of its own (compiles for minutes)
 
 test-vllm: $(VLLM_ENV)/.ready ## the tests of the vLLM backend, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 \
 	  $(VLLM_ENV)/bin/python -m pytest tests/descriptions/backends/test_vllm.py
 
-$(VLLM_ENV)/.ready: requirements-vllm.lock
+$(VLLM_ENV)/.ready: requirements-vllm.lock requirements-vllm-gpu.lock
 	$(PYTHON) -m venv $(VLLM_ENV)
+ifeq ($(VLLM_FOR),gpu)
+	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-vllm-gpu.lock
+else
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+endif
 	@touch $@
 
 test-llama-cpp: $(LLAMA_CPP_ENV)/.ready ## the tests of the llama.cpp backend, in an environment of its own (compiles for minutes)

@@ -16,7 +16,11 @@ from talking_points.output_names import readable_output
 from talking_points.redaction import is_variable_name, protect, without_secrets
 from talking_points.source_names import buildable_sources
 
-BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
+BackendName = Literal[
+    "rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava", "vllm_server", "llama_server"
+]
+MANAGED: tuple[BackendName, ...] = ("vllm_server", "llama_server")
+"""The backends that start a server of their own."""
 
 
 STEP_NAMES = ("object_caption", "local_caption", "generate", "refine")
@@ -117,6 +121,27 @@ class RequestForm(Section):
     )
 
 
+class ServerConfig(Section):
+    """The server that a step starts for itself (backends ``vllm_server`` and ``llama_server``)."""
+
+    environment: str | None = Field(
+        default=None,
+        description="virtual environment, or program, that serves the model; default: what 'make vllm-env' and"
+        " 'make llama-env' leave in build/",
+    )
+    command: tuple[str, ...] = Field(
+        default=(),
+        description="the whole command instead, e.g. of a container, in words; {model}, {revision}, {host}, {port} and"
+        " {name} are replaced, and VLLM_API_KEY holds the key that it has to ask for",
+    )
+    stop_command: tuple[str, ...] = Field(
+        default=(), description="what ends a container besides, e.g. [docker, kill, '{name}']"
+    )
+    startup_seconds: float = Field(default=1800.0, gt=0, description="until it answers; a 70B model loads for minutes")
+    restarts: int = Field(default=3, ge=0, description="after crashes, before the build gives up")
+    variables: dict[str, str] = Field(default_factory=dict, description="environment variables beside the inherited")
+
+
 class StepConfig(Section):
     """One text step and the backend that answers it."""
 
@@ -139,7 +164,8 @@ class StepConfig(Section):
     device: str = "auto"
     dtype: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the engine, e.g. quantization")
-    request: RequestForm = Field(default=RequestForm(), description="backend 'openai': the form of its requests")
+    request: RequestForm = Field(default=RequestForm(), description="the form of requests to a server")
+    server: ServerConfig = Field(default=ServerConfig(), description="how vllm_server and llama_server are started")
 
     @field_validator("api_key_env")
     @classmethod
@@ -154,20 +180,27 @@ class StepConfig(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``request`` where nothing is set in it: datasets from before it existed keep their fingerprint."""
+        """Without ``request`` and ``server`` where nothing is set in them: datasets from before they existed keep
+        their fingerprint.
+        """
         values: dict[str, Any] = dump(self)
-        if self.request == RequestForm():
-            values.pop("request", None)
+        for name, unset in (("request", RequestForm()), ("server", ServerConfig())):
+            if getattr(self, name) == unset:
+                values.pop(name, None)
         return values
 
     @model_validator(mode="after")
     def _needs(self) -> StepConfig:
-        if self.backend in {"transformers", "vllm", "llama_cpp", "omg_llava", "openai"} and not self.model:
+        if self.backend != "rules" and not self.model:
             raise ValueError(f"backend '{self.backend}' needs a model: set .model to a model id, a folder or a file")
         if self.backend == "openai" and not self.endpoint:
             raise ValueError("backend 'openai' needs .endpoint, the server's base URL, e.g. http://127.0.0.1:8000/v1")
-        if self.backend != "openai" and self.request != RequestForm():
+        if self.backend not in ("openai", *MANAGED) and self.request != RequestForm():
             raise ValueError(f"request describes what is sent to a server: backend '{self.backend}' sends nothing")
+        if self.backend not in MANAGED and self.server != ServerConfig():
+            raise ValueError(
+                f"server describes what {' and '.join(MANAGED)} start: backend '{self.backend}' starts none"
+            )
         return self
 
 
@@ -287,6 +320,16 @@ class BuildConfig(Section):
         return value
 
     @model_validator(mode="after")
+    def _one_process_per_server(self) -> BuildConfig:
+        served = [step for step in STEP_NAMES if self.step(step).backend in MANAGED]
+        if served and self.runner != "threads":
+            raise ValueError(
+                f"{served[0]}.backend: a build starts one server for all of its workers: set runner=threads, or serve "
+                "the model yourself and name it as backend 'openai'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _look_is_known(self) -> BuildConfig:
         if self.verification.require_look and self.merged_captions == "object_caption":
             raise ValueError(
@@ -322,7 +365,7 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
     "build": ("output", "workers", "runner", "shard_size", "resume", "publish", "prices", "budget"),
     "source": ("root",),
     "verification": ("max_rejected_share",),
-    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device"),
+    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device", "server"),
 }
 """Fields that cannot change a row of the dataset. A moved root is recognised by its content."""
 
@@ -332,7 +375,7 @@ def dataset_settings(config: BuildConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["build"]))
     for step in STEP_NAMES:
         for name in NOT_IN_FINGERPRINT["step"]:
-            settings[step].pop(name)
+            settings[step].pop(name, None)
     for name in NOT_IN_FINGERPRINT["verification"]:
         settings["verification"].pop(name)
     settings["sources"] = {

@@ -10,7 +10,7 @@ from talking_points.descriptions.steps import generate_request
 from tasks.running.manifests import Manifest
 from tasks.running.merging import read_rows, show_captions
 from tasks.running.shards import Inputs, Order, ShardWriter, shard_task
-from tasks.running.text_shards import Step, commit_texts, request_cache
+from tasks.running.text_shards import Step, commit_texts, request_cache, server_logs
 
 VERSION = 2
 """To be raised with every change to parsing or the rows: shards are made again, from kept answers."""
@@ -44,7 +44,7 @@ def run_generate(order: Order[Settings, CaptionedInputs]) -> Manifest:
         generate_request(row, *show_captions(row, texts, settings.merged_captions), config, settings.seed)
         for row in rows
     )
-    with shared_backend("generate", config) as backend, request_cache(order, config) as cache:
+    with shared_backend("generate", config, server_logs(order)) as backend, request_cache(order, config) as cache:
         answers = ask(backend, requests, config, cache)
     return commit_texts(writer, settings.step, rows, answers)
 

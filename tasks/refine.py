@@ -20,7 +20,7 @@ from tasks.generate import CaptionedInputs
 from tasks.running.manifests import Manifest
 from tasks.running.merging import Texts, explain, read_rows, show_captions
 from tasks.running.shards import Order, ShardWriter, shard_task
-from tasks.running.text_shards import Checks, Step, commit_texts, request_cache
+from tasks.running.text_shards import Checks, Step, commit_texts, request_cache, server_logs
 
 VERSION = 2
 """To be raised with every change to parsing, verifying or the rows: shards are made again, from kept answers."""
@@ -53,7 +53,7 @@ def run_refine(order: Order[Settings, DraftedInputs]) -> Manifest:
         local_caption=inputs.local_caption,
         draft=inputs.draft,
     )
-    with shared_backend("refine", config) as backend, request_cache(order, config) as cache:
+    with shared_backend("refine", config, server_logs(order)) as backend, request_cache(order, config) as cache:
         answers, attempts = refine_until_accepted(
             rows, texts, backend, cache, config, settings.verification, settings.seed, settings.merged_captions
         )

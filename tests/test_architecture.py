@@ -15,6 +15,7 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "redaction",
+    "server_guard",
     "proxies",
     "escaping",
     "records",

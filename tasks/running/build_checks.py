@@ -6,7 +6,7 @@ from pathlib import Path
 
 from talking_points.build_config import BuildConfig, SourceConfig
 from talking_points.config import ConfigError
-from talking_points.descriptions.backends import BACKENDS, check_capabilities
+from talking_points.descriptions.backends import check_capabilities, what_is_missing
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.sources import open_source
@@ -27,7 +27,7 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         )
     problems = []
     for step in STEPS:
-        missing = BACKENDS[settings.step(step).backend].missing()
+        missing = what_is_missing(settings.step(step))
         found = check_capabilities(step, settings.step(step))
         problems += [problem for problem in found if installed or not missing or missing not in problem]
     if problems:

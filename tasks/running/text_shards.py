@@ -93,6 +93,11 @@ def request_cache(order: AnyOrder, config: StepConfig) -> AbstractContextManager
     return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger)
 
 
+def server_logs(order: AnyOrder) -> Path:
+    """Where a server that a step starts writes its log: beside the answers that are kept."""
+    return Path(order.environment.cache).parent / "servers"
+
+
 def commit_texts(
     writer: ShardWriter,
     step: Step,
