@@ -51,7 +51,7 @@ class ManagedServer:
         )
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises ``BackendUnavailable``, with the end of its log, if it does not."""
+        """Start it, wait until it answers. Raises ``BackendUnavailable``, with the end of its log, if it does not."""
         for attempt in range(PORTS):
             port = _free_port()
             root = f"http://{HOST}:{port}"
