@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect import flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -23,6 +22,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.build_llamapointinpart import build_llamapointinpart
 from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
+from talking_points.descriptions.backends.gguf_files import computes_bfloat16
 from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.config import TrainConfig
@@ -157,8 +157,7 @@ def learn_config(output: Path, quick: bool, overrides: Iterable[str]) -> TrainCo
 
 def fast_bf16() -> bool:
     """Whether this CPU has instructions for bfloat16; one that has none is slower with it than with float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return computes_bfloat16()
 
 
 def samples(config: TrainConfig) -> dict[str, int]:

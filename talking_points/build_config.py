@@ -212,6 +212,12 @@ class VerificationConfig(Section):
     max_sentences: int = Field(default=1, ge=1)
     require_look: bool = Field(default=True, description="level 4, the look of the point, must be there")
     attempts: int = Field(default=3, ge=1, description="refinements per row, the first one included")
+    compose_refused: bool = Field(
+        default=False,
+        exclude_if=lambda compose: not compose,  # fingerprints of before it existed stay
+        description="where a model's draft or description is refused to the last, compose the text by rules instead,"
+        " with the flag 'composed'; for weak models",
+    )
     max_rejected_share: float = Field(
         default=0.5, ge=0, le=1, description="a shard with a larger share of rejected rows fails as a whole"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, too_long, without_marks
+from talking_points.descriptions.backends.gguf_files import dequantized, number_format
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -26,31 +28,42 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.stop_requests import stop_if_requested, stop_requested
 
 
 class TransformersBackend:
     """Loads ``config.model`` (a Hub id or a folder, safetensors only) and answers chat requests with it.
 
     ``config.options`` goes to ``from_pretrained``, for example ``quantization_config`` or ``attn_implementation``.
-    ``config.device`` is "auto" (CUDA where there is one), "cpu" or "cuda:1"; ``config.dtype`` "auto" or a torch name.
+    ``config.device`` is "auto" (CUDA where there is one), "cpu" or "cuda:1"; ``config.dtype`` "auto" or a torch name:
+    "auto" is the file's own, on a CPU without instructions for bfloat16 float32. A GGUF file is read too, once: its
+    numbers are kept as float32 in the user's cache.
     """
 
     def __init__(self, config: StepConfig) -> None:
         self._config = config
-        name, revision = str(config.model), config.revision or "main"
+        revision = config.revision or "main"
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         # Straight onto the accelerator: quantized weights cannot be moved afterwards. The CPU is where weights load.
         placement = {} if device == "cpu" else {"device_map": device}
+        name = str(config.model)
         try:
+            if name.endswith(".gguf"):
+                name = str(dequantized(Path(name)))
             model_config = AutoConfig.from_pretrained(name, revision=revision)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             loader: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
             front: Any = AutoProcessor if self._vision else AutoTokenizer
             self._processor: Any = front.from_pretrained(name, revision=revision)
             self._model: Any = loader.from_pretrained(
-                name, revision=revision, dtype=config.dtype, use_safetensors=True, **placement, **config.options
+                name,
+                revision=revision,
+                dtype=number_format(config.dtype, device),
+                use_safetensors=True,
+                **placement,
+                **config.options,
             ).eval()
         except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
             raise BackendUnavailable(
@@ -155,12 +168,15 @@ class TransformersBackend:
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
         prompt_length = inputs["input_ids"].shape[1]
+        stop_if_requested()
         output = self._model.generate(
             **inputs,
             max_new_tokens=max(request.max_tokens for request in requests),
             do_sample=False,
+            stopping_criteria=transformers.StoppingCriteriaList([_UntilStopped()]),
             logits_processor=transformers.LogitsProcessorList([SeededSampling(requests)]),
         )
+        stop_if_requested()  # what was broken off is no answer
         ends = self._model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
@@ -176,6 +192,13 @@ class TransformersBackend:
         kept = tokens[: min(stop, request.max_tokens)]
         text = self._tokenizer.decode(kept, skip_special_tokens=True)
         return Completion(text, "stop" if finished else "length", prompt_tokens, len(kept) + finished)
+
+
+class _UntilStopped(transformers.StoppingCriteria):
+    """Ends a generation at its next token when the build is asked to stop: threads of the engine end with it."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), stop_requested(), device=input_ids.device)
 
 
 class SeededSampling(transformers.LogitsProcessor):
