@@ -42,6 +42,8 @@ _ORDER = {
     LOOK: ("view", "report", "compare"),
     SHARE: ("publish", "rehydrate", "audit"),
     TRAIN: (
+        "plan",
+        "reproduce",
         "convert-omg-llava",
         "train-localizer",
         "train-descriptor",
