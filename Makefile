@@ -6,7 +6,7 @@ SAMPLE ?= build/sample
 OUTPUT ?= build/llamapointinpart
 IMAGES ?= 60
 
-.PHONY: build learn serve test lint types lock clean help
+.PHONY: build learn rehearsal serve test lint types lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ $(SAMPLE)/.drawn: | $(VENV)/.base
 
 learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, and print the figures (QUICK=1: the main path)
 	$(BIN)/python -m commands.learn $(if $(QUICK),--quick)
+
+rehearsal: $(VENV)/.dev ## the way to the paper's tables on tiny models in the true layouts, every command of it
+	rm -rf build/rehearsal
+	$(BIN)/talking-points rehearse build/rehearsal
 
 serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments on this machine
 	$(BIN)/talking-points server

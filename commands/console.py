@@ -43,6 +43,7 @@ _ORDER = {
     SHARE: ("publish", "rehydrate", "audit"),
     TRAIN: (
         "plan",
+        "rehearse",
         "reproduce",
         "convert-omg-llava",
         "train-localizer",

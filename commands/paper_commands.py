@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +54,30 @@ def reproduce(
         with orchestrator(port):
             result = flow(config, overrides or [])
     print(json.dumps(result))
+
+
+@app.command()
+def rehearse(
+    folder: Annotated[Path, typer.Argument(help="an empty folder for everything that is made")] = Path(
+        "build/rehearsal"
+    ),
+    images: Annotated[int, typer.Option(help="drawn images per source", min=4)] = 6,
+    hub: Annotated[str | None, typer.Option(help="ORG/NAME on a Hub of this machine, to publish to")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Walk the paper's whole way on tiny models in the true layouts; one page says what ran."""
+    with exit_codes():
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder} holds files: name an empty or new folder, or remove it")
+        from commands.orchestrator import claim_port, orchestrator
+
+        local_orchestration(verbose)
+        port = claim_port()
+        with needs_extra("train"):
+            from commands.rehearsal import rehearse as walk
+        with orchestrator(port):
+            page = walk(folder, images=images, hub=hub)
+    print(page.read_text(encoding="utf-8"))
 
 
 def steps_done(settings: Any) -> list[tuple[str, bool]]:

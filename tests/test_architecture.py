@@ -16,6 +16,7 @@ ROOMS = (
     "errors",
     "redaction",
     "server_guard",
+    "stand_in_server",
     "proxies",
     "escaping",
     "records",

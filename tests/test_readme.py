@@ -21,6 +21,7 @@ from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.paper import ROWS
+from talking_points.evaluation.reproduction import ReproduceConfig, command_line
 from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.training.config import TrainConfig
 
@@ -106,9 +107,19 @@ def test_every_command_that_is_printed_is_a_valid_one() -> None:
 def _kind(command: str) -> Any:
     if command == "build":
         return BuildConfig
+    if command in ("plan", "reproduce"):
+        return ReproduceConfig
     if command == "evaluate":
         return EvaluateConfig
     return RetrainConfig if command == "retrain-and-evaluate" else TrainConfig
+
+
+def test_the_papers_way_in_the_readme_is_what_reproduce_and_the_rehearsal_walk() -> None:
+    paper = load_config(ReproduceConfig, "configs/reproduce/paper.yaml")
+    walked = [command_line(step, paper) for step in paper.steps]
+    printed = [" ".join(line.split()) for line in console_lines("README.md")]
+    first = printed.index(walked[0])
+    assert printed[first : first + len(walked)] == walked
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ MODEL = "org/tiny-model"
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in as an executable."""
     path = tmp_path_factory.mktemp("bin") / "vllm"
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -S {ROOT / "tests" / "standin_server.py"} "$@"\n')
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -P -S {ROOT / "talking_points" / "stand_in_server.py"} "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 

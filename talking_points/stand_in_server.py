@@ -2,7 +2,8 @@
 
 ``STANDIN`` in its environment says what goes wrong: ``never`` (does not become ready), ``dies``, ``other-model``,
 ``prints-key``, ``open`` (asks for no key), ``crash-once=FILE`` (ends at a request unless the file is there), ``taken``
-(says that its port is in use). A prompt with the word POISON ends it always. Its answer repeats the prompt's last word.
+(says that its port is in use). A prompt with the word POISON ends it always. Its answer repeats the prompt's last word,
+or is that of ``STANDIN_ANSWER``. It stands in for a model in rehearsals and tests.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
                 Path(file).touch()
             print("RuntimeError: the engine core died", flush=True)
             os._exit(1)
-        text = f"An answer about {prompt.split()[-1]}"
+        text = os.environ.get("STANDIN_ANSWER") or f"An answer about {prompt.split()[-1]}"
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         self.answer({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 4}})
 
