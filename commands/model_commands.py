@@ -14,7 +14,7 @@ from talking_points.models.model_folders import check_model
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Picture = Annotated[Path, typer.Argument(help="an image file", exists=True, dir_okay=False)]
+ImageFile = Annotated[Path, typer.Argument(help="an image file", exists=True, dir_okay=False)]
 FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 Figure = Annotated[Path | None, typer.Option(help="also draw the point and the text into this file")]
 
@@ -55,7 +55,7 @@ def convert_omg_llava(
 
 @app.command()
 def describe(
-    image: Picture,
+    image: ImageFile,
     x: Annotated[float, typer.Argument(help="pixels, to the right")],
     y: Annotated[float, typer.Argument(help="pixels, down")],
     model: Annotated[str, typer.Option(help="folder or repository of a Point Descriptor")],
@@ -64,41 +64,45 @@ def describe(
     """Describe one point of an image."""
     with exit_codes():
         # What can be wrong is looked at before the seconds that torch takes to import.
-        picture = _open(image, x, y)
+        rgb = _open(image, x, y)
         _check_figure(figure)
-        check_model(model, "PointDescriptor")
+        check_model(model, "descriptor")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
+            from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.processes import process_state
+        hide_loading_bars()
         descriptor = PointDescriptor.from_pretrained(model).to(process_state().device)
-        text = descriptor.describe([picture], [(x, y)])[0]
+        text = descriptor.describe([rgb], [(x, y)])[0]
         print(text)
         if figure:
-            _save(draw_point_figure(picture, text, keypoint=(x, y)), figure)
+            _save(draw_point_figure(rgb, text, keypoint=(x, y)), figure)
 
 
 @app.command()
 def localize(
-    image: Picture,
+    image: ImageFile,
     text: Annotated[str, typer.Argument(help="description of a point")],
     model: Annotated[str, typer.Option(help="folder or repository of a Point Localizer")],
     figure: Figure = None,
 ) -> None:
     """Find the point that a text describes; prints x and y in pixels."""
     with exit_codes():
-        picture = _open(image)
+        rgb = _open(image)
         _check_figure(figure)
-        check_model(model, "PointLocalizer")
+        check_model(model, "localizer")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
+            from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.localizer import PointLocalizer
             from talking_points.processes import process_state
+        hide_loading_bars()
         localizer = PointLocalizer.from_pretrained(model).to(process_state().device)
-        x, y = (float(value) for value in localizer.localize([picture], [text])[0])
+        x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
         print(f"{x:.1f} {y:.1f}")
         if figure:
-            _save(draw_point_figure(picture, text, localized=(x, y)), figure)
+            _save(draw_point_figure(rgb, text, localized=(x, y)), figure)
 
 
 def _check_figure(figure: Path | None) -> None:
@@ -123,9 +127,7 @@ def _open(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untype
     from talking_points.config import ConfigError
     from talking_points.image_files import read_rgb
 
-    picture = read_rgb(path, orientation="displayed")
-    if not (-0.5 <= x < picture.width - 0.5 and -0.5 <= y < picture.height - 0.5):
-        raise ConfigError(
-            f"the point ({x:g}, {y:g}) is not in {path}, which has {picture.width}x{picture.height} pixels"
-        )
-    return picture
+    rgb = read_rgb(path, orientation="displayed")
+    if not (-0.5 <= x < rgb.width - 0.5 and -0.5 <= y < rgb.height - 0.5):
+        raise ConfigError(f"the point ({x:g}, {y:g}) is not in {path}, which has {rgb.width}x{rgb.height} pixels")
+    return rgb

@@ -120,7 +120,7 @@ def _overrides(step: StepOfReproduction, folder: Path, roots: dict[str, Path]) -
         ]
         return (
             f"output={moved(here.output)}", f"dataset={moved(here.dataset)}", f"start={moved(here.start)}",
-            f"features.folder={moved(here.features.folder)}", f"ap10k.root={roots['ap10k']}", "ap10k.limit=6",
+            f"features.folder={moved(here.features.folder)}", f"keypoints.root={roots['ap10k']}", "keypoints.limit=6",
             "adapt.max_new_tokens=4", "adapt.sample_steps=2", "allow_drawn=true", "threads=1", *sections,
         )  # fmt: skip
     if step.run == "evaluate":
@@ -130,7 +130,7 @@ def _overrides(step: StepOfReproduction, folder: Path, roots: dict[str, Path]) -
             f"text_only={moved(here.text_only)}",
         ]
         found += [f"features.folder={moved(here.features.folder)}", "limit=4"]
-        found += [f"dataset={moved(here.dataset)}"] if here.dataset else [f"ap10k.root={roots['ap10k']}"]
+        found += [f"dataset={moved(here.dataset)}"] if here.dataset else [f"keypoints.root={roots['ap10k']}"]
         for name, source in here.sets.items():
             if source.descriptor:
                 found.append(f"sets.{name}.descriptor={moved(source.descriptor)}")

@@ -16,8 +16,8 @@ from talking_points.descriptions.memory_plan import GPUS
 from talking_points.evaluation.reproduction import ReproduceConfig, StepOfReproduction, command_line
 from talking_points.evaluation.resources import DATASETS, RELEASE, find_resources
 from talking_points.training.config import TrainConfig
-from talking_points.training.plan import ASSUMPTIONS as TRAINING_ASSUMPTIONS
-from talking_points.training.plan import DECODER_STEP, plan_stage
+from talking_points.training.paper_plan import ASSUMPTIONS as TRAINING_ASSUMPTIONS
+from talking_points.training.paper_plan import DECODER_STEP, plan_stage
 
 GB = 1e9
 _TRIPLETS = 21_000

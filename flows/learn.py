@@ -25,16 +25,17 @@ from talking_points.config import load_config
 from talking_points.descriptions.backends.gguf_files import computes_bfloat16
 from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
+from talking_points.step_progress import LINES_ONLY
 from talking_points.training.config import TrainConfig
 from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import (
     SOURCES,
     Result,
-    adapted_names,
     dataset_folder,
     draw_once,
-    learning_jobs,
+    name_adapted,
+    plan_jobs,
     sample_folder,
     scores_of,
 )
@@ -87,10 +88,10 @@ def learn(
     images = images // 2 if quick else images
     config = learn_config(folder, quick, overrides or [])
     tag_run("learn", *(["quick"] if quick else []))
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["TQDM_DISABLE"] = os.environ[LINES_ONLY] = "1"
     processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
-    for job in learning_jobs(config, folder, images, quick, build_scenes):
+    for job in plan_jobs(config, folder, images, quick, build_scenes):
         needed = [made[name] for name in job.after]
         made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
     results = {name: future.result() for name, future in made.items()}
@@ -117,7 +118,7 @@ def build_scenes(output: Path, variant: str, images: int) -> None:
 def make_report(results: Mapping[str, Result], config: TrainConfig, images: int, quick: bool) -> dict[str, Any]:
     """The figures of a run, and what each of its jobs took."""
     report = results["figures"]["found"]
-    before, *after = (results[scores_of(name)]["found"] for name in ("descriptor", *adapted_names(quick)))
+    before, *after = (results[scores_of(name)]["found"] for name in ("descriptor", *name_adapted(quick)))
     report["grpo"] = adaptation_figures(before, after)
     report["zero_shot"] = before["judge_a"]
     if not quick:
@@ -143,7 +144,7 @@ def learn_config(output: Path, quick: bool, overrides: Iterable[str]) -> TrainCo
         f"features.folder={output / 'features'}",
     ]
     given += [f"vision.sources.{name}={drawn_roots(sample_folder(output, 'vision'))[name]}" for name in SOURCES]
-    given.append(f"ap10k.root={drawn_roots(sample_folder(output))['ap10k']}")
+    given.append(f"keypoints.root={drawn_roots(sample_folder(output))['ap10k']}")
     config = load_config(TrainConfig, "configs/train/learn.yaml", given)
     if not fast_bf16():
         given += [f"{name}=false" for name in BF16]

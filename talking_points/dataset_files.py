@@ -20,7 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from talking_points.config import ConfigError
-from talking_points.dataset_schema import COLUMNS
+from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
+from talking_points.hub_client import bounded_hub, of_the_answer
+from talking_points.output_names import DEVICES
 from talking_points.records import LABELS, SOURCES
 
 if TYPE_CHECKING:
@@ -31,8 +33,7 @@ _NAMES = re.compile(
     rf"data/{_PART}\.parquet|rejected/{_PART}\.parquet|figures/{_PART}\.(?:png|svg)|README\.md|manifest\.json"
     r"|audit/report\.json"
 )
-_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-"""Names that are no files on Windows, whatever follows the first dot."""
+_ALL_COLUMNS = COLUMNS | OPTIONAL_COLUMNS
 
 MEBIBYTE = 1 << 20
 SIZES = {".json": 16 * MEBIBYTE, ".md": 4 * MEBIBYTE, ".png": 64 * MEBIBYTE, ".svg": 64 * MEBIBYTE}
@@ -46,9 +47,9 @@ class DatasetError(ConfigError):
     """A dataset's folder, repository or file cannot be used: says which file, what was expected, what to do."""
 
 
-def checked_name(name: object) -> str:
+def check_name(name: object) -> str:
     """``name`` if it is one that a dataset's file may have. Raises ``ValueError`` otherwise."""
-    if not isinstance(name, str) or not _NAMES.fullmatch(name) or _DEVICES.fullmatch(name.rpartition("/")[2]):
+    if not isinstance(name, str) or not _NAMES.fullmatch(name) or DEVICES.fullmatch(name.rpartition("/")[2]):
         shown = name if isinstance(name, str) else type(name).__name__
         raise ValueError(
             f"expected a name like data/*.parquet, rejected/*.parquet or figures/*.png, found {shown[:80]!a}"
@@ -63,7 +64,7 @@ def dataset_file(root: Path, name: str) -> Path:
     Raises ``DatasetError``.
     """
     try:
-        path = root / checked_name(name)
+        path = root / check_name(name)
     except ValueError as error:
         raise DatasetError(f"{root}: {error}; this dataset must not be used") from None
     try:
@@ -88,7 +89,7 @@ def dataset_names(root: Path, pattern: str) -> list[str]:
     return found
 
 
-def written_folder(root: Path, name: str) -> Path:
+def make_folder(root: Path, name: str) -> Path:
     """The folder ``name`` inside the dataset in ``root``, made where it is missing, and no link to another place."""
     folder = root / name
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -141,7 +142,7 @@ def open_parquet(path: Path, columns: Collection[str] = tuple(COLUMNS)) -> Itera
 def read_group(file: pq.ParquetFile, group: int, columns: Collection[str], path: Path) -> pa.Table:
     """One row group of an open file, as ``read_groups`` gives them."""
     with readable(path):
-        wanted = pa.schema([(name, COLUMNS[name][0]) for name in columns])
+        wanted = pa.schema([(name, _ALL_COLUMNS[name][0]) for name in columns])
         table = file.read_row_group(group, columns=list(columns)).select(list(columns)).cast(wanted)
         table.validate(full=True)
     for name in columns:
@@ -173,7 +174,7 @@ def check_columns(found: pa.Schema, columns: Collection[str], path: object) -> N
     if missing:
         raise DatasetError(f"{path} lacks the columns {sorted(missing)}: build it with talking-points build")
     for name in columns:
-        expected, kind = COLUMNS[name][0], found.field(name).type
+        expected, kind = _ALL_COLUMNS[name][0], found.field(name).type
         if found.names.count(name) > 1 or _kind(kind) != _kind(expected):
             raise DatasetError(
                 f"{path}: expected column '{name}' as {expected}, found {str(kind)[:80]}; it is not read"
@@ -242,7 +243,7 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
         commit = api.repo_info(repo, repo_type="dataset", revision=revision).sha
         listed = api.list_repo_files(repo, repo_type="dataset", revision=commit)
         names = sorted(name for name in listed if re.fullmatch(rf"data/{re.escape(split)}-[\w.-]*\.parquet", name))
-        addresses = [f"hf://datasets/{repo}@{commit}/{checked_name(name)}" for name in names]
+        addresses = [f"hf://datasets/{repo}@{commit}/{check_name(name)}" for name in names]
         for address in addresses:
             with HfFileSystem().open(address) as stream, open_parquet(stream, columns):
                 pass
@@ -253,18 +254,18 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
 
 @contextmanager
 def _reaching(repo: str) -> Iterator[None]:
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    bounded_hub()
     try:
         if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)?", repo):
             raise DatasetError(f"cannot read the dataset {repo}: expected a folder, or a repository org/name")
         yield
     except DatasetError:
         raise
-    except (HfHubHTTPError, HFValidationError, httpx2.TransportError, OSError, ValueError) as error:
+    except Exception as error:
+        if not of_the_answer(error):
+            raise
         # The cause's frames hold request headers, and so the token.
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0][:300] if isinstance(error, OSError | ValueError) else repr(error)
         raise DatasetError(f"cannot read the dataset {repo}: no such folder, and of the Hub: {reason}") from None
 
 
@@ -320,6 +321,8 @@ def _problem(name: str, column: pa.ChunkedArray) -> str | None:
         images = column.combine_chunks().drop_null()
         lost = pc.struct_field(images, "bytes").null_count if len(images) else 0
         return f"has {lost} images that are names of files without their bytes" if lost else None
+    if name in OPTIONAL_COLUMNS:
+        column = column.drop_null()
     if column.null_count:
         return f"has {column.null_count} empty cells"
     values = column.combine_chunks()

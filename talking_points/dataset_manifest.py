@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from talking_points.dataset_files import DatasetError, checked_name, dataset_file
+from talking_points.dataset_files import DatasetError, check_name, dataset_file
 from talking_points.records import LABELS, STEPS
 
 AUDIT_REPORT = "audit/report.json"
@@ -31,13 +31,13 @@ def _plain(text: str) -> str:
 
 
 def _data(name: str) -> str:
-    if not checked_name(name).startswith("data/"):
+    if not check_name(name).startswith("data/"):
         raise ValueError(f"expected data/*.parquet, found {name!r}")
     return name
 
 
 def _figure(name: str) -> str:
-    if not checked_name(name).startswith("figures/"):
+    if not check_name(name).startswith("figures/"):
         raise ValueError(f"expected figures/*.png or figures/*.svg, found {name!r}")
     return name
 
@@ -53,6 +53,7 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Split = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Source = Annotated[str, AfterValidator(_source)]
 Counts = dict[Text, Count]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=10**12, allow_inf_nan=False)]
 ImageMode = Literal["embed", "reference", "thumbnail"]
 
@@ -135,6 +136,38 @@ class _Cost(_Part):
     steps: dict[Text, _Spent]
 
 
+class _Judged(_Part):
+    rows: Count
+    scored: Count
+    mean: Annotated[float, Field(ge=-(10**12), le=10**12, allow_inf_nan=False)] | None
+
+
+class _Judge(_Part):
+    """Who judged the texts, and how the scores lie."""
+
+    by: Literal["model", "localizer"]
+    backend: Text | None = None
+    model: Text
+    revision: Text | None = None
+    scale: Annotated[list[int], Field(min_length=2, max_length=2)] = [0, 1]
+    shows: Text = "text"
+    normalizer: Literal["image_wh", "bbox_max_side"] = "image_wh"
+    reject_below: float | None = None
+    sources: dict[Source, _Judged]
+    histogram: Counts
+    unscored: Counts = {}
+
+
+class _NearDuplicates(_Part):
+    """Texts that say almost the same, and how many rows were left out for it."""
+
+    threshold: Share
+    groups: Count
+    rows: Count
+    largest: Count
+    removed: Count = 0
+
+
 class Manifest(_Part):
     """What is required of every manifest, and the types of what it may say besides."""
 
@@ -156,9 +189,8 @@ class Manifest(_Part):
     steps: dict[Text, _Step] = {}
     lengths: _Lengths | None = None
     cost: _Cost | None = None
-
-
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    judge: _Judge | None = Field(default=None, exclude_if=lambda found: found is None)
+    near_duplicates: _NearDuplicates | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class _Within(_Part):
@@ -222,7 +254,8 @@ def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] =
         check_depth(value)
         _check_values(value, ())
         found = model.model_validate(value)
-        _check_whole(value, needed)
+        if isinstance(found, Manifest):
+            _check_whole(value, needed)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         reason = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
@@ -241,8 +274,6 @@ def _check_whole(manifest: dict[str, Any], needed: tuple[str, ...]) -> None:
     missing = [key for key in needed if key not in manifest]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    if "files" not in manifest:
-        return
     if "steps" in needed and (absent := [step for step in STEPS if step not in manifest["steps"]]):
         raise ValueError(f"steps lacks {', '.join(absent)}")
     paths = [file["path"].lower() for file in manifest["files"]]
@@ -280,15 +311,15 @@ def _check_values(value: Any, place: tuple[object, ...]) -> None:
     elif isinstance(value, str):
         _check_text(value, place)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{_shown(place)}: expected a number that a float can hold")
+        raise ValueError(f"{_show_place(place)}: expected a number that a float can hold")
 
 
 def _check_text(text: str, place: tuple[object, ...]) -> None:
     if _HALVES.search(text):
-        raise ValueError(f"{_shown(place)}: expected text, found half a character (\\ud800 to \\udfff)")
+        raise ValueError(f"{_show_place(place)}: expected text, found half a character (\\ud800 to \\udfff)")
 
 
-def _shown(place: tuple[object, ...]) -> str:
+def _show_place(place: tuple[object, ...]) -> str:
     return ".".join(map(str, place))[:200] or "the whole"
 
 

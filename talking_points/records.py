@@ -37,7 +37,8 @@ def source_label(name: str) -> str:
     return name if name in LABELS else LABELS[-1]
 
 
-Step = Literal["object_caption", "local_caption", "generate", "refine"]
+Step = Literal["object_caption", "local_caption", "generate", "refine", "judge"]
+"""Steps that ask a model."""
 STEPS: tuple[Step, ...] = ("object_caption", "local_caption", "generate", "refine")
 """Steps that write text, in the order in which they run."""
 
@@ -63,7 +64,7 @@ class MaskCrop(NamedTuple):
     columns: slice
     mask: Mask
 
-    def uncropped(self) -> Mask:
+    def uncrop(self) -> Mask:
         """The mask of the whole image, bool (height, width)."""
         if self.mask.shape == self.shape:
             return self.mask
@@ -90,7 +91,7 @@ class Region:
 
     @cached_property
     def mask(self) -> Mask | None:
-        return None if self.crop is None else self.crop.uncropped()
+        return None if self.crop is None else self.crop.uncrop()
 
     @cached_property
     def crop(self) -> MaskCrop | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from talking_points.config import Section
-from talking_points.descriptions.asking import Answer, ask, shared_backend
+from talking_points.descriptions.asking import Answer, ask, share_backend
 from talking_points.descriptions.backends.protocol import ChatRequest
 from talking_points.descriptions.composed import compose_instead
 from talking_points.descriptions.steps import generate_request
@@ -50,7 +50,7 @@ def run_generate(order: Order[Settings, CaptionedInputs]) -> Manifest:
     def request(row: Candidate) -> ChatRequest:
         return generate_request(row, *show_captions(row, texts, settings.merged_captions), config, settings.seed)
 
-    with shared_backend("generate", config, server_logs(order)) as backend, request_cache(order, config) as cache:
+    with share_backend("generate", config, server_logs(order)) as backend, request_cache(order, config) as cache:
         answers = ask(backend, map(request, rows), config, cache)
     composed: dict[str, Answer] = {}
     if settings.compose_refused:

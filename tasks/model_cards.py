@@ -1,4 +1,4 @@
-"""The cards of a run's two models: written when it is judged, rendered for the Hub when it is published."""
+"""The cards of a run's models: written when it is judged, rendered for the Hub when it is published."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.evaluation.retraining import Retraining
-from talking_points.publishing.model_card import Role, render_model_card
+from talking_points.models.kinds import KINDS
+from talking_points.publishing.model_card import render_model_card
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import dataset_digest
 from talking_points.whole_files import read_json, write_json, write_text
@@ -15,31 +16,25 @@ from talking_points.whole_files import read_json, write_json, write_text
 CARDS = "cards.json"
 """What the cards of a run say, before it is put into words: the arguments of ``render_model_card``, by model."""
 
-_REPORTS: dict[Role, tuple[str, str]] = {
-    "descriptor": ("descriptor", "ground_truth"),
-    "localizer": ("ground_truth", "descriptor"),
-}
-"""The reports in each card, the main one first."""
-
 
 def write_model_cards(retraining: Retraining) -> None:
-    """Write ``README.md`` of both models of the run, from its configuration and its evaluation reports."""
-    cards = {role: _content(retraining, role) for role in _REPORTS}
+    """Write ``README.md`` of the run's models, from its configuration and its evaluation reports."""
+    cards = {role: _content(retraining, role) for role in KINDS}
     write_json(retraining.run / CARDS, cards)
     for role, card in cards.items():
         write_text(retraining.run / role / "README.md", render_model_card(**card))
 
 
-def hub_card(run: Path, role: Role, repo: str) -> str:
+def hub_card(run: Path, role: str, repo: str) -> str:
     """The card of a model of a judged run as it stands in the repository ``repo``."""
     cards = read_json(run / CARDS, "remove the run's line from history.jsonl and run again to judge it anew")
     return render_model_card(**cards[role], repo=repo)
 
 
-def _content(retraining: Retraining, role: Role) -> dict[str, Any]:
+def _content(retraining: Retraining, role: str) -> dict[str, Any]:
     train = retraining.train
     again = "run again with the file removed: the run is then judged anew"
-    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in _REPORTS[role]]
+    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in KINDS[role].reports]
     for report in reports:
         del report["predictions"]
     dataset, revision = _dataset(train)
@@ -55,7 +50,7 @@ def _content(retraining: Retraining, role: Role) -> dict[str, Any]:
     }
 
 
-def _settings(train: TrainConfig, role: Role) -> dict[str, Any]:
+def _settings(train: TrainConfig, role: str) -> dict[str, Any]:
     """What the weights depend on, without the places of this machine."""
     shared = {"preset", "image_size", "stem_stride", "vocabulary_size", "start_revision", "limit", "seed"}
     settings = train.model_dump(mode="json", include=shared | {role})

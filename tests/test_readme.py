@@ -26,7 +26,7 @@ from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/operating.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/operating.md", "docs/texts.md"]
 
 
 def blocks(page: str, language: str) -> list[str]:

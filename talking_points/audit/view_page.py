@@ -8,8 +8,8 @@ from typing import Any
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 
-from talking_points.audit.browsing import DatasetRows, Filter, Place, RejectedFilter, written_by
-from talking_points.audit.items import AuditError, picture
+from talking_points.audit.browsing import DatasetRows, Filter, Place, RejectedFilter, list_writers
+from talking_points.audit.items import AuditError, read_image
 from talking_points.audit.pages import PRIMARY
 from talking_points.image_files import ImageFileError, read_header
 
@@ -32,7 +32,11 @@ class ViewPage:
         ui.keyboard(on_key=self._on_key)
         ui.add_body_html(
             "<script>addEventListener('keydown', event => {"
-            " if (event.key === 'Escape' && document.activeElement) document.activeElement.blur() });"
+            " const active = document.activeElement, search = document.querySelector('.search-field input');"
+            " if (event.key === 'Escape' && active) active.blur();"
+            # Here and not on the server: what is typed on the way to it and back would be lost.
+            " if (event.key === '/' && search && !event.ctrlKey && !event.metaKey && !event.altKey"
+            " && !active.closest('input, textarea, select')) { event.preventDefault(); search.focus() } });"
             "addEventListener('click', event => {"
             " if (event.detail && document.activeElement.closest('button')) document.activeElement.blur() })</script>"
         )
@@ -66,8 +70,9 @@ class ViewPage:
         names = ("source", "stage", "reason") if self.rejected else ("split", "source", "object", "part", "flag")
         with self.filters:
             search = ui.input("Search", value=self.filter.words).props("dense outlined clearable debounce=250")
-            search.classes("w-full sm:w-64").on_value_change(lambda event: self._set("words", event.value or ""))
-            self.search = search
+            search.classes("search-field w-full sm:w-64").on_value_change(
+                lambda event: self._set("words", event.value or "")
+            )
             kinds = {False: "kept", True: f"rejected ({self.rows.rejected.num_rows:,})"}
             ui.select(kinds, value=self.rejected, label="rows", on_change=lambda event: self._kind(event.value)).props(
                 "dense outlined options-dense"
@@ -156,7 +161,7 @@ class ViewPage:
             ("image", row["image_path"]), ("sha256", row["image_sha256"]), ("id", row["id"]),
         ]  # fmt: skip
         _facts("Where it comes from", facts)
-        _facts("Written by", written_by(row))
+        _facts("Written by", list_writers(row))
 
     def _show_rejected(self, row: dict[str, Any]) -> None:
         ui.label(f"{row['stage']}: {row['reason']}").classes("text-lg break-words")
@@ -173,8 +178,6 @@ class ViewPage:
             self._go(steps[key])
         elif key in ("Home", "End"):
             self._at(0 if key == "Home" else len(self.found) - 1)
-        elif key == "/":
-            self.search.run_method("focus")
 
     def _go(self, step: int) -> None:
         self._at(self.place + step)
@@ -189,7 +192,7 @@ class ViewPage:
 def image_size(place: Place) -> tuple[int, int] | None:
     """Width and height of the row's image in pixels; None where it has none that can be shown."""
     try:
-        header = read_header(picture(place))
+        header = read_header(read_image(place))
     except (AuditError, ImageFileError):
         return None
     return header.width, header.height

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from talking_points.records import SOURCES, derive_seed
 from talking_points.sources.labels import vocabulary
@@ -50,7 +48,7 @@ class Sample:
         """The ids of each source beyond its share, in the order in which they are taken."""
         return {source: list(ids[self.shares[source] :]) for source, ids in self.ranked.items()}
 
-    def filled_up(self, accepted: Collection[str]) -> list[str]:
+    def fill_up(self, accepted: Collection[str]) -> list[str]:
         """The ids of the dataset once rows have been rejected, sorted by (source, id).
 
         Each source gives its first accepted ids until its share is met or its reserves are used up.
@@ -61,7 +59,7 @@ class Sample:
         }
         return [id_ for source in sorted(chosen) for id_ in sorted(chosen[source])]
 
-    def missing(self, accepted: Collection[str]) -> dict[str, int]:
+    def count_missing(self, accepted: Collection[str]) -> dict[str, int]:
         """How many points each source is short of its share, sources without a gap left out."""
         usable = set(accepted)
         gaps = {source: share - len(usable.intersection(self.ranked[source])) for source, share in self.shares.items()}
@@ -163,6 +161,9 @@ def near_duplicate_groups(
         lefts.append(usable[first[similar]])
         rights.append(usable[second[similar]])
     left, right = np.concatenate(lefts), np.concatenate(rights)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(count, count))
     _, labels = connected_components(graph, directed=False)
     return _first_occurrences(labels.tolist(), number=True)

@@ -50,7 +50,7 @@ def other_images(points: PointSet, seed: int = 0) -> list[int]:
 def other_points(points: PointSet) -> PointSet:
     """The points that share their image with others, each with the text of another one of them.
 
-    A description that is true of the picture and not of the point reaches about as much.
+    A description that is true of the image and not of the point reaches about as much.
     """
     by_image: dict[str, list[PointExample]] = defaultdict(list)
     for example in points.examples:
@@ -74,7 +74,9 @@ def control_predictions(
     """
     found = {"centre": centre(points), "uniform": uniform(points, seed)}
     if can_shuffle(points):
-        found["shuffled_images"] = localize_points(localizer, points, features, images=other_images(points, seed))
+        found["shuffled_images"] = localize_points(
+            localizer, points, features, images=other_images(points, seed), what="localizing in shuffled images"
+        )
     if text_only is not None:
-        found["text_only"] = localize_points(text_only, points, features, blind=True)
+        found["text_only"] = localize_points(text_only, points, features, blind=True, what="localizing without images")
     return found

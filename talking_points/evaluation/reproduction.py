@@ -91,7 +91,7 @@ def output_of(step: StepOfReproduction, config: ReproduceConfig, settings: Any) 
     folder = {
         "train-localizer": lambda: settings.localizer.stage,
         "train-descriptor": lambda: "descriptor",
-        "adapt-descriptor": lambda: f"adapted-{settings.ap10k.train_family.lower()}",
+        "adapt-descriptor": lambda: f"adapted-{'-'.join(settings.keypoints.categories).lower()}",
     }[step.run]()
     return Path(settings.output) / folder / "stage.json"
 

@@ -76,7 +76,7 @@ DATASETS = {
         "https://github.com/AlexTheBad/AP-10K",
         "as its repository states; photographs of several datasets",
         "data/ and annotations/ap10k-{train,val,test}-split1.json",
-        "ap10k.root",
+        "keypoints.root",
     ),
 }
 RELEASE = Resource(
@@ -108,7 +108,7 @@ def find_resources(
     """
     cached = cached or _is_cached
     roots = {name: build.sources[name].root if name in build.sources else None for name in DATASETS if name != "ap10k"}
-    found = [_dataset(name, root) for name, root in (roots | {"ap10k": train.ap10k.root}).items()]
+    found = [_dataset(name, root) for name, root in (roots | {"ap10k": train.keypoints.root}).items()]
     found.append(_release(reproduce))
     for step in ("local_caption", "generate"):
         section = build.step(step)

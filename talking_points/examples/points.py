@@ -1,7 +1,7 @@
 """Training data: points with their words, from the published dataset or from keypoint annotations.
 
 Rows are read through ``datasets`` (a folder or a Hub repository, downloaded or streamed) in one pass over their
-metadata. Pictures are decoded only when asked for, each different one once.
+metadata. Images are decoded only when asked for, each different one once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from talking_points.candidates.spatial import instance_order, object_location
 from talking_points.config import ConfigError
 from talking_points.dataset_files import read_dataset
 from talking_points.examples.words import Facts
 from talking_points.image_files import read_rgb
-from talking_points.records import LABELS, Box, derive_seed, stable_id
-from talking_points.sources import Source
-from talking_points.sources.labels import ap10k_families
+from talking_points.records import LABELS, Box, derive_seed
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +28,7 @@ COLUMNS = (
     "id", "image_sha256", "image_width", "image_height", "source", "object", "part", "object_bbox", "part_bbox",
     "instance_index", "instance_count", "keypoint", "object_location", "part_location", "point_location",
 )  # fmt: skip
-"""What training and evaluation read of a row, besides its picture and one text."""
+"""What training and evaluation read of a row, besides its image and one text."""
 
 TEXTS = ("description", "draft", "object_caption", "local_caption")
 """Columns of texts, one of which is read."""
@@ -39,7 +36,7 @@ TEXTS = ("description", "draft", "object_caption", "local_caption")
 
 @dataclass(frozen=True)
 class PointExample:
-    """One point. ``image`` is the digest of its picture's file, ``text`` its description ("" for bare keypoints).
+    """One point. ``image`` is the digest of its image's file, ``text`` its description ("" for bare keypoints).
 
     keypoint: pixels; size: width and height of the image; boxes: [x, y, width, height] in pixels.
     """
@@ -57,7 +54,7 @@ class PointExample:
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points and a way to their pictures: ``decode`` gives the wanted ones of the image digests, each once."""
+    """Points and a way to their images: ``decode`` gives the wanted ones of the image digests, each once."""
 
     examples: Sequence[PointExample]
     decode: Callable[[Collection[str]], Iterator[tuple[str, Image.Image]]]
@@ -65,12 +62,12 @@ class PointSet:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def pictures(self, images: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
-        """The pictures of some image digests, each decoded once, in the order in which they are stored."""
-        return self.decode(frozenset(images))
+    def images(self, digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        """The images of some image digests, each decoded once, in the order in which they are stored."""
+        return self.decode(frozenset(digests))
 
     def subset(self, index: Iterable[int]) -> PointSet:
-        """Some of the points, with the same pictures."""
+        """Some of the points, with the same images."""
         return replace(self, examples=[self.examples[position] for position in index])
 
     def sample(self, count: int, seed: int) -> PointSet:
@@ -99,7 +96,7 @@ class PointSet:
         """The points that ``texts`` (id -> text) speaks of, with those texts."""
         return replace(self, examples=[replace(e, text=texts[e.id]) for e in self.examples if e.id in texts])
 
-    def shuffled_texts(self, seed: int) -> PointSet:
+    def shuffle_texts(self, seed: int) -> PointSet:
         """Every point with the description of another: data from which nothing can be learnt."""
         order = derangement(len(self), seed)
         return replace(
@@ -135,7 +132,7 @@ def load_points(
 
     Nothing but ``data/<split>-*.parquet`` is read (``dataset_files.read_dataset``). ``limit`` draws so many of them
     (streamed: takes the first). Raises ``ConfigError`` for a dataset without the columns or with others of their names,
-    without texts, with points outside their images, or without pictures when these are asked for.
+    without texts, with points outside their images, or without images when these are asked for.
     """
     if text not in TEXTS:
         raise ConfigError(f"expected a column of texts ({', '.join(TEXTS)}), found '{text}'")
@@ -160,53 +157,11 @@ def load_points(
         for row in chosen:
             if row["image_sha256"] in left:
                 left.remove(row["image_sha256"])
-                yield row["image_sha256"], _picture(row, str(path))
+                yield row["image_sha256"], _decode_image(row, str(path))
             if not left:
                 return
 
     points = PointSet([example for example in examples if example.text], decode)
-    return points.sample(limit, seed) if limit else points
-
-
-def ap10k_points(source: Source, family: str, limit: int | None = None, seed: int = 0) -> PointSet:
-    """The labelled keypoints of the animals of a family of AP-10K, without texts (paper, section 3.1).
-
-    The object's place and its order among its like are worded from its box, so that the truth of words can be judged.
-    """
-    families = ap10k_families()
-    examples, files = [], {}
-    for record in source:
-        animals = [animal for animal in record.objects if families.get(animal.id) == family]
-        digest = stable_id("ap10k", record.image_id)
-        for animal in animals:
-            like = [other for other in record.objects if other.name == animal.name]
-            ranks, _ = instance_order([other.bbox for other in like], record.width)
-            rank = next(rank for other, rank in zip(like, ranks, strict=True) if other is animal)
-            place = object_location(animal.bbox, record.width, record.height)
-            for keypoint in animal.keypoints:
-                if keypoint.visible:
-                    examples.append(
-                        PointExample(
-                            id=stable_id("ap10k", record.image_id, animal.bbox, keypoint.name),
-                            image=digest,
-                            source="ap10k",
-                            keypoint=(keypoint.x, keypoint.y),
-                            size=(record.width, record.height),
-                            object_bbox=animal.bbox,
-                            part_bbox=None,
-                            facts=Facts(animal.name, None, place, None, None, rank, len(like)),
-                            text="",
-                        )
-                    )
-        if animals:
-            files[digest] = record.image_path
-    if not examples:
-        raise ConfigError(f"no labelled keypoints of the family {family} in {source.root}")
-
-    def decode(digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
-        return ((digest, read_rgb(file)) for digest, file in files.items() if digest in digests)
-
-    points = PointSet(examples, decode)
     return points.sample(limit, seed) if limit else points
 
 
@@ -313,11 +268,11 @@ def _example(row: Mapping[str, Any], text: str, path: str) -> PointExample:
     )
 
 
-def _picture(row: Mapping[str, Any], path: str) -> Image.Image:
+def _decode_image(row: Mapping[str, Any], path: str) -> Image.Image:
     stored = row["image"]
     if not stored or not stored.get("bytes"):
         raise ConfigError(
-            f"the dataset {path} holds references instead of pictures: "
-            "put the pictures of the source datasets back with talking_points.publishing.rehydrate first"
+            f"the dataset {path} holds references instead of images: "
+            "put the images of the source datasets back with talking_points.publishing.rehydrate first"
         )
     return read_rgb(stored["bytes"])

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from talking_points.config import ConfigError
+from talking_points.hub_client import bounded_hub
 from talking_points.models.configuration import TalkingPointsConfig
-from talking_points.models.model_folders import wrong_kind
+from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.omg_llava.chat import Turn, encode_turn
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
@@ -32,15 +33,18 @@ class TalkingPointsModel(OmgLlavaModel):
 
         Raises ``ConfigError`` for a model of the other kind, whose answers would come from new, random weights.
         """
-        if "config" not in kwargs:
-            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            other = wrong_kind(cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)[0], cls.__name__)
-            if other:
-                raise ConfigError(
-                    f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} (architectures "
-                    "in config.json): load it as what it is, or train the one that is wanted"
-                )
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        bounded_hub()
+        with loading(pretrained_model_name_or_path, cls.__name__):
+            if "config" not in kwargs:
+                hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+                values, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)
+                other = wrong_kind(values, cls.__name__)
+                if other:
+                    raise ConfigError(
+                        f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} "
+                        "(architectures in config.json): load it as what it is, or train the one that is wanted"
+                    )
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def trainable_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the parameters that the configuration trains, adapters aside."""
@@ -140,7 +144,7 @@ class TalkingPointsModel(OmgLlavaModel):
 
 
 def unique_images(images: Sequence[ImageInput]) -> tuple[list[ImageInput], torch.Tensor]:
-    """The different pictures among ``images`` and, for every image, which of them it is (N,)."""
+    """The different images among ``images`` and, for every image, which of them it is (N,)."""
     known: dict[str, int] = {}
     different: list[ImageInput] = []
     index = []
@@ -154,7 +158,7 @@ def unique_images(images: Sequence[ImageInput]) -> tuple[list[ImageInput], torch
 
 
 def image_digest(image: ImageInput) -> str:
-    """A digest of a picture's pixels and shape, the same for a PIL image and its array."""
+    """A digest of an image's pixels and shape, the same for a PIL image and its array."""
     pixels = np.ascontiguousarray(np.asarray(to_rgb(image)))
     return hashlib.blake2b(pixels.tobytes(), digest_size=16, key=repr(pixels.shape).encode()).hexdigest()
 
@@ -177,7 +181,7 @@ def check_image_source(
     features: VisionFeatures | None,
     image_index: Tensor | None,
 ) -> None:
-    """Refuse anything but either pictures, as a list, or features with an index."""
+    """Refuse anything but either images, as a list, or features with an index."""
     if images is not None and not isinstance(images, list | tuple):
         raise ValueError(
             f"{type(model).__name__} expected a list of images, one for each answer, found {type(images).__name__}: "

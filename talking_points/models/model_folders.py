@@ -7,45 +7,64 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from talking_points.config import ConfigError
+from talking_points.errors import InputError, RunError
 from talking_points.hub_names import unavailable
-
-Kind = Literal["PointDescriptor", "PointLocalizer"]
-
-_TITLES: dict[str, str] = {"PointDescriptor": "Point Descriptor", "PointLocalizer": "Point Localizer"}
-_TRAINED = {"PointDescriptor": "train-descriptor", "PointLocalizer": "train-localizer"}
+from talking_points.models.kinds import KINDS, ModelKind, find_kind
 
 
-def check_model(name: str | Path, kind: Kind, setting: str = "--model", remedy: str | None = None) -> None:
-    """Refuse what cannot be loaded as a finished model of this kind; a repository of the Hub need only be in reach.
+def check_model(name: str | Path, role: str, setting: str = "--model", remedy: str | None = None) -> None:
+    """Refuse what is no finished model of the kind ``KINDS[role]``; a repository of the Hub need only be in reach.
 
     Raises ``ConfigError`` that says what was expected of ``setting``, what was found and what to do.
     """
-    expected = f"{setting}: expected a {_TITLES[kind]}, the folder of a trained one or a repository on the Hub"
-    advice = remedy or f"train one with 'talking-points {_TRAINED[kind]}'"
+    kind = KINDS[role]
+    expected = f"{setting}: expected a {kind.title}, the folder of a trained one or a repository on the Hub"
+    advice = remedy or f"train one with 'talking-points {kind.command}'"
     folder = Path(name)
     if not folder.exists():
         reason = unavailable(str(name), "model")
         if reason:
-            raise ConfigError(f"{expected}; found no {_TITLES[kind]} at {name}: {reason}; {advice}")
+            raise ConfigError(f"{expected}; found no {kind.title} at {name}: {reason}; {advice}")
         return
     found = _problem(folder, kind)
     if found:
         raise ConfigError(f"{expected}; {folder} {found}; {advice}")
 
 
-def wrong_kind(config: dict[str, Any], kind: str) -> str | None:
+@contextmanager
+def loading(name: str | Path, what: str) -> Iterator[None]:
+    """Around the reading of a model: whatever is wrong with its files becomes an ``InputError`` that names them.
+
+    The libraries that read a configuration, weights or a tokenizer take their form for granted.
+    """
+    try:
+        yield
+    except (InputError, RunError, MemoryError, NotImplementedError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        raise InputError(
+            f"cannot load a {what} from {str(name)[:300]} ({type(error).__name__}: {reason}): expected the folder of a "
+            "finished one, or a repository of the Hub that this machine can reach"
+        ) from error
+
+
+def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
     """The title of the other kind of model that a configuration belongs to, or None."""
     found = next(iter(config.get("architectures") or []), "")
-    if found == "OmgLlavaModel" and kind == "PointLocalizer":
+    if found == "OmgLlavaModel" and class_name == "PointLocalizer":
         return "OMG-LLaVA model without a head for coordinates"
-    return _TITLES[found] if found in _TITLES and found != kind and kind in _TITLES else None
+    other = find_kind(found)
+    return other.title if other and found != class_name and find_kind(class_name) else None
 
 
-def _problem(folder: Path, kind: Kind) -> str | None:
+def _problem(folder: Path, kind: ModelKind) -> str | None:
     if not folder.is_dir():
         return "is a file"
     file = folder / "config.json"
@@ -57,7 +76,7 @@ def _problem(folder: Path, kind: Kind) -> str | None:
         assert isinstance(config, dict)
     except (OSError, ValueError, AssertionError) as error:
         return f"has a config.json that cannot be read ({error or 'not an object'})"
-    other = wrong_kind(config, kind)
+    other = wrong_kind(config, kind.class_name)
     if other:
         return f"is a {other} (architectures in config.json)"
     return _weights_problem(folder)

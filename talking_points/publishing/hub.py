@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
-from talking_points.errors import RunError
+from talking_points.errors import InputError, RunError
+from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.read_back import differences, file_digests
@@ -100,7 +101,7 @@ def publish(
         tag = tag or release.name
         url = commit = None
         if not dry_run:
-            with explained(f"cannot publish {repo}"):
+            with explaining(f"cannot publish {repo}"):
                 url, commit = _upload(release, repo, private, tag, token, verify)
         return PublishReport(
             repo=repo,
@@ -205,7 +206,7 @@ class Repository:
 
         ``digests`` are the sha256 that some of them must have, whatever the local files hold by now.
         """
-        wrong = [name for name in self._differing(commit, files, folder, digests) if name in files or ours(name)]
+        wrong = [name for name in self._find_differing(commit, files, folder, digests) if name in files or ours(name)]
         if wrong:
             raise PublishError(
                 f"{self.name} at {commit} does not hold what was uploaded: {', '.join(wrong)}. Another publisher may "
@@ -224,7 +225,7 @@ class Repository:
                 raise
             refs = self.api.list_repo_refs(self.name, repo_type=self.kind)
             tagged = next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
-            if tagged == commit or (tagged and files and files.keys().isdisjoint(self._differing(tagged, files))):
+            if tagged == commit or (tagged and files and files.keys().isdisjoint(self._find_differing(tagged, files))):
                 return
             choose = "choose another with --revision, or " if self.kind == "dataset" else ""
             raise PublishError(
@@ -233,7 +234,7 @@ class Repository:
                 409,
             ) from None
 
-    def _differing(
+    def _find_differing(
         self,
         commit: str,
         files: Mapping[str, Path | str],
@@ -279,7 +280,7 @@ def dataset_folder(dataset: str | Path, revision: str | None = None, token: Secr
         raise ReleaseError(f"expected a dataset folder or a repository org/name, found {ascii(str(dataset))[:200]}")
     from huggingface_hub import snapshot_download
 
-    with explained(f"cannot read {dataset}"):
+    with explaining(f"cannot read {dataset}"):
         return Path(
             snapshot_download(
                 str(dataset),
@@ -292,7 +293,7 @@ def dataset_folder(dataset: str | Path, revision: str | None = None, token: Secr
 
 
 @contextmanager
-def explained(failure: str) -> Iterator[None]:
+def explaining(failure: str) -> Iterator[None]:
     """Errors of the Hub's client as a ``PublishError`` that says what to do.
 
     The cause is cut off: its frames hold request headers, and so the token.
@@ -300,21 +301,31 @@ def explained(failure: str) -> Iterator[None]:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
+    bounded_hub()
     try:
         yield
-    except (HfHubHTTPError, httpx2.TransportError, ConnectionError, RuntimeError, ValueError) as raised:
+    except (InputError, RunError):
+        raise
+    except Exception as raised:
         # The upload of a large file and the check of a card wrap their errors once more.
         wrapped = isinstance(raised, RuntimeError | ValueError) and not isinstance(raised, HfHubHTTPError)
-        error = raised.__cause__ if wrapped else raised
+        error = raised.__cause__ if wrapped and raised.__cause__ else raised
         if isinstance(error, HfHubHTTPError):
             status = error.response.status_code
             raise PublishError(f"{failure}: {_first_line(error)}\n{_advice(error)}", status) from None
-        if isinstance(error, httpx2.TransportError | ConnectionError):
+        if isinstance(error, httpx2.RequestError | ConnectionError):
             raise PublishError(
                 f"{failure}: the connection to {_endpoint()} broke ({redact(repr(error))})\n"
                 "run the same command again; what was uploaded is not sent twice"
             ) from None
-        raise
+        if not of_the_answer(raised):
+            raise
+        reason = redact(f"{type(raised).__name__}: {raised}".partition("\n")[0][:300])
+        raise PublishError(
+            f"{failure}: what {_endpoint()} answered, or what became of it here, cannot be used ({reason})\n"
+            "check HF_ENDPOINT, the disk and the folder of the Hub's cache, then run the same command again",
+            400,
+        ) from None
 
 
 def _advice(error: HfHubHTTPError) -> str:

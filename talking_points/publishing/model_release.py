@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from talking_points.publishing.hub import Repository, explained
+from talking_points.publishing.hub import Repository, explaining
 from talking_points.publishing.release import ReleaseError
 
 MODEL_FILES = (
@@ -40,7 +40,7 @@ def publish_model(
     if "(curves.png)" in card:
         shown["curves.png"] = folder / "curves.png"
     files = model | shown
-    with explained(f"cannot publish {repo}"):
+    with explaining(f"cannot publish {repo}"):
         repository = Repository.connect(repo, "model", token)
         url, before = repository.open(private)
         # Shards of a larger model that was here before would otherwise be left beside those of this one.

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import SecretStr
 
 from talking_points.dataset_files import dataset_file, labels_of, open_parquet, read_group
-from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
 from talking_points.errors import InputError
 from talking_points.output_names import readable_output
 from talking_points.publishing.card import image_modes, render_card
@@ -38,7 +38,7 @@ class RehydrateError(InputError):
 
 @dataclass(frozen=True)
 class RehydrateReport:
-    """What was written. ``images`` counts the pictures put back per source."""
+    """What was written. ``images`` counts the images put back per source."""
 
     dataset: Path
     rows: dict[str, int]
@@ -63,7 +63,7 @@ def rehydrate(
     output = _new_folder(output)
     folder = dataset_folder(dataset, revision, token)
     manifest = read_manifest(folder)
-    reader = _Photographs(_roots(manifest, roots))
+    reader = _SourceImages(_roots(manifest, roots))
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=".rehydrate-") as workspace:
         complete = Path(workspace) / "dataset"
@@ -74,8 +74,10 @@ def rehydrate(
             (complete / figure).parent.mkdir(exist_ok=True)
             shutil.copyfile(dataset_file(folder, figure), complete / figure)
         manifest = {**manifest, "images": "embed", "files": files}
-        (complete / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        (complete / "README.md").write_text(render_card(manifest), "utf-8")
+        (complete / "manifest.json").write_text(
+            json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8", newline="\n"
+        )
+        (complete / "README.md").write_text(render_card(manifest), "utf-8", newline="\n")
         complete.replace(output)
     return RehydrateReport(output, dict(manifest["rows"]), dict(reader.found))
 
@@ -100,7 +102,7 @@ def _new_folder(output: Path) -> Path:
     return path
 
 
-class _Photographs:
+class _SourceImages:
     """Reads source images by the path and digest that rows have of them, and keeps what went wrong."""
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
@@ -145,23 +147,25 @@ def _root(source: str, given: Path) -> Path:
         return given.resolve()
 
 
-def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _Photographs) -> Iterator[dict[str, Any]]:
+def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _SourceImages) -> Iterator[dict[str, Any]]:
     """Copy the Parquet files with the images in their rows, one row group in memory at a time."""
     for file in manifest["files"]:
         source, path = dataset_file(folder, file["path"]), target / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open_parquet(source) as rows,
-            pq.ParquetWriter(path, schema := triplet_schema(labels_of(rows)), **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(
+                path, schema := triplet_schema(labels_of(rows), optional_in(rows.schema_arrow.names)), **PARQUET_OPTIONS
+            ) as writer,
         ):
             for group in range(rows.num_row_groups):
-                writer.write_table(_with_images(read_group(rows, group, schema.names, source), reader).cast(schema))
+                writer.write_table(_add_images(read_group(rows, group, schema.names, source), reader).cast(schema))
                 if len(reader.problems) > _SHOWN:
                     return
         yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _with_images(rows: pa.Table, reader: _Photographs) -> pa.Table:
+def _add_images(rows: pa.Table, reader: _SourceImages) -> pa.Table:
     schema = triplet_schema()
     cells = rows["image"].to_pylist()
     identities = zip(*(rows[name].to_pylist() for name in ("source", "image_path", "image_sha256")), strict=True)
@@ -169,7 +173,7 @@ def _with_images(rows: pa.Table, reader: _Photographs) -> pa.Table:
         if LABELS[source] in reader.roots:
             cells[number] = reader.cell(LABELS[source], path, sha256)
     index = schema.get_field_index("image")
-    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type)).cast(schema)
+    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type))
 
 
 def _explanation(problems: Sequence[str]) -> str:

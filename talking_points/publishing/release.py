@@ -18,7 +18,7 @@ from talking_points import dataset_manifest
 from talking_points.config import fingerprint
 from talking_points.dataset_files import dataset_file, image_bytes, labels_of, open_parquet, read_group, read_groups
 from talking_points.dataset_manifest import AUDIT_REPORT
-from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import card_figures, image_modes, render_card
 from talking_points.publishing.image_cells import ImageMode, image_cell
@@ -95,7 +95,7 @@ def prepare_release(
             "datasets; the card then says so"
         )
     folder = output
-    modes = _wanted_modes(manifest, images)
+    modes = _choose_modes(manifest, images)
     if modes != image_modes(manifest):
         manifest = {**manifest, "images": modes, "files": list(_rewrite(output, workspace, manifest, modes))}
         folder = workspace
@@ -159,7 +159,7 @@ def content_sha256(file: Path | str) -> str:
     return hashlib.sha256(file.encode()).hexdigest() if isinstance(file, str) else file_sha256(file)
 
 
-def _wanted_modes(manifest: Mapping[str, Any], images: ImageMode | None) -> dict[str, ImageMode]:
+def _choose_modes(manifest: Mapping[str, Any], images: ImageMode | None) -> dict[str, ImageMode]:
     asked: ImageMode | None = images or manifest.get("config", {}).get("images")
     wanted: dict[str, ImageMode] = {}
     for source, held in image_modes(manifest).items():
@@ -197,15 +197,19 @@ def _rewrite(
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open_parquet(source) as built,
-            pq.ParquetWriter(path, schema := triplet_schema(labels_of(built)), **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(
+                path,
+                schema := triplet_schema(labels_of(built), optional_in(built.schema_arrow.names)),
+                **PARQUET_OPTIONS,
+            ) as writer,
         ):
             for group in range(built.num_row_groups):
                 rows = read_group(built, group, schema.names, source)
-                writer.write_table(_with_fewer_pixels(rows, modes, source).cast(schema))
+                writer.write_table(_reduce_pixels(rows, modes, source).cast(schema))
         yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _with_fewer_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Path) -> pa.Table:
+def _reduce_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Path) -> pa.Table:
     schema = triplet_schema()
     cells = []
     columns = (rows[name].to_pylist() for name in ("source", "image_path"))

@@ -106,6 +106,7 @@ class AdaptationTrainer(PointTrainer):
             empty=float((lengths <= 1).float().mean()),
             unfinished=samples.unfinished / len(lengths),
         )
+        self.shown["reward"] = float(rewards.mean())
         if self.state.global_step % self.adapt.sample_steps == 0 and self.state.is_world_process_zero:
             with self._writing(f"samples to {self.args.output_dir}"):
                 self._write_samples(samples.texts, rewards, advantages.flatten(), predicted)
@@ -152,9 +153,9 @@ class AdaptationTrainer(PointTrainer):
                 }  # fmt: skip
                 file.write(json.dumps(row) + "\n")
         first = self.batch[0]
-        _, picture = next(self.points.pictures([first.image]))
+        _, image = next(self.points.images([first.image]))
         path = Path(self.args.output_dir) / "groups" / f"step-{self.state.global_step:06d}.png"
-        draw_group(picture, first, texts[: self.adapt.group], predicted, path)
+        draw_group(image, first, texts[: self.adapt.group], predicted, path)
 
 
 def sample(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,8 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -31,6 +33,7 @@ from talking_points.examples.features import PointFeatures
 from talking_points.examples.points import LengthBuckets, PointExample, PointSet
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
+from talking_points.step_progress import StepProgress, follow
 from talking_points.training.checkpoints import COMPLETE, complete_checkpoints, last_checkpoint
 from talking_points.training.config import StageConfig
 from talking_points.training.curves import CurveCallback
@@ -71,12 +74,14 @@ class PointTrainer(Trainer):
         self._since_update: list[PointExample] = []
         super().__init__(
             model=model,
-            args=training_arguments(config, output, seed, evaluate=metric is not None),
+            args=make_arguments(config, output, seed, evaluate=metric is not None),
             train_dataset=list(self.points.examples),
             # ``metric`` knows its own points; the Trainer only asks that there are any.
             eval_dataset=[] if metric is not None else None,
             callbacks=[CurveCallback(output)],
         )
+        self.remove_callback(PrinterCallback)
+        self.shown: dict[str, float] = {}
         self.stage = config
         # Whoever judges the model later gives it features of the same kind, and leaves the training's where they are.
         features.model.config.feature_dtype = features.dtype
@@ -130,6 +135,8 @@ class PointTrainer(Trainer):
         loss = super().training_step(*args, **kwargs)
         self._since_update += self.batch
         self._require_number("loss", loss, self.batch)
+        # With accumulation the losses of a step's batches are parts of one mean.
+        self.shown["loss"] = self.shown.get("loss", 0.0) + float(loss)
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
@@ -143,17 +150,17 @@ class PointTrainer(Trainer):
             ids = ", ".join(example.id for example in batch)
             raise TrainingStoppedError(
                 f"the {what} became {float(value)} in step {self.state.global_step + 1}, in the batch of points {ids}: "
-                f"look at these points and {self._again()}; a lower learning rate needs another output"
+                f"look at these points and {self._advise_again()}; a lower learning rate needs another output"
             )
 
-    def _again(self) -> str:
+    def _advise_again(self) -> str:
         checkpoint = last_checkpoint(self.args.output_dir)
         if checkpoint is None:
             return "run again to begin anew, as no checkpoint is complete yet"
         return f"run again to go on from the last good checkpoint, {checkpoint}"
 
     def _writing(self, what: str) -> AbstractContextManager[None]:
-        return advising(what, f"make room and {self._again()}")
+        return advising(what, f"make room and {self._advise_again()}")
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         with self._writing(f"the log in {self.args.output_dir}"):
@@ -174,17 +181,17 @@ class PointTrainer(Trainer):
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.stage.patience is not None:
             self.control.should_save |= evaluations_since_best(self.state.log_history) == 0
-            self.control.should_training_stop |= self._stalled()
+            self.control.should_training_stop |= self._is_stalled()
         return metrics
 
-    def _stalled(self) -> bool:
+    def _is_stalled(self) -> bool:
         """Whether patience has come to its end: told from the logged values, which a checkpoint brings back."""
         patience = self.stage.patience
         return patience is not None and evaluations_since_best(self.state.log_history) >= patience
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Of a run that was interrupted after its last step, nothing is left to train: the Trainer would take one more.
-        if self.state.global_step >= self.state.max_steps or self._stalled():
+        if self.state.global_step >= self.state.max_steps or self._is_stalled():
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
@@ -196,7 +203,7 @@ class PointTrainer(Trainer):
         if broken:
             raise TrainingStoppedError(
                 f"{len(broken)} weights are no numbers after step {step}, {broken[0]} among them: lower the learning "
-                f"rate with another output, or {self._again()}"
+                f"rate with another output, or {self._advise_again()}"
             )
         with self._writing(f"the checkpoint of step {step} to {self.args.output_dir}"):
             super()._save_checkpoint(*args, **kwargs)
@@ -217,7 +224,11 @@ class PointTrainer(Trainer):
     def run(self) -> dict[str, float]:
         """Train, going on from the last complete checkpoint; save the model; return the last logged values."""
         checkpoint = last_checkpoint(self.args.output_dir)
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with follow(Path(self.args.output_dir).name, None) as progress:
+            if checkpoint is not None:
+                progress.remark(f"goes on from {checkpoint}")
+            self.add_callback(_Steps(progress, self.shown))
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self.args.process_index == 0:
             with self._writing(f"the trained model to {self.args.output_dir}"):
                 self.features.model.save_pretrained(self.args.output_dir)
@@ -227,7 +238,7 @@ class PointTrainer(Trainer):
         return values
 
 
-def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
+def make_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
     """The Trainer's arguments for a stage."""
     choose = evaluate and config.patience is not None
     arguments = TrainingArguments(
@@ -256,7 +267,7 @@ def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: b
         logging_nan_inf_filter=False,
         report_to=["tensorboard"],
         remove_unused_columns=False,
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
     )
     # Of several GPUs one process takes one: the Trainer would split batches, which are no tensors, among all.
@@ -273,6 +284,27 @@ def evaluations_since_best(history: Sequence[dict[str, Any]]) -> int:
 
 def _finite(value: Tensor) -> bool:
     return bool(value.detach().isfinite().all())
+
+
+class _Steps(TrainerCallback):
+    """Tells of every step, with the values that the trainer has put down for it."""
+
+    def __init__(self, progress: StepProgress, shown: dict[str, float]) -> None:
+        self.progress = progress
+        self.shown = shown
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.progress.begin(state.max_steps, state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.progress.advance(**self.shown)
+        self.shown.clear()
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
+    ) -> None:
+        value = metrics[f"eval_{METRIC}"]
+        self.progress.remark(f"the metric on held-out points is {value:.2f} after step {state.global_step:,}")
 
 
 class _EpochLoader(DataLoader):

@@ -14,15 +14,17 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError
 from talking_points.descriptions.asking import WholesaleFailure
-from talking_points.descriptions.budget import planned_seconds
+from talking_points.descriptions.budget import plan_seconds
 from talking_points.errors import RunError
 from talking_points.extras import how_to_install
 from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop
+from tasks.running.batches import batches_of
 from tasks.running.manifests import Manifest, holds
+from tasks.running.prefect_tasks import PrefectTask, find_manifest
 from tasks.running.progress import BuildProgress
-from tasks.running.result_records import ShardTask, find_manifest
-from tasks.running.shards import AnyOrder, order_key
+from tasks.running.result_records import ShardTask
+from tasks.running.shards import WAITING, AnyOrder, count_rows, order_key
 from tasks.running.storage import Storage
 
 
@@ -69,7 +71,7 @@ class StageRunner:
     def for_build(cls, settings: BuildConfig, storage: Storage) -> Iterator[StageRunner]:
         """The runner that a configuration asks for, with the progress of its build, for the length of the build."""
         with (
-            BuildProgress(storage, planned=planned_seconds(settings), workers=settings.workers) as progress,
+            BuildProgress(storage, planned=plan_seconds(settings), workers=settings.workers) as progress,
             task_runner(settings.runner, settings.workers) as runner,
         ):
             yield cls(runner, settings.workers, storage, progress)
@@ -88,8 +90,22 @@ class StageRunner:
         of the other shards could help.
         """
         stage, again = task.name, _is_retry()
-        self.progress.begin(stage, len(orders), sum(_count_rows(order) for order in orders))
+        self.progress.begin(stage, len(orders), sum(count_rows(order) for order in orders))
         results: dict[int, Manifest] = {}
+        with batches_of(orders, self.progress.say) as answer:
+            pending = self._run(task, orders, again, results)
+            while pending and answer is not None:
+                answer()
+                pending = self._run(task, pending, again, results)
+        self.progress.end(stage)
+        return dict(sorted(results.items()))
+
+    def _run(
+        self, task: ShardTask, orders: Sequence[AnyOrder], again: bool, results: dict[int, Manifest]
+    ) -> list[AnyOrder]:
+        """Run shards and add their manifests to ``results``; returns those that wait for a batch."""
+        made_by = task.as_prefect()
+        pending: list[AnyOrder] = []
         waiting = deque(orders)
         running: dict[PrefectFuture[Any], tuple[AnyOrder, Manifest | None]] = {}
         try:
@@ -101,23 +117,24 @@ class StageRunner:
                         # The run's page has this shard already, from the attempt before.
                         self._collect(order, kept, True, results)
                     else:
-                        running[self._submit(task if kept is not None else task.anew(), order)] = (order, kept)
+                        running[self._submit(made_by if kept is not None else made_by.anew(), order)] = (order, kept)
                 if not running:
                     continue
                 future = next(as_completed(list(running)))
                 order, kept = running.pop(future)
                 outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
                 reused = future.state.name == "Cached"
-                if reused and outcome != kept and not holds(self.storage, outcome):
+                if future.state.name == WAITING:
+                    pending.append(order)
+                elif reused and outcome != kept and not holds(self.storage, outcome):
                     # What was kept a moment ago has changed: make the shard again.
-                    running[self._submit(task.anew(), order)] = (order, None)
+                    running[self._submit(made_by.anew(), order)] = (order, None)
                 else:
                     self._collect(order, outcome, reused, results)
         except BaseException:
             request_stop()
             raise
-        self.progress.end(stage)
-        return dict(sorted(results.items()))
+        return sorted(pending, key=lambda order: order.shard)
 
     def _find_kept(self, order: AnyOrder) -> Manifest | None:
         """The manifest that is kept under the order's key, if it and its files still hold."""
@@ -128,12 +145,12 @@ class StageRunner:
         if isinstance(outcome, (WholesaleFailure, SourceError)):
             raise outcome
         if isinstance(outcome, BaseException):
-            self.progress.failed(order.stage, order.shard, order.title, outcome)
+            self.progress.fail_shard(order.stage, order.shard, order.title, outcome)
             return
         results[order.shard] = outcome
-        self.progress.finished(order.stage, outcome, reused=reused)
+        self.progress.finish_shard(order.stage, outcome, reused=reused)
 
-    def _submit(self, task: ShardTask, order: AnyOrder) -> PrefectFuture[Any]:
+    def _submit(self, task: PrefectTask, order: AnyOrder) -> PrefectFuture[Any]:
         return self.runner.submit(task, parameters={"order": order})
 
 
@@ -149,9 +166,3 @@ def _read_outcome(future: PrefectFuture[Any]) -> Any:
         return future.result(raise_on_failure=False)
     except Exception as error:
         return error
-
-
-def _count_rows(order: AnyOrder) -> int:
-    """Rows of the first kind of input: the others carry further columns of the same rows."""
-    inputs = order.inputs.manifests()
-    return sum(manifest["rows"] for manifest in inputs if manifest["stage"] == inputs[0]["stage"])

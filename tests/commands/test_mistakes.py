@@ -78,19 +78,19 @@ MISTAKES = {
     # Models.
     "describe {t}/none.png 1 1 --model {t}/descriptor": "none.png",
     "describe {t}/file 1 1 --model {t}/descriptor": "expected an image",
-    "describe {picture} 900 1 --model {t}/descriptor": "90x60",
-    "describe {picture} 1 1 --model {t}/nowhere": "expected a Point Descriptor",
-    "describe {picture} 1 1 --model {t}/empty": "has no config.json",
-    "describe {picture} 1 1 --model {t}/file": "is a file",
-    "describe {picture} 1 1 --model {t}/started": "training that is not finished",
-    "describe {picture} 1 1 --model {t}/descriptor": "has no weights",
-    "describe {picture} 1 1 --model {t}/torn": "cut off",
-    "describe {picture} 1 1 --model {t}/pointer": "git-lfs",
-    "describe {picture} 1 1 --model org/name": "HF_HUB_OFFLINE",
-    "describe {picture} 1 1 --model {t}/localizer": "is a Point Localizer",
-    "describe {picture} 1 1 --model {t}/descriptor --figure out.jgp": ".png",
-    "describe {picture} 1 1 --model {t}/descriptor --figure nowhere/out.png": "make it first",
-    "localize {picture} nose --model {t}/descriptor": "is a Point Descriptor",
+    "describe {image} 900 1 --model {t}/descriptor": "90x60",
+    "describe {image} 1 1 --model {t}/nowhere": "expected a Point Descriptor",
+    "describe {image} 1 1 --model {t}/empty": "has no config.json",
+    "describe {image} 1 1 --model {t}/file": "is a file",
+    "describe {image} 1 1 --model {t}/started": "training that is not finished",
+    "describe {image} 1 1 --model {t}/descriptor": "has no weights",
+    "describe {image} 1 1 --model {t}/torn": "cut off",
+    "describe {image} 1 1 --model {t}/pointer": "git-lfs",
+    "describe {image} 1 1 --model org/name": "HF_HUB_OFFLINE",
+    "describe {image} 1 1 --model {t}/localizer": "is a Point Localizer",
+    "describe {image} 1 1 --model {t}/descriptor --figure out.jgp": ".png",
+    "describe {image} 1 1 --model {t}/descriptor --figure nowhere/out.png": "make it first",
+    "localize {image} nose --model {t}/descriptor": "is a Point Descriptor",
     "evaluate -s output={t}/e": "expected a Point Localizer",
     "convert-omg-llava {t}/empty --output {t}/converted --lora no": "--lora",
     # The orchestrator.
@@ -103,8 +103,9 @@ WITH_TORCH = {
     "train-descriptor -s dataset={t}/empty": "has no data/*.parquet",
     "train-descriptor -s dataset=org/name": "HF_HUB_OFFLINE",
     "train-descriptor -s dataset={t}/torn-dataset": "was cut off",
-    "adapt-descriptor -s ap10k.root={t}/nowhere": "ap10k.root",
-    "adapt-descriptor -s ap10k.root={t}/empty -s output={t}/x": "descriptor_path",
+    "adapt-descriptor -s keypoints.root={t}/nowhere": "keypoints.root",
+    "adapt-descriptor -s ap10k.root={t}/empty": "ap10k.root is keypoints.root",
+    "adapt-descriptor -s keypoints.root={t}/empty -s output={t}/x": "descriptor_path",
     "train-localizer -s localizer.epochs=none": "localizer.epochs",
     "restore-champion -s folder={t}/nowhere": "no earlier champion",
     "retrain-and-evaluate -s folder={t}/c -s train.dataset={t}/nowhere": "expected the folder of a finished build",
@@ -131,11 +132,11 @@ def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
     (t / "torn" / "model.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
     (t / "pointer" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     (t / "torn-dataset" / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and then nothing")
-    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(t / "picture.png")
+    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(t / "image.png")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield {
             "t": str(t),
-            "picture": str(t / "picture.png"),
+            "image": str(t / "image.png"),
             "pascal": str(drawn["pascal_part116"]),
             "partimagenet": str(drawn["partimagenet"]),
             "port": str(taken.getsockname()[1]),

@@ -19,12 +19,12 @@ from talking_points.models.presets import tiny_config, train_tokenizer
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An untrained Point Descriptor and Point Localizer, and a picture."""
+    """An untrained Point Descriptor and Point Localizer, and an image."""
     root = tmp_path_factory.mktemp("models")
     tokenizer = train_tokenizer(["The point is on the dog."], 400)
-    made = {"picture": str(root / "picture.png")}
+    made = {"image": str(root / "image.png")}
     pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
-    Image.fromarray(pixels).save(made["picture"])
+    Image.fromarray(pixels).save(made["image"])
     for name, kind in (("descriptor", PointDescriptor), ("localizer", PointLocalizer)):
         torch.manual_seed(0)
         model = kind(tiny_config(tokenizer))
@@ -44,7 +44,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_describe_prints_a_text_and_draws_it(folders: dict[str, str], tmp_path: Path) -> None:
     figure = tmp_path / "figure.png"
     code, output = run(
-        "describe", folders["picture"], "30", "20", "--model", folders["descriptor"], "--figure", str(figure)
+        "describe", folders["image"], "30", "20", "--model", folders["descriptor"], "--figure", str(figure)
     )
     assert code == 0, output
     assert Image.open(figure).width == 640
@@ -53,7 +53,7 @@ def test_describe_prints_a_text_and_draws_it(folders: dict[str, str], tmp_path: 
 def test_localize_prints_a_point_of_the_image(folders: dict[str, str], tmp_path: Path) -> None:
     figure = tmp_path / "figure.png"
     code, output = run(
-        "localize", folders["picture"], "the nose of the dog", "--model", folders["localizer"], "--figure", str(figure)
+        "localize", folders["image"], "the nose of the dog", "--model", folders["localizer"], "--figure", str(figure)
     )
     assert code == 0, output
     x, y = map(float, output.splitlines()[-1].split()[-2:])
@@ -64,7 +64,7 @@ def test_localize_prints_a_point_of_the_image(folders: dict[str, str], tmp_path:
 
 @pytest.mark.parametrize(("x", "y"), [("90", "20"), ("3", "60"), ("-4", "2")])
 def test_a_point_outside_the_image_is_refused(folders: dict[str, str], x: str, y: str) -> None:
-    code, output = run("describe", "--model", folders["descriptor"], "--", folders["picture"], x, y)
+    code, output = run("describe", "--model", folders["descriptor"], "--", folders["image"], x, y)
     assert code == 2
     assert "90x60" in output
 

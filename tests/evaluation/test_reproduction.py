@@ -17,7 +17,7 @@ from talking_points.evaluation.reproduction import ReproduceConfig
 from talking_points.evaluation.resources import find_resources
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
-from talking_points.training.plan import plan_stage
+from talking_points.training.paper_plan import plan_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT / "configs" / "reproduce" / "paper.yaml"
@@ -58,15 +58,17 @@ def test_every_row_of_the_paper_that_a_model_of_ours_fills_is_evaluated(paper):
 
 def test_train_and_evaluation_families_are_opposite(paper):
     adapted = {
-        step.settings().ap10k.train_family: step.settings() for step in paper.steps if step.run == "adapt-descriptor"
+        step.settings().keypoints.categories[0]: step.settings()
+        for step in paper.steps
+        if step.run == "adapt-descriptor"
     }
     assert set(adapted) == {"Bovidae", "Canidae"}
     for step in paper.steps:
         settings = step.settings()
-        if step.run == "evaluate" and settings.ap10k:
+        if step.run == "evaluate" and settings.keypoints:
             (descriptor,) = {source.descriptor for source in settings.sets.values()}
             trained = next(f for f in adapted if descriptor.endswith(f"adapted-{f.lower()}"))
-            assert adapted[trained].ap10k.test_family == settings.ap10k.family != trained
+            assert adapted[trained].keypoints.test_categories == settings.keypoints.categories != [trained]
 
 
 def test_a_step_is_done_until_it_or_one_before_it_changes(tmp_path):
@@ -157,7 +159,7 @@ def test_the_doctor_names_what_is_missing_and_where_it_comes_from(tmp_path, monk
         ROOT / "configs" / "build" / "paper.yaml",
         [f"sources.{name}.root={root}" for name, root in roots.items() if name != "ap10k"],
     )
-    train = load_config(TrainConfig, ROOT / "configs" / "train" / "paper.yaml", [f"ap10k.root={roots['ap10k']}"])
+    train = load_config(TrainConfig, ROOT / "configs" / "train" / "paper.yaml", [f"keypoints.root={roots['ap10k']}"])
     found = {entry.resource.name: entry for entry in find_resources(paper, build, train, cached=lambda *_: True)}
     assert [name for name, entry in found.items() if entry.missing] == ["OMG-LLaVA"]
     assert all(entry.resource.place.startswith("https://") and entry.resource.licence for entry in found.values())

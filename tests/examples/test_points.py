@@ -12,25 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.config import ConfigError
-from talking_points.examples.points import LengthBuckets, ap10k_points, derangement, load_points
-from talking_points.sources.ap10k import Ap10k
-from talking_points.sources.labels import ap10k_families, load_labels
+from talking_points.examples.points import LengthBuckets, derangement, load_points
 from tests.publishing.conftest import Run
 from tests.publishing.local_hub import LocalHub
-from tests.training.conftest import points, write_dataset
-
-SPECIES = {item["id"]: item["name"] for item in load_labels("ap10k")["species"]}
+from tests.training.conftest import write_dataset
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_rows_become_points_and_pictures_are_decoded_once(tmp_path: Path, streaming: bool) -> None:
+def test_rows_become_points_and_images_are_decoded_once(tmp_path: Path, streaming: bool) -> None:
     points = load_points(write_dataset(tmp_path), "train", streaming=streaming)
     assert [example.text for example in points.examples] == [f"text {number}" for number in range(6)]
     assert points.examples[1].keypoint == (1.0, 3.0)
     assert points.examples[0].source == "pascal_part116"
-    decoded = list(points.pictures(["d2", "d0"]))
+    decoded = list(points.images(["d2", "d0"]))
     assert [digest for digest, _ in decoded] == ["d0", "d2"]
-    assert [int(np.asarray(picture).mean()) for _, picture in decoded] == [0, 2]
+    assert [int(np.asarray(image).mean()) for _, image in decoded] == [0, 2]
     assert points.sizes.tolist() == [[50, 40]] * 6
 
 
@@ -42,8 +38,8 @@ found = {}
 for revision in json.loads(sys.argv[1]):
     for streaming in (False, True):
         points = load_points("org/name", "train", revision=revision, streaming=streaming)
-        pictures = {digest: picture.getpixel((0, 0))[0] for digest, picture in points.pictures(["d2", "d0"])}
-        found[f"{revision} {streaming}"] = [[example.text for example in points.examples], pictures]
+        images = {digest: image.getpixel((0, 0))[0] for digest, image in points.images(["d2", "d0"])}
+        found[f"{revision} {streaming}"] = [[example.text for example in points.examples], images]
 drawn = [load_points("org/name", "train", streaming=streaming, limit=2, seed=5) for streaming in (False, True)]
 found["limited"] = [[example.id for example in points.examples] for points in drawn]
 try:
@@ -88,14 +84,14 @@ def test_bad_datasets_are_refused_with_the_reason(tmp_path: Path, changed, messa
         load_points(write_dataset(tmp_path, **changed), "train")
 
 
-def test_missing_splits_columns_and_pictures_are_named(tmp_path: Path) -> None:
+def test_missing_splits_columns_and_images_are_named(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path, image=None)
     with pytest.raises(ConfigError, match="validation"):
         load_points(folder, "validation")
     with pytest.raises(ConfigError, match="draft"):
         load_points(folder, "train", "draft")
     with pytest.raises(ConfigError, match="references"):
-        list(load_points(folder, "train").pictures(["d0"]))
+        list(load_points(folder, "train").images(["d0"]))
     with pytest.raises(ConfigError, match="cannot read"):
         load_points(tmp_path / "nowhere", "train")
 
@@ -110,7 +106,7 @@ def test_a_limit_draws_the_same_points_whatever_their_order(tmp_path: Path) -> N
 
 def test_exchanged_texts_are_all_wrong(tmp_path: Path) -> None:
     points = load_points(write_dataset(tmp_path), "train")
-    exchanged = points.shuffled_texts(0)
+    exchanged = points.shuffle_texts(0)
     assert all(a.text != b.text for a, b in zip(points.examples, exchanged.examples, strict=True))
     assert sorted(e.text for e in exchanged.examples) == sorted(e.text for e in points.examples)
 
@@ -164,35 +160,3 @@ def test_points_of_an_image_stand_side_by_side() -> None:
     assert all(len(batch) == 16 and len({images[index] for index in batch}) <= 4 for batch in found)
     batches.set_epoch(1)
     assert {frozenset(batch) for batch in batches} != {frozenset(batch) for batch in found}
-
-
-def test_keypoints_of_a_family_become_points_without_texts(drawn: dict[str, Path]) -> None:
-    source = Ap10k(drawn["ap10k"], families=["Bovidae"])
-    points = ap10k_points(source, "Bovidae")
-    assert len(points) == source.labelled_pairs()["Bovidae"] > 0
-    assert len({example.id for example in points.examples}) == len(points)
-    families = {name: ap10k_families()[number] for number, name in SPECIES.items()}
-    assert {families[example.facts.object] for example in points.examples} == {"Bovidae"}
-    assert all(example.text == "" and example.part_bbox is None for example in points.examples)
-    assert all("image" in example.facts.object_location for example in points.examples)
-    digest, picture = next(points.pictures([points.examples[0].image]))
-    assert digest == points.examples[0].image
-    assert picture.size == points.examples[0].size
-    assert len(ap10k_points(source, "Bovidae", limit=3)) == 3
-    with pytest.raises(ConfigError, match="Canidae"):
-        ap10k_points(source, "Canidae")
-
-
-def test_images_are_held_out_by_their_digests_alone() -> None:
-    data = points(10, 3)
-    train, held_out = data.hold_out(0.2)
-    images = {example.image for example in held_out.examples}
-    assert (len(images), len(held_out), len(train)) == (2, 6, 24)
-    assert not images & {example.image for example in train.examples}
-    # Other texts, points or orders of the same images change nothing.
-    other = data.subset(reversed(range(0, 30, 3)))
-    assert {example.image for example in other.hold_out(0.2)[1].examples} == images
-    assert len({example.image for example in data.hold_out(0.001)[1].examples}) == 1
-    assert len({example.image for example in data.hold_out(0.999)[0].examples}) == 1
-    with pytest.raises(ConfigError, match="found 1 in all"):
-        points(1, 4).hold_out(0.5)

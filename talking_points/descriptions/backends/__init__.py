@@ -10,7 +10,8 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
-from talking_points.build_config import BackendName, StepConfig
+from talking_points.build_config import BackendName, JudgeConfig, StepConfig
+from talking_points.descriptions.backends.batch import BatchBackend
 from talking_points.descriptions.backends.protocol import Backend, BackendUnavailable, Capabilities, Step
 from talking_points.extras import how_to_install
 
@@ -29,7 +30,7 @@ class BackendEntry:
     ``managed``: it starts a server, from an environment of its own.
     """
 
-    def missing(self) -> str | None:
+    def find_missing(self) -> str | None:
         """What to install before this backend can be opened, or None."""
         if not self.package or util.find_spec(self.package) is not None:
             return None
@@ -94,9 +95,11 @@ def check_capabilities(step: Step, config: StepConfig, capabilities: Capabilitie
     entry = BACKENDS[config.backend]
     offered = capabilities or entry.capabilities
     problems = []
-    if step not in offered.steps:
+    # Whoever refines a text can judge one.
+    if ("refine" if step == "judge" else step) not in offered.steps:
         problems.append(f"{step}.backend: '{config.backend}' serves {', '.join(offered.steps)} only")
-    if step in VISION_STEPS and not offered.vision:
+    shows_image = step in VISION_STEPS or (isinstance(config, JudgeConfig) and config.shows != "text")
+    if shows_image and not offered.vision:
         problems.append(f"{step}.backend: this step shows an image and '{config.backend}' ({config.model}) takes none")
     if config.structured and not offered.guided_decoding:
         problems.append(f"{step}.structured: '{config.backend}' has no guided decoding; set it to false")
@@ -112,7 +115,7 @@ def what_is_missing(step: StepConfig) -> str | None:
     """What to install, make or set before the backend of a step can be opened, or None."""
     entry = BACKENDS[step.backend]
     if not entry.managed:
-        return entry.missing()
+        return entry.find_missing()
     missing: str | None = import_module(f"{_HERE}.server_command").missing_server(step)
     return missing
 
@@ -126,6 +129,8 @@ def open_backend(step: StepConfig, logs: Path | None = None) -> Backend:
     missing = what_is_missing(step)
     if missing:
         raise BackendUnavailable(f"backend '{step.backend}' cannot be opened: {missing}")
+    if step.batch is not None:
+        return BatchBackend(step)
     constructor: Any = getattr(import_module(entry.module), entry.constructor)
     backend: Backend = constructor(step, logs) if entry.managed else constructor(step)
     return backend

@@ -13,7 +13,7 @@ from llama_cpp import Llama
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
-from talking_points.descriptions.backends.chat import marks_among, messages, refusal, too_long, without_marks
+from talking_points.descriptions.backends.chat import marks_among, messages, refusal, strip_marks, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     ChatRequest,
@@ -22,6 +22,7 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.hub_client import bounded_hub
 
 CONTEXT = 4096
 """Tokens of prompt and answer together; ``options.n_ctx`` changes it."""
@@ -44,6 +45,7 @@ class LlamaCppBackend:
         self._config = config
         options: dict[str, Any] = {"n_ctx": CONTEXT, "n_gpu_layers": -1, "verbose": False, **config.options}
         filename = options.pop("filename", None)
+        bounded_hub()
         try:
             path = (
                 hf_hub_download(str(config.model), filename, revision=config.revision)
@@ -98,7 +100,7 @@ class LlamaCppBackend:
         self._llama.reset()
         try:
             response = self._llama.create_chat_completion(
-                messages(without_marks(request, self._marks)),
+                messages(strip_marks(request, self._marks)),
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 seed=request.seed,

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from talking_points.build_config import StepConfig
-from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, too_long, without_marks
+from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, strip_marks, too_long
 from talking_points.descriptions.backends.gguf_files import dequantized, number_format
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
@@ -28,6 +28,7 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.hub_client import bounded_hub
 from talking_points.stop_requests import stop_if_requested, stop_requested
 
 
@@ -49,6 +50,7 @@ class TransformersBackend:
         # Straight onto the accelerator: quantized weights cannot be moved afterwards. The CPU is where weights load.
         placement = {} if device == "cpu" else {"device_map": device}
         name = str(config.model)
+        bounded_hub()
         try:
             if name.endswith(".gguf"):
                 name = str(dequantized(Path(name)))
@@ -65,7 +67,7 @@ class TransformersBackend:
                 **placement,
                 **config.options,
             ).eval()
-        except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
+        except Exception as error:  # the libraries take the form of what they read for granted
             raise BackendUnavailable(
                 f"cannot load '{name}' at revision '{revision}' on {device}: {error}. Expected a Hub id or a folder "
                 "with config.json, safetensors weights and a tokenizer with a chat template"
@@ -102,7 +104,7 @@ class TransformersBackend:
         self, requests: Sequence[ChatRequest], on_answer: OnAnswer | None = None
     ) -> list[Completion | RequestError]:
         """Answer the requests in batches of similar length; one that cannot be answered never fails its batch."""
-        asked, requests = requests, [without_marks(request, self._marks) for request in requests]
+        asked, requests = requests, [strip_marks(request, self._marks) for request in requests]
         answers: dict[int, Completion | RequestError] = {}
         ready: list[tuple[int, int]] = []
         for index, request in enumerate(requests):

@@ -18,7 +18,7 @@ import pytest
 
 from talking_points.build_config import BuildConfig, StepConfig, dataset_settings
 from talking_points.config import ConfigError, fingerprint, load_config
-from talking_points.descriptions.asking import ask, release_backend, shared_backend
+from talking_points.descriptions.asking import ask, release_backend, share_backend
 from talking_points.descriptions.backends import check_capabilities, open_backend
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError
 from talking_points.descriptions.backends.server_command import server_command, server_environment
@@ -91,7 +91,7 @@ def test_a_server_killed_in_the_middle_comes_back_and_only_lost_requests_are_rep
     config = step(f"crash-once={crashed}", pids=pids)
     requests = [text_request(f"about {name}") for name in ("cats", "dogs", "fragile-glass", "mice", "owls")]
     with RequestCache(tmp_path / "cache.sqlite") as cache:
-        with shared_backend("generate", config, tmp_path) as backend:
+        with share_backend("generate", config, tmp_path) as backend:
             first = ask(backend, requests[:2], config, cache)
             rest = ask(backend, requests, config, cache)
         assert crashed.exists()
@@ -100,7 +100,7 @@ def test_a_server_killed_in_the_middle_comes_back_and_only_lost_requests_are_rep
         ]
         assert first[requests[0].id].text == rest[requests[0].id].text
         # A kill from outside, while several threads ask.
-        with shared_backend("generate", config, tmp_path) as backend:
+        with share_backend("generate", config, tmp_path) as backend:
             server = json.loads(pids.read_text())[0]
             os.kill(server, signal.SIGKILL)
             found: list[Any] = []
