@@ -6,7 +6,7 @@ SAMPLE ?= build/sample
 OUTPUT ?= build/llamapointinpart
 IMAGES ?= 60
 
-.PHONY: build learn poses serve test lint types lock lock-digests clean help
+.PHONY: build learn poses rehearsal serve test lint types lock lock-digests clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, an
 
 poses: $(VENV)/.dev ## train and judge a tiny answerer of named keypoints on drawn scenes, beside its blind twin
 	$(BIN)/python -m commands.poses
+
+rehearsal: $(VENV)/.dev ## the way to the paper's tables on tiny models in the true layouts, every command of it
+	rm -rf build/rehearsal
+	$(BIN)/talking-points rehearse build/rehearsal
 
 serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments on this machine
 	$(BIN)/talking-points server
@@ -76,17 +80,27 @@ clean: ## remove what the two commands made, but not the environment
 VLLM_ENV      ?= build/env-vllm
 LLAMA_CPP_ENV ?= build/env-llama-cpp
 
-.PHONY: test-vllm test-llama-cpp
+VLLM_FOR      ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+
+.PHONY: vllm-env llama-env test-vllm test-llama-cpp
+
+vllm-env: $(VLLM_ENV)/.ready ## vLLM in an environment of its own, which builds serve models from (with a GPU: CUDA)
+
+llama-env: $(LLAMA_CPP_ENV)/.ready ## llama.cpp's server in an environment of its own (compiles for minutes)
 
 test-vllm: $(VLLM_ENV)/.ready ## the tests of the vLLM backend, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 \
 	  $(VLLM_ENV)/bin/python -m pytest tests/descriptions/backends/test_vllm.py
 
-$(VLLM_ENV)/.ready: requirements-vllm.lock
+$(VLLM_ENV)/.ready: requirements-vllm.lock requirements-vllm-gpu.lock
 	$(PYTHON) -m venv $(VLLM_ENV)
+ifeq ($(VLLM_FOR),gpu)
+	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-vllm-gpu.lock
+else
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+endif
 	@touch $@
 
 test-llama-cpp: $(LLAMA_CPP_ENV)/.ready ## the tests of the llama.cpp backend, in an environment of its own (compiles for minutes)

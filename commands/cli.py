@@ -15,6 +15,7 @@ import typer
 from commands import (  # noqa: F401  (add commands)
     answer,
     model_commands,
+    paper_commands,
     publish_commands,
     report_commands,
     training_commands,
@@ -159,8 +160,18 @@ def notify_command(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    paper: Annotated[
+        bool, typer.Option("--paper", help="list the datasets and weights of the paper's way; downloads nothing")
+    ] = False,
+) -> None:
     """Check this machine: Python, libraries, extras, GPU, login of the Hub, Prefect server, disk."""
+    if paper:
+        with exit_codes():
+            from commands.paper_commands import print_resources
+
+            print_resources()
+        return
     from commands.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)

@@ -19,7 +19,7 @@ from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
 from talking_points.proxies import reach_this_machine_directly
 from talking_points.redaction import guard_process, redact
-from talking_points.stop_requests import sigterm_as_interrupt
+from talking_points.stop_requests import end_at_once, sigterm_as_interrupt
 
 FAILED, WRONG_INPUT = 1, 2
 """Exit codes besides 0 and ``STOPPED``: shards failed or too many rows were rejected; wrong input."""
@@ -43,6 +43,9 @@ _ORDER = {
     LOOK: ("view", "report", "compare"),
     SHARE: ("publish", "rehydrate", "audit"),
     TRAIN: (
+        "plan",
+        "rehearse",
+        "reproduce",
         "convert-omg-llava",
         "train-localizer",
         "train-descriptor",
@@ -144,6 +147,7 @@ def _progress() -> Iterator[None]:
 
 def _end(message: str, code: int) -> NoReturn:
     print(for_terminal(redact(message)), file=sys.stderr)
+    end_at_once(code)
     raise typer.Exit(code)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from talking_points.build_config import BatchConfig, BuildConfig, StepConfig, dataset_settings
 from talking_points.config import ConfigError, fingerprint
-from talking_points.descriptions.backends import BACKENDS
+from talking_points.descriptions.backends import what_is_missing
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
@@ -284,7 +284,7 @@ def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
         section = settings.step(step.step)
         if section.batch is not None:
             notes.append(_batch_note(step, section.batch))
-        missing = BACKENDS[section.backend].find_missing()
+        missing = what_is_missing(section)
         if missing:
             notes.append(f"to install: {missing}")
         if section.backend == "omg_llava" and not Path(str(section.model)).exists():

@@ -16,7 +16,11 @@ from talking_points.output_names import readable_output
 from talking_points.redaction import hide_secrets, is_variable_name, protect
 from talking_points.source_names import buildable_sources
 
-BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
+BackendName = Literal[
+    "rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava", "vllm_server", "llama_server"
+]
+MANAGED: tuple[BackendName, ...] = ("vllm_server", "llama_server")
+"""The backends that start a server of their own."""
 
 
 STEP_NAMES = ("object_caption", "local_caption", "generate", "refine")
@@ -117,6 +121,27 @@ class RequestForm(Section):
     )
 
 
+class ServerConfig(Section):
+    """The server that a step starts for itself (backends ``vllm_server`` and ``llama_server``)."""
+
+    environment: str | None = Field(
+        default=None,
+        description="virtual environment, or program, that serves the model; default: what 'make vllm-env' and"
+        " 'make llama-env' leave in build/",
+    )
+    command: tuple[str, ...] = Field(
+        default=(),
+        description="the whole command instead, e.g. of a container, in words; {model}, {revision}, {host}, {port} and"
+        " {name} are replaced, and VLLM_API_KEY holds the key that it has to ask for",
+    )
+    stop_command: tuple[str, ...] = Field(
+        default=(), description="what ends a container besides, e.g. [docker, kill, '{name}']"
+    )
+    startup_seconds: float = Field(default=1800.0, gt=0, description="until it answers; a 70B model loads for minutes")
+    restarts: int = Field(default=3, ge=0, description="after crashes, before the build gives up")
+    variables: dict[str, str] = Field(default_factory=dict, description="environment variables beside the inherited")
+
+
 class BatchConfig(Section):
     """How a step's requests go through a provider's batch API: as files, answered within hours, at a lower price."""
 
@@ -156,7 +181,8 @@ class StepConfig(Section):
     device: str = "auto"
     dtype: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the engine, e.g. quantization")
-    request: RequestForm = Field(default=RequestForm(), description="backend 'openai': the form of its requests")
+    request: RequestForm = Field(default=RequestForm(), description="the form of requests to a server")
+    server: ServerConfig = Field(default=ServerConfig(), description="how vllm_server and llama_server are started")
     batch: BatchConfig | None = Field(
         default=None, description="backend 'openai': send requests as batches; true takes the defaults"
     )
@@ -181,20 +207,23 @@ class StepConfig(Section):
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what is not set: datasets from before these sections existed keep their fingerprint."""
         values: dict[str, Any] = dump(self)
-        if self.request == RequestForm():
-            values.pop("request", None)
-        if self.batch is None:
-            values.pop("batch", None)
+        for name, unset in (("request", RequestForm()), ("server", ServerConfig()), ("batch", None)):
+            if getattr(self, name) == unset:
+                values.pop(name, None)
         return values
 
     @model_validator(mode="after")
     def _needs(self) -> StepConfig:
-        if self.backend in {"transformers", "vllm", "llama_cpp", "omg_llava", "openai"} and not self.model:
+        if self.backend != "rules" and not self.model:
             raise ValueError(f"backend '{self.backend}' needs a model: set .model to a model id, a folder or a file")
         if self.backend == "openai" and not self.endpoint and not (self.batch and self.batch.offline):
             raise ValueError("backend 'openai' needs .endpoint, the server's base URL, e.g. http://127.0.0.1:8000/v1")
-        if self.backend != "openai" and self.request != RequestForm():
+        if self.backend not in ("openai", *MANAGED) and self.request != RequestForm():
             raise ValueError(f"request describes what is sent to a server: backend '{self.backend}' sends nothing")
+        if self.backend not in MANAGED and self.server != ServerConfig():
+            raise ValueError(
+                f"server describes what {' and '.join(MANAGED)} start: backend '{self.backend}' starts none"
+            )
         if self.backend != "openai" and self.batch:
             raise ValueError(f"batch is for backend 'openai': backend '{self.backend}' answers at once")
         return self
@@ -248,6 +277,12 @@ class VerificationConfig(Section):
     max_sentences: int = Field(default=1, ge=1)
     require_look: bool = Field(default=True, description="level 4, the look of the point, must be there")
     attempts: int = Field(default=3, ge=1, description="refinements per row, the first one included")
+    compose_refused: bool = Field(
+        default=False,
+        exclude_if=lambda compose: not compose,  # fingerprints of before it existed stay
+        description="where a model's draft or description is refused to the last, compose the text by rules instead,"
+        " with the flag 'composed'; for weak models",
+    )
     max_rejected_share: float = Field(
         default=0.5, ge=0, le=1, description="a shard with a larger share of rejected rows fails as a whole"
     )
@@ -380,6 +415,16 @@ class BuildConfig(Section):
         return value
 
     @model_validator(mode="after")
+    def _one_process_per_server(self) -> BuildConfig:
+        served = [step for step in STEP_NAMES if self.step(step).backend in MANAGED]
+        if served and self.runner != "threads":
+            raise ValueError(
+                f"{served[0]}.backend: a build starts one server for all of its workers: set runner=threads, or serve "
+                "the model yourself and name it as backend 'openai'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _look_is_known(self) -> BuildConfig:
         if self.verification.require_look and self.merged_captions == "object_caption":
             raise ValueError(
@@ -421,7 +466,7 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
     "build": ("output", "workers", "runner", "shard_size", "resume", "publish", "prices", "budget"),
     "source": ("root",),
     "verification": ("max_rejected_share",),
-    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device", "batch"),
+    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device", "server", "batch"),
 }
 """Fields that cannot change a row of the dataset. A moved root is recognised by its content."""
 

@@ -6,8 +6,8 @@ from importlib import metadata
 from pathlib import Path
 
 _VLLM_APART = (
-    "install it into an environment of its own (Prefect needs another FastAPI), run 'vllm serve MODEL' there, and "
-    "name it as backend 'openai'"
+    "it has an environment of its own (Prefect needs another FastAPI): 'make vllm-env' makes it, and the backend "
+    "'vllm_server' starts its server there"
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ _PATIENCE = 2.0
 _LOOK_EVERY = 0.2
 
 Result = TypeVar("Result")
+
+_left_alone: list[threading.Thread] = []
+"""Threads in a model's call that did not end in time."""
 
 
 class Stopped(RuntimeError):
@@ -98,10 +102,23 @@ def stoppable(call: Callable[[], Result]) -> Result:
         finally:
             ended.set()
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     while not ended.wait(_LOOK_EVERY):
         if stop_requested() and not ended.wait(_PATIENCE):
+            _left_alone.append(thread)
             stop_if_requested()
     if errors:
         raise errors[0]
     return results[0]
+
+
+def end_at_once(code: int) -> None:
+    """End the process now, if a thread is still in a model's call: an engine that runs on while the interpreter takes
+    itself apart aborts the process, with an exit code of its own.
+    """
+    if any(thread.is_alive() for thread in _left_alone):
+        _private_folder().cleanup()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

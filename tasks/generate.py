@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from talking_points.config import Section
-from talking_points.descriptions.asking import ask, share_backend
+from talking_points.descriptions.asking import Answer, ask, share_backend
+from talking_points.descriptions.backends.protocol import ChatRequest
+from talking_points.descriptions.composed import compose_instead
 from talking_points.descriptions.steps import generate_request
-from tasks.running.manifests import Manifest
+from talking_points.records import Candidate
+from tasks.running.manifests import Details, Manifest
 from tasks.running.merging import read_rows, show_captions
 from tasks.running.shards import Inputs, Order, ShardWriter, shard_task
-from tasks.running.text_shards import Step, commit_texts, request_cache
+from tasks.running.text_shards import Step, commit_texts, request_cache, server_logs
 
-VERSION = 2
+VERSION = 3
 """To be raised with every change to parsing or the rows: shards are made again, from kept answers."""
 
 
@@ -22,6 +27,7 @@ class Settings(Section):
     step: Step
     seed: int
     merged_captions: str
+    compose_refused: bool = Field(default=False, exclude_if=lambda compose: not compose)
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,18 @@ def run_generate(order: Order[Settings, CaptionedInputs]) -> Manifest:
     rows, texts = read_rows(
         writer.storage, inputs.sample, object_caption=inputs.object_caption, local_caption=inputs.local_caption
     )
-    requests = (
-        generate_request(row, *show_captions(row, texts, settings.merged_captions), config, settings.seed)
-        for row in rows
-    )
-    with share_backend("generate", config) as backend, request_cache(order, config) as cache:
-        answers = ask(backend, requests, config, cache)
-    return commit_texts(writer, settings.step, rows, answers)
+
+    def request(row: Candidate) -> ChatRequest:
+        return generate_request(row, *show_captions(row, texts, settings.merged_captions), config, settings.seed)
+
+    with share_backend("generate", config, server_logs(order)) as backend, request_cache(order, config) as cache:
+        answers = ask(backend, map(request, rows), config, cache)
+    composed: dict[str, Answer] = {}
+    if settings.compose_refused:
+        refused = {row.id: request(row) for row in rows if answers[row.id].error is not None}
+        composed = compose_instead(refused, answers)
+    details: Details = {"composed": sorted(composed)} if composed else {}
+    return commit_texts(writer, settings.step, rows, answers | composed, details=details)
 
 
 generate = shard_task("generate")(run_generate)

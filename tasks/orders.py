@@ -127,6 +127,7 @@ class Orders:
             step=describe_step(self.config, "generate"),
             seed=self.config.seed,
             merged_captions=self.config.merged_captions,
+            compose_refused=self.config.verification.compose_refused,
         )
         made = _captions(sampled, objects, surroundings)
         return self._by_shard(generate, settings, generate.CaptionedInputs, **made)

@@ -12,17 +12,18 @@ from talking_points.build_config import StepConfig, VerificationConfig
 from talking_points.config import Section
 from talking_points.descriptions.asking import Answer, ask, share_backend
 from talking_points.descriptions.backends.protocol import Backend
+from talking_points.descriptions.composed import compose_instead
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.steps import refine_request
 from talking_points.descriptions.verification import Verdict, verify
 from talking_points.records import Candidate
 from tasks.generate import CaptionedInputs
-from tasks.running.manifests import Manifest
+from tasks.running.manifests import Details, Manifest
 from tasks.running.merging import Texts, explain, read_rows, show_captions
 from tasks.running.shards import Order, ShardWriter, shard_task
-from tasks.running.text_shards import Checks, Step, commit_texts, request_cache
+from tasks.running.text_shards import Checks, Step, commit_texts, request_cache, server_logs
 
-VERSION = 2
+VERSION = 3
 """To be raised with every change to parsing, verifying or the rows: shards are made again, from kept answers."""
 
 
@@ -53,12 +54,30 @@ def run_refine(order: Order[Settings, DraftedInputs]) -> Manifest:
         local_caption=inputs.local_caption,
         draft=inputs.draft,
     )
-    with share_backend("refine", config) as backend, request_cache(order, config) as cache:
+    with share_backend("refine", config, server_logs(order)) as backend, request_cache(order, config) as cache:
         answers, attempts = refine_until_accepted(
             rows, texts, backend, cache, config, settings.verification, settings.seed, settings.merged_captions
         )
     rounds = Counter(str(count) for count in attempts.values())
-    return commit_texts(writer, settings.step, rows, answers, attempts, {"rounds": dict(sorted(rounds.items()))})
+    details: Details = {"rounds": dict(sorted(rounds.items()))}
+    if settings.verification.compose_refused:
+        requests = {
+            row.id: refine_request(
+                row,
+                *show_captions(row, texts, settings.merged_captions),
+                texts["draft"][row.id],
+                (),
+                0,
+                config,
+                settings.seed,
+            )
+            for row in rows
+            if answers[row.id].error is not None
+        }
+        composed = compose_instead(requests, answers)
+        answers |= composed
+        details["composed"] = sorted(composed)
+    return commit_texts(writer, settings.step, rows, answers, attempts, details)
 
 
 def refine_until_accepted(

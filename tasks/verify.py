@@ -17,7 +17,7 @@ from tasks.running.merging import explain, read_rows
 from tasks.running.shards import Order, ShardWriter, shard_task
 from tasks.running.text_shards import Checks, check_share
 
-VERSION = 2
+VERSION = 3
 """To be raised with every change to verifying or the rows."""
 
 VERIFIED_SCHEMA = pa.schema(
@@ -58,11 +58,14 @@ def run_verify(order: Order[Settings, DescribedInputs]) -> Manifest:
         draft=inputs.draft,
         description=inputs.description,
     )
+    composed = {
+        name for manifest in (inputs.draft, inputs.description) for name in manifest["details"].get("composed", [])
+    }
     finished: list[dict[str, Any]] = []
     for row in rows:
         verdict = verification.verify(texts["description"][row.id], row, order.settings.verification)
         if verdict.accepted:
-            flags = sorted({*row.flags, *verdict.flags})
+            flags = sorted({*row.flags, *verdict.flags, *(["composed"] if row.id in composed else [])})
             finished.append(vars(row) | {name: column[row.id] for name, column in texts.items()} | {"flags": flags})
         else:
             error = explain(verdict)

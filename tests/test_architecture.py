@@ -15,6 +15,8 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "redaction",
+    "server_guard",
+    "stand_in_server",
     "proxies",
     "escaping",
     "units",

@@ -22,6 +22,7 @@ from talking_points.config import load_config
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.paper import ROWS
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.evaluation.reproduction import ReproduceConfig, command_line
 from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
@@ -108,10 +109,24 @@ def test_every_command_that_is_printed_is_a_valid_one() -> None:
 def _kind(command: str) -> Any:
     if command == "build":
         return BuildConfig
-    others = {"evaluate": EvaluateConfig, "train-answerer": AnswererConfig, "evaluate-poses": EvaluatePosesConfig}
+    others = {
+        "evaluate": EvaluateConfig,
+        "evaluate-poses": EvaluatePosesConfig,
+        "plan": ReproduceConfig,
+        "reproduce": ReproduceConfig,
+        "train-answerer": AnswererConfig,
+    }
     if command in others:
         return others[command]
     return RetrainConfig if command == "retrain-and-evaluate" else TrainConfig
+
+
+def test_the_papers_way_in_the_readme_is_what_reproduce_and_the_rehearsal_walk() -> None:
+    paper = load_config(ReproduceConfig, "configs/reproduce/paper.yaml")
+    walked = [command_line(step, paper) for step in paper.steps]
+    printed = [" ".join(line.split()) for line in console_lines("README.md")]
+    first = printed.index(walked[0])
+    assert printed[first : first + len(walked)] == walked
 
 
 @pytest.mark.slow

@@ -23,9 +23,6 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from talking_points.models.omg_llava.modeling import OmgLlavaModel
-from talking_points.models.presets import tiny_config, train_tokenizer
-
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
 CONTEXT = 1024
 IMAGE_SIDE, PATCH = 56, 14
@@ -149,6 +146,10 @@ def build_tiny_llava(folder: Path, seed: int = 0) -> Path:
 
 def build_tiny_omg_llava(folder: Path, seed: int = 0) -> Path:
     """Write an OMG-LLaVA of the tiny preset to ``folder`` and return it."""
+    # The environment of vLLM has another transformers, for which this model is not written.
+    from talking_points.models.omg_llava.modeling import OmgLlavaModel
+    from talking_points.models.presets import tiny_config, train_tokenizer
+
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(["Describe the object in one sentence.", "A dog stands in the image."], 320)
     config = tiny_config(tokenizer)

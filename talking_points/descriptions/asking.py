@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from talking_points.build_config import NOT_IN_FINGERPRINT, StepConfig
@@ -61,8 +62,10 @@ _engine = threading.Lock()
 
 
 @contextmanager
-def share_backend(step: Step, config: StepConfig) -> Iterator[Backend]:
+def share_backend(step: Step, config: StepConfig, logs: Path | None = None) -> Iterator[Backend]:
     """The backend of a step, loaded on first use; an earlier stage's model is released before it loads.
+
+    The log of a server that it starts goes into ``logs``.
 
     Raises ``WholesaleFailure`` when it cannot be opened, turns out to be unable to serve the step, or is lost inside
     the block: no other shard would fare better.
@@ -73,7 +76,7 @@ def share_backend(step: Step, config: StepConfig) -> Iterator[Backend]:
             _loaded.changed.wait_for(lambda: _loaded.key == key or _loaded.users == 0)
             if _loaded.backend is None or _loaded.key != key:
                 release_backend()
-                _loaded.backend, _loaded.key = open_backend(config), key
+                _loaded.backend, _loaded.key = open_backend(config, logs), key
             backend = _loaded.backend
             # A model may offer less than its backend: a text model where an image is to be shown.
             problems = check_capabilities(step, config, backend.capabilities)

@@ -42,7 +42,14 @@ PEAK_BANDWIDTH, BANDWIDTH_SHARE = 3.35e12, 0.6
 LOADING = 1e9
 """Bytes per second from disk to GPU."""
 
-STEP_SECONDS = {"transformers": 0.025, "omg_llava": 0.025, "vllm": 0.008, "llama_cpp": 0.005}
+STEP_SECONDS = {
+    "transformers": 0.025,
+    "omg_llava": 0.025,
+    "vllm": 0.008,
+    "vllm_server": 0.008,
+    "llama_cpp": 0.005,
+    "llama_server": 0.005,
+}
 """Least time of one decoder step, whatever the model: launching its kernels."""
 
 ASSUMPTIONS = (

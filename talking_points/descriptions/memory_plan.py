@@ -137,7 +137,7 @@ def plan_memory(step: StepConfig, prompt_tokens: int, shared_tokens: int, in_fli
 
 def caches_prefixes(step: StepConfig) -> bool:
     """Whether the engine computes the common start of prompts once."""
-    return step.backend == "vllm" and bool(step.options.get("enable_prefix_caching", True))
+    return step.backend in ("vllm", "vllm_server") and bool(step.options.get("enable_prefix_caching", True))
 
 
 def model_size(step: StepConfig) -> ModelSize | None:

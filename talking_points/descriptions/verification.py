@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from talking_points.build_config import VerificationConfig
 from talking_points.candidates.directions import Directions, contradicts, contradicts_order
 from talking_points.descriptions.answer_text import is_invisible
+from talking_points.descriptions.echo import find_echo
 from talking_points.descriptions.levels import Levels, claims_of, split_levels
 from talking_points.descriptions.nouns import familiar_objects, object_names, part_names, say_object, say_part
 from talking_points.records import Candidate
@@ -29,6 +30,7 @@ CODES: dict[str, tuple[bool, str]] = {
     "unfinished": (True, "does not end with a full stop"),
     "refusal": (True, "declines the task or speaks as an assistant"),
     "meta_talk": (True, "speaks about the text, the prompt, the annotations or the crop"),
+    "echo": (True, "repeats the words of the instructions"),
     "markup": (True, "markdown, JSON, tags, role names or line breaks"),
     "characters": (True, "characters that nobody sees, or that an encoding or a tokenizer left behind"),
     "coordinates": (True, "figures that look like coordinates, sizes or percentages"),
@@ -43,6 +45,7 @@ CODES: dict[str, tuple[bool, str]] = {
     "part_place_wrong": (True, "level 2 contradicts the annotation"),
     "point_place_wrong": (True, "level 3 contradicts the annotation"),
     "order_wrong": (True, "a rank among like objects that the annotation does not support"),
+    "composed": (False, "composed by rules, after the model's own texts were refused"),
     "number": (False, "a figure that may be part of the scene, such as a house number"),
     "second_object": (False, "names an object of another kind"),
     "order_missing": (False, "several like objects, and the text does not say which"),
@@ -204,6 +207,9 @@ def _form(text: str, config: VerificationConfig) -> Iterator[tuple[str, str]]:
             "meta_talk",
             f"The text speaks about itself or its making ('{meta[0].strip()}'); describe the picture only.",
         )
+    echo = find_echo(text)
+    if echo:
+        yield "echo", f"The text repeats the instructions ('{echo}'); write only the sentence about the point."
     if any(map(is_invisible, text)) or _LEFT_BEHIND.search(text):
         yield "characters", "The text has characters that cannot be read; write it in plain letters."
     if _MARKUP.search(text):
@@ -226,6 +232,7 @@ def unfit_material(text: str, step: str) -> Finding | None:
     for code, found in (
         ("refusal", _REFUSAL.search(text)),
         ("meta_talk", _REASONING.search(text)),
+        ("echo", find_echo(text)),
         ("characters", any(map(is_invisible, text)) or _LEFT_BEHIND.search(text)),
         ("markup", _MARKUP.search(text)),
         ("repetition", _loops(words)),

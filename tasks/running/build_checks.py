@@ -8,7 +8,7 @@ from typing import cast
 
 from talking_points.build_config import BuildConfig, SourceConfig
 from talking_points.config import ConfigError
-from talking_points.descriptions.backends import BACKENDS, check_capabilities
+from talking_points.descriptions.backends import check_capabilities, what_is_missing
 from talking_points.descriptions.backends.protocol import Step
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.extras import how_to_install
@@ -31,7 +31,7 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         )
     problems = []
     for step, section in settings.asking.items():
-        missing = BACKENDS[section.backend].find_missing()
+        missing = what_is_missing(section)
         found = check_capabilities(cast(Step, step), section)
         problems += [problem for problem in found if installed or not missing or missing not in problem]
     if problems:

@@ -11,7 +11,7 @@ from talking_points.records import Candidate
 from talking_points.sources.protocol import SkippedImage
 from tasks.running.manifests import Manifest
 from tasks.running.shards import AnyOrder, ShardWriter
-from tasks.running.text_shards import Step, commit_texts, read_candidates, request_cache
+from tasks.running.text_shards import Step, commit_texts, read_candidates, request_cache, server_logs
 
 
 def caption_rows(
@@ -28,6 +28,6 @@ def caption_rows(
             except SkippedImage as skipped:
                 writer.reject(row.__dict__, skipped.reason, skipped.detail)
 
-    with share_backend(name, step.config) as backend, request_cache(order, step.config) as cache:
+    with share_backend(name, step.config, server_logs(order)) as backend, request_cache(order, step.config) as cache:
         answers = ask(backend, requests(), step.config, cache)
     return commit_texts(writer, step, rows, answers)

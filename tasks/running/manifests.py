@@ -33,6 +33,7 @@ class Details(TypedDict, total=False):
     tokens_out: int
     shares: dict[str, int]
     reserves: dict[str, list[str]]
+    composed: list[str]
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))

@@ -105,6 +105,11 @@ def stage_cache(order: AnyOrder, config: StepConfig, outbox: OutboxLike | None =
     return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger, outbox)
 
 
+def server_logs(order: AnyOrder) -> Path:
+    """Where a server that a step starts writes its log: beside the answers that are kept."""
+    return Path(order.environment.cache).parent / "servers"
+
+
 def commit_texts(
     writer: ShardWriter,
     step: Step,

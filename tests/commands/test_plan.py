@@ -12,6 +12,7 @@ from commands import plan
 from commands.plan import open_output
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
+from talking_points.descriptions.backends import server_command
 from talking_points.extras import how_to_install
 from talking_points.records import SOURCES
 from talking_points.sources import SourceError
@@ -30,6 +31,7 @@ def settings(output: Path, roots: dict[str, Path], *more: str) -> BuildConfig:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without vLLM and without torch."""
+    monkeypatch.setitem(server_command.ENVIRONMENTS, "vllm_server", "build/none")
     find_spec = util.find_spec
     missing = {"vllm", "torch"}
     monkeypatch.setattr(util, "find_spec", lambda name: None if name in missing else find_spec(name))
@@ -50,7 +52,7 @@ def test_the_whole_plan_is_printed_and_nothing_is_made(
         "without models: about 1 s with 4 workers",
         "disk: about",
         "hours on one H100",
-        f"to install: the package 'vllm' is not installed; {how_to_install('vllm')}",
+        "make it with 'make vllm-env', or set server.environment to yours",
         f"to install: the package 'torch' is not installed; {how_to_install('train')}",
         "to make for object_caption: build/omg-llava",
         "at 40% of 989 TFLOP/s",
@@ -120,9 +122,10 @@ def test_a_context_that_is_too_short_is_told(
 
 
 def test_the_build_itself_refuses_what_is_not_installed(bare: None, drawn: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="vllm") as refused:
-        check_build(settings(tmp_path / "out", drawn))
-    assert str(refused.value).count("not installed") == 4
+    with pytest.raises(ConfigError, match="make vllm-env") as refused:
+        check_build(settings(tmp_path / "out", drawn, "refine.server.environment=/none"))
+    assert str(refused.value).count("not installed") == 1
+    assert str(refused.value).count("make vllm-env") == 3
 
 
 @pytest.mark.parametrize(

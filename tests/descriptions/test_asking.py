@@ -142,7 +142,7 @@ def test_a_backend_that_is_lost_ends_the_run(monkeypatch: pytest.MonkeyPatch) ->
     def gone(request: ChatRequest, attempt: int) -> Completion:
         raise BackendUnavailable("no answer from http://127.0.0.1:9")
 
-    monkeypatch.setattr(asking, "open_backend", lambda config: Scripted(gone))
+    monkeypatch.setattr(asking, "open_backend", lambda config, logs: Scripted(gone))
     with pytest.raises(WholesaleFailure, match=r"no answer.*run again"), share_backend("generate", CONFIG) as backend:
         ask(backend, requests(3), CONFIG, None)
     asking.release_backend()
@@ -151,7 +151,7 @@ def test_a_backend_that_is_lost_ends_the_run(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_model_is_released_once_nobody_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Scripted] = []
     monkeypatch.setattr(Scripted, "close", lambda self: closed.append(self))
-    monkeypatch.setattr(asking, "open_backend", lambda config: Scripted(right))
+    monkeypatch.setattr(asking, "open_backend", lambda config, logs: Scripted(right))
     other = CONFIG.model_copy(update={"model": "other"})
     with share_backend("generate", CONFIG) as first, share_backend("refine", CONFIG) as second:
         assert first is second
@@ -165,7 +165,7 @@ def test_a_model_is_released_once_nobody_uses_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_model_that_turns_out_to_take_no_images_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "open_backend", lambda config: Scripted(right))
+    monkeypatch.setattr(asking, "open_backend", lambda config, logs: Scripted(right))
     with (
         pytest.raises(WholesaleFailure, match=r"local_caption\.backend: .*takes none"),
         share_backend("local_caption", CONFIG),

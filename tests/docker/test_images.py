@@ -91,6 +91,19 @@ def test_compose_names_existing_images_and_services() -> None:
             assert port.startswith("127.0.0.1:"), "no service listens on other machines' requests by default"
 
 
+def test_every_profile_has_a_worker_that_can_run_its_deployments() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    workers = {name: service for name, service in services.items() if name.startswith("worker")}
+    profiles = {profile: service for service in workers.values() for profile in service["profiles"]}
+    assert set(profiles) == {"cpu", "gpu"}
+    assert profiles["gpu"]["environment"] == profiles["cpu"]["environment"]
+    assert profiles["gpu"]["depends_on"] == profiles["cpu"]["depends_on"]
+    assert profiles["gpu"]["deploy"]["resources"]["reservations"]["devices"], "training needs the GPU"
+    dockerfile = (COMPOSE.parent.parent / profiles["gpu"]["build"]["dockerfile"]).read_text()
+    assert "-r requirements-gpu.lock" in dockerfile, "training and evaluation import torch"
+    assert "build/env-vllm" in dockerfile, "builds of paper.yaml start vLLM from there"
+
+
 def test_the_server_takes_passwords_of_any_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     server, worker = services["server"]["environment"], services["worker"]["environment"]
@@ -118,9 +131,9 @@ def test_compose_accepts_the_file() -> None:
             continue
         if subprocess.run([*command, "version"], capture_output=True, check=False).returncode:
             continue
-        for profile in ([], ["--profile", "gpu"]):
+        for profile in ("cpu", "gpu", "vllm"):
             done = subprocess.run(
-                [*command, "-f", str(COMPOSE), *profile, "config", "--quiet"],
+                [*command, "-f", str(COMPOSE), "--profile", profile, "config", "--quiet"],
                 env=environment, capture_output=True, text=True, check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr

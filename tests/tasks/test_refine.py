@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from talking_points.build_config import StepConfig, VerificationConfig
+from talking_points.descriptions.asking import Answer
 from talking_points.descriptions.backends.protocol import (
     Capabilities,
     ChatRequest,
@@ -15,7 +16,10 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.descriptions.composed import compose_instead
 from talking_points.descriptions.composition import compose_description
+from talking_points.descriptions.steps import refine_request
+from talking_points.descriptions.verification import verify
 from talking_points.records import Candidate
 from talking_points.stop_requests import clear_stop
 from tasks.refine import refine_until_accepted
@@ -85,3 +89,17 @@ def test_findings_go_back_until_the_verifier_accepts_and_rounds_are_counted() ->
         assert "Problems:" in question
         assert "(412, 233)" in question
     assert len({request.seed for request in rounds}) == 3
+
+
+def test_what_a_weak_model_does_not_manage_is_composed_and_what_a_server_lost_is_not() -> None:
+    row = make_candidate()
+    request = refine_request(row, "A cat.", LOOK, "The point is on the cat.", (), 0, StepConfig(), 0)
+    answers = {
+        "refused": Answer("x", RequestError("echo"), requests=2, tokens_in=200),
+        "lost": Answer("", RequestError("timeout", retryable=True)),
+        "good": Answer("A sentence."),
+    }
+    composed = compose_instead(dict.fromkeys(answers, request), answers)
+    assert set(composed) == {"refused"}
+    assert (composed["refused"].error, composed["refused"].requests, composed["refused"].tokens_in) == (None, 2, 200)
+    assert verify(composed["refused"].text, row, CHECKS).accepted

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module, util
+from pathlib import Path
 from typing import Any
 
 from talking_points.build_config import BackendName, JudgeConfig, StepConfig
@@ -24,7 +25,10 @@ class BackendEntry:
     capabilities: Capabilities
     package: str = ""
     extra: str = ""
-    """The package it imports and the extra of this distribution that installs it; empty: the base has all."""
+    managed: bool = False
+    """The package it imports and the extra of this distribution that installs it; empty: the base has all.
+    ``managed``: it starts a server, from an environment of its own.
+    """
 
     def find_missing(self) -> str | None:
         """What to install before this backend can be opened, or None."""
@@ -49,6 +53,18 @@ BACKENDS: dict[BackendName, BackendEntry] = {
         Capabilities(vision=True, guided_decoding=True, concurrent=True),
         "httpx",
         "",
+    ),
+    "vllm_server": BackendEntry(
+        f"{_HERE}.served",
+        "open_served",
+        Capabilities(vision=True, guided_decoding=True, concurrent=True),
+        managed=True,
+    ),
+    "llama_server": BackendEntry(
+        f"{_HERE}.served",
+        "open_served",
+        Capabilities(vision=False, guided_decoding=True, concurrent=True, steps=("generate", "refine")),
+        managed=True,
     ),
     "llama_cpp": BackendEntry(
         f"{_HERE}.llama_cpp",
@@ -89,23 +105,32 @@ def check_capabilities(step: Step, config: StepConfig, capabilities: Capabilitie
         problems.append(f"{step}.structured: '{config.backend}' has no guided decoding; set it to false")
     if config.temperature > 0 and not offered.seeds:
         problems.append(f"{step}.temperature: '{config.backend}' takes no seeds; set it to 0 for reproducible text")
-    missing = entry.find_missing()
+    missing = what_is_missing(config)
     if missing:
         problems.append(f"{step}.backend: '{config.backend}' cannot be opened, {missing}")
     return problems
 
 
-def open_backend(step: StepConfig) -> Backend:
-    """Open the configured backend: loads its model or connects to its server.
+def what_is_missing(step: StepConfig) -> str | None:
+    """What to install, make or set before the backend of a step can be opened, or None."""
+    entry = BACKENDS[step.backend]
+    if not entry.managed:
+        return entry.find_missing()
+    missing: str | None = import_module(f"{_HERE}.server_command").missing_server(step)
+    return missing
+
+
+def open_backend(step: StepConfig, logs: Path | None = None) -> Backend:
+    """Open the configured backend: loads its model, connects to its server, or starts one whose log goes to ``logs``.
 
     Raises ``BackendUnavailable`` when its package, model or server is not there, naming what to install or start.
     """
     entry = BACKENDS[step.backend]
-    missing = entry.find_missing()
+    missing = what_is_missing(step)
     if missing:
         raise BackendUnavailable(f"backend '{step.backend}' cannot be opened: {missing}")
     if step.batch is not None:
         return BatchBackend(step)
     constructor: Any = getattr(import_module(entry.module), entry.constructor)
-    backend: Backend = constructor(step)
+    backend: Backend = constructor(step, logs) if entry.managed else constructor(step)
     return backend

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -57,11 +57,13 @@ class OpenAIBackend:
 
     capabilities = BACKENDS["openai"].capabilities
 
-    def __init__(self, config: StepConfig) -> None:
+    def __init__(self, config: StepConfig, *, key: str | None = None, alive: Callable[[], bool] = lambda: True) -> None:
+        """``key`` goes before that of the environment; nothing is asked again of a server that is not ``alive``."""
         self._config = config
+        self._alive = alive
         self._attempts = int(config.options.get("attempts", ATTEMPTS))
         self._writer = RequestWriter(config)
-        self._endpoint = Endpoint(str(config.endpoint), api_key(config.api_key_env))
+        self._endpoint = Endpoint(str(config.endpoint), key or api_key(config.api_key_env))
         self._listed: list[str] = []
         self._clients = [self._endpoint.client(config.timeout)]
         # Last in, first out: connections that are open and warm are used before new ones are opened.
@@ -175,6 +177,8 @@ class OpenAIBackend:
                         body = await asyncio.to_thread(write, request) if request.images else write(request)
                     return await self._ask(client, body)
             except Retry as retry:
+                if not self._alive():
+                    raise self._gone(retry) from None
                 last = attempt + 1 == self._attempts
                 # Waiting happens outside the slot: others go on meanwhile. A server that asks for a pause gets it
                 # after the last try too: the caller may ask again for this row.
@@ -183,7 +187,7 @@ class OpenAIBackend:
                 if last:
                     return retry.error
             except httpx.ConnectError as error:
-                if attempt + 1 == self._attempts:
+                if attempt + 1 == self._attempts or not self._alive():
                     raise self._gone(error) from None
                 await asyncio.sleep(_delay(attempt, None))
         raise AssertionError("every attempt returns, repeats or raises")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, strip_marks, too_long
+from talking_points.descriptions.backends.gguf_files import dequantized, number_format
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -27,6 +29,7 @@ from talking_points.descriptions.backends.protocol import (
     RequestError,
 )
 from talking_points.hub_client import bounded_hub
+from talking_points.stop_requests import stop_if_requested, stop_requested
 
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """Said outright: where nothing is said, transformers asks on the terminal."""
@@ -36,12 +39,14 @@ class TransformersBackend:
     """Loads ``config.model`` (a Hub id or a folder, safetensors only) and answers chat requests with it.
 
     ``config.options`` goes to ``from_pretrained``, for example ``quantization_config`` or ``attn_implementation``.
-    ``config.device`` is "auto" (CUDA where there is one), "cpu" or "cuda:1"; ``config.dtype`` "auto" or a torch name.
+    ``config.device`` is "auto" (CUDA where there is one), "cpu" or "cuda:1"; ``config.dtype`` "auto" or a torch name:
+    "auto" is the file's own, on a CPU without instructions for bfloat16 float32. A GGUF file is read too, once: its
+    numbers are kept as float32 in the user's cache.
     """
 
     def __init__(self, config: StepConfig) -> None:
         self._config = config
-        name, revision = str(config.model), config.revision or "main"
+        revision = config.revision or "main"
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,8 +57,11 @@ class TransformersBackend:
                 "options.trust_remote_code would run code that comes with the model, which no backend does here: "
                 "choose a model that transformers itself has the code of, or serve it for the backend 'openai'"
             )
+        name = str(config.model)
         bounded_hub()
         try:
+            if name.endswith(".gguf"):
+                name = str(dequantized(Path(name)))
             model_config = AutoConfig.from_pretrained(name, revision=revision, **_NO_CODE)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             loader: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
@@ -62,7 +70,7 @@ class TransformersBackend:
             self._model: Any = loader.from_pretrained(
                 name,
                 revision=revision,
-                dtype=config.dtype,
+                dtype=number_format(config.dtype, device),
                 use_safetensors=True,
                 **placement,
                 **config.options | _NO_CODE,
@@ -170,12 +178,15 @@ class TransformersBackend:
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
         prompt_length = inputs["input_ids"].shape[1]
+        stop_if_requested()
         output = self._model.generate(
             **inputs,
             max_new_tokens=max(request.max_tokens for request in requests),
             do_sample=False,
+            stopping_criteria=transformers.StoppingCriteriaList([_UntilStopped()]),
             logits_processor=transformers.LogitsProcessorList([SeededSampling(requests)]),
         )
+        stop_if_requested()  # what was broken off is no answer
         ends = self._model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
@@ -191,6 +202,13 @@ class TransformersBackend:
         kept = tokens[: min(stop, request.max_tokens)]
         text = self._tokenizer.decode(kept, skip_special_tokens=True)
         return Completion(text, "stop" if finished else "length", prompt_tokens, len(kept) + finished)
+
+
+class _UntilStopped(transformers.StoppingCriteria):
+    """Ends a generation at its next token when the build is asked to stop: threads of the engine end with it."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), stop_requested(), device=input_ids.device)
 
 
 class SeededSampling(transformers.LogitsProcessor):

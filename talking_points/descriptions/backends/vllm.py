@@ -30,14 +30,9 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.descriptions.backends.server_command import VLLM_OPTIONS
 
 Answer = Completion | RequestError
-_DEFAULTS: dict[str, Any] = {
-    "enable_prefix_caching": True,
-    "limit_mm_per_prompt": {"image": 1},
-    # With free white space a weak model may fill its whole answer with it.
-    "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-}
 _Waiting = tuple[ChatRequest, "Future[Answer]"]
 
 
@@ -50,7 +45,7 @@ class VllmBackend:
 
     def __init__(self, config: StepConfig) -> None:
         self._config = config
-        options = {**_DEFAULTS, **config.options}
+        options = {**VLLM_OPTIONS, **config.options}
         try:
             self._llm: Any = LLM(
                 model=str(config.model), revision=config.revision, dtype=config.dtype, seed=0, **options

@@ -47,5 +47,14 @@ def test_a_missing_package_names_the_extra_that_installs_it(monkeypatch):
 
 
 def test_listing_the_backends_imports_none_of_them():
-    assert set(BACKENDS) == {"rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"}
+    assert set(BACKENDS) == {
+        "rules",
+        "transformers",
+        "vllm",
+        "openai",
+        "llama_cpp",
+        "omg_llava",
+        "vllm_server",
+        "llama_server",
+    }
     assert "talking_points.descriptions.backends.llama_cpp" not in sys.modules

@@ -12,9 +12,11 @@ torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 pytest.importorskip("transformers", reason="needs the extra 'train'")
 
 from talking_points.build_config import StepConfig  # noqa: E402
+from talking_points.descriptions.backends import gguf_files  # noqa: E402
 from talking_points.descriptions.backends.chat import special_tokens  # noqa: E402
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError  # noqa: E402
 from talking_points.descriptions.backends.transformers import SeededSampling, TransformersBackend  # noqa: E402
+from talking_points.stop_requests import Stopped, clear_stop, request_stop  # noqa: E402
 from tests.descriptions.backends import contract  # noqa: E402
 from tests.descriptions.backends.contract import image_request, text_request, texts  # noqa: E402
 
@@ -220,3 +222,45 @@ def test_code_of_a_model_is_neither_run_nor_asked_about(tmp_path: Path, monkeypa
         with pytest.raises(BackendUnavailable, match=r"trust_remote_code|custom code"):
             TransformersBackend(step)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("instructions", "asked", "device", "expected"),
+    [
+        ({}, "auto", "cpu", "float32"),
+        ({"avx512_bf16": True}, "auto", "cpu", "auto"),
+        ({}, "auto", "cuda", "auto"),
+        ({}, "bfloat16", "cpu", "bfloat16"),
+    ],
+)
+def test_a_cpu_computes_in_what_it_has_instructions_for(monkeypatch, instructions, asked, device, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert gguf_files.number_format(asked, device) == expected
+
+
+def test_a_quantized_file_is_read_once_into_float32(tmp_path, monkeypatch):
+    pytest.importorskip("gguf", reason="needs the package 'gguf' (extra 'train')")
+    from tests.tiny_gguf import write_tiny_gguf
+
+    monkeypatch.setattr(gguf_files, "CACHE", tmp_path / "cache")
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    first = _open(path, dtype="auto")
+    answers = texts(first.complete([text_request("a"), text_request("b")]))
+    assert first.identity["dtype"] == "float32"
+    (folder,) = [entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    again = _open(path)
+    assert texts(again.complete([text_request("a"), text_request("b")])) == answers
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(BackendUnavailable, match="there is no file"):
+        _open(tmp_path / "none.gguf")
+
+
+def test_a_generation_ends_when_the_build_is_stopped(llama):
+    clear_stop()
+    request_stop()
+    try:
+        with pytest.raises(Stopped):
+            llama.complete([text_request("a")])
+    finally:
+        clear_stop()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 pytest.importorskip("vllm", reason="needs the vLLM environment (make test-vllm)")
 
 from talking_points.build_config import StepConfig  # noqa: E402
+from talking_points.descriptions.backends import open_backend  # noqa: E402
 from talking_points.descriptions.backends.openai import OpenAIBackend  # noqa: E402
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError  # noqa: E402
 from talking_points.descriptions.backends.vllm import VllmBackend  # noqa: E402
@@ -143,3 +146,34 @@ def test_the_served_model_gives_the_same_text(served, llava):
 def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
     with pytest.raises(BackendUnavailable, match="Expected a Hub id or a folder"):
         _open(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["llama", "llava"])
+def test_a_server_of_the_builds_own_is_killed_comes_back_and_gives_the_same_texts(
+    request, tiny_llama, tiny_llava, tmp_path, kind
+):
+    folder = {"llama": tiny_llama, "llava": tiny_llava}[kind]
+    engine: VllmBackend = request.getfixturevalue(kind)
+    options = {"max_model_len": CONTEXT, "enforce_eager": True, "max_num_seqs": 16}
+    config = StepConfig.model_validate(
+        {
+            "backend": "vllm_server",
+            "model": str(folder),
+            "dtype": "float32",
+            "options": options,
+            "server": {"environment": sys.prefix, "startup_seconds": 300},
+        }
+    )
+    asked = [text_request("a"), text_request("b c d")]
+    if kind == "llava":
+        asked += [image_request(seed) for seed in range(3)]
+    backend = open_backend(config, tmp_path)
+    try:
+        assert backend.identity["engine"]
+        first = _whole(backend.complete(asked))
+        assert first == _whole(engine.complete(asked))
+        (process,) = (line for line in next(tmp_path.glob("*.log")).read_text().splitlines() if line.startswith("pid"))
+        os.killpg(int(process.split()[1]), signal.SIGKILL)
+        assert _whole(backend.complete(asked)) == first
+    finally:
+        backend.close()

@@ -15,7 +15,7 @@ from talking_points.models.omg_llava.conversion import convert_release, plan_rel
 from talking_points.models.omg_llava.golden import config_from_golden
 from talking_points.models.omg_llava.modeling import OmgLlavaModel
 from talking_points.models.omg_llava.release import ConversionError
-from tests.models.official_release import ReleaseSizes, sentencepiece_model, write_release
+from talking_points.models.omg_llava.stand_in import ReleaseSizes, sentencepiece_model, write_release
 from tests.shared_data import shared_path
 
 SIZES = ReleaseSizes()

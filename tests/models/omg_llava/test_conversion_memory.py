@@ -12,7 +12,7 @@ import torch
 
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
 from talking_points.models.omg_llava.conversion import convert_release
-from tests.models.official_release import ReleaseSizes, write_release
+from talking_points.models.omg_llava.stand_in import ReleaseSizes, write_release
 
 MEGABYTE = 1024**2
 SHARD = 16 * MEGABYTE

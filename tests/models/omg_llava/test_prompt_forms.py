@@ -11,9 +11,9 @@ from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.chat import encode_turn
 from talking_points.models.omg_llava.prompt_forms import captioner_prompt, point_prompt, prompt_options
+from talking_points.models.omg_llava.stand_in import sentencepiece_model
 from talking_points.models.omg_llava.tokenization import tokenizer_from_release
 from talking_points.models.presets import tiny_config
-from tests.models.official_release import sentencepiece_model
 
 IMAGE, MARK, START, END = -200, 304, 299, 298
 

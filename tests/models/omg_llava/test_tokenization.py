@@ -7,8 +7,8 @@ import json
 import pytest
 
 from talking_points.models.omg_llava.chat import encode_turn, plain_text
+from talking_points.models.omg_llava.stand_in import sentencepiece_model
 from talking_points.models.omg_llava.tokenization import tokenizer_from_release, tokenizer_from_sentencepiece
-from tests.models.official_release import sentencepiece_model
 
 VOCABULARY = 300
 

@@ -1,4 +1,4 @@
-"""A small OMG-LLaVA release with random weights, as files under the official key names.
+"""A small stand-in of the OMG-LLaVA release, random weights under the official key names, for rehearsals and tests.
 
 Written from the official modules' structure, without the conversion tables that the tests check.
 """

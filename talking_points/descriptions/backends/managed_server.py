@@ -1,0 +1,172 @@
+"""A model server that this process starts, waits for, and ends: on a free port of this machine, for one model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from talking_points.build_config import StepConfig
+from talking_points.descriptions.backends.protocol import BackendUnavailable
+from talking_points.descriptions.backends.server_command import server_command, server_environment
+from talking_points.redaction import protect, redact
+from talking_points.stop_requests import stop_if_requested
+
+HOST = "127.0.0.1"
+PORTS = 3
+"""Ports that are tried, where another program takes one between the look and the server's start."""
+_LOOK_EVERY = 0.1
+_PATIENCE = 10.0
+"""Seconds that a server gets to end by itself."""
+_TAIL, _TAIL_BYTES = 12, 16_384
+"""Lines of a log that an error shows, and the bytes at its end among which they are looked for."""
+_TAKEN = ("address already in use", "eaddrinuse", "couldn't bind", "error while attempting to bind")
+
+
+class ManagedServer:
+    """One running server. ``url`` is its base URL (".../v1"), ``key`` what its requests must carry.
+
+    Its process ends when ``stop`` is called, and with this process, however that ends.
+    """
+
+    def __init__(self, step: StepConfig, log: Path) -> None:
+        self._step = step
+        self.log = log
+        self.key = secrets.token_urlsafe(24)
+        protect(self.key)
+        self.url = ""
+        self.version = ""
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._client = httpx.Client(
+            headers={"Authorization": f"Bearer {self.key}"}, timeout=5.0, trust_env=False, follow_redirects=False
+        )
+
+    def start(self) -> None:
+        """Start it, wait until it answers. Raises ``BackendUnavailable``, with the end of its log, if it does not."""
+        for attempt in range(PORTS):
+            port = _free_port()
+            root = f"http://{HOST}:{port}"
+            self._launch(port)
+            try:
+                if self._ready(root):
+                    self.url = f"{root}/v1"
+                    return
+            except BaseException:
+                self.stop()
+                raise
+            if attempt + 1 == PORTS or not any(words in "\n".join(self._tail()).lower() for words in _TAKEN):
+                break
+        code = self._guard.wait() if self._guard else None
+        raise BackendUnavailable(
+            f"the server of {self._step.model} ended (exit code {code}) before it was ready{self.told()}"
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is running."""
+        return self._guard is not None and self._guard.poll() is None
+
+    def stop(self) -> None:
+        """End it, with all that it started, and wait until its memory is free."""
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return
+        assert guard.stdin is not None
+        with contextlib.suppress(OSError):
+            guard.stdin.close()
+        try:
+            guard.wait(_PATIENCE + 10)
+        except subprocess.TimeoutExpired:
+            guard.kill()  # the kernel ends the server with it
+            guard.wait()
+
+    def told(self) -> str:
+        """The end of its log, to be added to an error."""
+        tail = self._tail()
+        return f"; the log {self.log} ends with:\n  " + "\n  ".join(tail) if tail else f"; its log is {self.log}"
+
+    def _launch(self, port: int) -> None:
+        name = f"talking-points-{uuid.uuid4().hex[:12]}"
+        command = server_command(self._step, HOST, port, name)
+        stop = [word.replace("{name}", name) for word in self._step.server.stop_command]
+        environment = server_environment(self._step, self.key)
+        # The key stays out of the log by its value, which the guard protects by the variable's name.
+        guard = [sys.executable, "-P", "-m", "talking_points.server_guard", str(self.log), str(_PATIENCE)]
+        self._guard = subprocess.Popen(
+            [*guard, *_stopping(stop), *command],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is the build's to handle
+        )
+
+    def _ready(self, root: str) -> bool:
+        """True once it lists its models; False when it has ended. Raises when it takes longer than configured."""
+        seconds = self._step.server.startup_seconds
+        deadline = time.monotonic() + seconds
+        while self.alive:
+            stop_if_requested()
+            if self._answers(root):
+                return self.alive
+            if time.monotonic() > deadline:
+                raise BackendUnavailable(
+                    f"the server of {self._step.model} was not ready after {seconds:g} s: set server.startup_seconds "
+                    f"if it only needs longer{self.told()}"
+                )
+            time.sleep(_LOOK_EVERY)
+        return False
+
+    def _answers(self, root: str) -> bool:
+        """Whether the server is ready. Raises ``BackendUnavailable`` for one that is not the one that was started."""
+        try:
+            if self._client.get(f"{root}/v1/models").status_code != 200:
+                return False  # a server that still loads its model says so
+            # One that was here before, or came between, does not know the key that this one asks for.
+            if httpx.get(f"{root}/v1/models", timeout=5.0, trust_env=False).status_code not in (401, 403):
+                raise BackendUnavailable(
+                    f"the server at {root} answers without the key that {self._step.model} was started with: another "
+                    f"program has taken its port, or its command does not pass on VLLM_API_KEY{self.told()}"
+                )
+            self.version = self._read_version(root)
+        except httpx.HTTPError:
+            return False
+        return True
+
+    def _read_version(self, root: str) -> str:
+        """The engine's version where it tells one (vLLM: ``/version``)."""
+        try:
+            answer: Any = self._client.get(f"{root}/version").json()
+            return str(answer.get("version", ""))[:80]
+        except (httpx.HTTPError, ValueError, AttributeError):
+            return ""
+
+    def _tail(self) -> list[str]:
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
+                lines = stream.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return []
+        return [redact(line) for line in lines[-_TAIL:]]
+
+
+def _stopping(command: list[str]) -> list[str]:
+    """The words with which the guard is told what ends a container."""
+    return [f"--stop={word}" for word in command]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port: int = free.getsockname()[1]
+    return port
