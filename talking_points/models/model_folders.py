@@ -15,7 +15,13 @@ from talking_points.hub_names import unavailable
 
 Kind = Literal["PointDescriptor", "PointLocalizer"]
 
-_TITLES: dict[str, str] = {"PointDescriptor": "Point Descriptor", "PointLocalizer": "Point Localizer"}
+_TITLES: dict[str, str] = {
+    "PointDescriptor": "Point Descriptor",
+    "PointLocalizer": "Point Localizer",
+    "PointAnswerer": "Point Answerer",
+}
+_TYPES = {"PointAnswerer": ("capellm",)}
+_BASE_TYPES = ("talking_points", "omg_llava")
 _TRAINED = {"PointDescriptor": "train-descriptor", "PointLocalizer": "train-localizer"}
 
 
@@ -38,11 +44,16 @@ def check_model(name: str | Path, kind: Kind, setting: str = "--model", remedy: 
 
 
 def wrong_kind(config: dict[str, Any], kind: str) -> str | None:
-    """The title of the other kind of model that a configuration belongs to, or None."""
+    """What else than this kind of model a configuration belongs to, or None where it may be of this kind."""
+    if kind not in _TITLES:
+        return None
     found = next(iter(config.get("architectures") or []), "")
     if found == "OmgLlavaModel" and kind == "PointLocalizer":
         return "OMG-LLaVA model without a head for coordinates"
-    return _TITLES[found] if found in _TITLES and found != kind and kind in _TITLES else None
+    if found in _TITLES:
+        return _TITLES[found] if found != kind else None
+    model_type = config.get("model_type")
+    return None if model_type in (None, *_TYPES.get(kind, _BASE_TYPES)) else f"model of the type {model_type!a}"
 
 
 def _problem(folder: Path, kind: Kind) -> str | None:
@@ -59,7 +70,7 @@ def _problem(folder: Path, kind: Kind) -> str | None:
         return f"has a config.json that cannot be read ({error or 'not an object'})"
     other = wrong_kind(config, kind)
     if other:
-        return f"is a {other} (architectures in config.json)"
+        return f"is a {other} (architectures and model_type in config.json)"
     return _weights_problem(folder)
 
 

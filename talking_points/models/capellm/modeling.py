@@ -15,11 +15,14 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import ModelOutput, cached_file
 
+from talking_points.config import ConfigError
+from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.capellm.configuration import AnswererConfig
 from talking_points.models.capellm.conversation import IGNORED_LABEL, Template
 from talking_points.models.capellm.decoding import AnswerGrammar
 from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
+from talking_points.models.model_folders import wrong_kind
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -76,8 +79,16 @@ class CapeLlmModel(PreTrainedModel):
         """Load a folder or Hub repository with its tokenizer.
 
         Unlike transformers' own, this refuses a checkpoint that lacks weights, has others, or other shapes, and a
-        tokenizer that cannot write coordinates.
+        tokenizer that cannot write coordinates. Raises ``ConfigError`` for a model of another kind.
         """
+        if "config" not in kwargs:
+            own = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+            other = wrong_kind(cls.config_class.get_config_dict(pretrained_model_name_or_path, **own)[0], cls.__name__)
+            if other:
+                raise ConfigError(
+                    f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} (architectures "
+                    "and model_type in config.json): load it as what it is"
+                )
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )

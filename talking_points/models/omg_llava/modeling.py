@@ -17,6 +17,7 @@ from transformers import initialization as init
 from transformers.utils import cached_file
 
 from talking_points.errors import InputError
+from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.omg_llava.cache import growing_cache
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
