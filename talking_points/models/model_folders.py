@@ -43,6 +43,23 @@ def check_model(name: str | Path, kind: Kind, setting: str = "--model", remedy: 
         raise ConfigError(f"{expected}; {folder} {found}; {advice}")
 
 
+def kind_of(folder: Path) -> str:
+    """The class of the finished model in a folder, as its configuration names it.
+
+    Raises ``ConfigError`` for a folder without one, with another, or whose weights are not whole.
+    """
+    expected = f"expected a model of ours ({', '.join(_TITLES.values())}) in {folder}"
+    if not folder.exists():
+        raise ConfigError(f"{expected}, found nothing there: name the folder that training has left")
+    problem = _folder_problem(folder)
+    if problem:
+        raise ConfigError(f"{expected}, which {problem}: name the folder that training has left")
+    found = next(iter(_read_config(folder).get("architectures") or []), None)
+    if found not in _TITLES:
+        raise ConfigError(f"{expected}, found {found!a} (architectures in config.json)")
+    return str(found)
+
+
 def wrong_kind(config: dict[str, Any], kind: str) -> str | None:
     """What else than this kind of model a configuration belongs to, or None where it may be of this kind."""
     if kind not in _TITLES:
@@ -57,6 +74,24 @@ def wrong_kind(config: dict[str, Any], kind: str) -> str | None:
 
 
 def _problem(folder: Path, kind: Kind) -> str | None:
+    problem = _config_problem(folder)
+    if problem:
+        return problem
+    other = wrong_kind(_read_config(folder), kind)
+    if other:
+        return f"is a {other} (architectures and model_type in config.json)"
+    return _weights_problem(folder)
+
+
+def _folder_problem(folder: Path) -> str | None:
+    return _config_problem(folder) or _weights_problem(folder)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def _config_problem(folder: Path) -> str | None:
     if not folder.is_dir():
         return "is a file"
     file = folder / "config.json"
@@ -68,10 +103,7 @@ def _problem(folder: Path, kind: Kind) -> str | None:
         assert isinstance(config, dict)
     except (OSError, ValueError, AssertionError) as error:
         return f"has a config.json that cannot be read ({error or 'not an object'})"
-    other = wrong_kind(config, kind)
-    if other:
-        return f"is a {other} (architectures and model_type in config.json)"
-    return _weights_problem(folder)
+    return None
 
 
 def _weights_problem(folder: Path) -> str | None:

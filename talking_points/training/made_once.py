@@ -25,7 +25,7 @@ from talking_points.whole_files import advising, read_json, write_json
 
 STARTED, FINISHED = "started.json", "stage.json"
 _WEIGHTS = ("*.safetensors", "*.json")
-_NOT_WEIGHTS = {STARTED, FINISHED, "trainer_state.json"}
+_NOT_WEIGHTS = {STARTED, FINISHED, "trainer_state.json", "card.json"}
 
 
 def make_once(

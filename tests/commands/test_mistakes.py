@@ -73,6 +73,12 @@ MISTAKES = {
     "tables {t}/tables {t}/empty": "{t}/empty",
     "tables {t}/tables human={t}/none.json": "none.json",
     "publish {t}/empty org/name --dry-run": "manifest.json",
+    "publish-model {t}/nowhere org/name": "found nothing there",
+    "publish-model {t}/empty org/name": "has no config.json",
+    "publish-model {t}/started org/name": "a training that is not finished",
+    "publish-model {t}/llama org/name": "has no weights",
+    "publish-model {t}/whole name": "of the form org/name",
+    "publish-model {t}/whole org/name --report {t}/none.json": "none.json",
     "rehydrate org/name --output {t}/images": "HF_HUB_OFFLINE",
     "rehydrate nowhere --output {t}/images": "no name of a repository",
     # Models.

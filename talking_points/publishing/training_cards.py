@@ -1,0 +1,123 @@
+"""What the card of a model says that a training has left: its settings, its data with their digest, its base, terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from talking_points.publishing.card_content import last_figures
+from talking_points.publishing.model_card import Role
+from talking_points.publishing.terms import TERMS, source_terms
+from talking_points.sources.drawn import is_drawn
+from talking_points.training.config import TrainConfig
+from talking_points.training.stages import dataset_digest
+from talking_points.whole_files import read_json
+
+ROLES: dict[str, Role] = {"descriptor": "descriptor", "adapted": "descriptor", "localizer": "localizer"}
+"""Which kind of model a training stage leaves; the vision path alone is none."""
+
+_CONTROL = "It is the text-only control: it has never seen an image, and guesses from the words."
+
+
+def training_content(train: TrainConfig, kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the card of the model that a training stage has left, from its configuration and its result."""
+    role = ROLES[kind]
+    content = {
+        "name": f"point-{role}-{train.preset}-{result['fingerprint'][:12]}",
+        "role": role,
+        "config": settings_of(train, "adapt" if kind == "adapted" else role),
+        "training": {"seconds": result.get("seconds"), "metrics": last_figures(result.get("metrics", {}))},
+        "curves": (Path(result["path"]) / "curves.png").exists(),
+        "note": _CONTROL if role == "localizer" and train.localizer.blind else None,
+        **origins(train),
+    }
+    if kind == "adapted":
+        family = train.ap10k.train_family
+        start = _named(train.descriptor_path, "the descriptor of the same configuration")
+        content |= {
+            "dataset": f"keypoints of {family} in AP-10K, by the reward of a localizer",
+            "dataset_revision": None,
+            "base_model": start,
+        }
+        drawn = train.ap10k.root is not None and is_drawn(train.ap10k.root)
+        content["terms"] = [*content["terms"], _terms_of_ap10k(drawn)]
+        content["free"] = content["free"] and drawn and train.descriptor_path is None
+    return content
+
+
+def origins(train: TrainConfig) -> dict[str, Any]:
+    """What a model comes from, and under which terms that is: its dataset, with its digest, and its base."""
+    dataset, revision = _dataset(train)
+    sources = _sources(train)
+    terms = [
+        {"name": TERMS[name].title, "terms": source_terms(name, drawn=drawn).terms}
+        for name, drawn in sources.items()
+        if name in TERMS
+    ]
+    if not Path(train.dataset).is_dir():
+        terms.append({"name": train.dataset, "terms": "The terms on the dataset's own card."})
+    if train.start is not None:
+        terms.append({"name": _base_model(train), "terms": "The licence of the checkpoint that training started from."})
+    return {
+        "dataset": dataset,
+        "dataset_revision": revision,
+        "base_model": _base_model(train),
+        "terms": terms,
+        "free": bool(sources) and all(sources.values()) and train.start is None and Path(train.dataset).is_dir(),
+    }
+
+
+def settings_of(train: TrainConfig, section: str) -> dict[str, Any]:
+    """What the weights depend on, without the places of this machine."""
+    shared = {"preset", "image_size", "stem_stride", "vocabulary_size", "start_revision", "limit", "seed"}
+    settings = train.model_dump(mode="json", include=shared | {section})
+    if train.vision.steps:
+        settings["vision"] = train.vision.model_dump(mode="json") | {"sources": sorted(train.vision.sources)}
+    return settings
+
+
+def _sources(train: TrainConfig) -> dict[str, bool]:
+    """The annotated datasets that the model has seen something of, and whether they are drawn stand-ins."""
+    found: dict[str, bool] = {}
+    folder = Path(train.dataset)
+    found |= {name: bool(source.get("drawn")) for name, source in _manifest(folder).get("sources", {}).items()}
+    if train.vision.steps:
+        for name, root in train.vision.sources.items():
+            found[name] = found.get(name, True) and is_drawn(root)
+    return found
+
+
+def _dataset(train: TrainConfig) -> tuple[str, str | None]:
+    """Name and revision: of the Hub, or a built folder's own name and the digest of its rows."""
+    folder = Path(train.dataset)
+    if not folder.is_dir():
+        return train.dataset, train.revision
+    manifest = _manifest(folder)
+    name, sources = str(manifest.get("name", folder.name)), manifest.get("sources", {})
+    if sources and all(source.get("drawn") for source in sources.values()):
+        name = f"{name}, built on drawn stand-ins for its sources,"
+    return name, dataset_digest(train.dataset, None)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a built dataset, or nothing where a folder has none: datasets of other makers may not."""
+    path = folder / "manifest.json"
+    return dict(read_json(path, "build the dataset again")) if path.is_file() else {}
+
+
+def _base_model(train: TrainConfig) -> str:
+    return "random weights" if train.start is None else _named(train.start, "")
+
+
+def _named(path: str | None, default: str) -> str:
+    if path is None:
+        return default
+    return f"the checkpoint {Path(path).name}" if Path(path).exists() else path
+
+
+def _terms_of_ap10k(drawn: bool) -> dict[str, str]:
+    terms = (
+        "Drawn by `talking-points draw-sample`: it holds none of its data." if drawn else "The terms of its authors."
+    )
+    return {"name": "AP-10K", "terms": terms}
