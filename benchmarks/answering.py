@@ -37,7 +37,7 @@ from talking_points.models.answerer import FREE_TOKENS, AnswerMode, PointAnswere
 from talking_points.models.capellm.configuration import AnswererConfig
 from talking_points.models.capellm.conversation import Query
 from talking_points.models.capellm.presets import small_config, tiny_config
-from talking_points.models.capellm.reading import PackedReader, shared_beginning
+from talking_points.models.capellm.reading import PackedReader, count_shared
 from talking_points.sources.keypoint_sets import keypoint_sets
 
 
@@ -147,7 +147,7 @@ def steps(model: PointAnswerer, queries: list[Query], constrained: bool) -> Call
     prompts = [
         model.text_tokenizer(model.template.prompt(query), add_special_tokens=False).input_ids for query in queries
     ]
-    shared, grammar = shared_beginning(prompts), model.grammar
+    shared, grammar = count_shared(prompts), model.grammar
     pieces = [grammar.head, (*grammar.numbers[0][123], *grammar.between)] if constrained else [(5,)] * FREE_TOKENS
     everyone = range(len(prompts))
 

@@ -73,7 +73,7 @@ def main() -> None:
 def measure_installed(folder: Path, rows: int, tokens: int) -> Figures:
     """Rows per second of each backend whose packages are here."""
     texts = [_request(number, tokens) for number in range(rows)]
-    pictures = [dataclasses.replace(request, images=(_picture(number),)) for number, request in enumerate(texts)]
+    images = [dataclasses.replace(request, images=(_make_image(number),)) for number, request in enumerate(texts)]
     results: Figures = {}
     if util.find_spec("llama_cpp") and util.find_spec("gguf"):
         from tests.tiny_gguf import write_tiny_gguf
@@ -86,7 +86,7 @@ def measure_installed(folder: Path, rows: int, tokens: int) -> Figures:
     from tests.tiny_models import build_tiny_llama, build_tiny_llava
 
     llama, llava = str(build_tiny_llama(folder / "llama")), str(build_tiny_llava(folder / "llava"))
-    for name, model_folder, requests in (("Llama", llama, texts), ("LLaVA", llava, pictures)):
+    for name, model_folder, requests in (("Llama", llama, texts), ("LLaVA", llava, images)):
         with _opened("transformers", model_folder, batch_size=rows, device="cpu", dtype="float32") as backend:
             results[f"transformers, {name}"] = rates(backend, requests)
         if util.find_spec("vllm"):
@@ -172,7 +172,7 @@ def _request(number: int, tokens: int) -> ChatRequest:
     return ChatRequest(id=str(number), step="generate", prompt=prompt, system="You describe.", max_tokens=tokens)
 
 
-def _picture(number: int) -> Any:
+def _make_image(number: int) -> Any:
     return np.random.default_rng(number).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 
 

@@ -5,9 +5,9 @@
 
 Three ways over the same images, in the same number of threads, OpenCV itself single-threaded:
 
-- stage: read the record (photograph and annotations), detect, select, put places into words, hash the look
+- stage: read the record (image and annotations), detect, select, put places into words, hash the look
   (the file's digest comes from the index stage);
-- bare: decode the photograph, turn it grey, detect SIFT keypoints, nothing else;
+- bare: decode the image, turn it grey, detect SIFT keypoints, nothing else;
 - plain: read the record and call ``detectAndCompute`` once for each part with its mask, as one would write it first.
 
 They take turns on small batches, so that a busy machine slows all of them alike. The last two lines are the ratios:

@@ -114,8 +114,8 @@ def compare(first: Callable[[], object], second: Callable[[], object], device: s
     return Comparison(one, other, statistics.median(b / a for a, b in times))
 
 
-def pictures(count: int, side: int) -> list[np.ndarray]:
-    """Different pictures of the model's own size."""
+def make_images(count: int, side: int) -> list[np.ndarray]:
+    """Different images of the model's own size."""
     return [np.random.default_rng(seed).integers(0, 256, (side, side, 3)).astype(np.uint8) for seed in range(count)]
 
 
@@ -129,7 +129,7 @@ def peak_flops(device: str) -> float:
 
 
 def deformable_attention(device: str) -> dict[str, float]:
-    """One deformable attention at the 7B's size for a 512-pixel picture, ours and transformers'."""
+    """One deformable attention at the 7B's size for a 512-pixel image, ours and transformers'."""
     grids = [(16, 16), (32, 32), (64, 64)]
     config = Mask2FormerConfig()
     theirs = Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention(256, config.num_attention_heads, 3, 4)
@@ -154,7 +154,7 @@ def measure(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> dict[str, f
     descriptor, localizer = (build(kind, setting, tokenizer) for kind in (PointDescriptor, PointLocalizer))
     assert isinstance(descriptor, PointDescriptor)
     assert isinstance(localizer, PointLocalizer)
-    images = pictures(batch, config.image_size)
+    images = make_images(batch, config.image_size)
     points = np.random.default_rng(0).uniform(0, config.image_size - 1, (max(batch, 8), 2))
     length: dict[str, Any] = {"max_new_tokens": setting.new_tokens, "min_new_tokens": setting.new_tokens}
 
@@ -181,11 +181,11 @@ def measure(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> dict[str, f
         localizer.localize(None, written, **stored)
 
     both = median_seconds(describe_and_localize, device)
-    vision = median_seconds(lambda: descriptor.encode_pictures(images[:1]), device)
+    vision = median_seconds(lambda: descriptor.encode_images(images[:1]), device)
 
     counter = FlopCounterMode(display=False)
     with counter:
-        descriptor.encode_pictures(images[:1])
+        descriptor.encode_images(images[:1])
     linear = sum(p.numel() for n, p in descriptor.language_model.named_parameters() if "embed_tokens" not in n)
     visual = (config.image_size // config.visual_token_stride) ** 2 + 32
     question, description = (len(turn.ids) for turn in (*descriptor.turns(1), *localizer.turns([DESCRIPTION])))

@@ -147,10 +147,10 @@ def supervised(model: PointDescriptor | PointLocalizer, data: PointSet, known: P
         if point_features is not None:
             arguments["point_features"] = point_features
     else:
-        pictures = dict(data.pictures({example.image for example in examples}))
+        images = dict(data.images({example.image for example in examples}))
         arguments["image_index"] = torch.arange(len(examples))
         with torch.no_grad():
-            arguments["features"] = model.encode_pictures([pictures[example.image] for example in examples])
+            arguments["features"] = model.encode_images([images[example.image] for example in examples])
     if isinstance(model, PointLocalizer) or not cached:
         arguments["points"] = data.keypoints
     stepped(model, model(**arguments).loss)
@@ -178,10 +178,10 @@ def adapted(
 def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: PointSet, config: AdaptConfig) -> int:
     """The same step one description at a time, nothing shared and nothing cached, backward through every block."""
     for example in data.examples:
-        picture = dict(data.pictures([example.image]))[example.image]
+        image = dict(data.images([example.image]))[example.image]
         scores, texts, found = [], [], []
         for _ in range(GROUP):
-            features = model.encode_pictures([picture])
+            features = model.encode_images([image])
             index = torch.zeros(1, dtype=torch.long)
             encoded = model.encode_points(features, [example.keypoint], index)
             inputs = model.language_inputs(features, index, encoded, model.turns(1))
@@ -193,7 +193,7 @@ def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: Poi
             )
             mask = torch.ones_like(tokens, dtype=torch.bool)
             texts.append(model.decode(tokens)[0])
-            found.append(localizer.localize([picture], texts[-1:])[0])
+            found.append(localizer.localize([image], texts[-1:])[0])
             scores.append((*score(model, Samples(inputs, tokens, mask, texts[-1:], 0), config.last_blocks), mask))
         rewards = neg_mse(Rewarded.of([example] * GROUP, np.stack(found)))
         for advantage, (log_probs, reference, mask) in zip(

@@ -50,15 +50,21 @@ def answer_many(
     check_model(model, _KINDS[task])
     with needs_extra("train"):
         from talking_points import PointDescriptor, PointLocalizer
-        from talking_points.examples.batch_answers import Answer, answer_rows, describing, localizing, model_name
-    place = chosen_device(device)
-    file = AnswerFile(output, task, model_name(model))
+        from talking_points.examples.batch_answers import (
+            Answer,
+            answer_rows,
+            make_describer,
+            make_localizer,
+            name_model,
+        )
+    place = choose_device(device)
+    file = AnswerFile(output, task, name_model(model))
 
     @cache  # loaded when the first row is asked about: where all are answered, no model is needed
     def loaded() -> Answer:
         if task == "describe":
-            return describing(PointDescriptor.from_pretrained(model).to(place), batch_size)
-        return localizing(PointLocalizer.from_pretrained(model).to(place), batch_size)
+            return make_describer(PointDescriptor.from_pretrained(model).to(place), batch_size)
+        return make_localizer(PointLocalizer.from_pretrained(model).to(place), batch_size)
 
     def answer(shown: list[Any], questions: list[Any]) -> Any:
         return loaded()(shown, questions)
@@ -79,7 +85,7 @@ def answer_many(
         )
 
 
-def chosen_device(name: str | None) -> Any:
+def choose_device(name: str | None) -> Any:
     """The device that was named, or the best one that this process has. Raises ``ConfigError``."""
     import torch
 

@@ -92,17 +92,17 @@ def describe(
         _no_output(output, source)
         if point is None:
             raise ConfigError(f"expected the point to describe behind {source}, found none: X and Y in pixels")
-        picture = _open(Path(source), *point)
+        rgb = _open(Path(source), *point)
         _check_figure(figure)
         check_model(model, "PointDescriptor")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
-        descriptor = PointDescriptor.from_pretrained(model).to(batch.chosen_device(device))
-        text = descriptor.describe([picture], [point])[0]
+        descriptor = PointDescriptor.from_pretrained(model).to(batch.choose_device(device))
+        text = descriptor.describe([rgb], [point])[0]
         print(text)
         if figure:
-            _save(draw_point_figure(picture, text, keypoint=point), figure)
+            _save(draw_point_figure(rgb, text, keypoint=point), figure)
 
 
 @app.command()
@@ -134,17 +134,17 @@ def localize(
         _no_output(output, source)
         if text is None:
             raise ConfigError(f"expected the text to find in {source} behind it, found none")
-        picture = _open(Path(source))
+        rgb = _open(Path(source))
         _check_figure(figure)
         check_model(model, "PointLocalizer")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
             from talking_points.models.localizer import PointLocalizer
-        localizer = PointLocalizer.from_pretrained(model).to(batch.chosen_device(device))
-        x, y = (float(value) for value in localizer.localize([picture], [text])[0])
+        localizer = PointLocalizer.from_pretrained(model).to(batch.choose_device(device))
+        x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
         print(f"{x:.1f} {y:.1f}")
         if figure:
-            _save(draw_point_figure(picture, text, localized=(x, y)), figure)
+            _save(draw_point_figure(rgb, text, localized=(x, y)), figure)
 
 
 def _no_figure(figure: Path | None) -> None:
@@ -182,9 +182,7 @@ def _open(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untype
     from talking_points.config import ConfigError
     from talking_points.image_files import read_rgb
 
-    picture = read_rgb(path, orientation="displayed")
-    if not (-0.5 <= x < picture.width - 0.5 and -0.5 <= y < picture.height - 0.5):
-        raise ConfigError(
-            f"the point ({x:g}, {y:g}) is not in {path}, which has {picture.width}x{picture.height} pixels"
-        )
-    return picture
+    rgb = read_rgb(path, orientation="displayed")
+    if not (-0.5 <= x < rgb.width - 0.5 and -0.5 <= y < rgb.height - 0.5):
+        raise ConfigError(f"the point ({x:g}, {y:g}) is not in {path}, which has {rgb.width}x{rgb.height} pixels")
+    return rgb

@@ -41,7 +41,7 @@ def claim_port() -> int | None:
     terminal ends that one too, so that the run cannot report that it was stopped; it outlives a command that is
     killed; and it answers anybody on this machine.
     """
-    if configured_server() is not None:
+    if find_configured_server() is not None:
         return None
     port = free_port()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
@@ -51,7 +51,7 @@ def claim_port() -> int | None:
     return port
 
 
-def configured_server() -> str | None:
+def find_configured_server() -> str | None:
     """The URL of the server that the environment or the active profile names, or None; its password is found as well.
 
     Raises ``ConfigError`` where nothing answers there, or not to this password: Prefect would try for a minute.

@@ -54,7 +54,7 @@ def print_plan(settings: BuildConfig) -> None:
     if not any(images.values()):
         raise NothingListedError(skipped)
 
-    points = expected_points(settings, images)
+    points = estimate_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
     rows = math.ceil(points / settings.shard_size)
     title = f"Plan: at most {points} points, {shards + 5 * rows + len(images) + 2} task runs"
@@ -115,7 +115,7 @@ def _check_store(storage: Storage, output: str) -> None:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def expected_points(settings: BuildConfig, images: dict[str, int]) -> int:
+def estimate_points(settings: BuildConfig, images: dict[str, int]) -> int:
     """The most points that the listed images can give: one per image, shares equal, ``limit`` kept."""
     wanted = {name: min(images[name], source.points or images[name]) for name, source in settings.open_sources.items()}
     if settings.sampling.equal_shares and not any(source.points for source in settings.open_sources.values()):
@@ -205,7 +205,7 @@ def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
     ]
     for step in budget:
         section = settings.step(step.step)
-        missing = BACKENDS[section.backend].missing()
+        missing = BACKENDS[section.backend].find_missing()
         if missing:
             notes.append(f"to install: {missing}")
         if section.backend == "omg_llava" and not Path(str(section.model)).exists():

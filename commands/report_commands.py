@@ -15,9 +15,9 @@ Folder = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
 @app.command()
 def report(
-    output: Folder, seed: Annotated[int, typer.Option(help="chooses the rows that are shown with picture")] = 0
+    output: Folder, seed: Annotated[int, typer.Option(help="chooses the rows that are shown with their image")] = 0
 ) -> None:
-    """Write the quality report of a build: acceptance, levels, diversity, lengths, rows with pictures."""
+    """Write the quality report of a build: acceptance, levels, diversity, lengths, rows with images."""
     with exit_codes():
         from talking_points.publishing.quality import write_quality_report
 
@@ -30,7 +30,7 @@ def report(
 def compare(
     first: Annotated[Path, typer.Argument(metavar="BUILD_A", help="folder of a finished dataset")],
     second: Annotated[Path, typer.Argument(metavar="BUILD_B", help="folder of another one")],
-    html: Annotated[Path | None, typer.Option(help="also write a page with pictures and the texts that differ")] = None,
+    html: Annotated[Path | None, typer.Option(help="also write a page with images and the texts that differ")] = None,
     rows: Annotated[int, typer.Option(help="rows on that page", min=1)] = 60,
 ) -> None:
     """Show two builds side by side, for work on prompts: settings, numbers, and the texts that differ."""
@@ -56,7 +56,7 @@ def tables(
         ),
     ],
 ) -> None:
-    """Write the paper's tables and Figure 1 with our figures beside them: Markdown, LaTeX, a picture of each."""
+    """Write the paper's tables and Figure 1 with our figures beside them: Markdown, LaTeX, an image of each."""
     with exit_codes():
         with needs_extra("train"):
             from talking_points.evaluation.saved_reports import read_reports

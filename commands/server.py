@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from commands.local import HEARTBEAT
-from commands.orchestrator import PASSWORD, configured_server, new_password, password_file, running_server
+from commands.orchestrator import PASSWORD, find_configured_server, new_password, password_file, running_server
 from commands.processes import start, stop
 from commands.working_folder import refuse_settings
 from talking_points.config import ConfigError
@@ -48,7 +48,7 @@ def serve(home: Path, port: int = 4200, results: Path | None = None, silence: fl
     _check(home)
     results = (results or home / "build" / "results").absolute()
     os.environ[PASSWORD] = new_password()
-    with sigterm_as_interrupt(), running_server(port) as url, kept_password(port) as file:
+    with sigterm_as_interrupt(), running_server(port) as url, keep_password(port) as file:
         os.environ["PREFECT_API_URL"] = url
         deploy(home, results, silence)
         environment = _children() | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
@@ -78,7 +78,7 @@ def deploy(home: Path, results: Path, silence: float = SILENCE) -> None:
 
 def deploy_to_configured(home: Path, results: Path) -> None:
     """``deploy`` to the server that ``PREFECT_API_URL`` or the active profile names. Raises ``ConfigError``."""
-    if configured_server() is None:
+    if find_configured_server() is None:
         raise ConfigError(
             "expected the server to deploy to in PREFECT_API_URL, e.g. http://127.0.0.1:4200/api, found it unset; "
             "'talking-points server' starts one and deploys to it"
@@ -146,7 +146,7 @@ def _children() -> dict[str, str]:
 
 
 @contextmanager
-def kept_password(port: int) -> Iterator[Path]:
+def keep_password(port: int) -> Iterator[Path]:
     """A file with the password that only this user can read; it goes with the server."""
     path = password_file(port)
     path.unlink(missing_ok=True)

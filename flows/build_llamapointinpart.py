@@ -12,7 +12,7 @@ from prefect import flow
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
-from talking_points.redaction import redacted_errors
+from talking_points.redaction import redact_errors
 from tasks.assemble import assemble
 from tasks.candidates import candidates
 from tasks.figures import show_figures
@@ -37,7 +37,7 @@ from tasks.verify import verify
     flow_run_name=name_run(describe_build),
     validate_parameters=False,
 )
-@redacted_errors
+@redact_errors
 def build_llamapointinpart(
     config: str = "configs/build/rules.yaml", overrides: list[str] | None = None
 ) -> dict[str, Any]:

@@ -31,10 +31,10 @@ from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import (
     SOURCES,
     Result,
-    adapted_names,
     dataset_folder,
     draw_once,
-    learning_jobs,
+    name_adapted,
+    plan_jobs,
     sample_folder,
     scores_of,
 )
@@ -90,7 +90,7 @@ def learn(
     os.environ["TQDM_DISABLE"] = "1"
     processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
-    for job in learning_jobs(config, folder, images, quick, build_scenes):
+    for job in plan_jobs(config, folder, images, quick, build_scenes):
         needed = [made[name] for name in job.after]
         made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
     results = {name: future.result() for name, future in made.items()}
@@ -117,7 +117,7 @@ def build_scenes(output: Path, variant: str, images: int) -> None:
 def make_report(results: Mapping[str, Result], config: TrainConfig, images: int, quick: bool) -> dict[str, Any]:
     """The figures of a run, and what each of its jobs took."""
     report = results["figures"]["found"]
-    before, *after = (results[scores_of(name)]["found"] for name in ("descriptor", *adapted_names(quick)))
+    before, *after = (results[scores_of(name)]["found"] for name in ("descriptor", *name_adapted(quick)))
     report["grpo"] = adaptation_figures(before, after)
     report["zero_shot"] = before["judge_a"]
     if not quick:

@@ -38,7 +38,7 @@ def retrain_and_evaluate(
     check_retraining(settings)
     tag_training("retraining", settings.train.preset, settings.train.dataset)
     retraining = Retraining(settings)
-    entry = retraining.finished()
+    entry = retraining.find_finished()
     changed = entry is None
     if entry is None:
         train.vision(retraining.train)

@@ -13,7 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from talking_points.config import Section, suggest
 from talking_points.output_names import readable_output
-from talking_points.redaction import is_variable_name, protect, without_secrets
+from talking_points.redaction import hide_secrets, is_variable_name, protect
 from talking_points.source_names import buildable_sources
 
 BackendName = Literal["rules", "transformers", "vllm", "openai", "llama_cpp", "omg_llava"]
@@ -225,7 +225,7 @@ class BuildConfig(Section):
         " and reuse what it leaves valid; never: refuse a folder that holds anything",
     )
     images: Literal["embed", "reference", "thumbnail"] | None = Field(
-        default=None, description="pixels in the dataset: the file's own bytes (default), none, or small pictures"
+        default=None, description="pixels in the dataset: the file's own bytes (default), none, or small images"
     )
     rows_per_file: int = Field(
         default=250,
@@ -278,7 +278,7 @@ class BuildConfig(Section):
 
     @field_validator("sources")
     @classmethod
-    def _known_sources(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+    def _check_sources(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         for name in value:
             if name not in (known := buildable_sources()):
                 raise ValueError(
@@ -341,5 +341,5 @@ def dataset_settings(config: BuildConfig) -> dict[str, Any]:
         }
         for name in config.open_sources
     }
-    clean: dict[str, Any] = without_secrets(settings)
+    clean: dict[str, Any] = hide_secrets(settings)
     return clean

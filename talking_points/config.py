@@ -39,13 +39,13 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def list_changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the settings that differ, with both values, for messages to people."""
     differences: list[str] = []
     for key in sorted(set(old) | set(new)):
         name, before, after = f"{prefix}{key}", old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            differences += changed_fields(before, after, f"{name}.")
+            differences += list_changes(before, after, f"{name}.")
         elif before != after:
             differences.append(f"{name}: {json.dumps(before)} -> {json.dumps(after)}")
     return differences

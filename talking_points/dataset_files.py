@@ -46,7 +46,7 @@ class DatasetError(ConfigError):
     """A dataset's folder, repository or file cannot be used: says which file, what was expected, what to do."""
 
 
-def checked_name(name: object) -> str:
+def check_name(name: object) -> str:
     """``name`` if it is one that a dataset's file may have. Raises ``ValueError`` otherwise."""
     if not isinstance(name, str) or not _NAMES.fullmatch(name) or _DEVICES.fullmatch(name.rpartition("/")[2]):
         shown = name if isinstance(name, str) else type(name).__name__
@@ -63,7 +63,7 @@ def dataset_file(root: Path, name: str) -> Path:
     Raises ``DatasetError``.
     """
     try:
-        path = root / checked_name(name)
+        path = root / check_name(name)
     except ValueError as error:
         raise DatasetError(f"{root}: {error}; this dataset must not be used") from None
     try:
@@ -88,7 +88,7 @@ def dataset_names(root: Path, pattern: str) -> list[str]:
     return found
 
 
-def written_folder(root: Path, name: str) -> Path:
+def make_folder(root: Path, name: str) -> Path:
     """The folder ``name`` inside the dataset in ``root``, made where it is missing, and no link to another place."""
     folder = root / name
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -242,7 +242,7 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
         commit = api.repo_info(repo, repo_type="dataset", revision=revision).sha
         listed = api.list_repo_files(repo, repo_type="dataset", revision=commit)
         names = sorted(name for name in listed if re.fullmatch(rf"data/{re.escape(split)}-[\w.-]*\.parquet", name))
-        addresses = [f"hf://datasets/{repo}@{commit}/{checked_name(name)}" for name in names]
+        addresses = [f"hf://datasets/{repo}@{commit}/{check_name(name)}" for name in names]
         for address in addresses:
             with HfFileSystem().open(address) as stream, open_parquet(stream, columns):
                 pass

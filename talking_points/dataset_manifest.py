@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from talking_points.dataset_files import DatasetError, checked_name, dataset_file
+from talking_points.dataset_files import DatasetError, check_name, dataset_file
 from talking_points.records import LABELS, STEPS
 
 AUDIT_REPORT = "audit/report.json"
@@ -31,13 +31,13 @@ def _plain(text: str) -> str:
 
 
 def _data(name: str) -> str:
-    if not checked_name(name).startswith("data/"):
+    if not check_name(name).startswith("data/"):
         raise ValueError(f"expected data/*.parquet, found {name!r}")
     return name
 
 
 def _figure(name: str) -> str:
-    if not checked_name(name).startswith("figures/"):
+    if not check_name(name).startswith("figures/"):
         raise ValueError(f"expected figures/*.png or figures/*.svg, found {name!r}")
     return name
 
@@ -280,15 +280,15 @@ def _check_values(value: Any, place: tuple[object, ...]) -> None:
     elif isinstance(value, str):
         _check_text(value, place)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{_shown(place)}: expected a number that a float can hold")
+        raise ValueError(f"{_show_place(place)}: expected a number that a float can hold")
 
 
 def _check_text(text: str, place: tuple[object, ...]) -> None:
     if _HALVES.search(text):
-        raise ValueError(f"{_shown(place)}: expected text, found half a character (\\ud800 to \\udfff)")
+        raise ValueError(f"{_show_place(place)}: expected text, found half a character (\\ud800 to \\udfff)")
 
 
-def _shown(place: tuple[object, ...]) -> str:
+def _show_place(place: tuple[object, ...]) -> str:
     return ".".join(map(str, place))[:200] or "the whole"
 
 

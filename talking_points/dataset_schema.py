@@ -70,7 +70,7 @@ only what changed; pixels and coordinates are not worth a dictionary.
 """
 
 
-def declared_labels(sources: Iterable[str]) -> tuple[str, ...]:
+def declare_labels(sources: Iterable[str]) -> tuple[str, ...]:
     """The names that the class label ``source`` of a dataset of these sources declares."""
     return SOURCES if set(sources) <= set(SOURCES) else LABELS
 

@@ -43,7 +43,7 @@ def for_code(text: object) -> str:
     return for_terminal(" ".join(str(text).split())).replace("`", "'").replace("|", "\\|")
 
 
-def fenced(text: str, language: str = "") -> str:
+def fence_text(text: str, language: str = "") -> str:
     """Lines of text as a block of code of Markdown that nothing in them ends."""
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

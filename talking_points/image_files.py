@@ -94,7 +94,7 @@ def read_header(file: Path | bytes) -> ImageHeader:
             mime = Image.MIME.get(opened.format or "", "application/octet-stream")
             return ImageHeader(opened.width, opened.height, mime, opened.mode, _orientation(opened))
     except Exception as error:
-        raise _explained(error, file) from error
+        raise _explain(error, file) from error
 
 
 def read_rgb(
@@ -110,11 +110,11 @@ def read_rgb(
     smaller than (width, height), for thumbnails. Raises ``ImageFileError`` (missing, unreadable, truncated, too_large);
     errors of the disk itself pass as ``OSError``.
     """
-    decoded = _decoded(file, max_pixels, orientation, draft)
+    decoded = _decode(file, max_pixels, orientation, draft)
     try:
         return to_rgb(decoded)
     except Exception as error:
-        raise _explained(error, file) from error
+        raise _explain(error, file) from error
 
 
 def read_pixels(
@@ -129,7 +129,7 @@ def read_labels(file: Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.
 
     Raises ``ImageFileError``, also for more than one channel.
     """
-    labels = np.asarray(_decoded(file, max_pixels, "stored"))
+    labels = np.asarray(_decode(file, max_pixels, "stored"))
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
         shape = "x".join(map(str, labels.shape))
         raise ImageFileError("unreadable", f"{_name(file)}: expected one channel of integers, got {shape}")
@@ -158,7 +158,7 @@ def _open(file: Path | bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
 
 
-def _decoded(
+def _decode(
     file: Path | bytes, max_pixels: int, orientation: Orientation, draft: tuple[int, int] | None = None
 ) -> Image.Image:
     try:
@@ -174,10 +174,10 @@ def _decoded(
                 return opened
             return opened.transpose((_UPRIGHT if orientation == "displayed" else _AS_STORED)[value])
     except Exception as error:  # on damaged files Pillow raises nearly anything: OSError, SyntaxError, struct.error
-        raise _explained(error, file) from error
+        raise _explain(error, file) from error
 
 
-def _explained(error: Exception, file: Path | bytes) -> Exception:
+def _explain(error: Exception, file: Path | bytes) -> Exception:
     """The error as a message about the file; an error of the disk or of the memory as it is."""
     name = _name(file)
     if isinstance(error, MemoryError):
@@ -193,13 +193,13 @@ def _explained(error: Exception, file: Path | bytes) -> Exception:
     if isinstance(error, Image.DecompressionBombError):
         return ImageFileError("too_large", f"{name} is too large to be decoded, reduce it first: {error}")
     if isinstance(error, UnidentifiedImageError):
-        return ImageFileError("unreadable", f"{name}: expected {_listed()}, found {_kind(file)}")
+        return ImageFileError("unreadable", f"{name}: expected {_list_formats()}, found {_kind(file)}")
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
         return ImageFileError("truncated", f"{name} ends too early: {error}")
     return ImageFileError("unreadable", f"{name} is damaged: {error}")
 
 
-def _listed() -> str:
+def _list_formats() -> str:
     return f"an image ({', '.join(FORMATS)})".replace("WEBP", "WebP")
 
 

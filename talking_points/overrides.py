@@ -31,13 +31,13 @@ def read_value(model: type[BaseModel], keys: Sequence[str], text: str) -> Any:
     if kinds and all(kind in _SCALARS or get_origin(kind) is Literal for kind in kinds):
         if type(None) in kinds and text.strip() in _NOTHING:
             return None
-        return _unquoted(text)
+        return _unquote(text)
     value = load_yaml(text)
     # What is no list, section, number or truth value is a text, dates and cut-off comments included.
-    return value if value is None or isinstance(value, bool | int | float | list | dict) else _unquoted(text)
+    return value if value is None or isinstance(value, bool | int | float | list | dict) else _unquote(text)
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     stripped = text.strip()
     if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
         try:

@@ -63,7 +63,7 @@ class MaskCrop(NamedTuple):
     columns: slice
     mask: Mask
 
-    def uncropped(self) -> Mask:
+    def uncrop(self) -> Mask:
         """The mask of the whole image, bool (height, width)."""
         if self.mask.shape == self.shape:
             return self.mask
@@ -90,7 +90,7 @@ class Region:
 
     @cached_property
     def mask(self) -> Mask | None:
-        return None if self.crop is None else self.crop.uncropped()
+        return None if self.crop is None else self.crop.uncrop()
 
     @cached_property
     def crop(self) -> MaskCrop | None:

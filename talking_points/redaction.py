@@ -5,7 +5,7 @@ Two ways find them. The actual values in use are known: ``protect`` is told of e
 of a URL, a query parameter or header that carries a key, the prefixes of well-known services.
 
 ``redact`` is applied at the edges: the command line's messages and tracebacks, log records, the errors that leave a
-task or flow. ``without_secrets`` gives the settings that may be stored.
+task or flow. ``hide_secrets`` gives the settings that may be stored.
 """
 
 from __future__ import annotations
@@ -128,12 +128,12 @@ def redact(text: str) -> str:
     return _FORMS.sub(lambda found: next((group for group in found.groups() if group), "") + HIDDEN, text)
 
 
-def without_secrets(value: Any, name: str = "") -> Any:
+def hide_secrets(value: Any, name: str = "") -> Any:
     """A copy of settings that may be stored: secrets are ``***``, everything else is as it was."""
     if isinstance(value, Mapping):
-        return {key: without_secrets(item, str(key)) for key, item in value.items()}
+        return {key: hide_secrets(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_secrets(item, name) for item in value]
+        return [hide_secrets(item, name) for item in value]
     if isinstance(value, str):
         return HIDDEN if value and is_secret_name(name) else redact(value)
     return value
@@ -157,7 +157,7 @@ def unseal(text: str) -> str:
     return _sealed.get(text, text)
 
 
-def redacted(error: BaseException) -> BaseException:
+def redact_error(error: BaseException) -> BaseException:
     """The error, or one of its kind whose message, notes and chain hold no secret."""
     written = "".join(traceback.format_exception(error)) + repr(error)
     if redact(written) == written:
@@ -173,7 +173,7 @@ def redacted(error: BaseException) -> BaseException:
     return RuntimeError(f"{type(error).__name__}: {redact(str(error))}").with_traceback(error.__traceback__)
 
 
-def redacted_errors(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def redact_errors(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorator for what an orchestrator runs: the errors that leave it are kept in states, logs and records."""
 
     @functools.wraps(call)
@@ -182,7 +182,7 @@ def redacted_errors(call: Callable[Arguments, Result]) -> Callable[Arguments, Re
         try:
             return call(*arguments, **keywords)
         except Exception as error:
-            safe = redacted(error)
+            safe = redact_error(error)
             if safe is error:
                 raise
             raise safe from None

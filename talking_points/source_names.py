@@ -13,7 +13,7 @@ from talking_points.records import LABELS
 GROUP = "talking_points.sources"
 
 
-def added_sources() -> dict[str, EntryPoint]:
+def find_added_sources() -> dict[str, EntryPoint]:
     """The sources of other installed packages, in the order of their names; nothing of them is imported."""
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
 
@@ -21,4 +21,4 @@ def added_sources() -> dict[str, EntryPoint]:
 def buildable_sources() -> tuple[str, ...]:
     """Every source that a build may name, in the order in which builds read them."""
     own = LABELS[:-1]
-    return (*own, *(name for name in added_sources() if name not in own))
+    return (*own, *(name for name in find_added_sources() if name not in own))

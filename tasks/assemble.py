@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
 from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
-from talking_points.dataset_schema import PARQUET_OPTIONS, declared_labels, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, declare_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.descriptions.spending import cost_summary
@@ -142,7 +142,7 @@ def package_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-def drawn_sources(roots: Mapping[str, str]) -> list[str]:
+def find_drawn_sources(roots: Mapping[str, str]) -> list[str]:
     """The sources that are drawn stand-ins."""
     return [name for name, root in roots.items() if is_drawn(Path(root))]
 
@@ -155,7 +155,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in verified])
     if not light.num_rows:
         raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
-    light, unused = _within_shares(light, order.inputs.sample["details"])
+    light, unused = _fit_shares(light, order.inputs.sample["details"])
     sides = _assign_sides(light, order.settings)
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
     rejected = _write_rejected(storage, order.inputs.manifests())
@@ -174,7 +174,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     return result
 
 
-def _within_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
+def _fit_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
     """The rows of the dataset, where reserves have taken the place of rejected ones, and how many were not needed."""
     if "shares" not in sampled:
         return light, 0
@@ -185,7 +185,7 @@ def _within_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
             ranked[source].append(id_)
     for source, ids in sampled["reserves"].items():
         ranked[source] += ids
-    chosen = Sample(sampled["shares"], ranked).filled_up(light["id"].to_pylist())
+    chosen = Sample(sampled["shares"], ranked).fill_up(light["id"].to_pylist())
     kept = light.filter(pc.is_in(light["id"], value_set=pa.array(chosen, pa.string())))
     return kept, light.num_rows - kept.num_rows
 
@@ -216,7 +216,7 @@ def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str]
 
     A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
     """
-    settings, schema = order.settings, triplet_schema(declared_labels(order.environment.roots))
+    settings, schema = order.settings, triplet_schema(declare_labels(order.environment.roots))
     ids = [row for row, chosen in sides.items() if chosen == side]
     rows = _read_rows(order, storage, set(ids))
     count = -(-len(ids) // settings.rows_per_file)
@@ -444,12 +444,12 @@ def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[
     names = {name[len(prefix) + 1 :] for name in storage.fs.find(prefix)}
     if names != set(written):
         raise ShardFailed(
-            _disturbed(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
+            _explain_disturbance(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
         )
     digests = {name: storage.sha256(f"{STAGING}/{name}") for name in sorted(names)}
     changed = [name for name, digest in written.items() if digest not in (None, digests[name])]
     if changed:
-        raise ShardFailed(_disturbed(storage, f"{changed[0]} is not the file that was written"))
+        raise ShardFailed(_explain_disturbance(storage, f"{changed[0]} is not the file that was written"))
     # The manifest goes first and comes last: a dataset without one is not complete.
     storage.remove("manifest.json")
     for name in ("data", "rejected", "figures", "README.md", "manifest.json"):
@@ -460,11 +460,11 @@ def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[
     storage.remove(STAGING)
     for name, digest in digests.items():
         if not storage.exists(name) or storage.sha256(name) != digest:
-            raise ShardFailed(_disturbed(storage, f"{name} is not the file that was written"))
+            raise ShardFailed(_explain_disturbance(storage, f"{name} is not the file that was written"))
     return digests
 
 
-def _disturbed(storage: Storage, what: str) -> str:
+def _explain_disturbance(storage: Storage, what: str) -> str:
     return (
         f"{what}: another build, perhaps on another machine, seems to write to {storage.root}; let one of them finish, "
         "then run the build again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from talking_points.config import Section
-from talking_points.descriptions.asking import ask, shared_backend
+from talking_points.descriptions.asking import ask, share_backend
 from talking_points.descriptions.steps import generate_request
 from tasks.running.manifests import Manifest
 from tasks.running.merging import read_rows, show_captions
@@ -44,7 +44,7 @@ def run_generate(order: Order[Settings, CaptionedInputs]) -> Manifest:
         generate_request(row, *show_captions(row, texts, settings.merged_captions), config, settings.seed)
         for row in rows
     )
-    with shared_backend("generate", config) as backend, request_cache(order, config) as cache:
+    with share_backend("generate", config) as backend, request_cache(order, config) as cache:
         answers = ask(backend, requests, config, cache)
     return commit_texts(writer, settings.step, rows, answers)
 

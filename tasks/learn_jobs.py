@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, trained_figures
+from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, measure_trained
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import family_points
@@ -38,7 +38,7 @@ class Job:
     after: tuple[str, ...] = ()
 
 
-def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool, build_scenes: BuildScenes) -> list[Job]:
+def plan_jobs(config: TrainConfig, output: Path, images: int, quick: bool, build_scenes: BuildScenes) -> list[Job]:
     """All jobs of a run, what others wait for longest first; a quick run has no second judge and no ablations.
 
     ``build_scenes(output, variant, images)`` draws scenes of each source and builds their dataset.
@@ -48,41 +48,41 @@ def learning_jobs(config: TrainConfig, output: Path, images: int, quick: bool, b
     drawn = partial(draw_once, sample_folder(output, "vision"), images, "plain", 1, SOURCES)
     jobs = [
         _other(config, "vision-scenes", drawn),
-        _training(config, "vision", "vision", "vision-scenes"),
+        _make_training(config, "vision", "vision", "vision-scenes"),
         _other(config, "scenes", partial(build_scenes, output, "plain", images)),
     ]
     seen = ("vision", "scenes")
     if quick:
         jobs += [
             # The features of the images that the descriptor computes are then there for the localizer.
-            _training(config, "descriptor", "descriptor", *seen),
-            _training(config, "localizer", "localizer", *seen),
-            _training(config.text_only(), "text-only", "localizer", "scenes"),
+            _make_training(config, "descriptor", "descriptor", *seen),
+            _make_training(config, "localizer", "localizer", *seen),
+            _make_training(config.text_only(), "text-only", "localizer", "scenes"),
         ]
     else:
-        plain = _with_model(config, "descriptor", keypoint_mask="predicted")
+        plain = _replace_model(config, "descriptor", keypoint_mask="predicted")
         # Without a point there is little to learn: a quarter of the steps reach it.
         few = max(1, (config.descriptor.max_steps or 0) // 4)
-        nowhere = _with(plain, "descriptor", withhold_points=True, max_steps=few)
-        frozen = _with_model(config, "localizer", train_language_model=False, train_vocabulary=False)
+        nowhere = _replace_section(plain, "descriptor", withhold_points=True, max_steps=few)
+        frozen = _replace_model(config, "localizer", train_language_model=False, train_vocabulary=False)
         second = config.model_copy(update={"seed": config.seed + 1})
         jobs += [
-            _training(config.text_only(), "text-only", "localizer", "scenes"),
+            _make_training(config.text_only(), "text-only", "localizer", "scenes"),
             _other(config, "hard-scenes", partial(build_scenes, output, "hard", max(12, images // 4)), "scenes"),
-            _training(config, "descriptor", "descriptor", *seen),
-            _training(plain, "no-gaussian", "descriptor", *seen),
-            _training(config, "localizer", "localizer", *seen),
-            _training(second, "judge-b", "localizer", *seen),
-            _training(frozen, "frozen-lm", "localizer", *seen),
-            _training(nowhere, "no-location", "descriptor", *seen),
+            _make_training(config, "descriptor", "descriptor", *seen),
+            _make_training(plain, "no-gaussian", "descriptor", *seen),
+            _make_training(config, "localizer", "localizer", *seen),
+            _make_training(second, "judge-b", "localizer", *seen),
+            _make_training(frozen, "frozen-lm", "localizer", *seen),
+            _make_training(nowhere, "no-location", "descriptor", *seen),
         ]
     made = [job.name for job in jobs]
     judges = ("localizer",) if quick else ("localizer", "judge-b")
-    adapted = adapted_names(quick)
+    adapted = name_adapted(quick)
     for seed, name in enumerate(adapted):
         own = config.model_copy(update={"seed": seed})
-        jobs.append(_training(own, name, "adapted", "descriptor", "localizer"))
-    figures = partial(trained_figures, config, count=TEST_POINTS, second_judge=not quick, ablations=not quick)
+        jobs.append(_make_training(own, name, "adapted", "descriptor", "localizer"))
+    figures = partial(measure_trained, config, count=TEST_POINTS, second_judge=not quick, ablations=not quick)
     jobs.append(_other(config, "figures", figures, *made))
     for name in ("descriptor", *adapted):
         jobs.append(_other(config, scores_of(name), partial(score_family, config, name, not quick), name, *judges))
@@ -102,7 +102,7 @@ def dataset_folder(output: Path, variant: str = "plain") -> Path:
     return output / f"dataset-{variant}"
 
 
-def adapted_names(quick: bool) -> list[str]:
+def name_adapted(quick: bool) -> list[str]:
     """The adapted descriptors of a run, one for each seed."""
     return [f"adapted-{seed}" for seed in range(1 if quick else 3)]
 
@@ -127,15 +127,15 @@ def score_family(config: TrainConfig, descriptor: str, second_judge: bool) -> di
     return adaptation_scores(family, config.output / descriptor, Judges.of_run(config, second=second_judge))
 
 
-def _training(config: TrainConfig, name: str, kind: str, *after: str) -> Job:
+def _make_training(config: TrainConfig, name: str, kind: str, *after: str) -> Job:
     return Job(name, partial(train_with_card, kind, config, name), after)
 
 
 def _other(config: TrainConfig, name: str, work: Callable[[], Any], *after: str) -> Job:
-    return Job(name, partial(_timed, work, config.threads), after)
+    return Job(name, partial(_time_work, work, config.threads), after)
 
 
-def _timed(work: Callable[[], Any], threads: int | None) -> Result:
+def _time_work(work: Callable[[], Any], threads: int | None) -> Result:
     """A job that trains nothing, in the form of those that do; what it found is ``found``."""
     if threads is not None:
         torch.set_num_threads(threads)
@@ -146,14 +146,14 @@ def _timed(work: Callable[[], Any], threads: int | None) -> Result:
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "metrics": {}, "found": found}
 
 
-def _with(config: TrainConfig, section: str, **fields: Any) -> TrainConfig:
+def _replace_section(config: TrainConfig, section: str, **fields: Any) -> TrainConfig:
     """The configuration with other fields in one section."""
     return config.model_copy(update={section: getattr(config, section).model_copy(update=fields)})
 
 
-def _with_model(config: TrainConfig, section: str, **choices: Any) -> TrainConfig:
+def _replace_model(config: TrainConfig, section: str, **choices: Any) -> TrainConfig:
     """The configuration with other choices for the model of one section, beside those that it has."""
-    return _with(config, section, model={**getattr(config, section).model, **choices})
+    return _replace_section(config, section, model={**getattr(config, section).model, **choices})
 
 
 def measure_job(job: Job) -> Result:

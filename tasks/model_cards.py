@@ -8,7 +8,7 @@ from typing import Any
 from talking_points.evaluation.retraining import Retraining
 from talking_points.publishing.card_content import write_card
 from talking_points.publishing.model_card import Role, render_model_card
-from talking_points.publishing.training_cards import ROLES, origins, settings_of, training_content
+from talking_points.publishing.training_cards import ROLES, describe_training, select_settings, trace_origins
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import run_stage
 from talking_points.whole_files import read_json, write_json
@@ -28,7 +28,7 @@ def train_with_card(kind: str, train: TrainConfig, name: str | None = None) -> d
     result = run_stage(kind, train, name)
     folder = Path(result["path"])
     if kind in ROLES and not (result["reused"] and (folder / "README.md").is_file()):
-        write_card(folder, training_content(train, kind, result))
+        write_card(folder, describe_training(train, kind, result))
     return result
 
 
@@ -55,8 +55,8 @@ def _content(retraining: Retraining, role: Role) -> dict[str, Any]:
     return {
         "name": f"point-{role}-{train.preset}-{retraining.fingerprint}",
         "role": role,
-        "config": settings_of(train, role),
+        "config": select_settings(train, role),
         "reports": reports,
         "curves": (retraining.run / role / "curves.png").exists(),
-        **origins(train),
+        **trace_origins(train),
     }

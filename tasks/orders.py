@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import Section
-from talking_points.descriptions.spending import spending_order, step_prices
+from talking_points.descriptions.spending import make_spending_order, step_prices
 from talking_points.sources.protocol import NothingListedError
 from tasks import (
     assemble,
@@ -56,7 +56,7 @@ class Orders:
             sources={name: Place(root=root, options=config.sources[name].options) for name, root in roots.items()},
             cache=str(cache),
             max_rejected_share=config.verification.max_rejected_share,
-            spending=spending_order(config, cache),
+            spending=make_spending_order(config, cache),
         )
 
     def index(self) -> list[IndexOrder]:
@@ -185,7 +185,7 @@ class Orders:
             rows_per_file=config.rows_per_file,
             steps=assemble.describe_steps(config),
             packages=assemble.package_versions(),
-            drawn=assemble.drawn_sources(self.environment.roots),
+            drawn=assemble.find_drawn_sources(self.environment.roots),
             prices=step_prices(config) or None,
         )
         sources = []

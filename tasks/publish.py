@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from talking_points.build_config import PublishConfig
 from talking_points.config import ConfigError
 from talking_points.publishing.hub import PublishError, PublishReport, publish
-from talking_points.redaction import redacted_errors
+from talking_points.redaction import redact_errors
 
 
 def may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -32,7 +32,7 @@ def hub_token(block: str | None) -> SecretStr | None:
 
 
 @task(name="publish", persist_result=False, retries=2, retry_delay_seconds=[30, 120], retry_condition_fn=may_pass)
-@redacted_errors
+@redact_errors
 def publish_dataset(output: str, settings: dict[str, Any]) -> str:
     """Upload the finished dataset and return its address.
 

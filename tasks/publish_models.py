@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from talking_points.evaluation.retraining import Retraining
 from talking_points.publishing.model_release import publish_model
-from talking_points.redaction import redacted_errors
+from talking_points.redaction import redact_errors
 from tasks.model_cards import hub_card
 from tasks.publish import hub_token, may_pass
 
@@ -20,7 +20,7 @@ from tasks.publish import hub_token, may_pass
     retry_delay_seconds=[30, 120],
     retry_condition_fn=may_pass,
 )
-@redacted_errors
+@redact_errors
 def publish_champion(retraining: Retraining) -> dict[str, str]:
     """Upload the champion's models, tagged with its run's fingerprint; returns their addresses.
 

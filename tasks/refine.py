@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from talking_points.build_config import StepConfig, VerificationConfig
 from talking_points.config import Section
-from talking_points.descriptions.asking import Answer, ask, shared_backend
+from talking_points.descriptions.asking import Answer, ask, share_backend
 from talking_points.descriptions.backends.protocol import Backend
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.steps import refine_request
@@ -53,7 +53,7 @@ def run_refine(order: Order[Settings, DraftedInputs]) -> Manifest:
         local_caption=inputs.local_caption,
         draft=inputs.draft,
     )
-    with shared_backend("refine", config) as backend, request_cache(order, config) as cache:
+    with share_backend("refine", config) as backend, request_cache(order, config) as cache:
         answers, attempts = refine_until_accepted(
             rows, texts, backend, cache, config, settings.verification, settings.seed, settings.merged_captions
         )

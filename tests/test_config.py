@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, dataset_settings
-from talking_points.config import ConfigError, Section, changed_fields, fingerprint, load_config
+from talking_points.config import ConfigError, Section, fingerprint, list_changes, load_config
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.config import TrainConfig
 
@@ -122,9 +122,9 @@ def test_the_ablations_of_the_merge_load_no_model_for_a_caption_that_nobody_read
     assert (config.step(shown), config.refine, config.sources) == (paper.step(shown), paper.refine, paper.sources)
 
 
-def test_hard_scenes_differ_from_plain_ones_in_their_pictures_alone() -> None:
+def test_hard_scenes_differ_from_plain_ones_in_their_images_alone() -> None:
     plain, hard = (load_config(BuildConfig, ROOT / "configs" / "build" / f"{name}.yaml") for name in ("plain", "hard"))
-    assert set(plain.open_sources) - set(hard.open_sources) == {"partimagenet"}, "its pictures show one object each"
+    assert set(plain.open_sources) - set(hard.open_sources) == {"partimagenet"}, "its images show one object each"
     assert hard.keypoints == plain.keypoints
     assert (hard.keypoints.places, hard.keypoints.per, hard.sampling.equal_shares) == ("coarse", "part", False)
     for config, variant in ((plain, "plain"), (hard, "hard")):
@@ -169,7 +169,7 @@ def test_only_what_can_change_a_row_is_in_the_fingerprint(override: str, changes
     before = dataset_settings(load_config(BuildConfig, None, MINIMAL))
     after = dataset_settings(load_config(BuildConfig, None, [*MINIMAL, override]))
     assert (fingerprint(before) != fingerprint(after)) is changes
-    assert bool(changed_fields(before, after)) is changes
+    assert bool(list_changes(before, after)) is changes
 
 
 def test_the_table_of_exclusions_names_real_fields() -> None:
@@ -185,7 +185,7 @@ def test_the_table_of_exclusions_names_real_fields() -> None:
 
 
 def test_changed_fields_show_both_values() -> None:
-    assert changed_fields({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: 1 -> 3"]
+    assert list_changes({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: 1 -> 3"]
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -59,8 +59,8 @@ def with_column(name: str, values: Callable[[int], pa.Array], metadata: Any = No
 def readers(output: Path, tmp_path: Path) -> dict[str, Callable[[], object]]:
     """Everything of ours that reads rows."""
     return {
-        "training": lambda: list(load_points(output, "train").pictures(_digests(output))),
-        "streamed": lambda: list(load_points(output, "train", streaming=True).pictures(_digests(output))),
+        "training": lambda: list(load_points(output, "train").images(_digests(output))),
+        "streamed": lambda: list(load_points(output, "train", streaming=True).images(_digests(output))),
         "rehydrate": lambda: rehydrate(output, write_sources(tmp_path / "sources"), tmp_path / "restored"),
         "publish": lambda: prepare_release(output, "org/name", tmp_path / "work"),
         "report": lambda: write_quality_report(output),

@@ -16,7 +16,7 @@ from talking_points.audit.findings import write_report
 from talking_points.audit.items import load_questions
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore
 from talking_points.errors import InputError
-from talking_points.escaping import fenced, for_code, for_latex, for_markdown, for_terminal
+from talking_points.escaping import fence_text, for_code, for_latex, for_markdown, for_terminal
 from talking_points.evaluation.tables import Row, Table
 from talking_points.publishing.card import render_card
 from talking_points.publishing.comparison import Comparison
@@ -81,7 +81,7 @@ def test_any_text_stays_in_its_paragraph_and_its_cell(text: str) -> None:
 
 @given(st.text())
 def test_code_ends_where_it_should(text: str) -> None:
-    (block,) = [token for token in parsed(fenced(text, "yaml")) if token.type == "fence"]
+    (block,) = [token for token in parsed(fence_text(text, "yaml")) if token.type == "fence"]
     assert block.info == "yaml"
     kinds = [token.type for token in parsed(f"a `{for_code(text)}x` b") if token.type == "code_inline"]
     assert kinds == ["code_inline"]

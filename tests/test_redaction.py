@@ -13,15 +13,15 @@ from talking_points.config import ConfigError, load_config
 from talking_points.errors import RunError
 from talking_points.redaction import (
     guard_logs,
+    hide_secrets,
     is_secret_name,
     protect,
     protect_settings,
     redact,
-    redacted,
-    redacted_errors,
+    redact_error,
+    redact_errors,
     seal,
     unseal,
-    without_secrets,
 )
 
 
@@ -97,7 +97,7 @@ def test_settings_are_stored_without_their_secrets_and_with_all_else() -> None:
         "password": "",
     }
     protect_settings(settings)
-    assert without_secrets(settings) == {
+    assert hide_secrets(settings) == {
         "options": {"token": "***", "top_p": 0.5, "headers": {"X-Api-Key": "***"}},
         "roots": ["http://***@h/", "/data"],
         "max_tokens": 5,
@@ -114,7 +114,7 @@ def test_an_error_leaves_without_its_secret_and_without_what_led_to_it() -> None
         except ValueError as cause:
             raise RunError("outer planted-secret") from cause
     except RunError as error:
-        safe = redacted(error)
+        safe = redact_error(error)
     assert isinstance(safe, RunError)
     assert str(safe) == "outer ***"
     assert safe.__cause__ is None
@@ -128,14 +128,14 @@ class _Odd(Exception):
 def test_an_error_that_makes_its_own_message_is_replaced() -> None:
     protect("planted-secret")
 
-    @redacted_errors
+    @redact_errors
     def fails() -> None:
         raise _Odd
 
     with pytest.raises(RuntimeError, match=r"_Odd: always \*\*\*"):
         fails()
     harmless = KeyError("x")
-    assert redacted(harmless) is harmless
+    assert redact_error(harmless) is harmless
 
 
 def test_log_records_are_redacted_whoever_handles_them(caplog: pytest.LogCaptureFixture) -> None:

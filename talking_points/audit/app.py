@@ -14,7 +14,7 @@ from nicegui import ui
 
 from talking_points.audit.address import address_of
 from talking_points.audit.guard import LOOPBACK, Guard
-from talking_points.audit.items import Questions, Task, picture
+from talking_points.audit.items import Questions, Task, read_image
 from talking_points.audit.pages import PRIMARY, TITLES, CheckPage
 from talking_points.audit.store import AnswerStore
 from talking_points.errors import InputError
@@ -28,11 +28,11 @@ def create_app(questions: Questions, store: AnswerStore, token: str | None = Non
     app = FastAPI(title="Human check", docs_url=None, redoc_url=None, openapi_url=None)
     places = {item.id: item.place for item in questions.items}
 
-    @app.get("/picture/{item}")
-    def show_picture(item: str) -> Response:
+    @app.get("/image/{item}")
+    def show_image(item: str) -> Response:
         if item not in places:
             raise HTTPException(404, "no such row in this check")
-        return picture_response(places[item])
+        return send_image(places[item])
 
     @ui.page("/")
     def start() -> None:
@@ -47,10 +47,10 @@ def create_app(questions: Questions, store: AnswerStore, token: str | None = Non
     return app
 
 
-def picture_response(place: tuple[Path, int, int]) -> Response:
-    """The picture of a row, given its file, row group and number, or 404 for one without pixels, or damaged."""
+def send_image(place: tuple[Path, int, int]) -> Response:
+    """The image of a row, given its file, row group and number, or 404 for one without pixels, or damaged."""
     try:
-        data = picture(place)
+        data = read_image(place)
         kind = read_header(data).mime
     except InputError:
         raise HTTPException(404, "this row has no pixels, or they are damaged") from None
@@ -102,10 +102,10 @@ def _start_page(questions: Questions) -> None:
 
 
 _INTRODUCTION: dict[Task, str] = {
-    "localize": "You see a picture and a description of one point in it. Click where you think the point is. Left and "
+    "localize": "You see an image and a description of one point in it. Click where you think the point is. Left and "
     "right are yours, the viewer's. If the description does not lead anywhere, say that you cannot tell.",
-    "compare": "You see a picture with a point and two descriptions of it, in random order. Choose the one that would "
+    "compare": "You see an image with a point and two descriptions of it, in random order. Choose the one that would "
     "lead somebody else to the point more surely.",
-    "describe": "You see a picture with a point. Describe the point so that somebody else can find it without the "
+    "describe": "You see an image with a point. Describe the point so that somebody else can find it without the "
     "mark: the object, the part of it, where on the part, and what the spot looks like.",
 }

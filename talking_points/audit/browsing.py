@@ -84,7 +84,7 @@ class DatasetRows:
         table = pa.concat_tables(tables)
         names = pa.array(SOURCES).take(table["source"].combine_chunks())
         table = table.set_column(table.schema.get_field_index("source"), "source", names)
-        rejected = [_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
+        rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
         empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
         return cls(table.append_column("split", pa.array(splits)), places, pa.concat_tables([empty, *rejected]))
 
@@ -99,9 +99,9 @@ class DatasetRows:
             if value is not None:
                 kept &= pc.equal(self.table[name], value).to_numpy(zero_copy_only=False)
         if wanted.flag is not None:
-            kept &= self._flagged(wanted.flag)
+            kept &= self._find_flag(wanted.flag)
         for word in wanted.words.split():
-            kept &= _holding(self.table, _SEARCHED, word)
+            kept &= _find_word(self.table, _SEARCHED, word)
         return np.flatnonzero(kept)
 
     def find_rejected(self, wanted: RejectedFilter) -> NDArray[np.int64]:
@@ -112,7 +112,7 @@ class DatasetRows:
             if value is not None:
                 kept &= pc.equal(self.rejected[name], value).to_numpy(zero_copy_only=False)
         for word in wanted.words.split():
-            kept &= _holding(self.rejected, _REJECTED, word)
+            kept &= _find_word(self.rejected, _REJECTED, word)
         return np.flatnonzero(kept)
 
     def choices(self, column: str, *, rejected: bool = False) -> dict[str, int]:
@@ -136,7 +136,7 @@ class DatasetRows:
             row: dict[str, Any] = read_group(file, group, FULL, path).slice(place, 1).to_pylist()[0]
         return row | {"source": SOURCES[row["source"]], "split": path.name.partition("-")[0]}
 
-    def _flagged(self, flag: str) -> NDArray[np.bool_]:
+    def _find_flag(self, flag: str) -> NDArray[np.bool_]:
         kept = np.zeros(len(self), dtype=np.bool_)
         rows, flags = self._flags
         kept[rows[flags == flag]] = True
@@ -150,7 +150,7 @@ class DatasetRows:
         )
 
 
-def written_by(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def list_writers(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The row's provenance as lines: step, then who wrote it."""
     lines = []
     for step, used in (row["provenance"] or {}).items():
@@ -165,7 +165,7 @@ def written_by(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _rejected(path: Path) -> pa.Table:
+def _read_rejected(path: Path) -> pa.Table:
     """Rejected rows as text; columns that an older build does not have are empty."""
     import pyarrow.parquet as pq
 
@@ -178,7 +178,7 @@ def _rejected(path: Path) -> pa.Table:
     return pa.table(filled, names=list(_REJECTED))
 
 
-def _holding(table: pa.Table, columns: Iterable[str], word: str) -> NDArray[np.bool_]:
+def _find_word(table: pa.Table, columns: Iterable[str], word: str) -> NDArray[np.bool_]:
     kept = np.zeros(table.num_rows, dtype=np.bool_)
     for name in columns:
         kept |= pc.match_substring(table[name], word, ignore_case=True).to_numpy(zero_copy_only=False)

@@ -12,9 +12,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from talking_points.audit.items import Item, Questions, with_marks
+from talking_points.audit.items import Item, Questions, draw_marks
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore
-from talking_points.dataset_files import written_folder
+from talking_points.dataset_files import make_folder
 from talking_points.escaping import for_markdown
 from talking_points.publishing.release import data_fingerprint
 from talking_points.records import stable_id
@@ -55,19 +55,19 @@ def summarize(questions: Questions, answers: Iterable[Answer]) -> dict[str, Any]
         "seconds": statistics.median(answer.seconds or 0.0 for answer in given) if given else None,
     }
     if questions.task == "localize" and given:
-        summary |= _localized(given, items)
+        summary |= _summarize_clicks(given, items)
     elif questions.task == "compare" and given:
-        summary |= _preferred(given)
+        summary |= _summarize_choices(given)
     return summary
 
 
 def write_report(output: Path, questions: Questions) -> dict[str, Any]:
-    """Write ``audit/report.json``, ``report.md`` and the pictures it shows (``localize``), the file of a comparison
+    """Write ``audit/report.json``, ``report.md`` and the images it shows (``localize``), the file of a comparison
     (``compare``), or people's descriptions (``describe``) into the dataset folder. Returns the summary.
     """
     answers = AnswerStore(output / ANSWERS).latest(questions.task)
     summary = {**summarize(questions, answers), "data": data_fingerprint(output)}
-    folder = written_folder(output, "audit")
+    folder = make_folder(output, "audit")
     if questions.task == "describe":
         _write_descriptions(output / DESCRIPTIONS, questions, answers)
         return summary
@@ -78,8 +78,8 @@ def write_report(output: Path, questions: Questions) -> dict[str, Any]:
     return summary
 
 
-def _localized(given: Sequence[Answer], items: Mapping[tuple[str, str], Item]) -> dict[str, Any]:
-    by_item = _by_item(given)
+def _summarize_clicks(given: Sequence[Answer], items: Mapping[tuple[str, str], Item]) -> dict[str, Any]:
+    by_item = _group_by_item(given)
     sources: dict[str, list[float]] = defaultdict(list)
     for key, several in by_item.items():
         sources[items[key].source].append(_share_found(several, THRESHOLDS[-1]))
@@ -89,7 +89,7 @@ def _localized(given: Sequence[Answer], items: Mapping[tuple[str, str], Item]) -
         low, high = wilson_interval(share, len(by_item))
         shares.append({"threshold": threshold, "share": share, "low": low, "high": high})
     pairs = [pair for several in by_item.values() for pair in combinations(several, 2)]
-    misses = [answer for answer in given if not _found(answer, THRESHOLDS[0])]
+    misses = [answer for answer in given if not _is_found(answer, THRESHOLDS[0])]
     misses.sort(key=lambda answer: (-(math.inf if answer.distance is None else answer.distance), answer.item))
     return {
         "shares": shares,
@@ -106,7 +106,7 @@ def _localized(given: Sequence[Answer], items: Mapping[tuple[str, str], Item]) -
     }
 
 
-def _preferred(given: Sequence[Answer]) -> dict[str, Any]:
+def _summarize_choices(given: Sequence[Answer]) -> dict[str, Any]:
     votes = Counter(answer.text if answer.verdict == "prefer" else "tie" for answer in given)
     names = sorted(name for name in votes if name and name != "tie")
     decided = sum(votes[name] for name in names)
@@ -116,37 +116,37 @@ def _preferred(given: Sequence[Answer]) -> dict[str, Any]:
         preferences.append(
             {"name": name, "votes": votes[name], "share": votes[name] / decided, "low": low, "high": high}
         )
-    pairs = [pair for several in _by_item(given).values() for pair in combinations(several, 2)]
+    pairs = [pair for several in _group_by_item(given).values() for pair in combinations(several, 2)]
     same = [first.text == second.text for first, second in pairs]
     return {"preferences": preferences, "ties": votes["tie"], "agreement": statistics.fmean(same) if same else None}
 
 
-def _by_item(given: Iterable[Answer]) -> dict[tuple[str, str], list[Answer]]:
+def _group_by_item(given: Iterable[Answer]) -> dict[tuple[str, str], list[Answer]]:
     grouped: dict[tuple[str, str], list[Answer]] = defaultdict(list)
     for answer in given:
         grouped[answer.item, answer.content].append(answer)
     return grouped
 
 
-def _found(answer: Answer, threshold: float) -> bool:
+def _is_found(answer: Answer, threshold: float) -> bool:
     return answer.distance is not None and answer.distance < threshold
 
 
 def _share_found(answers: Sequence[Answer], threshold: float) -> float:
-    return statistics.fmean(_found(answer, threshold) for answer in answers)
+    return statistics.fmean(_is_found(answer, threshold) for answer in answers)
 
 
 def _agreement(pairs: Sequence[tuple[Answer, Answer]]) -> float | None:
     """Share of pairs of answers to one item that agree on whether its description leads to the point."""
-    same = [_found(first, THRESHOLDS[-1]) == _found(second, THRESHOLDS[-1]) for first, second in pairs]
+    same = [_is_found(first, THRESHOLDS[-1]) == _is_found(second, THRESHOLDS[-1]) for first, second in pairs]
     return statistics.fmean(same) if same else None
 
 
 def _write_page(folder: Path, questions: Questions, summary: Mapping[str, Any]) -> None:
-    """The report for people: figures first, then the worst cases with pictures."""
+    """The report for people: figures first, then the worst cases with images."""
     items = {item.id: item for item in questions.items}
     shutil.rmtree(folder / "worst", ignore_errors=True)
-    written_folder(folder, "worst")
+    make_folder(folder, "worst")
     lines = [
         "# Human check",
         "",
@@ -165,7 +165,7 @@ def _write_page(folder: Path, questions: Questions, summary: Mapping[str, Any]) 
         click = None if case["x"] is None else (case["x"], case["y"])
         # Not after the row's id, which is text of the dataset.
         name = f"worst/{number:02d}-{stable_id(item.id)}.png"
-        with_marks(item, click).save(folder / name)
+        draw_marks(item, click).save(folder / name)
         distance = "cannot tell" if case["distance"] is None else f"distance {case['distance']:.2f}"
         text = for_markdown(item.texts["description"])
         lines += [

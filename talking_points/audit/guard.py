@@ -45,7 +45,7 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         request = HTTPConnection(scope)
-        refusal = self._refused(request)
+        refusal = self._refuse(request)
         if scope["type"] == "websocket":
             if refusal is None:
                 return await self.app(scope, receive, send)
@@ -53,9 +53,9 @@ class Guard:
         answer: ASGIApp = refusal or self.app
         if refusal is None and self.token and "token" in request.query_params:
             answer = self._remember(request)
-        return await answer(scope, receive, _guarded(send))
+        return await answer(scope, receive, _add_headers(send))
 
-    def _refused(self, request: HTTPConnection) -> Response | None:
+    def _refuse(self, request: HTTPConnection) -> Response | None:
         try:
             refusal = self._refusal(request)
         except BrokenHeaderError as error:
@@ -111,7 +111,7 @@ def _split(text: str, header: str) -> SplitResult:
     return parts
 
 
-def _guarded(send: Send) -> Send:
+def _add_headers(send: Send) -> Send:
     """``send`` with the headers of this page, and with redirects that stay on it."""
 
     async def sent(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What people are asked about: a seeded share of a dataset's rows, with pictures read when they are shown."""
+"""What people are asked about: a seeded share of a dataset's rows, with images read when they are shown."""
 
 from __future__ import annotations
 
@@ -87,16 +87,16 @@ def load_questions(
     items = list(_items(output, task, split))
     if against is not None:
         others = {item.id: item.texts["description"] for item in _items(against, "localize", "*")}
-        items = [_beside(item, others[item.id]) for item in items if item.id in others]
+        items = [_join_texts(item, others[item.id]) for item in items if item.id in others]
     if not items:
         raise AuditError(
             f"expected rows of split '{split}' in {output / 'data'} (and in the dataset compared), found none"
         )
     chosen = sorted(items, key=lambda item: (derive_seed(seed, item.id, "audit"), item.id))
     chosen = chosen[: max(1, math.ceil(share * len(items)))]
-    if not _has_picture(chosen[0]):
+    if not _has_image(chosen[0]):
         raise AuditError(
-            f"the rows of {output} do not carry their pictures: put them back with 'talking-points rehydrate' first"
+            f"the rows of {output} do not carry their images: put them back with 'talking-points rehydrate' first"
         )
     return Questions(task, split, seed, len(items), tuple(chosen))
 
@@ -106,8 +106,8 @@ _FEW = 8
 
 
 @lru_cache(maxsize=64)
-def picture(place: tuple[Path, int, int]) -> bytes:
-    """The row's picture as a browser must show it: in stored pixel order, whatever its orientation tag says."""
+def read_image(place: tuple[Path, int, int]) -> bytes:
+    """The row's image as a browser must show it: in stored pixel order, whatever its orientation tag says."""
     data = _image_bytes(place)
     if data is None:
         raise AuditError(f"row {place[2]} of {place[0]} carries no pixels")
@@ -119,11 +119,11 @@ def picture(place: tuple[Path, int, int]) -> bytes:
     return upright.getvalue()
 
 
-def with_marks(item: Item, click: tuple[float, float] | None = None) -> Image.Image:
-    """The picture with its keypoint as a ring and a click as a cross, for reports."""
+def draw_marks(item: Item, click: tuple[float, float] | None = None) -> Image.Image:
+    """The image with its keypoint as a ring and a click as a cross, for reports."""
     from PIL import ImageDraw
 
-    marked = ImageOps.contain(read_rgb(picture(item.place)), (480, 480))
+    marked = ImageOps.contain(read_rgb(read_image(item.place)), (480, 480))
     scale = marked.width / item.width
     radius = 8
     draw = ImageDraw.Draw(marked)
@@ -160,12 +160,12 @@ def _texts(task: Task, draft: str, description: str) -> dict[str, str]:
     return {"draft": draft, "description": description} if task == "compare" else {"description": description}
 
 
-def _beside(item: Item, other: str) -> Item:
+def _join_texts(item: Item, other: str) -> Item:
     return Item(**{**vars(item), "texts": {"this": item.texts["description"], "other": other}})
 
 
-def _has_picture(item: Item) -> bool:
-    """Whether the row carries the source's own picture, not a preview of it and not nothing."""
+def _has_image(item: Item) -> bool:
+    """Whether the row carries the source's own image, not a preview of it and not nothing."""
     data = _image_bytes(item.place)
     if data is None:
         return False

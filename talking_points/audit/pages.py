@@ -95,7 +95,7 @@ class CheckPage:
         self.frame = ui.element("div").classes("w-full overflow-auto bg-gray-100 rounded").style("max-height: 62vh")
         with self.frame:
             self.image = ui.interactive_image(
-                f"/picture/{item.id}", on_mouse=self._on_click, events=["click"], cross="#0072b2"
+                f"/image/{item.id}", on_mouse=self._on_click, events=["click"], cross="#0072b2"
             )
         self._fit(item)
         if self.questions.task != "localize":
@@ -123,7 +123,7 @@ class CheckPage:
         ui.button("0.  No difference", on_click=lambda: self._prefer(None)).props("flat no-caps")
 
     def _fit(self, item: Item) -> None:
-        """At zoom 1 the whole picture fits the page; larger zooms scroll."""
+        """At zoom 1 the whole image fits the page; larger zooms scroll."""
         height = 60 if self.questions.task == "localize" else 45
         fitting = f"min(100%, {height * item.width / item.height:.2f}vh)"
         self.image.style(f"width: calc({fitting} * {ZOOMS[self.zoom]}); margin: 0 auto; cursor: crosshair")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from talking_points.audit.items import AuditError, Task
-from talking_points.dataset_files import written_folder
+from talking_points.dataset_files import make_folder
 from talking_points.sqlite_files import check_pages, open_database
 
 Verdict = Literal["point", "cannot_tell", "prefer", "tie", "text"]
@@ -57,7 +57,7 @@ class AnswerStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        written_folder(path.parent.parent, path.parent.name)
+        make_folder(path.parent.parent, path.parent.name)
         with self._connection():
             pass
 

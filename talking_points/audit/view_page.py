@@ -8,8 +8,8 @@ from typing import Any
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 
-from talking_points.audit.browsing import DatasetRows, Filter, Place, RejectedFilter, written_by
-from talking_points.audit.items import AuditError, picture
+from talking_points.audit.browsing import DatasetRows, Filter, Place, RejectedFilter, list_writers
+from talking_points.audit.items import AuditError, read_image
 from talking_points.audit.pages import PRIMARY
 from talking_points.image_files import ImageFileError, read_header
 
@@ -156,7 +156,7 @@ class ViewPage:
             ("image", row["image_path"]), ("sha256", row["image_sha256"]), ("id", row["id"]),
         ]  # fmt: skip
         _facts("Where it comes from", facts)
-        _facts("Written by", written_by(row))
+        _facts("Written by", list_writers(row))
 
     def _show_rejected(self, row: dict[str, Any]) -> None:
         ui.label(f"{row['stage']}: {row['reason']}").classes("text-lg break-words")
@@ -189,7 +189,7 @@ class ViewPage:
 def image_size(place: Place) -> tuple[int, int] | None:
     """Width and height of the row's image in pixels; None where it has none that can be shown."""
     try:
-        header = read_header(picture(place))
+        header = read_header(read_image(place))
     except (AuditError, ImageFileError):
         return None
     return header.width, header.height

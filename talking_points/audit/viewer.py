@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException, Response
 from nicegui import ui
 
 from talking_points.audit.address import address_of
-from talking_points.audit.app import picture_response, run_app
+from talking_points.audit.app import run_app, send_image
 from talking_points.audit.browsing import DatasetRows
 from talking_points.audit.guard import Guard
 from talking_points.audit.view_page import ViewPage
@@ -24,7 +24,7 @@ def create_viewer(rows: DatasetRows, title: str, token: str) -> FastAPI:
     def show_image(number: int) -> Response:
         if not 0 <= number < len(rows):
             raise HTTPException(404, "no such row")
-        return picture_response(rows.places[number])
+        return send_image(rows.places[number])
 
     @ui.page("/")
     def start() -> None:

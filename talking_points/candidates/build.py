@@ -76,7 +76,7 @@ def _candidate(
     annotated: AnnotatedObject = record.objects[point.object_index]
     part = annotated.parts[point.part_index]
     instance = instances[point.object_index]
-    object_box, part_box = _stored(annotated.bbox), _stored(part.bbox)
+    object_box, part_box = _round_box(annotated.bbox), _round_box(part.bbox)
     flags = (
         ("low_contrast_keypoint", point.low_contrast),
         ("approximate_mask", not part.mask_exact),
@@ -115,7 +115,7 @@ def _candidate(
     )
 
 
-def _stored(box: Box) -> Box:
+def _round_box(box: Box) -> Box:
     """The box with the precision of the published table, so that every phrase can be derived again from its row."""
     x, y, width, height = (float(np.float32(value)) for value in box)
     return x, y, width, height

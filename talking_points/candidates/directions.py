@@ -47,7 +47,7 @@ def directions(phrase: str, names: Collection[str] = ()) -> Directions:
     without an axis ("in the center", "slightly above the center") speaks for every axis about which nothing else is
     said. ``names``: names of objects and parts in the text, so that a part called "top" or "upper arm" is not a claim.
     """
-    text, ordinals = _take_ordinals(_normalized(phrase, names))
+    text, ordinals = _take_ordinals(_normalize(phrase, names))
     text, claims = _take_spans(text)
     words = re.findall(r"[a-z']+|[,;.:]", text)
     plain: set[str] = set()
@@ -198,7 +198,7 @@ _REWORDED = tuple(
 )
 
 
-def _normalized(phrase: str, names: Collection[str]) -> str:
+def _normalize(phrase: str, names: Collection[str]) -> str:
     text = phrase.lower()
     for pattern, replacement in _REWORDED:
         text = pattern.sub(replacement, text)

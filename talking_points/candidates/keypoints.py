@@ -124,7 +124,7 @@ def _best_per_part(
         edgeThreshold=config.edge_threshold,
         sigma=config.sigma,
     )
-    seen = _reduced(grey, config.max_pixels)
+    seen = _reduce(grey, config.max_pixels)
     keypoints = detector.detect(seen, None)
     if not keypoints:
         return {}
@@ -155,7 +155,7 @@ def _best_per_part(
     return best
 
 
-def _reduced(grey: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
+def _reduce(grey: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
     """The image itself (height, width), or reduced to at most ``max_pixels``."""
     height, width = grey.shape
     if height * width <= max_pixels:

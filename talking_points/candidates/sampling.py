@@ -50,7 +50,7 @@ class Sample:
         """The ids of each source beyond its share, in the order in which they are taken."""
         return {source: list(ids[self.shares[source] :]) for source, ids in self.ranked.items()}
 
-    def filled_up(self, accepted: Collection[str]) -> list[str]:
+    def fill_up(self, accepted: Collection[str]) -> list[str]:
         """The ids of the dataset once rows have been rejected, sorted by (source, id).
 
         Each source gives its first accepted ids until its share is met or its reserves are used up.
@@ -61,7 +61,7 @@ class Sample:
         }
         return [id_ for source in sorted(chosen) for id_ in sorted(chosen[source])]
 
-    def missing(self, accepted: Collection[str]) -> dict[str, int]:
+    def count_missing(self, accepted: Collection[str]) -> dict[str, int]:
         """How many points each source is short of its share, sources without a gap left out."""
         usable = set(accepted)
         gaps = {source: share - len(usable.intersection(self.ranked[source])) for source, share in self.shares.items()}

@@ -81,10 +81,10 @@ def visible(text: str) -> str:
     """
     if _PLAIN.fullmatch(text):
         return text
-    return "".join(_seen(char) for char in unicodedata.normalize("NFC", encodable(text)))
+    return "".join(_show_char(char) for char in unicodedata.normalize("NFC", encodable(text)))
 
 
-def _seen(char: str) -> str:
+def _show_char(char: str) -> str:
     if char in "\u2028\u2029\x85\r\v\f\x1c\x1d\x1e":
         return "\n"
     if char == "\t" or char == "\u2581" or unicodedata.category(char) == "Zs":
@@ -94,14 +94,14 @@ def _seen(char: str) -> str:
     return unicodedata.normalize("NFKC", char) if unicodedata.category(char)[0] == "L" else char
 
 
-def without_entities(text: str) -> str:
+def decode_entities(text: str) -> str:
     """HTML entities as the characters they stand for; an entity in an entity too."""
     for _ in range(2):
         text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
     return text
 
 
-def without_reasoning(text: str) -> str:
+def strip_reasoning(text: str) -> str:
     """What follows a model's reasoning, in any of the forms that are in use.
 
     A closing mark alone counts too: templates open the block in the prompt. A block that is never closed is all
@@ -119,7 +119,7 @@ def without_reasoning(text: str) -> str:
     return (answer["inner"] if answer["inner"] is not None else answer["marked"]) if answer else text
 
 
-def spoken(text: str) -> str:
+def extract_answer(text: str) -> str:
     """The part of a model's text that is its answer, in characters that people see, with its line breaks."""
-    text = without_reasoning(visible(text))
-    return visible(without_entities(text)) if "&" in text else text
+    text = strip_reasoning(visible(text))
+    return visible(decode_entities(text)) if "&" in text else text

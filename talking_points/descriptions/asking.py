@@ -30,7 +30,7 @@ from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import BudgetSpent, Ledger
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.errors import RunError
-from talking_points.redaction import redact, without_secrets
+from talking_points.redaction import hide_secrets, redact
 from talking_points.stop_requests import stop_if_requested, stoppable
 
 FIRST_WINDOW = 16
@@ -57,7 +57,7 @@ _engine = threading.Lock()
 
 
 @contextmanager
-def shared_backend(step: Step, config: StepConfig) -> Iterator[Backend]:
+def share_backend(step: Step, config: StepConfig) -> Iterator[Backend]:
     """The backend of a step, loaded on first use; an earlier stage's model is released before it loads.
 
     Raises ``WholesaleFailure`` when it cannot be opened, turns out to be unable to serve the step, or is lost inside
@@ -71,7 +71,7 @@ def shared_backend(step: Step, config: StepConfig) -> Iterator[Backend]:
                 release_backend()
                 _loaded.backend, _loaded.key = open_backend(config), key
             backend = _loaded.backend
-            # A model may offer less than its backend: a text model where a picture is to be shown.
+            # A model may offer less than its backend: a text model where an image is to be shown.
             problems = check_capabilities(step, config, backend.capabilities)
             if problems:
                 raise WholesaleFailure("; ".join(problems))
@@ -168,7 +168,7 @@ def answer_identity(backend: Backend, config: StepConfig) -> dict[str, Any]:
     The prompt is left out, whose text is in the request; so is what ``NOT_IN_FINGERPRINT`` names.
     """
     apart = {*NOT_IN_FINGERPRINT["step"], "prompt"}
-    return {**backend.identity, "settings": without_secrets(config.model_dump(mode="json", exclude=apart))}
+    return {**backend.identity, "settings": hide_secrets(config.model_dump(mode="json", exclude=apart))}
 
 
 def _retryable(answer: Answer) -> bool:

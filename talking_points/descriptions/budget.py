@@ -77,7 +77,7 @@ def plan_budget(config: BuildConfig, points: int) -> list[StepBudget]:
     return [_step_budget(step, config, points) for step in STEPS]
 
 
-def planned_seconds(config: BuildConfig) -> dict[str, float | None]:
+def plan_seconds(config: BuildConfig) -> dict[str, float | None]:
     """Seconds of a worker per row that the plan gives each text step, without loading its model; None: not known.
 
     The workers share one engine: while it works on a row, all of them count the time.

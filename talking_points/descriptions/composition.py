@@ -19,7 +19,7 @@ from talking_points.descriptions.local_appearance import (
     STRONG_ENERGY,
     LocalAppearance,
 )
-from talking_points.descriptions.nouns import indefinite, is_plural, possessive, pronoun, spoken_object, spoken_part
+from talking_points.descriptions.nouns import indefinite, is_plural, possessive, pronoun, say_object, say_part
 from talking_points.records import Candidate
 
 
@@ -40,7 +40,7 @@ class Wording:
 
     @classmethod
     def of(cls, candidate: Candidate) -> Wording:
-        spoken = spoken_object(candidate.object)
+        spoken = say_object(candidate.object)
         ordered = candidate.instance_exact and candidate.instance_count > 1
         return cls(
             object=spoken,
@@ -48,7 +48,7 @@ class Wording:
             if ordered
             else f"the {spoken}",
             object_place=candidate.object_location,
-            part=spoken_part(candidate.object, candidate.part),
+            part=say_part(candidate.object, candidate.part),
             part_place=re.sub(rf"\bthe {re.escape(candidate.object)}\b", f"the {spoken}", candidate.part_location),
             point_place=candidate.point_location,
         )
@@ -103,7 +103,7 @@ def compose_local_caption(appearance: LocalAppearance, seed: int) -> str:
     return _surface_phrase(appearance, draw)
 
 
-def _against(appearance: LocalAppearance, draw: random.Random) -> str:
+def _compare_colour(appearance: LocalAppearance, draw: random.Random) -> str:
     """How the point's colour compares with its surroundings."""
     if appearance.colour == appearance.surround:
         return f"slightly {'lighter' if appearance.lighter else 'darker'} than its surroundings"
@@ -124,14 +124,14 @@ def _spot_phrase(appearance: LocalAppearance, draw: random.Random) -> str:
     shape = "round" if appearance.shape == "round spot" else "oval"
     noun = "patch" if large else draw.choice(("spot", "mark") if small else ("spot", "patch"))
     size = "small, " if small else ""
-    return f"{indefinite(f'{size}{shape}, {appearance.colour} {noun}')} {_against(appearance, draw)}"
+    return f"{indefinite(f'{size}{shape}, {appearance.colour} {noun}')} {_compare_colour(appearance, draw)}"
 
 
 def _line_phrase(appearance: LocalAppearance, draw: random.Random) -> str:
     thickness = draw.choice(("thin", "narrow")) if appearance.size <= SMALL_BLOB else "broad"
     noun = draw.choice(("line", "streak", "strip"))
     line = indefinite(f"{thickness}, {appearance.direction}, {appearance.colour} {noun}")
-    return f"{line} {_against(appearance, draw)}"
+    return f"{line} {_compare_colour(appearance, draw)}"
 
 
 def _edge_phrase(appearance: LocalAppearance, draw: random.Random) -> str:
@@ -152,7 +152,7 @@ def _corner_phrase(appearance: LocalAppearance, draw: random.Random) -> str:
     noun = draw.choice(("detail", "structure"))
     if appearance.colour == appearance.surround or appearance.difference < MILD_CONTRAST:
         return f"an angular, {appearance.colour} {noun} with edges in more than one direction"
-    return f"an angular, {appearance.colour} {noun} {_against(appearance, draw)}"
+    return f"an angular, {appearance.colour} {noun} {_compare_colour(appearance, draw)}"
 
 
 def _surface_phrase(appearance: LocalAppearance, draw: random.Random) -> str:
@@ -203,7 +203,7 @@ def look_clause(local_caption: str, part: str, draw: random.Random) -> str:
     """The fourth level from a local caption of any backend.
 
     A noun phrase is set into "in a region that features ..."; a sentence of its own becomes "where ...". Of a caption
-    that talks about pictures or figures only the clauses without them are used. Where nothing is left, the clause says
+    that talks about images or figures only the clauses without them are used. Where nothing is left, the clause says
     nothing about the look, and the verifier will reject it.
     """
     sentence = re.split(r"(?<=[.!?])\s", " ".join(local_caption.split()), maxsplit=1)[0].rstrip(" .!?;:,")
@@ -237,7 +237,7 @@ def compose_draft(candidate: Candidate, local_caption: str, seed: int) -> str:
         f"The point is on {words.instance}, {words.who} {words.object_place}; "
         f"it is on {pronoun(words.object)} {words.part}, {words.part_clause}; "
         f"within the {words.part}, the point is {words.point_place}"
-        f"{_appended(look_clause(local_caption, words.part, draw))}."
+        f"{_append_clause(look_clause(local_caption, words.part, draw))}."
     )
 
 
@@ -266,9 +266,9 @@ def compose_description(candidate: Candidate, local_caption: str, seed: int) -> 
     ]
     if words.point_in_part:
         point_places.append(f"with the {point} {draw.choice(('sitting', 'lying', 'located'))} {words.point_in_part}")
-    look = _appended(look_clause(local_caption, words.part, draw))
+    look = _append_clause(look_clause(local_caption, words.part, draw))
     return f"{start}, {draw.choice(part_places)}, {draw.choice(point_places)}{look}."
 
 
-def _appended(clause: str) -> str:
+def _append_clause(clause: str) -> str:
     return f", {clause}" if clause else ""

@@ -1,4 +1,4 @@
-"""The Gaussian-weighted crop around a keypoint: the one picture that every local captioner sees.
+"""The Gaussian-weighted crop around a keypoint: the one image that every local captioner sees.
 
 Paper section 3.1: "LLaVA processes a Gaussian-masked region centered at the keypoint to extract fine-grained
 local features". The same crop feeds the ``rules`` backend, every vision model and the figures.
@@ -83,7 +83,7 @@ def _surround(square: NDArray[np.uint8], config: CropConfig) -> NDArray[np.uint8
     """What the crop fades into, of the crop's shape."""
     if config.surround != "blur":
         return np.full_like(square, 0 if config.surround == "black" else GREY)
-    # A wide blur of a small copy: the same picture as of the full one, many times faster.
+    # A wide blur of a small copy: the same image as of the full one, many times faster.
     small = cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA)
     blurred = cv2.GaussianBlur(small, (0, 0), 32 * _BLUR_SIGMA, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(blurred, square.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
@@ -108,9 +108,9 @@ def contact_sheet(
     sheet = np.full((rows * (tile + caption), min(columns, len(crops)) * tile, 3), 255, np.uint8)
     for index, crop in enumerate(crops):
         top, left = index // columns * (tile + caption), index % columns * tile
-        picture = cv2.resize(crop, (tile - 4, tile - 4), interpolation=cv2.INTER_AREA)
-        cv2.circle(picture, (tile // 2 - 2, tile // 2 - 2), tile // 24, (255, 40, 40), 1, cv2.LINE_AA)
-        sheet[top + 2 : top + tile - 2, left + 2 : left + tile - 2] = picture
+        image = cv2.resize(crop, (tile - 4, tile - 4), interpolation=cv2.INTER_AREA)
+        cv2.circle(image, (tile // 2 - 2, tile // 2 - 2), tile // 24, (255, 40, 40), 1, cv2.LINE_AA)
+        sheet[top + 2 : top + tile - 2, left + 2 : left + tile - 2] = image
         if titles:
             text = titles[index].encode("ascii", "replace").decode()[: tile // 7]
             origin = (left + 3, top + tile + 11)

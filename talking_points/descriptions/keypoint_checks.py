@@ -59,7 +59,7 @@ def _text_problems(keypoints: KeypointSet, name: str, text: str) -> list[tuple[s
     mentioned = mentions(text, keypoints.names)
     if name not in mentioned:
         found.append(("own_name", "does not mention its keypoint"))
-    rest = _without_names(text, keypoints.names)
+    rest = _strip_names(text, keypoints.names)
     strangers = [other for other in _foreign_names(keypoints) if re.search(rf"\b{re.escape(other)}\b", rest)]
     if strangers:
         found.append(("foreign_name", f"mentions {strangers[0]}, which is no keypoint of {keypoints.key}"))
@@ -83,7 +83,7 @@ def mentions(text: str, names: tuple[str, ...]) -> set[str]:
     return found
 
 
-def _without_names(text: str, names: tuple[str, ...]) -> str:
+def _strip_names(text: str, names: tuple[str, ...]) -> str:
     for name in sorted(names, key=len, reverse=True):
         text = re.sub(rf"\b{re.escape(name)}\b", "#", text, flags=re.IGNORECASE)
     return text

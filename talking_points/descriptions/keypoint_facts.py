@@ -53,7 +53,7 @@ def has_facts(keypoints: KeypointSet) -> bool:
     return keypoints.key in _families()
 
 
-def seen_from_front(keypoints: KeypointSet) -> bool:
+def is_seen_from_front(keypoints: KeypointSet) -> bool:
     """Whether the object is always seen from the front, so that the viewer's sides are the own ones exchanged."""
     return bool(_families()[keypoints.key]["front"])
 
@@ -68,7 +68,7 @@ def facts_of(keypoints: KeypointSet) -> dict[str, Fact]:
         for side, other in _sides(template):
             name = _fill(template, side, other)
             if name in known:
-                points[name] = {key: _filled(value, side, other) for key, value in raw.items()}
+                points[name] = {key: _fill_all(value, side, other) for key, value in raw.items()}
     missing = known - points.keys()
     if missing:
         raise ValueError(f"facts/mp100.json says nothing about {', '.join(sorted(missing))} of {keypoints.key}")
@@ -93,7 +93,7 @@ def _fill(template: str, side: str, other: str) -> str:
     return template.replace("{side}", side).replace("{other}", other)
 
 
-def _filled(value: str | Iterable[str], side: str, other: str) -> Any:
+def _fill_all(value: str | Iterable[str], side: str, other: str) -> Any:
     if isinstance(value, str):
         return _fill(value, side, other)
     return [_fill(part, side, other) for part in value]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from talking_points.descriptions.keypoint_checks import Problem, check_texts
-from talking_points.descriptions.keypoint_facts import Fact, Neighbours, facts_of, seen_from_front
+from talking_points.descriptions.keypoint_facts import Fact, Neighbours, facts_of, is_seen_from_front
 from talking_points.sources.keypoint_sets import KeypointSet, keypoint_sets, side_of, swap_sides
 from talking_points.whole_files import write_text
 
@@ -52,7 +52,7 @@ def compose(keypoints: KeypointSet, name: str, sides: Literal["own", "viewer"] =
     is always seen from the front. Raises ValueError for another set.
     """
     if sides == "viewer":
-        if not seen_from_front(keypoints) or keypoints.side != "own":
+        if not is_seen_from_front(keypoints) or keypoints.side != "own":
             raise ValueError(f"{keypoints.key} is seen from any side: its texts can only mean the object's own sides")
         return swap_sides(_text(keypoints, name, "on the viewer's"))
     return _text(keypoints, name, "on the object's own" if keypoints.side == "own" else "on the viewer's")
@@ -68,14 +68,14 @@ def _text(keypoints: KeypointSet, name: str, whose: str) -> str:
 
 def _relations(keypoints: KeypointSet, name: str, fact: Fact, room: int) -> str:
     """The first three relations that fit into so many words, neighbours along a curve before others."""
-    phrases = [_along(curve, len(keypoints) > DENSE) for curve in fact.curves[:2]]
+    phrases = [_describe_along(curve, len(keypoints) > DENSE) for curve in fact.curves[:2]]
     said = {end for curve in fact.curves[:2] for end in (curve.before, curve.behind)}
     for kind, others in fact.relations.items():
         if kind != "connected":
-            phrases.append(f"lies {kind.replace('_', ' ')} {_listed(others[:2])}")
+            phrases.append(f"lies {kind.replace('_', ' ')} {_list_names(others[:2])}")
         elif not said >= set(others):
-            phrases.append(f"is connected to {_listed(others[:2])}")
-    partner = keypoints.names[keypoints.mirrored()[keypoints.names.index(name)]]
+            phrases.append(f"is connected to {_list_names(others[:2])}")
+    partner = keypoints.names[keypoints.mirror()[keypoints.names.index(name)]]
     if partner != name:
         phrases.append(f"lies opposite the {partner}")
     chosen: list[str] = []
@@ -85,9 +85,9 @@ def _relations(keypoints: KeypointSet, name: str, fact: Fact, room: int) -> str:
     return " and ".join([", ".join(chosen[:-1]), chosen[-1]] if len(chosen) > 1 else chosen)
 
 
-def _along(curve: Neighbours, ranked: bool) -> str:
+def _describe_along(curve: Neighbours, ranked: bool) -> str:
     ends = [end for end in (curve.before, curve.behind) if end is not None]
-    place = f"lies between {_listed(ends)} along {curve.curve}" if len(ends) > 1 else f"lies next to the {ends[0]}"
+    place = f"lies between {_list_names(ends)} along {curve.curve}" if len(ends) > 1 else f"lies next to the {ends[0]}"
     if len(ends) < 2:
         return f"{place} at the end of {curve.curve}"
     if ranked and curve.count > 4:
@@ -95,7 +95,7 @@ def _along(curve: Neighbours, ranked: bool) -> str:
     return place
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     return " and ".join(f"the {name}" for name in names)
 
 

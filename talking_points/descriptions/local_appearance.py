@@ -2,7 +2,7 @@
 
 No model: a colour-name table in CIELAB, a blob test over scales, the structure tensor (Förstner & Gülch 1987) and
 band-pass energies. Every threshold is a named constant below. Lengths are in pixels of the working copy, a
-``SIZE`` x ``SIZE`` picture; distances between colours are CIE76 differences in CIELAB (about 2 is just visible).
+``SIZE`` x ``SIZE`` image; distances between colours are CIE76 differences in CIELAB (about 2 is just visible).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _ring(inner: float, outer: float) -> NDArray[np.intp]:
     return np.flatnonzero((_radius() > inner) & (_radius() <= outer))
 
 
-def _within(lab: NDArray[np.float32], inner: float, outer: float) -> NDArray[np.float32]:
+def _select_ring(lab: NDArray[np.float32], inner: float, outer: float) -> NDArray[np.float32]:
     """The colours in a ring around the centre, float32 (pixels, 3)."""
     return lab.reshape(-1, 3)[_ring(inner, outer)]
 
@@ -154,7 +154,7 @@ def _gaussian(sigma: float) -> NDArray[np.float32]:
     return np.exp(-0.5 * (_radius() / sigma) ** 2).astype(np.float32)
 
 
-def _blurred(lightness: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+def _blur(lightness: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(lightness, (0, 0), sigma), np.float32)
 
 
@@ -164,11 +164,11 @@ def measure(crop: NDArray[np.uint8], config: CropConfig) -> LocalAppearance:
     ``crop`` is uint8 RGB (side, side, 3). About 2 ms.
     """
     lab = _working_copy(crop, config)
-    surround = np.median(_within(lab, *SURROUND_RADII), axis=0)
+    surround = np.median(_select_ring(lab, *SURROUND_RADII), axis=0)
     shape, size, direction, own = _shape(lab)
     sides = _sides(lab) if shape == "edge" else None
     texture, energy, stripes = _texture(lab)
-    colour = own if own is not None else np.median(_within(lab, 0, CORE_RADIUS), axis=0)
+    colour = own if own is not None else np.median(_select_ring(lab, 0, CORE_RADIUS), axis=0)
     return LocalAppearance(
         colour=colour_name(colour),
         surround=colour_name(surround),
@@ -217,8 +217,8 @@ def _shape(
     """Shape at the point, its size, its direction, and the colour of the spot or line where there is one."""
     best, best_difference = 0.0, 0.0
     for candidate in BLOB_RADII:
-        inside = _within(lab, 0, candidate).mean(axis=0)
-        ring = _within(lab, 1.3 * candidate, 1.9 * candidate).mean(axis=0)
+        inside = _select_ring(lab, 0, candidate).mean(axis=0)
+        ring = _select_ring(lab, 1.3 * candidate, 1.9 * candidate).mean(axis=0)
         difference = float(np.linalg.norm(inside - ring))
         if difference > best_difference:
             best, best_difference = candidate, difference
@@ -227,7 +227,7 @@ def _shape(
         found = _spot(lab, best)
         if found is not None:
             return found
-    strength, coherence, angle = _tensor(_blurred(lightness, 1.0), _gaussian(TENSOR_SIGMA))
+    strength, coherence, angle = _tensor(_blur(lightness, 1.0), _gaussian(TENSOR_SIGMA))
     if strength >= EDGE_GRADIENT and coherence >= EDGE_COHERENCE:
         return "edge", 0.0, _direction(angle), None
     if strength >= CORNER_GRADIENT and coherence <= CORNER_COHERENCE:
@@ -238,8 +238,8 @@ def _shape(
 def _spot(lab: NDArray[np.float32], size: float) -> tuple[Shape, float, Direction | None, NDArray[np.float32]] | None:
     """The connected area of the centre's colour, if that is a closed spot or a line, and not the side of an edge."""
     radius = _radius()
-    inside = np.median(_within(lab, 0, 0.6 * size + 1), axis=0)
-    ring = np.median(_within(lab, 1.3 * size, 1.9 * size), axis=0)
+    inside = np.median(_select_ring(lab, 0, 0.6 * size + 1), axis=0)
+    ring = np.median(_select_ring(lab, 1.3 * size, 1.9 * size), axis=0)
     axis = ring - inside
     # Nearer to the centre's colour than to the ring's, along the line between the two.
     similar = ((lab - inside) @ axis < 0.5 * float(axis @ axis)) & (radius <= 2.2 * size)
@@ -267,7 +267,7 @@ def _spot(lab: NDArray[np.float32], size: float) -> tuple[Shape, float, Directio
 
 def _sides(lab: NDArray[np.float32]) -> tuple[str, str] | None:
     """The two colours that meet at the point: 2-means of the neighbourhood, seeded by the darkest and the lightest."""
-    near = _within(lab, 0, SURROUND_RADII[0])
+    near = _select_ring(lab, 0, SURROUND_RADII[0])
     order = np.argsort(near[:, 0])
     quarter = len(order) // 4
     dark, light = near[order[:quarter]].mean(axis=0), near[order[-quarter:]].mean(axis=0)
@@ -285,7 +285,7 @@ def _texture(lab: NDArray[np.float32]) -> tuple[Texture, float, Direction | None
     lightness = np.ascontiguousarray(lab[..., 0])
     weight = _gaussian(TEXTURE_SIGMA)
     weight = weight / weight.sum()
-    fine_scale, coarse_scale = (_blurred(lightness, sigma) for sigma in BAND_SIGMAS)
+    fine_scale, coarse_scale = (_blur(lightness, sigma) for sigma in BAND_SIGMAS)
     fine, coarse = lightness - fine_scale, fine_scale - coarse_scale
     fine_energy, coarse_energy = (float((weight * band * band).sum()) for band in (fine, coarse))
     energy = (fine_energy + coarse_energy) ** 0.5

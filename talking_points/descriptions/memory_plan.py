@@ -221,7 +221,7 @@ def _omg_llava_size(folder: Path, step: StepConfig) -> ModelSize:
         return _size(known, vision + language, activations, step)
     # The one model of our own: it comes later in the library and needs torch.
     from talking_points.models.omg_llava.configuration import OmgLlavaConfig
-    from talking_points.models.omg_llava.memory import inference_plan, on_meta
+    from talking_points.models.omg_llava.memory import on_meta, plan_inference
     from talking_points.models.omg_llava.modeling import OmgLlavaModel
 
     config = OmgLlavaConfig.from_pretrained(folder) if (folder / "config.json").is_file() else OmgLlavaConfig()
@@ -235,7 +235,7 @@ def _omg_llava_size(folder: Path, step: StepConfig) -> ModelSize:
         head_size=text.head_dim,
         context=text.max_position_embeddings,
     )
-    rows = inference_plan(model).rows
+    rows = plan_inference(model).rows
     weights = sum(size for name, size in rows.items() if "weights" in name or "language model" in name)
     activations = sum(size for name, size in rows.items() if "activations" in name)
     return _size(known, weights, activations, step)

@@ -41,7 +41,7 @@ def identify_model(model: str, revision: str | None = None) -> ModelIdentity:
         return ModelIdentity(f"sha256:{_digest(path)}", True)
     if path.is_absolute() or path.suffix == ".gguf":
         return ModelIdentity(revision, False)
-    commit = _hub_commit(model, revision) or _downloaded_commit(model, revision)
+    commit = _hub_commit(model, revision) or _find_downloaded_commit(model, revision)
     return ModelIdentity(commit or revision, commit is not None)
 
 
@@ -52,7 +52,7 @@ def _hub_commit(model: str, revision: str | None) -> str | None:
         return None
 
 
-def _downloaded_commit(model: str, revision: str | None) -> str | None:
+def _find_downloaded_commit(model: str, revision: str | None) -> str | None:
     """The commit of the snapshot that an earlier download left: its folder is named after it."""
     try:
         folder = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=["config.json"])

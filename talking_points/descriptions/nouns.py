@@ -178,12 +178,12 @@ _PLURALS_WITHOUT_S = frozenset(("feet", "people", "men", "women", "children"))
 _VOWEL_SOUND = re.compile(r"(?:[aio]|e(?!u)|u(?!ni|se|te)|hour|honest|heir)", re.IGNORECASE)
 
 
-def spoken_object(name: str) -> str:
+def say_object(name: str) -> str:
     """The object's name as one says it: ``tvmonitor`` is a ``TV monitor``."""
     return _SPOKEN_OBJECTS.get(name.lower(), name)
 
 
-def spoken_part(object_name: str, part_name: str) -> str:
+def say_part(object_name: str, part_name: str) -> str:
     """The part's name as one says it on this object: a bicycle's ``tier`` is a ``tire``."""
     pair = (object_name.lower(), part_name.lower())
     return _SPOKEN_PAIRS.get(pair) or _SPOKEN_PARTS.get(pair[1], part_name)
@@ -192,13 +192,13 @@ def spoken_part(object_name: str, part_name: str) -> str:
 @lru_cache(maxsize=4096)
 def object_names(name: str) -> frozenset[str]:
     """Everything a description may call this object, lower case, singular: its name, spoken form, synonyms."""
-    return _names({name.lower(), spoken_object(name).lower()}, _OBJECT_SYNONYMS)
+    return _names({name.lower(), say_object(name).lower()}, _OBJECT_SYNONYMS)
 
 
 @lru_cache(maxsize=4096)
 def part_names(object_name: str, part_name: str) -> frozenset[str]:
     """Everything a description may call this part of this object, lower case, singular."""
-    return _names({part_name.lower(), spoken_part(object_name, part_name).lower()}, _PART_SYNONYMS)
+    return _names({part_name.lower(), say_part(object_name, part_name).lower()}, _PART_SYNONYMS)
 
 
 def _names(own: set[str], synonyms: dict[str, str]) -> frozenset[str]:

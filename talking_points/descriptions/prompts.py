@@ -69,7 +69,7 @@ def render(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:
     try:
         system, user = ("".join(template.blocks[block](context)).strip() for block in ("system", "user"))
     except jinja2.TemplateNotFound as error:
-        raise PromptError(_missing(name, str(error.name))) from error
+        raise PromptError(_explain_missing(name, str(error.name))) from error
     except KeyError as error:
         raise PromptError(f"prompt '{name}' has no block {error}: expected the blocks 'system' and 'user'") from error
     except (jinja2.UndefinedError, jinja2.exceptions.SecurityError) as error:
@@ -90,7 +90,7 @@ def prompt_digest(name: str) -> str:
         seen.add(file_name)
         text = _read(file_name, _folder(name))
         if text is None:
-            raise PromptError(_missing(name, file_name))
+            raise PromptError(_explain_missing(name, file_name))
         digest.update(f"{file_name}\x1f{text}\x1e".encode())
         try:
             references = meta.find_referenced_templates(environment.parse(text))
@@ -136,7 +136,7 @@ def _environment(folder: Path | None) -> jinja2.Environment:
     )
 
 
-def _missing(name: str, file_name: str) -> str:
+def _explain_missing(name: str, file_name: str) -> str:
     shipped = sorted(
         entry.name.removesuffix(".jinja")
         for entry in resources.files("prompts").iterdir()
@@ -152,6 +152,6 @@ def _template(name: str) -> jinja2.Template:
     try:
         return _environment(_folder(name)).get_template(_file_name(name))
     except jinja2.TemplateNotFound as error:
-        raise PromptError(_missing(name, str(error.name))) from error
+        raise PromptError(_explain_missing(name, str(error.name))) from error
     except jinja2.TemplateSyntaxError as error:
         raise PromptError(f"prompt '{name}', line {error.lineno}: {error.message}") from error

@@ -51,7 +51,7 @@ def cost(spent: Spent, price: Price) -> float:
     ) / _MILLION
 
 
-def spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
+def make_spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | None:
     """What a shard needs to count its spending, as JSON values; None where no prices are given."""
     if not config.prices:
         return None
@@ -95,7 +95,7 @@ class Ledger:
                 values,
             )
 
-    def spent(self) -> dict[str, Spent]:
+    def read_spent(self) -> dict[str, Spent]:
         """What was spent so far, by model. Raises ``ForeignDatabaseError`` where the file holds something else."""
         with self._lock:
             check_pages(self._database, self._path)
@@ -113,7 +113,7 @@ class Ledger:
         if self._budget is None:
             return None
         amount, currency = budget_of(self._budget)
-        spent = self.spent()
+        spent = self.read_spent()
         total = sum(cost(counts, self._prices[name]) for name, counts in spent.items() if name in self._prices)
         own = spent.get(self._model, Spent())
         each = (

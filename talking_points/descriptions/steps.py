@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.build_config import CropConfig, StepConfig
-from talking_points.descriptions.answer_text import spoken, visible
+from talking_points.descriptions.answer_text import extract_answer, visible
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError, Step
 from talking_points.descriptions.composition import Wording
 from talking_points.descriptions.gaussian_crop import gaussian_crop
-from talking_points.descriptions.nouns import spoken_object, spoken_part
+from talking_points.descriptions.nouns import say_object, say_part
 from talking_points.descriptions.prompts import render
 from talking_points.descriptions.verification import Finding, unfit_material
 from talking_points.records import Candidate, derive_seed
@@ -97,12 +97,12 @@ def _request(
 ) -> ChatRequest:
     facts = dataclasses.asdict(candidate) | dict(further or {}) | {"structured": config.structured}
     # The prompt names things as people do; composing backends get the annotation's own names.
-    spoken = {
-        "object": spoken_object(candidate.object),
-        "part": spoken_part(candidate.object, candidate.part),
+    names = {
+        "object": say_object(candidate.object),
+        "part": say_part(candidate.object, candidate.part),
         "instance": Wording.of(candidate).instance,
     }
-    system, user = render(config.prompt or step, facts | spoken)
+    system, user = render(config.prompt or step, facts | names)
     return ChatRequest(
         id=candidate.id,
         step=step,
@@ -162,7 +162,7 @@ def parse_answer(text: str, structured: bool = False) -> str:
     """
     # An object's fields may hold reasoning of their own: it is no reason to cut the object in two.
     whole = visible(text).strip()
-    stripped = whole if whole.startswith("{") and whole.endswith("}") else spoken(text).strip()
+    stripped = whole if whole.startswith("{") and whole.endswith("}") else extract_answer(text).strip()
     fenced = _FENCE.match(stripped)
     if fenced:
         stripped = fenced.group(1).strip()
@@ -176,7 +176,7 @@ def parse_answer(text: str, structured: bool = False) -> str:
         else:
             if not isinstance(value, str):
                 raise ValueError(f"expected 'description' to be a string, found {type(value).__name__}")
-            stripped = spoken(value)
+            stripped = extract_answer(value)
     stripped = " ".join(stripped.split())
     for opening, closing in _QUOTES:
         inner = stripped[1:-1]

@@ -15,7 +15,7 @@ from talking_points.build_config import VerificationConfig
 from talking_points.candidates.directions import Directions, contradicts, contradicts_order
 from talking_points.descriptions.answer_text import is_invisible
 from talking_points.descriptions.levels import Levels, claims_of, split_levels
-from talking_points.descriptions.nouns import familiar_objects, object_names, part_names, spoken_object, spoken_part
+from talking_points.descriptions.nouns import familiar_objects, object_names, part_names, say_object, say_part
 from talking_points.records import Candidate
 
 CODES: dict[str, tuple[bool, str]] = {
@@ -253,7 +253,7 @@ def _content(text: str, candidate: Candidate, config: VerificationConfig) -> Ite
     """Findings against the annotations: names, levels, places, order, other objects."""
     objects = object_names(candidate.object)
     parts = part_names(candidate.object, candidate.part)
-    object_name, part_name = spoken_object(candidate.object), spoken_part(candidate.object, candidate.part)
+    object_name, part_name = say_object(candidate.object), say_part(candidate.object, candidate.part)
     levels = split_levels(text, objects, parts)
     if not levels.object_named:
         yield "object_missing", f"The object is never named; call it '{object_name}'."

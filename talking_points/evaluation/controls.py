@@ -50,7 +50,7 @@ def other_images(points: PointSet, seed: int = 0) -> list[int]:
 def other_points(points: PointSet) -> PointSet:
     """The points that share their image with others, each with the text of another one of them.
 
-    A description that is true of the picture and not of the point reaches about as much.
+    A description that is true of the image and not of the point reaches about as much.
     """
     by_image: dict[str, list[PointExample]] = defaultdict(list)
     for example in points.examples:

@@ -43,7 +43,7 @@ def describe_set(
     """
     if source.descriptor is not None:
         model = PointDescriptor.from_pretrained(source.descriptor).eval()
-        with _before_adaptation(model, source) if source.before_adaptation else nullcontext():
+        with _switch_adaptation_off(model, source) if source.before_adaptation else nullcontext():
             written = describe_points(model, points, features)
         texts = {example.id: text for example, text in zip(points.examples, written, strict=True)}
     elif source.file is not None:
@@ -60,7 +60,7 @@ def describe_set(
     return found
 
 
-def _before_adaptation(model: PointDescriptor, source: DescriptionSet) -> AbstractContextManager[None]:
+def _switch_adaptation_off(model: PointDescriptor, source: DescriptionSet) -> AbstractContextManager[None]:
     if not model.config.lora_active or model.config.lora_last_blocks is None:
         raise ConfigError(
             f"{source.descriptor} has no adapters of an adaptation to switch off: expected the folder of an adapted "
@@ -135,11 +135,11 @@ class _KeepsCutTexts:
     def complete(
         self, requests: Sequence[ChatRequest], on_answer: OnAnswer | None = None
     ) -> list[Completion | RequestError]:
-        announce = None if on_answer is None else lambda request, answer: on_answer(request, _finished(answer))
-        return [_finished(answer) for answer in self._backend.complete(requests, announce)]
+        announce = None if on_answer is None else lambda request, answer: on_answer(request, _accept_cut(answer))
+        return [_accept_cut(answer) for answer in self._backend.complete(requests, announce)]
 
 
-def _finished(answer: Completion | RequestError) -> Completion | RequestError:
+def _accept_cut(answer: Completion | RequestError) -> Completion | RequestError:
     if isinstance(answer, Completion) and answer.finish_reason == "length":
         return replace(answer, finish_reason="stop")
     return answer
@@ -149,13 +149,13 @@ def _requests(points: PointSet, source: DescriptionSet, backend: Backend, seed: 
     """The questions about all points, with the images of a few of them in memory at a time."""
     for start in range(0, len(points), _DECODED):
         batch = points.examples[start : start + _DECODED]
-        images = {digest: np.asarray(image) for digest, image in points.pictures({e.image for e in batch})}
+        images = {digest: np.asarray(image) for digest, image in points.images({e.image for e in batch})}
         for example in batch:
             yield _request(example, images[example.image], source, backend, seed)
 
 
 def _request(
-    example: PointExample, picture: NDArray[np.uint8], source: DescriptionSet, backend: Backend, seed: int
+    example: PointExample, image: NDArray[np.uint8], source: DescriptionSet, backend: Backend, seed: int
 ) -> ChatRequest:
     """The question about one point; only a backend that takes no points sees a mark."""
     assert source.backend is not None
@@ -164,7 +164,7 @@ def _request(
         id=example.id,
         step="object_caption",
         prompt=source.question or (PROMPTED_POINT if points else MARKED_POINT),
-        images=(picture if points else marked(picture, example.keypoint),),
+        images=(image if points else draw_mark(image, example.keypoint),),
         facts={"keypoint": example.keypoint},
         seed=derive_seed(seed, example.id, "evaluate"),
         max_tokens=source.backend.max_tokens,
@@ -172,9 +172,9 @@ def _request(
     )
 
 
-def marked(picture: NDArray[np.uint8] | Image.Image, point: Sequence[float]) -> NDArray[np.uint8]:
-    """A copy of a picture, uint8 RGB (height, width, 3), with a red circle round a point, outlined in white."""
-    canvas = np.array(picture, dtype=np.uint8)
+def draw_mark(image: NDArray[np.uint8] | Image.Image, point: Sequence[float]) -> NDArray[np.uint8]:
+    """A copy of an image, uint8 RGB (height, width, 3), with a red circle round a point, outlined in white."""
+    canvas = np.array(image, dtype=np.uint8)
     centre = (round(point[0]), round(point[1]))
     radius = max(4, round(max(canvas.shape[:2]) / 60))
     cv2.circle(canvas, centre, radius, (255, 255, 255), max(3, radius // 2), cv2.LINE_AA)

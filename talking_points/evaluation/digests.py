@@ -1,4 +1,4 @@
-"""What the models of a run depend on beside its configuration, named by content: code, pictures, starting weights.
+"""What the models of a run depend on beside its configuration, named by content: code, images, starting weights.
 
 Everything is read in full, once per run of retraining, as pretraining and loading read it too: a label map that is
 corrected may keep its size, and a copy of the same files has other times.
@@ -21,15 +21,15 @@ NOT_REACHED = ("publishing", "audit")
 """Parts of the package that neither training nor evaluation imports: other words on a card are no reason to train."""
 
 
-def code_digest(package: Path = PACKAGE) -> str:
+def digest_code(package: Path = PACKAGE) -> str:
     """Names the source, and the tables of labels beside it, that training and evaluation can reach."""
     files = {path.relative_to(package) for kind in ("*.py", "*.json") for path in package.rglob(kind)}
     reached = sorted(path for path in files if path.parts[0] not in NOT_REACHED)
-    return _named((path.as_posix(), package / path) for path in reached)
+    return _digest_named((path.as_posix(), package / path) for path in reached)
 
 
-def pictures_digest(config: VisionConfig) -> dict[str, str] | None:
-    """Names, by source, every picture that the vision path may be pretrained on with its annotation; None without.
+def digest_images(config: VisionConfig) -> dict[str, str] | None:
+    """Names, by source, every image that the vision path may be pretrained on with its annotation; None without.
 
     Those are the files and the annotations of all listed images, more than ``config.images``: which of them are
     usable, and none of the held-out ones, is known only when they are read.
@@ -42,12 +42,12 @@ def pictures_digest(config: VisionConfig) -> dict[str, str] | None:
         digest = hashlib.sha256()
         for entry in source.entries():
             digest.update(json.dumps([entry.image_id, entry.split, entry.annotation], sort_keys=True).encode())
-            digest.update(_named((file, source.root / file) for file in entry.files).encode())
+            digest.update(_digest_named((file, source.root / file) for file in entry.files).encode())
         found[name] = digest.hexdigest()
     return found
 
 
-def weights_digest(start: str | None) -> str | None:
+def digest_weights(start: str | None) -> str | None:
     """Names the content of a local checkpoint that training starts from; None for the Hub's, which has a revision.
 
     Raises ``ConfigError`` for a folder without any file.
@@ -57,10 +57,10 @@ def weights_digest(start: str | None) -> str | None:
     files = sorted(path for path in Path(start).iterdir() if path.is_file())
     if not files:
         raise ConfigError(f"the folder {start} is empty: expected a saved model to start from")
-    return _named((path.name, path) for path in files)
+    return _digest_named((path.name, path) for path in files)
 
 
-def _named(files: Iterable[tuple[str, Path]]) -> str:
+def _digest_named(files: Iterable[tuple[str, Path]]) -> str:
     """Of names and contents. A file that cannot be read counts as empty: whoever needs it says what is wrong."""
     digests = []
     for name, path in files:

@@ -33,7 +33,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Report]:
 
 
 def _evaluate(config: EvaluateConfig) -> dict[str, Report]:
-    points = evaluated_points(config)
+    points = load_evaluated_points(config)
     localizer = PointLocalizer.from_pretrained(config.localizer).eval()
     text_only = PointLocalizer.from_pretrained(config.text_only).eval() if config.text_only else None
     reports = {
@@ -51,7 +51,7 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Report]:
     return reports
 
 
-def evaluated_points(config: EvaluateConfig) -> PointSet:
+def load_evaluated_points(config: EvaluateConfig) -> PointSet:
     """The points of the configured dataset's split, or of a family of AP-10K."""
     if config.ap10k is not None:
         source = open_source("ap10k", config.ap10k.root, families=[config.ap10k.family])

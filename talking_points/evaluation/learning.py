@@ -95,7 +95,7 @@ def descriptor_figures(
     }
 
 
-def trained_figures(config: TrainConfig, count: int, *, second_judge: bool, ablations: bool) -> dict[str, Any]:
+def measure_trained(config: TrainConfig, count: int, *, second_judge: bool, ablations: bool) -> dict[str, Any]:
     """The figures of a run's models on ``count`` held-out points: localizer and controls, descriptor, ablations."""
     trained = config.output
     test = load_points(config.dataset, "test", limit=config.limit).sample(count, config.seed)

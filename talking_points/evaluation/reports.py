@@ -23,7 +23,7 @@ from talking_points.evaluation.pck import (
     pck,
     point_scores,
 )
-from talking_points.evaluation.statistics import PairedDifference, bootstrap_interval, paired_difference
+from talking_points.evaluation.statistics import PairedDifference, bootstrap_interval, compare_pairs
 from talking_points.examples.points import Floats, PointExample, PointSet
 from talking_points.examples.words import judge_words
 from talking_points.whole_files import write_json
@@ -110,7 +110,7 @@ def evaluate_predictions(
     above = None
     if "text_only" in control_distances:
         blind = point_scores(control_distances["text_only"], definition)
-        above = asdict(paired_difference(blind, scores, images))
+        above = asdict(compare_pairs(blind, scores, images))
     words = judge_words([example.text for example in examples], [example.facts for example in examples], references)
     return Report(
         name=name,
@@ -161,7 +161,7 @@ def compare(before: Report, after: Report) -> PairedDifference:
             "evaluate both on the same split of the same dataset"
         )
     definition = PckDefinition.from_dict(before.definition)
-    return paired_difference(
+    return compare_pairs(
         point_scores([row["distance"] for row, _ in common], definition),
         point_scores([row["distance"] for _, row in common], definition),
         [row["image"] for row, _ in common],

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from talking_points.config import ConfigError, Section, fingerprint
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
-from talking_points.evaluation.digests import code_digest, pictures_digest, weights_digest
+from talking_points.evaluation.digests import digest_code, digest_images, digest_weights
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.reports import Report, compare
 from talking_points.locks import only_writer
@@ -131,7 +131,7 @@ class Retraining:
         """The champion's entry, or None before the first run."""
         return champion_of(self.folder)
 
-    def finished(self) -> dict[str, Any] | None:
+    def find_finished(self) -> dict[str, Any] | None:
         """The history's entry of this very data, configuration and code: there is nothing to do."""
         return next((row for row in self.history() if row["run"] == self.fingerprint), None)
 
@@ -261,8 +261,8 @@ class Retraining:
 def run_fingerprint(config: RetrainConfig) -> str:
     """Names everything that a run's models depend on: data, configuration and code, each by its content."""
     settings = [stage_settings(config.train, kind) for kind in ("vision", "localizer", "descriptor")]
-    data = [pictures_digest(config.train.vision), weights_digest(config.train.start)]
-    return fingerprint([settings, data, config.split, config.limit, code_digest()])
+    data = [digest_images(config.train.vision), digest_weights(config.train.start)]
+    return fingerprint([settings, data, config.split, config.limit, digest_code()])
 
 
 def _commit(dataset: str, revision: str | None) -> str | None:

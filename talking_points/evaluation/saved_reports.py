@@ -19,7 +19,7 @@ def read_reports(given: Sequence[str]) -> dict[str, Report]:
     """
     found: dict[str, Path] = {}
     for text in given:
-        for key, path in _named(text):
+        for key, path in _expand_name(text):
             if key not in _KNOWN:
                 raise ConfigError(
                     f"{path}: the paper's tables have no row '{key}'; expected one of {', '.join(ROWS)}, for one table "
@@ -32,7 +32,7 @@ def read_reports(given: Sequence[str]) -> dict[str, Report]:
     return {key: _read(path) for key, path in found.items()}
 
 
-def _named(text: str) -> list[tuple[str, Path]]:
+def _expand_name(text: str) -> list[tuple[str, Path]]:
     """The keys and files that one argument stands for."""
     path = Path(text)
     if path.is_dir():

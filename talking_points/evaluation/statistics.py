@@ -34,13 +34,13 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap of the pooled mean of scores (N,), drawing whole images with replacement."""
     low, high = np.percentile(
-        _resampled_means(np.asarray(scores, dtype=np.float64), images, draws, seed),
+        _resample_means(np.asarray(scores, dtype=np.float64), images, draws, seed),
         [50 * (1 - level), 50 * (1 + level)],
     )
     return Interval(float(low), float(high))
 
 
-def paired_difference(
+def compare_pairs(
     before: ArrayLike,
     after: ArrayLike,
     images: Sequence[str],
@@ -64,7 +64,7 @@ def paired_difference(
     return PairedDifference(float(change.mean()), interval, p_value, len(change))
 
 
-def _resampled_means(scores: Floats, images: Sequence[str], draws: int, seed: int) -> Floats:
+def _resample_means(scores: Floats, images: Sequence[str], draws: int, seed: int) -> Floats:
     sums, counts = _per_image(scores, images)
     weights = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=draws)
     return (weights @ sums) / (weights @ counts)

@@ -32,7 +32,7 @@ _OWN: dict[Task, tuple[str, str]] = {"describe": ANSWERS["describe"], "localize"
 """Names that the lines of one task have, and those of the other have not: both have a point."""
 
 
-def answer_line(task: Task, row: AskedRow, answers: Sequence[Any], model: str) -> dict[str, Any]:
+def make_line(task: Task, row: AskedRow, answers: Sequence[Any], model: str) -> dict[str, Any]:
     """The answer to a row: its answers, as many as it asked for, in its own form."""
     return {**_question(task, row), ANSWERS[task][row.many]: list(answers) if row.many else answers[0], "model": model}
 
@@ -56,7 +56,7 @@ class AnswerFile:
         self.answered: dict[Id, dict[str, Any]] = {}
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def opening(self) -> Iterator[None]:
         """Read what is there, and keep others from writing to it.
 
         A line that was cut off at the end, and lines of rows that had no answer, are left out of it: those rows are
@@ -132,7 +132,7 @@ class AnswerFile:
 
     def _answer(self, line: bytes, number: int) -> dict[str, Any] | None:
         """The answer in a line, or None for the line of a row that had none."""
-        found = parsed(line)
+        found = parse_line(line)
         if found is not None and "error" in found:
             return None
         if found is None or "model" not in found or not any(name in found for name in _OWN[self.task]):
@@ -148,7 +148,7 @@ class AnswerFile:
         return found
 
 
-def parsed(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
     """A line of a file of answers, or None for what is none."""
     try:
         found = json.loads(line)

@@ -1,4 +1,4 @@
-"""Describing and localizing many rows: batch by batch, every good row answered, every bad one said to be bad.
+"""Describe and localize many rows: batch by batch, every good row answered, every bad one said to be bad.
 
 ``describe_rows`` and ``localize_rows`` are what the commands ``describe`` and ``localize`` do with a folder or a file.
 """
@@ -15,7 +15,7 @@ from PIL import Image
 from talking_points.config import ConfigError
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.errors import RunError
-from talking_points.examples.answer_files import AnswerFile, answer_line
+from talking_points.examples.answer_files import AnswerFile, make_line
 from talking_points.examples.asked_rows import AskedRow, BadRow, Point, RowError, Rows, Task, open_rows
 from talking_points.image_files import ImageFileError
 
@@ -56,7 +56,7 @@ def describe_rows(
     """
     opened = open_rows(rows, "describe", asked=point, images=images, split=split)
     return answer_rows(
-        "describe", opened, describing(model, batch_size), _output(output, "describe", model), batch_size
+        "describe", opened, make_describer(model, batch_size), _open_output(output, "describe", model), batch_size
     )
 
 
@@ -77,11 +77,11 @@ def localize_rows(
     """
     opened = open_rows(rows, "localize", asked=text, images=images, split=split)
     return answer_rows(
-        "localize", opened, localizing(model, batch_size), _output(output, "localize", model), batch_size
+        "localize", opened, make_localizer(model, batch_size), _open_output(output, "localize", model), batch_size
     )
 
 
-def describing(model: PointDescriptor, batch_size: int) -> Answer:
+def make_describer(model: PointDescriptor, batch_size: int) -> Answer:
     """Points of images to descriptions."""
 
     def answer(images: list[Image.Image], points: list[Any]) -> Sequence[str]:
@@ -90,7 +90,7 @@ def describing(model: PointDescriptor, batch_size: int) -> Answer:
     return answer
 
 
-def localizing(model: PointLocalizer, batch_size: int) -> Answer:
+def make_localizer(model: PointLocalizer, batch_size: int) -> Answer:
     """Texts about images to points [x, y], pixels with two decimals."""
 
     def answer(images: list[Image.Image], texts: list[Any]) -> Sequence[list[float]]:
@@ -100,7 +100,7 @@ def localizing(model: PointLocalizer, batch_size: int) -> Answer:
     return answer
 
 
-def model_name(model: str) -> str:
+def name_model(model: str) -> str:
     """How answers name a model: its folder or repository, and the digest or commit of its weights."""
     path = Path(model)
     name = path.resolve().name if path.exists() else model
@@ -108,16 +108,16 @@ def model_name(model: str) -> str:
     return f"{name}@{revision}" if revision else name
 
 
-def _output(output: str | Path | None, task: Task, model: Any) -> AnswerFile:
+def _open_output(output: str | Path | None, task: Task, model: Any) -> AnswerFile:
     named = getattr(model, "name_or_path", "")
-    return AnswerFile(None if output is None else Path(output), task, model_name(named) if named else "unnamed")
+    return AnswerFile(None if output is None else Path(output), task, name_model(named) if named else "unnamed")
 
 
 def answer_rows(task: Task, rows: Rows, answer: Answer, file: AnswerFile, batch_size: int) -> Iterator[Line]:
     """Answer all rows that ``file`` does not answer yet; gives each one's line once it is in the file."""
     if batch_size < 1:
         raise ConfigError(f"expected a batch of at least 1 row, found {batch_size}")
-    with file.opened():
+    with file.opening():
         waiting = (row for row in rows if isinstance(row, BadRow) or not file.holds(row))
         while batch := list(islice(waiting, batch_size)):
             lines = _answer_batch(task, batch, answer, file.model)
@@ -130,12 +130,12 @@ def _answer_batch(task: Task, batch: Sequence[AskedRow | BadRow], answer: Answer
     lines: dict[int, Line] = {}
     for place, row in enumerate(batch):
         if isinstance(row, BadRow):
-            lines[place] = _error_line(row, row.problem)
+            lines[place] = _make_error(row, row.problem)
             continue
         try:
             opened[place] = row.open()
         except (ImageFileError, RowError) as error:
-            lines[place] = _error_line(row, str(error))
+            lines[place] = _make_error(row, str(error))
         except OSError as error:
             raise RunError(
                 f"cannot read the image of row {row.id!r} ({error}): answers so far are kept; put the disk right and "
@@ -149,9 +149,9 @@ def _answer_batch(task: Task, batch: Sequence[AskedRow | BadRow], answer: Answer
     for number, (place, row) in enumerate(asked.items()):
         try:
             own = answers[number] if answers else _ask([row], [opened[place]], answer)[0]
-            lines[place] = answer_line(task, row, own, model)
+            lines[place] = make_line(task, row, own, model)
         except ValueError as error:
-            lines[place] = _error_line(row, str(error))
+            lines[place] = _make_error(row, str(error))
     return [lines[place] for place in range(len(batch))]
 
 
@@ -173,6 +173,6 @@ def _ask(rows: Sequence[AskedRow], images: Sequence[Image.Image], answer: Answer
     return [list(islice(found, len(row.asked))) for row in rows]
 
 
-def _error_line(row: AskedRow | BadRow, problem: str) -> Line:
+def _make_error(row: AskedRow | BadRow, problem: str) -> Line:
     named = {} if row.image_name is None else {"image": row.image_name}
     return {"id": row.id, **named, "error": problem}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from talking_points.examples.keypoints import PoseExample, mirrored
+from talking_points.examples.keypoints import PoseExample, mirror_example
 from talking_points.models.capellm.conversation import IGNORED_LABEL, Encoded, Query, Round, Template, encode, group
 from talking_points.models.capellm.coordinates import format_point
 from talking_points.models.capellm.crops import Crop
@@ -80,7 +80,7 @@ def draw_crop(example: PoseExample, settings: ConversationSettings, epoch: int, 
     turned = generator.random() < settings.rotation_share
     rotation = float(generator.uniform(-settings.rotation, settings.rotation)) if turned else 0.0
     flip = settings.flip and bool(generator.random() < 0.5)
-    box = (mirrored(example) if flip else example).box
+    box = (mirror_example(example) if flip else example).box
     return Crop.of_box(box, settings.size, settings.padding, scale, rotation), flip
 
 
@@ -96,7 +96,7 @@ def converse(
 
     ``texts``: descriptions by (set, keypoint); a keypoint without one is asked for by its name alone.
     """
-    seen = mirrored(example) if flip else example
+    seen = mirror_example(example) if flip else example
     inside = crop.contains(seen.points) & seen.visible
     asked = tuple(index for index in chosen if inside[index])
     if not asked:
@@ -133,7 +133,7 @@ def conversations_of(
     return found
 
 
-def encoded(
+def encode_conversation(
     conversation: Conversation, template: Template, tokenizer: Any, image_tokens: int, max_length: int
 ) -> Encoded:
     """A conversation's text in tokens, its answers to be learnt. Raises ValueError for one that is too long."""
@@ -175,7 +175,7 @@ def batch(conversations: Sequence[Encoded], head: Sequence[int], padding: int) -
     return Batch(ids, labels, np.broadcast_to(np.arange(length), shape).copy(), visible)
 
 
-def packed(rows: Sequence[Sequence[Encoded]], head: Sequence[int], padding: int) -> Batch:
+def pack_conversations(rows: Sequence[Sequence[Encoded]], head: Sequence[int], padding: int) -> Batch:
     """Several conversations about one crop a row, behind one reading of it.
 
     Each sees the head and itself, its positions counted as if it were alone; padding sees itself.

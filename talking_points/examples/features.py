@@ -176,21 +176,21 @@ class PointFeatures:
         self._masks = fingerprint({name: getattr(model.config, name) for name in _MASK_FIELDS})
         self._of_image: dict[str, list[tuple[float, float]]] = {}
         for example in points.examples:
-            self._of_image.setdefault(example.image, []).append(self._shown(example))
+            self._of_image.setdefault(example.image, []).append(self._show_point(example))
         self._of_image = {image: sorted(set(found)) for image, found in self._of_image.items()}
         self._sizes = {example.image: example.size for example in points.examples}
 
     def prepare(self) -> int:
-        """Compute what is missing, decoding each picture once; returns how many images that were.
+        """Compute what is missing, decoding each image once; returns how many images that were.
 
         Processes that train together share the work. What other runs have left makes room for it.
         """
         state = process_state()
         needed = [self._any_image] if self.blind else list(self._of_image)
-        missing = [image for image in needed[state.process_index :: state.num_processes] if not self._stored(image)]
+        missing = [image for image in needed[state.process_index :: state.num_processes] if not self._is_stored(image)]
         waiting: list[tuple[str, object]] = []
-        for image, picture in self.points.pictures(missing):
-            waiting.append((image, picture))
+        for digest, image in self.points.images(missing):
+            waiting.append((digest, image))
             if len(waiting) == self.config.batch_size:
                 self._compute(waiting)
                 waiting = []
@@ -213,7 +213,7 @@ class PointFeatures:
             return features, index, None
         return features, index, torch.stack([self._point(example) for example in examples])
 
-    def _shown(self, example: PointExample) -> tuple[float, float]:
+    def _show_point(self, example: PointExample) -> tuple[float, float]:
         return (example.size[0] // 2, example.size[1] // 2) if self.withheld else example.keypoint
 
     def _image(self, image: str) -> VisionFeatures:
@@ -229,13 +229,13 @@ class PointFeatures:
 
     def _point(self, example: PointExample) -> Tensor:
         entry = self._entry(self._point_key(example.image), example.image)
-        return entry["points"][self._of_image[example.image].index(self._shown(example))].float()
+        return entry["points"][self._of_image[example.image].index(self._show_point(example))].float()
 
     def _entry(self, key: str, image: str) -> dict[str, Tensor]:
         entry = self.store.read(key)
         if entry is None:
             # Removed to keep the bound, by this or another process: compute it again.
-            self._compute(list(self.points.pictures([image])))
+            self._compute(list(self.points.images([image])))
             entry = self.store.read(key)
         if entry is None:
             raise ConfigError(
@@ -245,23 +245,23 @@ class PointFeatures:
         return {name: value.float() if value.is_floating_point() else value for name, value in entry.items()}
 
     @torch.no_grad()
-    def _compute(self, pictures: Sequence[tuple[str, object]]) -> None:
-        features = self.model.encode_pictures([picture for _, picture in pictures])  # type: ignore[misc]
-        for row, (image, _) in enumerate(pictures):
+    def _compute(self, images: Sequence[tuple[str, object]]) -> None:
+        features = self.model.encode_images([image for _, image in images])  # type: ignore[misc]
+        for row, (digest, _) in enumerate(images):
             own = features.select([row])
-            self.store.write(self._image_key(image), self._packed(own.compact().tensors()))
+            self.store.write(self._image_key(digest), self._pack(own.compact().tensors()))
             if isinstance(self.model, PointDescriptor):
-                points = self._of_image[image]
+                points = self._of_image[digest]
                 encoded = self.model.encode_points(own, points, torch.zeros(len(points), dtype=torch.long))
-                self.store.write(self._point_key(image), self._packed({"points": encoded}))
+                self.store.write(self._point_key(digest), self._pack({"points": encoded}))
 
-    def _packed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _pack(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
             name: (value.to(getattr(torch, self.dtype)) if value.is_floating_point() else value).cpu().contiguous()
             for name, value in tensors.items()
         }
 
-    def _stored(self, image: str) -> bool:
+    def _is_stored(self, image: str) -> bool:
         keys = [self._image_key(image)]
         if isinstance(self.model, PointDescriptor):
             keys.append(self._point_key(image))

@@ -112,10 +112,10 @@ def load_poses(source: Source, set_for: Callable[[AnnotatedObject], KeypointSet]
     return PoseSet(examples, decode, skipped + source.skipped)
 
 
-def mirrored(example: PoseExample) -> PoseExample:
+def mirror_example(example: PoseExample) -> PoseExample:
     """The object in the mirrored image: places mirrored, and each given to the keypoint that it now is."""
     width = example.size[0]
     x, y, w, h = example.box
-    order = list(example.keypoints.mirrored())
+    order = list(example.keypoints.mirror())
     points = example.points[order] * [-1, 1] + [width - 1, 0]
     return replace(example, box=(width - 1 - x - w, y, w, h), points=points, visible=example.visible[order])

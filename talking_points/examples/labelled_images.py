@@ -1,4 +1,4 @@
-"""Pictures with annotated parts as the pretraining of a vision path reads them, and what its tasks share."""
+"""Images with annotated parts as the pretraining of a vision path reads them, and what its tasks share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BOX_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
-    """Pictures as the model sees them, and the annotated part that each pixel lies on.
+class LabelledImages:
+    """Images as the model sees them, and the annotated part that each pixel lies on.
 
     pixels: uint8 (N, S, S, 3); regions: int32 (N, S, S), rows of the tables below, 0 is the background.
-    part, object: int64 (R,) labels, 0 is none; instance: int64 (R,) tells the objects of a picture apart.
+    part, object: int64 (R,) labels, 0 is none; instance: int64 (R,) tells the objects of an image apart.
     boxes: float32 (R, 8), left, top, right and bottom of the object and of the part, in shares of the frame.
     """
 
@@ -43,8 +43,8 @@ class LabelledPictures:
         return len(self.pixels)
 
 
-def labelled_pictures(records: Iterable[ImageRecord], size: int) -> LabelledPictures:
-    """Square pictures of ``size`` pixels, padded as the model pads, with their annotated parts."""
+def load_labelled_images(records: Iterable[ImageRecord], size: int) -> LabelledImages:
+    """Square images of ``size`` pixels, padded as the model pads, with their annotated parts."""
     part_labels: dict[str, int] = {}
     object_labels: dict[str, int] = {}
     rows: list[tuple[int, int, int, tuple[float, ...]]] = [(0, 0, 0, (0.0,) * 8)]
@@ -61,14 +61,14 @@ def labelled_pictures(records: Iterable[ImageRecord], size: int) -> LabelledPict
                     region_map[inside][part.mask] = len(rows)
                     boxes = (_corners(box, side, left, top) for box in (annotated.bbox, part.bbox))
                     rows.append((label, own, instance, tuple(value for corners in boxes for value in corners)))
-        picture = np.full((side, side, 3), 122, np.uint8)
-        picture[inside] = record.pixels
-        pixels.append(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA))
+        image = np.full((side, side, 3), 122, np.uint8)
+        image[inside] = record.pixels
+        pixels.append(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
         smaller = cv2.resize(region_map.astype(np.float64), (size, size), interpolation=cv2.INTER_NEAREST)
         regions.append(smaller.astype(np.int32))
     if not part_labels:
-        raise ConfigError("pretraining the vision path needs pictures with part masks, found none")
-    return LabelledPictures(
+        raise ConfigError("pretraining the vision path needs images with part masks, found none")
+    return LabelledImages(
         np.stack(pixels), np.stack(regions), *(torch.tensor(column) for column in zip(*rows, strict=True))
     )
 
@@ -138,7 +138,7 @@ def relative_places(points: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat((in_part.clamp(-1, 1), in_owner.clamp(-1, 1), (part_size / owner_size).clamp(max=1)), 1)
 
 
-def mirrored_boxes(boxes: Tensor) -> Tensor:
-    """Boxes (R, 8) of the same pictures seen in a mirror."""
+def mirror_boxes(boxes: Tensor) -> Tensor:
+    """Boxes (R, 8) of the same images seen in a mirror."""
     left, top, right, bottom = boxes.view(-1, 2, 4).unbind(-1)
     return torch.stack((1 - right, top, 1 - left, bottom), -1).view(-1, 8)

@@ -1,7 +1,7 @@
 """Training data: points with their words, from the published dataset or from keypoint annotations.
 
 Rows are read through ``datasets`` (a folder or a Hub repository, downloaded or streamed) in one pass over their
-metadata. Pictures are decoded only when asked for, each different one once.
+metadata. Images are decoded only when asked for, each different one once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = (
     "id", "image_sha256", "image_width", "image_height", "source", "object", "part", "object_bbox", "part_bbox",
     "instance_index", "instance_count", "keypoint", "object_location", "part_location", "point_location",
 )  # fmt: skip
-"""What training and evaluation read of a row, besides its picture and one text."""
+"""What training and evaluation read of a row, besides its image and one text."""
 
 TEXTS = ("description", "draft", "object_caption", "local_caption")
 """Columns of texts, one of which is read."""
@@ -39,7 +39,7 @@ TEXTS = ("description", "draft", "object_caption", "local_caption")
 
 @dataclass(frozen=True)
 class PointExample:
-    """One point. ``image`` is the digest of its picture's file, ``text`` its description ("" for bare keypoints).
+    """One point. ``image`` is the digest of its image's file, ``text`` its description ("" for bare keypoints).
 
     keypoint: pixels; size: width and height of the image; boxes: [x, y, width, height] in pixels.
     """
@@ -57,7 +57,7 @@ class PointExample:
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points and a way to their pictures: ``decode`` gives the wanted ones of the image digests, each once."""
+    """Points and a way to their images: ``decode`` gives the wanted ones of the image digests, each once."""
 
     examples: Sequence[PointExample]
     decode: Callable[[Collection[str]], Iterator[tuple[str, Image.Image]]]
@@ -65,12 +65,12 @@ class PointSet:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def pictures(self, images: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
-        """The pictures of some image digests, each decoded once, in the order in which they are stored."""
-        return self.decode(frozenset(images))
+    def images(self, digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        """The images of some image digests, each decoded once, in the order in which they are stored."""
+        return self.decode(frozenset(digests))
 
     def subset(self, index: Iterable[int]) -> PointSet:
-        """Some of the points, with the same pictures."""
+        """Some of the points, with the same images."""
         return replace(self, examples=[self.examples[position] for position in index])
 
     def sample(self, count: int, seed: int) -> PointSet:
@@ -99,7 +99,7 @@ class PointSet:
         """The points that ``texts`` (id -> text) speaks of, with those texts."""
         return replace(self, examples=[replace(e, text=texts[e.id]) for e in self.examples if e.id in texts])
 
-    def shuffled_texts(self, seed: int) -> PointSet:
+    def shuffle_texts(self, seed: int) -> PointSet:
         """Every point with the description of another: data from which nothing can be learnt."""
         order = derangement(len(self), seed)
         return replace(
@@ -135,7 +135,7 @@ def load_points(
 
     Nothing but ``data/<split>-*.parquet`` is read (``dataset_files.read_dataset``). ``limit`` draws so many of them
     (streamed: takes the first). Raises ``ConfigError`` for a dataset without the columns or with others of their names,
-    without texts, with points outside their images, or without pictures when these are asked for.
+    without texts, with points outside their images, or without images when these are asked for.
     """
     if text not in TEXTS:
         raise ConfigError(f"expected a column of texts ({', '.join(TEXTS)}), found '{text}'")
@@ -160,7 +160,7 @@ def load_points(
         for row in chosen:
             if row["image_sha256"] in left:
                 left.remove(row["image_sha256"])
-                yield row["image_sha256"], _picture(row, str(path))
+                yield row["image_sha256"], _decode_image(row, str(path))
             if not left:
                 return
 
@@ -313,11 +313,11 @@ def _example(row: Mapping[str, Any], text: str, path: str) -> PointExample:
     )
 
 
-def _picture(row: Mapping[str, Any], path: str) -> Image.Image:
+def _decode_image(row: Mapping[str, Any], path: str) -> Image.Image:
     stored = row["image"]
     if not stored or not stored.get("bytes"):
         raise ConfigError(
-            f"the dataset {path} holds references instead of pictures: "
-            "put the pictures of the source datasets back with talking_points.publishing.rehydrate first"
+            f"the dataset {path} holds references instead of images: "
+            "put the images of the source datasets back with talking_points.publishing.rehydrate first"
         )
     return read_rgb(stored["bytes"])

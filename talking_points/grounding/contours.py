@@ -16,7 +16,7 @@ import numpy as np
 
 from talking_points.config import ConfigError
 from talking_points.grounding.outlines import Outlines, Polygon, Ring
-from talking_points.grounding.simplification import Corners, approximate, area, is_drawable, within_budget
+from talking_points.grounding.simplification import Corners, approximate, area, fit_budget, is_drawable
 from talking_points.records import Mask
 
 SMALL_MASK = 16
@@ -80,11 +80,11 @@ def trace(mask: Mask, tracing: Tracing | None = None) -> Outlines:
     smooth = tracing.contour == "mid_edge" and int(mask.sum()) >= SMALL_MASK
     drawn = [[(ring, _mid_edges(ring) if smooth else ring) for ring in rings] for rings in traced]
     if tracing.points is not None:
-        simplified = within_budget(drawn, tracing.points, tracing.balanced and smooth)
+        simplified = fit_budget(drawn, tracing.points, tracing.balanced and smooth)
     elif tracing.contour == "mid_edge" and not smooth:
         simplified = traced
     else:
-        simplified = [[_simplified(ring, exact, tracing) for exact, ring in rings] for rings in drawn]
+        simplified = [[_simplify(ring, exact, tracing) for exact, ring in rings] for rings in drawn]
     height, width = mask.shape
     return Outlines(tuple(_polygon(rings, width, height, tracing.direction) for rings in simplified))
 
@@ -132,7 +132,7 @@ def _mid_edges(corners: Corners) -> Corners:
     return _corners(middles.astype(np.int32))
 
 
-def _simplified(ring: Corners, exact: Corners, tracing: Tracing) -> Corners:
+def _simplify(ring: Corners, exact: Corners, tracing: Tracing) -> Corners:
     length = math.sqrt(abs(area(ring))) if tracing.tolerance_of == "area" else cv2.arcLength(ring[:, None], True) / 2
     simplified = approximate(ring, tracing.tolerance * length, tracing.balanced and tracing.contour == "mid_edge")
     return simplified if is_drawable(simplified, exact) else exact

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from talking_points.config import ConfigError
-from talking_points.grounding.outlines import Outlines, Point, Polygon, Ring, signed_area, without_repeats
+from talking_points.grounding.outlines import Outlines, Point, Polygon, Ring, drop_repeats, signed_area
 from talking_points.records import Box
 
 DECIMALS = 3
@@ -80,15 +80,15 @@ def check_decimals(decimals: int) -> None:
         raise ConfigError(f"expected 2, 3 or 4 decimals for written coordinates, found {decimals!r}")
 
 
-def rounded_ring(ring: Iterable[Point], decimals: int = DECIMALS) -> list[Point]:
+def round_ring(ring: Iterable[Point], decimals: int = DECIMALS) -> list[Point]:
     """A ring as reading its text will give it: clipped to the image, rounded, without repeats.
 
     Raises ``ValueError`` for a coordinate that is no finite number.
     """
-    return without_repeats((_rounded(x, decimals), _rounded(y, decimals)) for x, y in ring)
+    return drop_repeats((_round(x, decimals), _round(y, decimals)) for x, y in ring)
 
 
-def _rounded(value: float, decimals: int) -> float:
+def _round(value: float, decimals: int) -> float:
     if not -1e9 < value < 1e9:
         raise ValueError(f"expected a coordinate of an image, in [0, 1]; found {value!r}")
     return round(min(max(0.0, float(value)), 1.0), decimals)
@@ -103,7 +103,7 @@ def write_outlines(outlines: Outlines, decimals: int = DECIMALS, holes: bool = F
     check_decimals(decimals)
     polygons = []
     for polygon in outlines.polygons:
-        rings = [rounded_ring(ring, decimals) for ring in (polygon if holes else polygon[:1])]
+        rings = [round_ring(ring, decimals) for ring in (polygon if holes else polygon[:1])]
         if rings and _drawable(rings[0]):
             written = [_list(_numbers(point, decimals) for point in ring) for ring in rings if _drawable(ring)]
             polygons.append(_list(written) if holes else written[0])
@@ -113,20 +113,20 @@ def write_outlines(outlines: Outlines, decimals: int = DECIMALS, holes: bool = F
 def write_box(corners: Box, decimals: int = DECIMALS) -> str:
     """``[x1, y1, x2, y2]``; a box too thin for the decimals becomes one step wide, as none of no size can be read."""
     check_decimals(decimals)
-    left, top, right, bottom = (_rounded(value, decimals) for value in corners)
+    left, top, right, bottom = (_round(value, decimals) for value in corners)
     step = 10**-decimals
-    left, right = _parted(left, right, step)
-    top, bottom = _parted(top, bottom, step)
+    left, right = _part(left, right, step)
+    top, bottom = _part(top, bottom, step)
     return _numbers((left, top, right, bottom), decimals)
 
 
 def write_point(point: Point, decimals: int = DECIMALS) -> str:
     """``[x, y]``."""
     check_decimals(decimals)
-    return _numbers((_rounded(point[0], decimals), _rounded(point[1], decimals)), decimals)
+    return _numbers((_round(point[0], decimals), _round(point[1], decimals)), decimals)
 
 
-def _parted(low: float, high: float, step: float) -> tuple[float, float]:
+def _part(low: float, high: float, step: float) -> tuple[float, float]:
     if high > low:
         return low, high
     return (low, low + step) if low + step <= 1 else (low - step, low)
@@ -163,7 +163,7 @@ def read_strict(text: str, max_points: int = MAX_POINTS, scale: Point = UNIT) ->
     models that write in other units (``outlines.scale_of``).
     """
     try:
-        return StrictReading(_checked_outlines(text, max_points, scale), None)
+        return StrictReading(_read_outlines(text, max_points, scale), None)
     except UnreadableError as unreadable:
         return StrictReading(None, unreadable.error)
 
@@ -183,7 +183,7 @@ def read_lenient(text: str, max_points: int = MAX_POINTS, scale: Point = UNIT) -
     polygons: list[Polygon] = []
     left = max_points
     for written in [*found, unfinished] if unfinished else found:
-        ring = _cleaned(((float(x) / scale[0], float(y) / scale[1]) for x, y in _PAIRS.findall(written)), left)
+        ring = _clean(((float(x) / scale[0], float(y) / scale[1]) for x, y in _PAIRS.findall(written)), left)
         if ring is not None:
             polygons.append((ring,))
             left -= len(ring)
@@ -225,7 +225,7 @@ def _list_of(text: str) -> str:
     return text[start : match.end()]
 
 
-def _parsed(text: str) -> Nested:
+def _parse(text: str) -> Nested:
     """JSON of numbers and lists alone, read without recursion. All numbers become floats.
 
     What is nested deeper than any form of outlines is checked, but not kept.
@@ -263,7 +263,7 @@ def _parsed(text: str) -> Nested:
 
 
 def _flat_list(text: str, count: int, scale: Point) -> list[float]:
-    values = _parsed(_list_of(text))
+    values = _parse(_list_of(text))
     numbers = [value for value in values if isinstance(value, float)]
     if len(numbers) < len(values):
         raise UnreadableError("depth")
@@ -289,8 +289,8 @@ def _levels(parsed: Nested) -> tuple[int, list[list[float]]]:
     raise UnreadableError("depth")
 
 
-def _checked_outlines(text: str, max_points: int, scale: Point) -> Outlines:
-    parsed = _parsed(_list_of(text))
+def _read_outlines(text: str, max_points: int, scale: Point) -> Outlines:
+    parsed = _parse(_list_of(text))
     depth, numbers = _levels(parsed)
     if depth < 2:
         raise UnreadableError("depth")
@@ -318,7 +318,7 @@ def _polygons(parsed: Nested, depth: int, points: Iterator[Point]) -> Iterator[P
         rings: list[Ring] = []
         for ring in polygon:
             assert isinstance(ring, list)
-            rings.append(tuple(without_repeats([next(points) for _ in ring])))
+            rings.append(tuple(drop_repeats([next(points) for _ in ring])))
         yield tuple(rings)
 
 
@@ -340,11 +340,11 @@ def _unfinished_ring(text: str) -> str | None:
     return None
 
 
-def _cleaned(points: Iterable[Point], most: int) -> Ring | None:
+def _clean(points: Iterable[Point], most: int) -> Ring | None:
     listed = list(points)
     low, high = SAME_SCALE
     if not all(low <= value <= high for point in listed for value in point):
         return None
-    clipped = without_repeats((min(max(0.0, x), 1.0), min(max(0.0, y), 1.0)) for x, y in listed)
-    kept = without_repeats(clipped[: max(most, 0)])
+    clipped = drop_repeats((min(max(0.0, x), 1.0), min(max(0.0, y), 1.0)) for x, y in listed)
+    kept = drop_repeats(clipped[: max(most, 0)])
     return tuple(kept) if _drawable(kept) else None

@@ -56,7 +56,7 @@ def is_clockwise(ring: Sequence[Point]) -> bool:
     return signed_area(ring) > 0
 
 
-def without_repeats(points: Iterable[Point]) -> list[Point]:
+def drop_repeats(points: Iterable[Point]) -> list[Point]:
     """A ring without points that repeat the one before, the first one counting as after the last."""
     kept: list[Point] = []
     for point in points:

@@ -85,7 +85,7 @@ Drawn = list[list[tuple[Corners, Corners]]]
 """For every outline, the outer one first and then its holes: as traced, and as it is to be simplified."""
 
 
-def within_budget(drawn: Drawn, budget: int, balanced: bool) -> list[list[Corners]]:
+def fit_budget(drawn: Drawn, budget: int, balanced: bool) -> list[list[Corners]]:
     """All outlines at the smallest common tolerance in pixels that leaves at most ``budget`` points.
 
     What a tolerance leaves without an area is left out. The number of points does not fall evenly with the tolerance,

@@ -16,10 +16,10 @@ from torch import Tensor
 from talking_points.models.base import chunks, image_digest, same_length
 from talking_points.models.capellm.conversation import Query, Round, encode
 from talking_points.models.capellm.coordinates import parse_point
-from talking_points.models.capellm.crops import Crop, clip_box, normalised
+from talking_points.models.capellm.crops import Crop, clip_box, normalise
 from talking_points.models.capellm.decoding import AnswerGrammar, Hypothesis, search
 from talking_points.models.capellm.modeling import CapeLlmModel
-from talking_points.models.capellm.reading import PackedReader, shared_beginning
+from talking_points.models.capellm.reading import PackedReader, count_shared
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 
 AnswerMode = Literal["greedy", "beam", "mean", "free"]
@@ -130,7 +130,7 @@ class PointAnswerer(CapeLlmModel):
         if not queries:
             return Answers(np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2)), np.zeros(0), ())
         forbidden = [*self.text_tokenizer.all_special_tokens, self.end_text]
-        asked = [Query.of(query).cleaned(forbidden) for query in queries]
+        asked = [Query.of(query).clean(forbidden) for query in queries]
         instances, owner = self._instances(images, boxes or [None] * len(images))
         was_training = self.training
         self.eval()
@@ -144,7 +144,7 @@ class PointAnswerer(CapeLlmModel):
                 found.put(chosen, answered)
         finally:
             self.train(was_training)
-        return found.placed([instances[index] for index in owner])
+        return found.place([instances[index] for index in owner])
 
     def _instances(
         self, images: Sequence[ImageInput], boxes: Sequence[Box | None]
@@ -168,7 +168,7 @@ class PointAnswerer(CapeLlmModel):
     def encode_crops(self, instances: Sequence[_Instance]) -> Tensor:
         """Image tokens (B, N_v, D) of the objects' crops."""
         crops = [one.crop.warp(np.asarray(to_rgb(one.image))) for one in instances]
-        pixels = normalised(crops, self.config.image_mean, self.config.image_std)
+        pixels = normalise(crops, self.config.image_mean, self.config.image_std)
         return self.image_tokens(torch.from_numpy(pixels).to(self.device))
 
     def _answer_batch(
@@ -177,7 +177,7 @@ class PointAnswerer(CapeLlmModel):
         images = self.encode_crops(instances)
         if mode == "free":
             return self._free(images, [self._prompt(query) for query in queries], rows)
-        answered = self._constrained(images, [self._prompt(query) for query in queries], rows, mode, beam)
+        answered = self._decode(images, [self._prompt(query) for query in queries], rows, mode, beam)
         if self.config.rounds == "cumulative":
             return self._cumulative(images, queries, rows, answered, mode, beam)
         return answered
@@ -192,7 +192,7 @@ class PointAnswerer(CapeLlmModel):
             )
         return ids
 
-    def _constrained(
+    def _decode(
         self,
         images: Tensor,
         prompts: Sequence[Sequence[int]],
@@ -200,7 +200,7 @@ class PointAnswerer(CapeLlmModel):
         mode: Literal["greedy", "beam", "mean"],
         beam: int,
     ) -> list[_Answer]:
-        shared = shared_beginning(prompts)
+        shared = count_shared(prompts)
         head = torch.tensor(prompts[0][:shared], dtype=torch.long, device=images.device)
         reader = PackedReader(self.language_model, self.beginning(images, head), rows)
         found = search(self.grammar, [prompt[shared:] for prompt in prompts], reader.step, mode, beam)
@@ -233,7 +233,7 @@ class PointAnswerer(CapeLlmModel):
             now = [(row, numbers.pop(0)) for row, numbers in waiting.items() if numbers]
             earlier = [history[row][-back:] if back else [] for row, _ in now]
             prompts = [self._prompt(queries[number], rounds) for (_, number), rounds in zip(now, earlier, strict=True)]
-            answered = self._constrained(images, prompts, [row for row, _ in now], mode, beam)
+            answered = self._decode(images, prompts, [row for row, _ in now], mode, beam)
             for (row, number), answer in zip(now, answered, strict=True):
                 answers[number] = answer
                 history[row].append(Round(queries[number], answer.text))
@@ -243,7 +243,7 @@ class PointAnswerer(CapeLlmModel):
         """Generate answers as the official code does: every prompt with its image, left-padded, greedy."""
         answers = []
         for part in chunks(len(prompts), FREE_BATCH):
-            ids, mask = self.left_padded(prompts[part])
+            ids, mask = self.pad_left(prompts[part])
             new = self.generate_free(images[list(rows[part])], ids, mask)
             for text in self.text_tokenizer.batch_decode(new, skip_special_tokens=False):
                 point = parse_point(text, self.end_text)
@@ -251,7 +251,7 @@ class PointAnswerer(CapeLlmModel):
                 answers.append(_Answer(place, text.split(self.end_text)[0].strip()))
         return answers
 
-    def left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Prompts behind the begin token and the image's placeholders as ids (N, L) and mask (N, L)."""
         text = self.config.text_config
         head = [text.bos_token_id, *[self.config.image_token_id] * self.config.image_tokens]
@@ -309,7 +309,7 @@ class _Found:
         for number, answer in zip(numbers, answers, strict=True):
             self.answers[number] = answer
 
-    def placed(self, instances: Sequence[_Instance]) -> Answers:
+    def place(self, instances: Sequence[_Instance]) -> Answers:
         """All answers, with places in pixels of the images, clipped to them."""
         answers = [answer for answer in self.answers if answer is not None]
         points = np.array([self._point(*pair) for pair in zip(answers, instances, strict=True)])

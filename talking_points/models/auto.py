@@ -34,7 +34,7 @@ _OF_TYPE = {
 }
 
 
-def model_class(config: PreTrainedConfig, name: str | Path = "") -> type[PreTrainedModel]:
+def choose_class(config: PreTrainedConfig, name: str | Path = "") -> type[PreTrainedModel]:
     """The class that a configuration's ``architectures`` names; where a type has one class, that one.
 
     Raises ``ConfigError`` where it names none of the type's: which of two models it is cannot be guessed.
@@ -62,11 +62,11 @@ class _ByArchitecture:
         # Nothing of ours is downloaded as code, and the adapters of PEFT are no part of our folders.
         for unused in ("trust_remote_code", "adapter_kwargs"):
             options.pop(unused, None)
-        return model_class(config, name).from_pretrained(name, *arguments, config=config, **options)
+        return choose_class(config, name).from_pretrained(name, *arguments, config=config, **options)
 
     @classmethod
     def _from_config(cls, config: PreTrainedConfig, **options: Any) -> Any:
-        return model_class(config)._from_config(config, **options)
+        return choose_class(config)._from_config(config, **options)
 
 
 def register() -> None:

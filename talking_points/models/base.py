@@ -140,7 +140,7 @@ class TalkingPointsModel(OmgLlavaModel):
 
 
 def unique_images(images: Sequence[ImageInput]) -> tuple[list[ImageInput], torch.Tensor]:
-    """The different pictures among ``images`` and, for every image, which of them it is (N,)."""
+    """The different images among ``images`` and, for every image, which of them it is (N,)."""
     known: dict[str, int] = {}
     different: list[ImageInput] = []
     index = []
@@ -154,7 +154,7 @@ def unique_images(images: Sequence[ImageInput]) -> tuple[list[ImageInput], torch
 
 
 def image_digest(image: ImageInput) -> str:
-    """A digest of a picture's pixels and shape, the same for a PIL image and its array."""
+    """A digest of an image's pixels and shape, the same for a PIL image and its array."""
     pixels = np.ascontiguousarray(np.asarray(to_rgb(image)))
     return hashlib.blake2b(pixels.tobytes(), digest_size=16, key=repr(pixels.shape).encode()).hexdigest()
 
@@ -177,7 +177,7 @@ def check_image_source(
     features: VisionFeatures | None,
     image_index: Tensor | None,
 ) -> None:
-    """Refuse anything but either pictures, as a list, or features with an index."""
+    """Refuse anything but either images, as a list, or features with an index."""
     if images is not None and not isinstance(images, list | tuple):
         raise ValueError(
             f"{type(model).__name__} expected a list of images, one for each answer, found {type(images).__name__}: "

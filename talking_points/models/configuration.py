@@ -32,7 +32,7 @@ class TalkingPointsConfig(OmgLlavaConfig):
     # "in each decoder layer": all of them when None, otherwise the first so many; later ones predict their masks.
     gaussian_layers: int | None = None
     # "centered at the keypoint": whether sigma counts pixels of the padded frame, where the encoder works, or of the
-    # original picture.
+    # original image.
     gaussian_frame: Literal["padded", "original"] = "padded"
     # "When relying solely on OMG-LLaVA's standard mechanism to predict object masks" (Table 3): the ablation without
     # the Gaussian is OMG-LLaVA's own point prompt.
@@ -66,7 +66,7 @@ class TalkingPointsConfig(OmgLlavaConfig):
     coordinate_output: Literal["sigmoid", "linear"] = "sigmoid"
     # The head's start is not given: PyTorch's default, or a last layer of zeros, which starts at the centre.
     coordinate_init: Literal["default", "centre"] = "default"
-    # "normalized coordinates": by the picture's own width and height, or by the side of the padded square.
+    # "normalized coordinates": by the image's own width and height, or by the side of the padded square.
     coordinate_frame: Literal["image", "padded"] = "image"
     # "mean squared error between predicted and ground-truth coordinates": mean over both coordinates, or their sum.
     coordinate_loss: Literal["mean", "sum"] = "mean"

@@ -106,7 +106,7 @@ class PointDescriptor(TalkingPointsModel):
         if features is None:
             if pixel_values is None:
                 raise ValueError("expected features or pixel_values, found neither")
-            features = self.encode_images(pixel_values, image_sizes)
+            features = self.encode_pixels(pixel_values, image_sizes)
         index = torch.arange(len(features)) if image_index is None else image_index
         if point_features is None:
             if points is None:
@@ -138,7 +138,7 @@ class PointDescriptor(TalkingPointsModel):
         """Describe points (N, 2), in pixels of their images.
 
         Args:
-            images: one picture per point (PIL or uint8 array); equal pictures are encoded once. None with ``features``.
+            images: one image per point (PIL or uint8 array); equal images are encoded once. None with ``features``.
             points: pixel coordinates; unused, and may be None, when ``point_features`` are given.
             features, image_index, point_features: stored results of ``encode_images`` and ``encode_points``.
             batch_size, image_batch_size: how many points are written about, and images encoded, at a time.
@@ -171,17 +171,17 @@ class PointDescriptor(TalkingPointsModel):
     def encode(
         self, images: Sequence[ImageInput], points: ArrayLike, image_batch_size: int = 8
     ) -> tuple[VisionFeatures, Tensor, Tensor]:
-        """The vision path over pictures with one point (N, 2) each, every different picture once.
+        """The vision path over images with one point (N, 2) each, every different image once.
 
-        Returns compact features of the different pictures, which picture each point is in (N,), and the points'
+        Returns compact features of the different images, which image each point is in (N,), and the points'
         features (N, 2C): what ``describe`` and, since the frozen vision path is the same, ``localize`` take.
         """
-        pictures, image_index = unique_images(images)
+        unique, image_index = unique_images(images)
         coordinates = torch.as_tensor(np.asarray(points), dtype=torch.float64).reshape(-1, 2)
         encoded = []
         point_features: dict[int, Tensor] = {}
-        for part in chunks(len(pictures), image_batch_size):
-            features = self.encode_pictures(pictures[part])
+        for part in chunks(len(unique), image_batch_size):
+            features = self.encode_images(unique[part])
             here = ((image_index >= part.start) & (image_index < part.stop)).nonzero()[:, 0]
             found = self.encode_points(features, coordinates[here], image_index[here] - part.start)
             point_features.update(zip(here.tolist(), found, strict=True))

@@ -1,4 +1,4 @@
-"""A picture with its keypoint, its description and where the description was localized, after the paper's Figure 1."""
+"""An image with its keypoint, its description and where the description was localized, after the paper's Figure 1."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def draw_point_figure(
     localized: Sequence[float] | None = None,
     width: int = 640,
 ) -> Image.Image:
-    """The picture, scaled to ``width`` pixels, with the description under it.
+    """The image, scaled to ``width`` pixels, with the description under it.
 
     ``keypoint`` (x, y), in pixels of ``image``, becomes a red star; ``localized``, a green dot; a line joins them
     when both are given.
     """
-    picture = to_rgb(image)
-    scale = width / picture.width
-    picture = picture.resize((width, max(1, round(picture.height * scale))), Image.Resampling.LANCZOS)
-    pen = ImageDraw.Draw(picture)
+    scaled = to_rgb(image)
+    scale = width / scaled.width
+    scaled = scaled.resize((width, max(1, round(scaled.height * scale))), Image.Resampling.LANCZOS)
+    pen = ImageDraw.Draw(scaled)
     radius = max(5.0, width / 60)
     # Integers are pixel centres, so half a pixel separates them from the scaled grid.
     marks = [
@@ -51,11 +51,11 @@ def draw_point_figure(
     margin = width // 40
     lines = _wrap(description, font, width - 2 * margin)
     line_height = math.ceil(size * 1.35)
-    canvas = Image.new("RGB", (width, picture.height + 2 * margin + line_height * len(lines)), _PAPER)
-    canvas.paste(picture, (0, 0))
+    canvas = Image.new("RGB", (width, scaled.height + 2 * margin + line_height * len(lines)), _PAPER)
+    canvas.paste(scaled, (0, 0))
     text = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
-        text.text((margin, picture.height + margin + number * line_height), line, fill=_INK, font=font)
+        text.text((margin, scaled.height + margin + number * line_height), line, fill=_INK, font=font)
     return canvas
 
 

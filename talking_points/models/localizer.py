@@ -147,7 +147,7 @@ class PointLocalizer(TalkingPointsModel):
         if features is None:
             if pixel_values is None:
                 raise ValueError("expected features or pixel_values, found neither")
-            features = self.encode_images(pixel_values, image_sizes)
+            features = self.encode_pixels(pixel_values, image_sizes)
         index = torch.arange(len(features)) if image_index is None else image_index
         if turns is None:
             if descriptions is None:
@@ -181,7 +181,7 @@ class PointLocalizer(TalkingPointsModel):
         """Locate described points: float array (N, 2), pixels of the original images, inside the image.
 
         Args:
-            images: one picture per description (PIL or uint8 array); equal pictures are encoded and read once.
+            images: one image per description (PIL or uint8 array); equal images are encoded and read once.
                 None with ``features``.
             features, image_index: stored results of ``encode_images``, and the image of each description.
             batch_size, image_batch_size: how many descriptions are read, and images encoded, at a time.
@@ -193,9 +193,9 @@ class PointLocalizer(TalkingPointsModel):
         self.eval()
         if images is not None:
             same_length(images=images, descriptions=descriptions)
-            pictures, image_index = unique_images(images)
+            unique, image_index = unique_images(images)
             features = VisionFeatures.concatenate(
-                [self.encode_pictures(pictures[part]).compact() for part in chunks(len(pictures), image_batch_size)]
+                [self.encode_images(unique[part]).compact() for part in chunks(len(unique), image_batch_size)]
             )
         assert features is not None
         assert image_index is not None

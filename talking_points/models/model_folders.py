@@ -43,7 +43,7 @@ def check_model(name: str | Path, kind: Kind, setting: str = "--model", remedy: 
         raise ConfigError(f"{expected}; {folder} {found}; {advice}")
 
 
-def kind_of(folder: Path) -> str:
+def tell_kind(folder: Path) -> str:
     """The class of the finished model in a folder, as its configuration names it.
 
     Raises ``ConfigError`` for a folder without one, with another, or whose weights are not whole.

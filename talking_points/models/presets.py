@@ -25,10 +25,10 @@ def paper_config(tokenizer: PreTrainedTokenizerBase | None = None) -> TalkingPoi
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 128, stem_stride: int = 2) -> TalkingPointsConfig:
-    """The same architecture in about 3 million parameters for pictures of 128 pixels.
+    """The same architecture in about 3 million parameters for images of 128 pixels.
 
     Every coarsest cell, 8 * ``stem_stride`` pixels wide, is a visual token, so that 128 pixels still give 8 x 8 of
-    them. The Gaussian's size relative to the picture is twice the default. Questions say no more than they must, for
+    them. The Gaussian's size relative to the image is twice the default. Questions say no more than they must, for
     short sequences. Everything but the vision path is trained, without LoRA.
     """
     return TalkingPointsConfig(

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from talking_points.dataset_schema import COLUMNS, card_features, declared_labels
+from talking_points.dataset_schema import COLUMNS, card_features, declare_labels
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.markdown import Markdown, render_markdown
@@ -96,7 +96,7 @@ def _metadata(manifest: Mapping[str, Any], splits: list[str]) -> str:
     from huggingface_hub import DatasetCardData
 
     configs = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
-    info: dict[str, Any] = {"features": card_features(declared_labels(manifest["sources"]))}
+    info: dict[str, Any] = {"features": card_features(declare_labels(manifest["sources"]))}
     sizes = {
         split: sum(file["bytes"] for file in manifest.get("files", ()) if file["path"].startswith(f"data/{split}-"))
         for split in splits

@@ -46,12 +46,12 @@ def read_content(folder: Path, role: Role) -> dict[str, Any]:
     return {
         "name": f"point-{role}",
         "role": role,
-        "training": {"seconds": stage.get("seconds"), "metrics": last_figures(stage.get("metrics", {}))},
+        "training": {"seconds": stage.get("seconds"), "metrics": select_figures(stage.get("metrics", {}))},
         "curves": (folder / "curves.png").exists(),
     }
 
 
-def last_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+def select_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The numbers among the values that a training logged last."""
     return {
         name: float(value) for name, value in metrics.items() if isinstance(value, int | float) and math.isfinite(value)

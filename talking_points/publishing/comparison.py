@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from talking_points.config import changed_fields
+from talking_points.config import list_changes
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.publishing.figures import SOURCE_TITLES
 from talking_points.publishing.quality import (
     LEVELS,
     Row,
-    add_pictures,
+    add_images,
     choose_examples,
+    draw_image_url,
     measure,
-    picture_url,
     read_built,
     read_rows,
     render_page,
@@ -24,7 +24,7 @@ from talking_points.publishing.quality import (
 from talking_points.whole_files import write_text
 
 SHOWN = 60
-"""Rows with pictures on a page."""
+"""Rows with images on a page."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def compare_builds(first: str | Path, second: str | Path) -> Comparison:
     different = [(one, other) for one, other in both if one["description"] != other["description"]]
     return Comparison(
         names=(str(first), str(second)),
-        settings=tuple(changed_fields(manifests[0]["config"], manifests[1]["config"]) + _prompts(*manifests)),
+        settings=tuple(list_changes(manifests[0]["config"], manifests[1]["config"]) + _prompts(*manifests)),
         metrics=tuple((name, measured[0].get(name, "0"), measured[1].get(name, "0")) for name in names),
         different=tuple(different),
         same=len(both) - len(different),
@@ -64,14 +64,14 @@ def compare_builds(first: str | Path, second: str | Path) -> Comparison:
 
 
 def write_comparison(comparison: Comparison, path: str | Path, rows: int = SHOWN, seed: int = 0) -> Path:
-    """Write one self-contained page; of the rows that differ, ``rows`` at random with their pictures."""
+    """Write one self-contained page; of the rows that differ, ``rows`` at random with their images."""
     chosen = choose_examples((one for one, _ in comparison.different), rows, seed)
     others = {other["id"]: other for _, other in comparison.different}
-    add_pictures(Path(comparison.names[0]), chosen)
+    add_images(Path(comparison.names[0]), chosen)
     pairs = [
         {
             "row": row,
-            "picture": picture_url(row),
+            "image_url": draw_image_url(row),
             "drafts": (row["draft"], others[row["id"]]["draft"]),
             "flags": (row["flags"], others[row["id"]]["flags"]),
             "words": word_differences(row["description"], others[row["id"]]["description"]),

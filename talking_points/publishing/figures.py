@@ -52,7 +52,7 @@ _METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"Creat
 
 @dataclass(frozen=True)
 class Example:
-    """One picture of the example grid. ``pixels``: uint8 RGB (height, width, 3); ``point``: pixels."""
+    """One image of the example grid. ``pixels``: uint8 RGB (height, width, 3); ``point``: pixels."""
 
     pixels: NDArray[np.uint8]
     point: tuple[float, float]
@@ -96,7 +96,7 @@ def composition_sunburst(counts: Mapping[str, Mapping[str, Mapping[str, int]]], 
 
 
 def example_grid(examples: Sequence[Example], path: str | Path, *, columns: int = 3) -> None:
-    """Pictures with their point in red and the description below (paper Figure 2)."""
+    """Images with their point in red and the description below (paper Figure 2)."""
     if not examples:
         raise ValueError("nothing to draw: expected at least one example")
     columns = min(columns, len(examples))
@@ -123,13 +123,13 @@ def example_grid(examples: Sequence[Example], path: str | Path, *, columns: int 
         )
         for index, (example, text) in enumerate(zip(examples, wrapped, strict=True)):
             row, column = divmod(index, columns)
-            picture, caption = (figure.add_subplot(grid[2 * row + step, column]) for step in (0, 1))
-            for axes in (picture, caption):
+            image, caption = (figure.add_subplot(grid[2 * row + step, column]) for step in (0, 1))
+            for axes in (image, caption):
                 axes.set_axis_off()
-            picture.imshow(example.pixels)
-            picture.set_anchor("S")
+            image.imshow(example.pixels)
+            image.set_anchor("S")
             for color, line in (("white", 4.0), ("#E00000", 2.0)):
-                picture.plot(*example.point, "o", markersize=13, mfc="none", mec=color, mew=line)
+                image.plot(*example.point, "o", markersize=13, mfc="none", mec=color, mew=line)
             caption.text(0.02, 0.95, "\n".join(text), va="top", fontsize=8.5, color=_INK, transform=caption.transAxes)
         _save(figure, path)
 

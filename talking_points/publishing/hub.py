@@ -100,7 +100,7 @@ def publish(
         tag = tag or release.name
         url = commit = None
         if not dry_run:
-            with explained(f"cannot publish {repo}"):
+            with explaining(f"cannot publish {repo}"):
                 url, commit = _upload(release, repo, private, tag, token, verify)
         return PublishReport(
             repo=repo,
@@ -205,7 +205,7 @@ class Repository:
 
         ``digests`` are the sha256 that some of them must have, whatever the local files hold by now.
         """
-        wrong = [name for name in self._differing(commit, files, folder, digests) if name in files or ours(name)]
+        wrong = [name for name in self._find_differing(commit, files, folder, digests) if name in files or ours(name)]
         if wrong:
             raise PublishError(
                 f"{self.name} at {commit} does not hold what was uploaded: {', '.join(wrong)}. Another publisher may "
@@ -224,7 +224,7 @@ class Repository:
                 raise
             refs = self.api.list_repo_refs(self.name, repo_type=self.kind)
             tagged = next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
-            if tagged == commit or (tagged and files and files.keys().isdisjoint(self._differing(tagged, files))):
+            if tagged == commit or (tagged and files and files.keys().isdisjoint(self._find_differing(tagged, files))):
                 return
             choose = "choose another with --revision, or " if self.kind == "dataset" else ""
             raise PublishError(
@@ -233,7 +233,7 @@ class Repository:
                 409,
             ) from None
 
-    def _differing(
+    def _find_differing(
         self,
         commit: str,
         files: Mapping[str, Path | str],
@@ -279,7 +279,7 @@ def dataset_folder(dataset: str | Path, revision: str | None = None, token: Secr
         raise ReleaseError(f"expected a dataset folder or a repository org/name, found {ascii(str(dataset))[:200]}")
     from huggingface_hub import snapshot_download
 
-    with explained(f"cannot read {dataset}"):
+    with explaining(f"cannot read {dataset}"):
         return Path(
             snapshot_download(
                 str(dataset),
@@ -292,7 +292,7 @@ def dataset_folder(dataset: str | Path, revision: str | None = None, token: Secr
 
 
 @contextmanager
-def explained(failure: str) -> Iterator[None]:
+def explaining(failure: str) -> Iterator[None]:
     """Errors of the Hub's client as a ``PublishError`` that says what to do.
 
     The cause is cut off: its frames hold request headers, and so the token.

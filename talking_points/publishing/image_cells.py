@@ -1,4 +1,4 @@
-"""What a published row carries of its image: the file itself, a small picture of it, or only its identity."""
+"""What a published row carries of its image: the file itself, a small copy of it, or only its identity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from talking_points.publishing.orientation import neutralise_orientation
 ImageMode = Literal["embed", "reference", "thumbnail"]
 
 THUMBNAIL_SIDE = 160
-"""Longer side in pixels: enough to recognise the scene in a viewer, too small to replace the picture."""
+"""Longer side in pixels: enough to recognise the scene in a viewer, too small to replace the image."""
 
 
 class ImageCell(TypedDict):

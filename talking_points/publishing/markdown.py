@@ -8,7 +8,7 @@ from importlib import resources
 
 import jinja2
 
-from talking_points.escaping import fenced, for_code, for_markdown
+from talking_points.escaping import fence_text, for_code, for_markdown
 from talking_points.publishing.terms import TERMS
 
 
@@ -23,14 +23,14 @@ def render_markdown(template: str, **values: object) -> str:
     return markdown_environment().get_template(template).render(**values)
 
 
-def _escaped(value: object) -> Markdown:
+def _escape(value: object) -> Markdown:
     """Text from a source, a configuration or a manifest, safe inside Markdown, a table included."""
     return value if isinstance(value, Markdown) else Markdown(for_markdown("" if value is None else value))
 
 
 def _reasons(reasons: Mapping[str, int] | None) -> Markdown:
     ordered = sorted((reasons or {}).items(), key=lambda item: (-item[1], item[0]))
-    return Markdown(", ".join(f"{_escaped(reason)} {number:,}" for reason, number in ordered) or "-")
+    return Markdown(", ".join(f"{_escape(reason)} {number:,}" for reason, number in ordered) or "-")
 
 
 def _figure(value: float | None) -> Markdown:
@@ -46,11 +46,11 @@ def markdown_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (resources.files("data_cards") / name).read_text(encoding="utf-8")),
         undefined=jinja2.StrictUndefined,
-        finalize=_escaped,
+        finalize=_escape,
         keep_trailing_newline=True,
     )
     environment.filters["code"] = lambda text: Markdown(for_code(text))
-    environment.filters["fenced"] = lambda text, language: Markdown(fenced(text, language))
+    environment.filters["fenced"] = lambda text, language: Markdown(fence_text(text, language))
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["figure"] = _figure
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from safetensors import safe_open
 
 from talking_points.evaluation.reports import Report
-from talking_points.models.model_folders import kind_of
+from talking_points.models.model_folders import tell_kind
 from talking_points.publishing.card_content import read_content
-from talking_points.publishing.hub import REPOSITORY, Repository, explained
+from talking_points.publishing.hub import REPOSITORY, Repository, explaining
 from talking_points.publishing.model_card import Role, render_model_card
 from talking_points.publishing.release import ReleaseError, content_sha256
 from talking_points.redaction import is_secret_name, redact
@@ -64,7 +64,7 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
     """
     if not re.fullmatch(REPOSITORY, repo):
         raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'")
-    kind = kind_of(folder)
+    kind = tell_kind(folder)
     if kind not in _ROLES:
         raise ReleaseError(f"expected a Point Descriptor or a Point Localizer in {folder}, found a {kind}")
     files = model_files(folder)
@@ -141,7 +141,7 @@ def publish_model(
     if "(curves.png)" in card:
         shown["curves.png"] = folder / "curves.png"
     files = model | shown
-    with explained(f"cannot publish {repo}"):
+    with explaining(f"cannot publish {repo}"):
         repository = Repository.connect(repo, "model", token)
         url, before = repository.open(private)
         # Shards of a larger model that was here before would otherwise be left beside those of this one.

@@ -1,6 +1,6 @@
 """How good the texts of a build are, from its folder: acceptance, lengths, diversity, levels, and a page of examples.
 
-``write_quality_report`` writes ``report/index.html`` (one file, pictures inside), ``report/examples.png``,
+``write_quality_report`` writes ``report/index.html`` (one file, images inside), ``report/examples.png``,
 ``report/close_ups.png`` and ``report/quality.json`` into a dataset's folder. The same dataset gives the same report.
 """
 
@@ -28,10 +28,10 @@ from talking_points.dataset_files import (
     dataset_file,
     dataset_names,
     image_bytes,
+    make_folder,
     read_groups,
     read_texts,
     readable,
-    written_folder,
 )
 from talking_points.dataset_manifest import read_audit_summary, read_manifest
 from talking_points.descriptions.backends.protocol import STEPS
@@ -55,7 +55,7 @@ compared on equally many, chosen by their ids."""
 _STAGES = ("index", "candidates", "sample", *STEPS, "verify")
 _SAMPLED = ".work/sample"
 """Where a build keeps its sampled points, from which the category of a rejected row is known."""
-_PICTURE_SIDE = 480
+_IMAGE_SIDE = 480
 _NEEDED = ("config", "stages", "steps", "availability", "images", "partial")
 """What a manifest must say for a report to be made of it."""
 
@@ -72,8 +72,8 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     rows = read_rows(root)
     quality = measure(root, rows)
     examples = choose_examples(rows, EXAMPLES, seed)
-    add_pictures(root, examples)
-    folder = written_folder(root, FOLDER)
+    add_images(root, examples)
+    folder = make_folder(root, FOLDER)
     page, numbers = folder / "index.html", folder / "quality.json"
     sheets = folder / "examples.png", folder / "close_ups.png"
     close_ups = _close_ups(examples, read_built(root))
@@ -83,14 +83,14 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
         render_page(
             "quality_report.html.jinja",
             quality=quality,
-            examples=[{**row, "picture": picture_url(row)} for row in examples],
+            examples=[{**row, "image_url": draw_image_url(row)} for row in examples],
             histogram=_histogram_url([row["description"] for row in rows]),
             close_ups=_data_url(close_ups, "JPEG", quality=85) if close_ups else None,
             titles=SOURCE_TITLES,
         ),
     )
     shown = [
-        Example(np.asarray(marked[0]), marked[1], row["description"]) for row in examples if (marked := _shown(row))
+        Example(np.asarray(marked[0]), marked[1], row["description"]) for row in examples if (marked := _draw_row(row))
     ]
     for sheet in sheets:
         sheet.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ _TEXT_COLUMNS = [
 
 
 def read_rows(root: Path) -> list[Row]:
-    """All rows without their pictures, sources by name, with ``file`` where each came from."""
+    """All rows without their images, sources by name, with ``file`` where each came from."""
     rows = []
     for file in read_manifest(root)["files"]:
         for table in read_groups(dataset_file(root, file["path"]), _TEXT_COLUMNS):
@@ -127,8 +127,8 @@ def read_rows(root: Path) -> list[Row]:
     return rows
 
 
-def add_pictures(root: Path, rows: Sequence[Row]) -> None:
-    """Read the picture of each row, None where the dataset has none, into its ``image``."""
+def add_images(root: Path, rows: Sequence[Row]) -> None:
+    """Read the image of each row, None where the dataset has none, into its ``image``."""
     wanted = {row["id"]: row for row in rows}
     for name in sorted({row["file"] for row in rows}):
         for table in read_groups(dataset_file(root, name), ("id", "image")):
@@ -166,7 +166,7 @@ def measure(root: Path, rows: Sequence[Row]) -> dict[str, Any]:
         "levels": level_shares(rows),
         "flags": dict(Counter(flag for row in rows for flag in row["flags"]).most_common()),
     }
-    return quality | {"paper": beside_the_paper(quality, manifest, _audited(root))}
+    return quality | {"paper": compare_with_paper(quality, manifest, _describe_audit(root))}
 
 
 def _acceptance(root: Path, rows: Sequence[Row], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def _acceptance(root: Path, rows: Sequence[Row], manifest: Mapping[str, Any]) ->
     ]
     reasons = Counter(f"{row['stage']}: {row['reason']}" for row in refused)
     # Rows that listing and keypoints left out have no point yet, and no category.
-    objects = _sampled_objects(root, {row["id"] for row in refused})
+    objects = _read_sampled_objects(root, {row["id"] for row in refused})
     points = [row for row in refused if row["id"] in objects]
     return {
         "stages": stages,
@@ -200,7 +200,7 @@ def _acceptance(root: Path, rows: Sequence[Row], manifest: Mapping[str, Any]) ->
     }
 
 
-def _sampled_objects(root: Path, ids: set[str]) -> dict[str, str]:
+def _read_sampled_objects(root: Path, ids: set[str]) -> dict[str, str]:
     """Category of the sampled points among ``ids``; empty where the build's intermediate files are gone."""
     found: dict[str, str] = {}
     for path in sorted((root / _SAMPLED).glob("*.parquet")) if ids else []:
@@ -258,7 +258,7 @@ def level_shares(rows: Sequence[Row]) -> dict[str, float]:
     return {level: round(named[level] / len(rows), 4) for level in LEVELS}
 
 
-def beside_the_paper(
+def compare_with_paper(
     quality: Mapping[str, Any], manifest: Mapping[str, Any], audited: str | None
 ) -> list[dict[str, str]]:
     """What the paper says about its dataset (sections 1 and 3.1, figure 6), and the same of this one."""
@@ -280,7 +280,7 @@ def beside_the_paper(
     ]
 
 
-def _audited(root: Path) -> str | None:
+def _describe_audit(root: Path) -> str | None:
     """What people could localize, in words, where the human check has been made."""
     audit = read_audit_summary(root) or {"shares": []}
     shares = audit["shares"]
@@ -301,28 +301,28 @@ def render_page(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def picture_url(row: Mapping[str, Any]) -> str | None:
-    """The row's picture, small, with a ring around its point, as a data URL; None where the dataset has no pixels."""
-    shown = _shown(row)
+def draw_image_url(row: Mapping[str, Any]) -> str | None:
+    """The row's image, small, with a ring around its point, as a data URL; None where the dataset has no pixels."""
+    shown = _draw_row(row)
     if shown is None:
         return None
-    picture, (x, y) = shown
-    draw = ImageDraw.Draw(picture)
+    image, (x, y) = shown
+    draw = ImageDraw.Draw(image)
     for color, radius, width in (("white", 13, 6), ("#E00000", 12, 3)):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=width)
-    return _data_url(picture, "JPEG", quality=80)
+    return _data_url(image, "JPEG", quality=80)
 
 
-def _shown(row: Mapping[str, Any]) -> tuple[Image.Image, tuple[float, float]] | None:
-    """The row's picture at the size of the page, and its point in it."""
+def _draw_row(row: Mapping[str, Any]) -> tuple[Image.Image, tuple[float, float]] | None:
+    """The row's image at the size of the page, and its point in it."""
     if not row["image"]:
         return None
-    picture = read_rgb(row["image"])
-    picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-    # Pixel centres are integers, so the picture's edge is at -0.5 in both.
-    scale = picture.width / row["image_width"], picture.height / row["image_height"]
+    image = read_rgb(row["image"])
+    image.thumbnail((_IMAGE_SIDE, _IMAGE_SIDE))
+    # Pixel centres are integers, so the image's edge is at -0.5 in both.
+    scale = image.width / row["image_width"], image.height / row["image_height"]
     x, y = ((value + 0.5) * factor - 0.5 for value, factor in zip(row["keypoint"], scale, strict=True))
-    return picture, (x, y)
+    return image, (x, y)
 
 
 def _close_ups(rows: Sequence[Row], manifest: Mapping[str, Any]) -> Image.Image | None:
@@ -343,7 +343,7 @@ def _histogram_url(texts: Sequence[str]) -> str:
         return _data_url(read_rgb(path), "PNG")
 
 
-def _data_url(picture: Image.Image, kind: str, **options: Any) -> str:
+def _data_url(image: Image.Image, kind: str, **options: Any) -> str:
     encoded = io.BytesIO()
-    picture.save(encoded, format=kind, **options)
+    image.save(encoded, format=kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(encoded.getvalue()).decode()}"

@@ -38,7 +38,7 @@ class RehydrateError(InputError):
 
 @dataclass(frozen=True)
 class RehydrateReport:
-    """What was written. ``images`` counts the pictures put back per source."""
+    """What was written. ``images`` counts the images put back per source."""
 
     dataset: Path
     rows: dict[str, int]
@@ -63,7 +63,7 @@ def rehydrate(
     output = _new_folder(output)
     folder = dataset_folder(dataset, revision, token)
     manifest = read_manifest(folder)
-    reader = _Photographs(_roots(manifest, roots))
+    reader = _SourceImages(_roots(manifest, roots))
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=".rehydrate-") as workspace:
         complete = Path(workspace) / "dataset"
@@ -100,7 +100,7 @@ def _new_folder(output: Path) -> Path:
     return path
 
 
-class _Photographs:
+class _SourceImages:
     """Reads source images by the path and digest that rows have of them, and keeps what went wrong."""
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
@@ -145,7 +145,7 @@ def _root(source: str, given: Path) -> Path:
         return given.resolve()
 
 
-def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _Photographs) -> Iterator[dict[str, Any]]:
+def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _SourceImages) -> Iterator[dict[str, Any]]:
     """Copy the Parquet files with the images in their rows, one row group in memory at a time."""
     for file in manifest["files"]:
         source, path = dataset_file(folder, file["path"]), target / file["path"]
@@ -155,13 +155,13 @@ def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _Pho
             pq.ParquetWriter(path, schema := triplet_schema(labels_of(rows)), **PARQUET_OPTIONS) as writer,
         ):
             for group in range(rows.num_row_groups):
-                writer.write_table(_with_images(read_group(rows, group, schema.names, source), reader).cast(schema))
+                writer.write_table(_add_images(read_group(rows, group, schema.names, source), reader).cast(schema))
                 if len(reader.problems) > _SHOWN:
                     return
         yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _with_images(rows: pa.Table, reader: _Photographs) -> pa.Table:
+def _add_images(rows: pa.Table, reader: _SourceImages) -> pa.Table:
     schema = triplet_schema()
     cells = rows["image"].to_pylist()
     identities = zip(*(rows[name].to_pylist() for name in ("source", "image_path", "image_sha256")), strict=True)

@@ -95,7 +95,7 @@ def prepare_release(
             "datasets; the card then says so"
         )
     folder = output
-    modes = _wanted_modes(manifest, images)
+    modes = _choose_modes(manifest, images)
     if modes != image_modes(manifest):
         manifest = {**manifest, "images": modes, "files": list(_rewrite(output, workspace, manifest, modes))}
         folder = workspace
@@ -159,7 +159,7 @@ def content_sha256(file: Path | str) -> str:
     return hashlib.sha256(file.encode()).hexdigest() if isinstance(file, str) else file_sha256(file)
 
 
-def _wanted_modes(manifest: Mapping[str, Any], images: ImageMode | None) -> dict[str, ImageMode]:
+def _choose_modes(manifest: Mapping[str, Any], images: ImageMode | None) -> dict[str, ImageMode]:
     asked: ImageMode | None = images or manifest.get("config", {}).get("images")
     wanted: dict[str, ImageMode] = {}
     for source, held in image_modes(manifest).items():
@@ -201,11 +201,11 @@ def _rewrite(
         ):
             for group in range(built.num_row_groups):
                 rows = read_group(built, group, schema.names, source)
-                writer.write_table(_with_fewer_pixels(rows, modes, source).cast(schema))
+                writer.write_table(_reduce_pixels(rows, modes, source).cast(schema))
         yield {**file, "sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
-def _with_fewer_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Path) -> pa.Table:
+def _reduce_pixels(rows: pa.Table, modes: Mapping[str, ImageMode], file: Path) -> pa.Table:
     schema = triplet_schema()
     cells = []
     columns = (rows[name].to_pylist() for name in ("source", "image_path"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talking_points.publishing.card_content import last_figures
+from talking_points.publishing.card_content import select_figures
 from talking_points.publishing.model_card import Role
 from talking_points.publishing.terms import TERMS, source_terms
 from talking_points.sources.drawn import is_drawn
@@ -20,17 +20,17 @@ ROLES: dict[str, Role] = {"descriptor": "descriptor", "adapted": "descriptor", "
 _CONTROL = "It is the text-only control: it has never seen an image, and guesses from the words."
 
 
-def training_content(train: TrainConfig, kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
+def describe_training(train: TrainConfig, kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """The content of the card of the model that a training stage has left, from its configuration and its result."""
     role = ROLES[kind]
     content = {
         "name": f"point-{role}-{train.preset}-{result['fingerprint'][:12]}",
         "role": role,
-        "config": settings_of(train, "adapt" if kind == "adapted" else role),
-        "training": {"seconds": result.get("seconds"), "metrics": last_figures(result.get("metrics", {}))},
+        "config": select_settings(train, "adapt" if kind == "adapted" else role),
+        "training": {"seconds": result.get("seconds"), "metrics": select_figures(result.get("metrics", {}))},
         "curves": (Path(result["path"]) / "curves.png").exists(),
         "note": _CONTROL if role == "localizer" and train.localizer.blind else None,
-        **origins(train),
+        **trace_origins(train),
     }
     if kind == "adapted":
         family = train.ap10k.train_family
@@ -46,7 +46,7 @@ def training_content(train: TrainConfig, kind: str, result: Mapping[str, Any]) -
     return content
 
 
-def origins(train: TrainConfig) -> dict[str, Any]:
+def trace_origins(train: TrainConfig) -> dict[str, Any]:
     """What a model comes from, and under which terms that is: its dataset, with its digest, and its base."""
     dataset, revision = _dataset(train)
     sources = _sources(train)
@@ -68,7 +68,7 @@ def origins(train: TrainConfig) -> dict[str, Any]:
     }
 
 
-def settings_of(train: TrainConfig, section: str) -> dict[str, Any]:
+def select_settings(train: TrainConfig, section: str) -> dict[str, Any]:
     """What the weights depend on, without the places of this machine."""
     shared = {"preset", "image_size", "stem_stride", "vocabulary_size", "start_revision", "limit", "seed"}
     settings = train.model_dump(mode="json", include=shared | {section})

@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from talking_points.source_names import GROUP, added_sources
+from talking_points.source_names import GROUP, find_added_sources
 from talking_points.sources.ade20k_part234 import Ade20kPart234
 from talking_points.sources.ap10k import Ap10k
 from talking_points.sources.coco_keypoints import CocoKeypoints
@@ -40,7 +40,7 @@ def open_source(name: str, root: str | Path, split: str | None = None, **options
     keyword arguments of the source's class. Checks the layout only: labels are read while iterating.
     Raises ``SourceError`` for an unknown name, split or option, or a root without the dataset.
     """
-    reader = READERS[name] if name in READERS else _added_reader(name)
+    reader = READERS[name] if name in READERS else _find_added_reader(name)
     known = [option for option in inspect.signature(reader).parameters if option not in ("root", "split")]
     unknown = [option for option in options if option not in known]
     if unknown:
@@ -50,9 +50,9 @@ def open_source(name: str, root: str | Path, split: str | None = None, **options
     return reader(root, split, **options)
 
 
-def _added_reader(name: str) -> type[Source]:
+def _find_added_reader(name: str) -> type[Source]:
     """The reader that another package gives under the entry point ``name``."""
-    added = added_sources()
+    added = find_added_sources()
     if name not in added:
         raise SourceError(f"expected a source name of {', '.join((*READERS, *added))}; found {name!r}")
     try:

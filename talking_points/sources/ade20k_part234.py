@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.records import ImageRecord
-from talking_points.sources.coco_index import CocoImage, CocoIndex, count_unlisted, listed_entries
+from talking_points.sources.coco_index import CocoImage, CocoIndex, count_unlisted, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, outline, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_labels, open_photograph
+from talking_points.sources.images import check_listed_size, image_record, open_image, open_labels
 from talking_points.sources.label_maps import NO_PART, ObjectCrop, part_tables, present_values
 from talking_points.sources.labels import vocabulary
 from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root, stems
@@ -83,7 +83,7 @@ class Ade20kPart234(Source):
                 file = maps[image.split].get(PurePosixPath(path).stem)
                 return None if file is None else (file,)
 
-            yield from listed_entries(index, finders, part_map)
+            yield from list_entries(index, finders, part_map)
             listed = count_unlisted(index, finders)
             for split in self._splits:
                 for stem in sorted(maps[split].keys() - finders[split].all_stems()):
@@ -91,7 +91,7 @@ class Ade20kPart234(Source):
                         self.skip("missing_image", maps[split][stem])
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         parts, present = self._part_map(entry.files[1], pixels)
         instances = self._instances(entry, parts)
@@ -100,7 +100,7 @@ class Ade20kPart234(Source):
         share_overlaps([(instance.category, instance.crop) for instance in instances], parts)
         objects = []
         for item in instances:
-            objects.append(item.crop.annotated(item.category, self._vocabulary, present, True, item.exact))
+            objects.append(item.crop.annotate(item.category, self._vocabulary, present, True, item.exact))
             for part_id in sorted(item.listed - {part.id for part in objects[-1].parts}):
                 self.skip("part_without_pixels", f"{entry.image_path}: part id {part_id} of {objects[-1].label}")
         found = {part.id for item in objects for part in item.parts}
@@ -130,11 +130,11 @@ class Ade20kPart234(Source):
                 continue
             _, rows, columns, mask = region.crop()
             crop = ObjectCrop.cut(mask, rows, columns, parts, self._part_tables[category])
-            found.append(_Instance(category, crop, region.exact, _listed_parts(annotation)))
+            found.append(_Instance(category, crop, region.exact, _list_parts(annotation)))
         return found
 
 
-def _listed_parts(annotation: dict[str, Any]) -> frozenset[int]:
+def _list_parts(annotation: dict[str, Any]) -> frozenset[int]:
     listed = annotation.get("part_category_id")
     return frozenset(item for item in listed if isinstance(item, int)) if isinstance(listed, list) else frozenset()
 

@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoIndex, listed_entries
-from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_photograph
-from talking_points.sources.keypoint_annotations import named_keypoints, raw_keypoints
+from talking_points.sources.coco_index import CocoIndex, list_entries
+from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
+from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.keypoint_annotations import name_keypoints, raw_keypoints
 from talking_points.sources.labels import ap10k_families, load_labels
 from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
@@ -72,7 +72,7 @@ class Ap10k(Source):
             for split in self._splits:
                 index.add(self._files[split], split, lambda name: PurePosixPath(name).stem)
             finders = dict.fromkeys(self._splits, ImageFinder(self.root, [self._images]))
-            for entry in listed_entries(index, finders, lambda image, path: ()):
+            for entry in list_entries(index, finders, lambda image, path: ()):
                 if any(self._is_wanted(annotation) for annotation in entry.annotation["annotations"]):
                     yield entry
 
@@ -97,21 +97,21 @@ class Ap10k(Source):
         return pairs
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         height, width = pixels.shape[:2]
         check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         objects = []
         for annotation in filter(self._is_wanted, entry.annotation["annotations"]):
             try:
                 category = usable_category(annotation, self._species)
-                box = clipped_box(annotation.get("bbox"), width, height)
+                box = clip_box(annotation.get("bbox"), width, height)
                 triples = raw_keypoints(annotation)
                 if len(triples) != len(self._keypoints):
                     raise BadAnnotationError("malformed_annotation", f"{len(triples)} keypoints")
             except BadAnnotationError as error:
                 self.skip(error.reason, f"{entry.image_path}: {error.detail}")
                 continue
-            keypoints = named_keypoints(triples, self._keypoints, width, height, self, entry.image_path)
+            keypoints = name_keypoints(triples, self._keypoints, width, height, self, entry.image_path)
             species = self._species[category]
             objects.append(AnnotatedObject(species, species, category, box, keypoints=keypoints))
         if not objects:

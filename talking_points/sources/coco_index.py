@@ -296,7 +296,7 @@ class _Lists:
         ) from error
 
 
-def listed_categories(path: Path) -> list[dict[str, Any]]:
+def list_categories(path: Path) -> list[dict[str, Any]]:
     """The categories of one COCO file. Raises ``SourceError`` for broken JSON."""
     lists = _Lists(path)
     found = [item for item in lists.items("categories") if isinstance(item, dict)]
@@ -304,7 +304,7 @@ def listed_categories(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def listed_entries(
+def list_entries(
     index: CocoIndex,
     finders: Mapping[str, ImageFinder],
     labels: Callable[[CocoImage, str], Sequence[str] | None],

@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoIndex, listed_categories, listed_entries
-from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_photograph
-from talking_points.sources.keypoint_annotations import check_count, named_keypoints, raw_keypoints, usable_skeleton
+from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries
+from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
+from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
 from talking_points.sources.keypoint_sets import KeypointSet, KeypointSetError
 from talking_points.sources.labels import clean_name
 from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root
@@ -59,7 +59,7 @@ class CocoKeypoints(Source):
     def _categories(self) -> dict[int, tuple[KeypointSet, tuple[tuple[int, int], ...]]]:
         found: dict[int, tuple[KeypointSet, tuple[tuple[int, int], ...]]] = {}
         for path, _ in self._files:
-            for item in listed_categories(path):
+            for item in list_categories(path):
                 number, names = item.get("id"), item.get("keypoints")
                 if not isinstance(number, int) or not names:
                     continue
@@ -92,7 +92,7 @@ class CocoKeypoints(Source):
             for path, split in self._files:
                 index.add(path, split, lambda name: PurePosixPath(name).with_suffix("").as_posix())
             finders = {split: ImageFinder(self.root, self._image_folders(split)) for _, split in self._files}
-            for entry in listed_entries(index, finders, lambda image, path: ()):
+            for entry in list_entries(index, finders, lambda image, path: ()):
                 there = {item["category_id"] for item in entry.annotation["annotations"]} & categories.keys()
                 known = {
                     str(number): [categories[number][0].key, categories[number][0].names, categories[number][1]]
@@ -106,7 +106,7 @@ class CocoKeypoints(Source):
         return [folder for folder in (*named, self.root) if folder is not None and folder.is_dir()]
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         height, width = pixels.shape[:2]
         check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         known: dict[int, Any] = {int(number): item for number, item in entry.annotation["categories"].items()}
@@ -114,14 +114,14 @@ class CocoKeypoints(Source):
         for annotation in entry.annotation["annotations"]:
             try:
                 category = usable_category(annotation, known)
-                box = clipped_box(annotation.get("bbox"), width, height)
+                box = clip_box(annotation.get("bbox"), width, height)
                 triples = raw_keypoints(annotation)
                 label, names, edges = known[category]
                 check_count(triples, names)
             except BadAnnotationError as error:
                 self.skip(error.reason, f"{entry.image_path}: {error.detail}")
                 continue
-            keypoints = named_keypoints(triples, names, width, height, self, entry.image_path)
+            keypoints = name_keypoints(triples, names, width, height, self, entry.image_path)
             skeleton = tuple((one, other) for one, other in edges)
             objects.append(AnnotatedObject(label, label, category, box, keypoints=keypoints, skeleton=skeleton))
         if not objects:

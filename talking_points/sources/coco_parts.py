@@ -68,7 +68,7 @@ def union(outlines: Sequence[Outline]) -> Outline:
     return Outline(coco_mask.merge([outline.rle for outline in outlines]), all(outline.exact for outline in outlines))
 
 
-def outlined_object(
+def make_outlined_object(
     label: ObjectLabel, whole: Outline, parts: Sequence[tuple[PartLabel, Outline]], instance_exact: bool
 ) -> AnnotatedObject:
     """A record of an object and its parts from outlines that already lie inside it; masks are decoded on access."""
@@ -115,7 +115,7 @@ def _numbers(values: object, count: int | None = None) -> list[float] | None:
     return [float(value) for value in values]
 
 
-def clipped_box(bbox: object, width: int, height: int) -> Box:
+def clip_box(bbox: object, width: int, height: int) -> Box:
     """A COCO box ``[x, y, width, height]`` clipped to the image.
 
     Raises ``BadAnnotationError`` when it is not four numbers, or smaller than 1 x 1 after clipping.
@@ -139,10 +139,10 @@ def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
     stands in (``exact=False``). Raises ``BadAnnotationError`` for any other form, when nothing usable is left, or when
     the annotated box (where there is one) is degenerate.
     """
-    box = clipped_box(annotation["bbox"], width, height) if annotation.get("bbox") is not None else None
+    box = clip_box(annotation["bbox"], width, height) if annotation.get("bbox") is not None else None
     segmentation = annotation.get("segmentation")
     pieces = _pieces(segmentation)
-    found = [_checked_rle(piece, width, height) for piece in pieces if isinstance(piece, Mapping)]
+    found = [_check_rle(piece, width, height) for piece in pieces if isinstance(piece, Mapping)]
     polygons = [piece for piece in pieces if isinstance(piece, list) and _can_be_filled(piece, width, height)]
     if polygons:
         found += coco_mask.frPyObjects(polygons, height, width)
@@ -198,7 +198,7 @@ def _box_outline(box: Box, width: int, height: int) -> Outline:
     return Outline(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)), exact=False)
 
 
-def _checked_rle(segmentation: Mapping[str, Any], width: int, height: int) -> Rle:
+def _check_rle(segmentation: Mapping[str, Any], width: int, height: int) -> Rle:
     """Run lengths that fill the image exactly: pycocotools leaves memory uninitialised when they do not."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:

@@ -1,4 +1,4 @@
-"""Decoding photographs and label maps without the conversions that break annotations."""
+"""Decoding images and label maps without the conversions that break annotations."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def decode_labels(path: Path) -> NDArray[np.integer]:
 
 
 def check_label_size(labels: NDArray[np.integer], pixels: NDArray[np.uint8], path: str) -> None:
-    """Raise ``SkippedImage`` unless label map and photograph have the same size."""
+    """Raise ``SkippedImage`` unless label map and image have the same size."""
     _check_size(labels.shape[1], labels.shape[0], pixels, "label_", path)
 
 
@@ -62,7 +62,7 @@ def _check_size(width: int, height: int, pixels: NDArray[np.uint8], prefix: str,
         raise SkippedImage(prefix + kind, f"{path}: {width}x{height} for an image of {decoded[0]}x{decoded[1]}")
 
 
-def open_photograph(root: Path, entry: SourceEntry) -> tuple[Path, NDArray[np.uint8]]:
+def open_image(root: Path, entry: SourceEntry) -> tuple[Path, NDArray[np.uint8]]:
     """Absolute path and pixels of an entry's image, its path checked again: entries may come from a file."""
     path = inside(root, entry.image_path)
     return path, decode_rgb(path)
@@ -76,7 +76,7 @@ def image_record(
     objects: Sequence[AnnotatedObject],
     annotation_path: str,
 ) -> ImageRecord:
-    """The record of a decoded photograph; ``annotation_path``: the file of its labels, from the source's root."""
+    """The record of a decoded image; ``annotation_path``: the file of its labels, from the source's root."""
     height, width = pixels.shape[:2]
     return ImageRecord(
         source,
@@ -93,7 +93,7 @@ def image_record(
 
 
 def open_labels(root: Path, relative: str, pixels: NDArray[np.uint8]) -> NDArray[np.integer]:
-    """A label map of the photograph ``pixels``; sizes are compared."""
+    """A label map of the image ``pixels``; sizes are compared."""
     labels = decode_labels(inside(root, relative))
     check_label_size(labels, pixels, relative)
     return labels

@@ -160,13 +160,13 @@ class MendedReader:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._ready += _TOKEN.sub(_mended, piece)
+            self._ready += _TOKEN.sub(_mend, piece)
         size = len(self._ready) if size < 0 else size
         given, self._ready = self._ready[:size], self._ready[size:]
         return given
 
 
-def _mended(token: re.Match[bytes]) -> bytes:
+def _mend(token: re.Match[bytes]) -> bytes:
     text = token.group()
     if text[:1] == b'"':
         return text

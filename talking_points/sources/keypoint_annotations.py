@@ -45,7 +45,7 @@ def usable_skeleton(listed: object, count: int, first: int = 0) -> tuple[tuple[i
     return tuple(edges)
 
 
-def named_keypoints(
+def name_keypoints(
     triples: Sequence[tuple[float, float, bool]],
     names: Sequence[str],
     width: int,

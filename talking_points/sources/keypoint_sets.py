@@ -54,7 +54,7 @@ class KeypointSet:
             raise KeypointSetError(f"{self.key} has no keypoint {name!r}: expected one of {', '.join(self.names)}")
         return self.names.index(wanted)
 
-    def mirrored(self) -> tuple[int, ...]:
+    def mirror(self) -> tuple[int, ...]:
         """For every index the index whose name it takes in a mirrored image: its partner, or itself."""
         order = list(range(len(self.names)))
         for one, other in self.flip_pairs:
@@ -125,7 +125,7 @@ def check_set(keypoints: KeypointSet) -> None:
     used = [index for pair in keypoints.flip_pairs for index in pair]
     if len(set(used)) < len(used) or not set(used) <= set(range(len(keypoints))):
         raise KeypointSetError(f"{keypoints.key}: flip pairs must name different keypoints of the set, found {used}")
-    for index, partner in enumerate(keypoints.mirrored()):
+    for index, partner in enumerate(keypoints.mirror()):
         if swap_sides(keypoints.names[index]) != keypoints.names[partner]:
             raise KeypointSetError(
                 f"{keypoints.key}: with left and right exchanged {keypoints.names[index]!r} must become "

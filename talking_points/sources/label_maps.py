@@ -1,6 +1,6 @@
 """Objects and parts of label maps: which values occur, and each object cropped to its box.
 
-Photographs have many small regions; all work past the first look at a map is done inside object boxes.
+Images have many small regions; all work past the first look at a map is done inside object boxes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def bounds(mask: Mask) -> tuple[slice, slice]:
     return slice(y, y + height), slice(x, x + width)
 
 
-def shifted(span: slice, by: int) -> slice:
+def shift_span(span: slice, by: int) -> slice:
     """The span moved by that many pixels, as from a crop to its image."""
     return slice(span.start + by, span.stop + by)
 
@@ -97,9 +97,9 @@ class ObjectCrop:
     def part_crop(self, part_id: int, rows: slice, columns: slice) -> MaskCrop:
         """The mask of a part that lies within ``rows``, ``columns`` of the image."""
         y, x = self.rows.start, self.columns.start
-        return MaskCrop(self.shape, rows, columns, self.parts[shifted(rows, -y), shifted(columns, -x)] == part_id)
+        return MaskCrop(self.shape, rows, columns, self.parts[shift_span(rows, -y), shift_span(columns, -x)] == part_id)
 
-    def annotated(
+    def annotate(
         self,
         object_id: int,
         vocabulary: Vocabulary,
@@ -118,7 +118,7 @@ class ObjectCrop:
             rows, columns = bounds(self.parts == part_id)
             if rows.start == rows.stop:
                 continue
-            rows, columns = shifted(rows, self.rows.start), shifted(columns, self.columns.start)
+            rows, columns = shift_span(rows, self.rows.start), shift_span(columns, self.columns.start)
             part, box = vocabulary.parts[part_id], _box(rows, columns)
             load = partial(self.part_crop, part_id, rows, columns)
             parts.append(AnnotatedPart(part.part, part.label, part.id, box, load_mask=load, mask_exact=mask_exact))

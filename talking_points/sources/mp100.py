@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoImage, CocoIndex, listed_entries
-from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_photograph
-from talking_points.sources.keypoint_annotations import check_count, named_keypoints, raw_keypoints, usable_skeleton
+from talking_points.sources.coco_index import CocoImage, CocoIndex, list_entries
+from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
+from talking_points.sources.images import check_listed_size, image_record, open_image
+from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
 from talking_points.sources.keypoint_sets import KeypointSet, readable, set_of
 from talking_points.sources.labels import clean_name, load_labels
 from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root
@@ -41,7 +41,7 @@ class Mp100(Source):
     Categories are told apart by id: their names repeat (18 and 40 are both "face") and are not folder names.
     Keypoints are named by the category's keypoint set (``keypoint_sets``), in the file's own order where the file
     lists the same names in another; codes ("forelegR2") and absent names are replaced. ``skeleton`` is the file's.
-    ``exclude_categories``: ids to leave out, for example {80} (hands whose pictures often do not match).
+    ``exclude_categories``: ids to leave out, for example {80} (hands whose images often do not match).
     After listing, ``missing_by_category`` counts the images that are not on disk by category id.
     """
 
@@ -82,7 +82,7 @@ class Mp100(Source):
                 self.missing_by_category.update({item["category_id"] for item in image.annotations})
 
             finders = dict.fromkeys(self._splits, finder)
-            for entry in listed_entries(index, finders, lambda image, path: (), count_missing):
+            for entry in list_entries(index, finders, lambda image, path: (), count_missing):
                 wanted = [a for a in entry.annotation["annotations"] if a["category_id"] not in self._excluded]
                 if wanted:
                     listed = {a["category_id"]: known[entry.split].get(a["category_id"], {}) for a in wanted}
@@ -95,21 +95,21 @@ class Mp100(Source):
                     yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         height, width = pixels.shape[:2]
         check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         objects = []
         for annotation in entry.annotation["annotations"]:
             try:
                 category = usable_category(annotation, self._categories)
-                box = clipped_box(annotation.get("bbox"), width, height)
+                box = clip_box(annotation.get("bbox"), width, height)
                 triples = raw_keypoints(annotation)
                 check_count(triples, set_of(category).names)
             except BadAnnotationError as error:
                 self.skip(error.reason, f"{entry.image_path}: {error.detail}")
                 continue
-            names = ordered_names(set_of(category), entry.annotation["keypoint_names"].get(str(category)))
-            keypoints = named_keypoints(triples, names, width, height, self, entry.image_path)
+            names = order_names(set_of(category), entry.annotation["keypoint_names"].get(str(category)))
+            keypoints = name_keypoints(triples, names, width, height, self, entry.image_path)
             edges = usable_skeleton(entry.annotation["skeletons"].get(str(category)), len(names))
             label = self._categories[category]
             objects.append(
@@ -120,7 +120,7 @@ class Mp100(Source):
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
 
 
-def ordered_names(keypoints: KeypointSet, listed: object) -> tuple[str, ...]:
+def order_names(keypoints: KeypointSet, listed: object) -> tuple[str, ...]:
     """The set's names in the order of ``listed``, a file's own, where those are the same words; else in the set's."""
     names = tuple(map(readable, listed)) if isinstance(listed, list) and all(isinstance(n, str) for n in listed) else ()
     return names if sorted(names) == sorted(keypoints.names) else keypoints.names

@@ -23,9 +23,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoIndex, listed_categories, listed_entries
-from talking_points.sources.coco_parts import BadAnnotationError, Outline, outline, outlined_object, usable_category
-from talking_points.sources.images import check_listed_size, image_record, open_photograph
+from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries
+from talking_points.sources.coco_parts import (
+    BadAnnotationError,
+    Outline,
+    make_outlined_object,
+    outline,
+    usable_category,
+)
+from talking_points.sources.images import check_listed_size, image_record, open_image
 from talking_points.sources.labels import ObjectLabel, PartLabel, clean_name
 from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root, inside
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
@@ -45,7 +51,7 @@ class _OwnObjects(Source):
         expected = "COCO files (*.json), in the folder itself or in its folder annotations,"
         super().__init__(find_root(root, spellings, lambda folder: bool(_json_files(folder)), expected), split)
         self._image_folder = image_folder
-        if image_folder is not None and not _named(self.root, image_folder).is_dir():
+        if image_folder is not None and not _find_named(self.root, image_folder).is_dir():
             raise SourceError(f"expected the images in {self.root / image_folder}, found no such folder")
 
     def _choose(self, files: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -56,16 +62,16 @@ class _OwnObjects(Source):
 
     def _finder(self, split: str) -> ImageFinder:
         if self._image_folder is not None:
-            return ImageFinder(self.root, [_named(self.root, self._image_folder)])
+            return ImageFinder(self.root, [_find_named(self.root, self._image_folder)])
         named = (child(self.root, name) for name in ("images", split, f"{split}2017", f"{split}2014"))
         return ImageFinder(self.root, [folder for folder in (*named, self.root) if folder and folder.is_dir()])
 
-    def _listed(self, files: Sequence[tuple[Path, str]]) -> Iterator[SourceEntry]:
+    def _list_entries(self, files: Sequence[tuple[Path, str]]) -> Iterator[SourceEntry]:
         with CocoIndex(self) as index:
             for path, split in files:
                 index.add(path, split, _image_id)
             finders = {split: self._finder(split) for _, split in files}
-            yield from listed_entries(index, finders, lambda image, path: ())
+            yield from list_entries(index, finders, lambda image, path: ())
 
     def _regions(
         self,
@@ -109,8 +115,8 @@ class CocoParts(_OwnObjects):
         super().__init__(root, split, ("coco", "parts"), images)
         listed = _json_files(self.root)
         if objects is not None:
-            listed = [_named(self.root, name) for name in (objects, parts) if name is not None]
-        separate = {_named(self.root, parts)} if parts is not None else _part_files(listed)
+            listed = [_find_named(self.root, name) for name in (objects, parts) if name is not None]
+        separate = {_find_named(self.root, parts)} if parts is not None else _part_files(listed)
         self._objects = self._choose([path for path in listed if path not in separate])
         self._parts = [(path, name) for path in separate for name in [_split_of(path)]]
 
@@ -121,7 +127,7 @@ class CocoParts(_OwnObjects):
             for path, split in self._parts:
                 indices[split] = stack.enter_context(CocoIndex(self))
                 indices[split].add(path, split, _image_id)
-            for entry in self._listed(self._objects):
+            for entry in self._list_entries(self._objects):
                 listed = entry.annotation["annotations"]
                 own = [item for item in listed if item["category_id"] in parts[False]]
                 apart = indices.get(entry.split)
@@ -151,7 +157,7 @@ class CocoParts(_OwnObjects):
         return objects, {False: inside_files, True: apart or inside_files}
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         size = (pixels.shape[1], pixels.shape[0])
         check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         labels = {
@@ -169,7 +175,7 @@ class CocoParts(_OwnObjects):
                 continue
             label = PartLabel(item["category_id"], spelling, owner, labels[owner].name, clean_name(part))
             owned[number].append((label, region.intersection(pairs[number][1])))
-        objects = [outlined_object(*pair, parts, True) for pair, parts in zip(pairs, owned, strict=True)]
+        objects = [make_outlined_object(*pair, parts, True) for pair, parts in zip(pairs, owned, strict=True)]
         if not objects:
             raise SkippedImage("no_usable_annotation")
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
@@ -195,17 +201,17 @@ class Images(_OwnObjects):
     ) -> None:
         super().__init__(root, split, ("images",), images)
         self._min_score = min_score
-        self._files = self._choose([_named(self.root, annotations)] if annotations else _json_files(self.root))
+        self._files = self._choose([_find_named(self.root, annotations)] if annotations else _json_files(self.root))
 
     def entries(self) -> Iterator[SourceEntry]:
         names = {str(number): name for number, (name, _) in _category_names(self._files).items()}
-        for entry in self._listed(self._files):
+        for entry in self._list_entries(self._files):
             yield SourceEntry(
                 entry.image_id, entry.image_path, entry.split, entry.files, {**entry.annotation, "objects": names}
             )
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         names = {int(key): name for key, name in entry.annotation["objects"].items()}
         sure = [item for item in entry.annotation["annotations"] if not _score(item) < self._min_score]
@@ -214,7 +220,9 @@ class Images(_OwnObjects):
         objects: list[AnnotatedObject] = []
         for item, region in self._regions(entry, sure, names, (pixels.shape[1], pixels.shape[0])):
             name = names[item["category_id"]]
-            objects.append(outlined_object(ObjectLabel(item["category_id"], name, clean_name(name)), region, (), True))
+            objects.append(
+                make_outlined_object(ObjectLabel(item["category_id"], name, clean_name(name)), region, (), True)
+            )
         if not objects:
             raise SkippedImage("no_usable_annotation")
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
@@ -235,7 +243,7 @@ def _json_files(folder: Path) -> list[Path]:
     return [path for path in files or sorted(folder.glob("*.json")) if not path.name.startswith(".")]
 
 
-def _named(root: Path, name: str) -> Path:
+def _find_named(root: Path, name: str) -> Path:
     """A file or folder of the options, which must lie in the root."""
     try:
         path = inside(root, PurePosixPath(name).as_posix())
@@ -262,7 +270,7 @@ def _category_names(files: Sequence[tuple[Path, str]]) -> dict[int, tuple[str, s
     """Name and supercategory of every category id. Raises ``SourceError`` where two files disagree."""
     found: dict[int, tuple[str, str]] = {}
     for path, _ in files:
-        for item in listed_categories(path):
+        for item in list_categories(path):
             number, name = item.get("id"), item.get("name")
             if isinstance(number, bool) or not isinstance(number, int) or not isinstance(name, str) or not name.strip():
                 raise SourceError(f"{path.name}: expected categories with an id and a name, found {str(item)[:80]}")

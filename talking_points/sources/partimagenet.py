@@ -27,16 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.records import AnnotatedObject, ImageRecord, Mask
-from talking_points.sources.coco_index import CocoIndex, count_unlisted, listed_entries
+from talking_points.sources.coco_index import CocoIndex, count_unlisted, list_entries
 from talking_points.sources.coco_parts import (
     BadAnnotationError,
     Outline,
+    make_outlined_object,
     outline,
-    outlined_object,
     union,
     usable_category,
 )
-from talking_points.sources.images import check_listed_size, image_record, open_labels, open_photograph
+from talking_points.sources.images import check_listed_size, image_record, open_image, open_labels
 from talking_points.sources.label_maps import NO_PART, ObjectCrop, bounds, part_tables, present_values
 from talking_points.sources.labels import PartLabel, vocabulary
 from talking_points.sources.layout import (
@@ -113,7 +113,7 @@ class PartImageNet(Source):
         finders = {split: ImageFinder(self.root, [place.images])}
         with CocoIndex(self) as index:
             self._check_categories(index.add(place.json, split, lambda name: PurePosixPath(name).stem), place.json)
-            yield from listed_entries(index, finders, lambda image, path: ())
+            yield from list_entries(index, finders, lambda image, path: ())
             if place.own_images:
                 count_unlisted(index, finders)
 
@@ -157,7 +157,7 @@ class PartImageNet(Source):
                 yield SourceEntry(f"{split}/{stem}", files[0], split, files)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         if len(entry.files) > 1:
             objects, labels = self._from_maps(entry, pixels), entry.files[1]
         else:
@@ -183,7 +183,7 @@ class PartImageNet(Source):
             whole = union([region for _, region in own])
             heads = [region for part, region in own if part.part == "head"]
             several = bool(heads) and separate_heads(union(heads).mask(), whole.mask())
-            objects.append(outlined_object(self._vocabulary.objects[object_id], whole, own, not several))
+            objects.append(make_outlined_object(self._vocabulary.objects[object_id], whole, own, not several))
         if not objects:
             raise SkippedImage("no_usable_annotation")
         return tuple(objects)
@@ -205,7 +205,7 @@ class PartImageNet(Source):
             crop = ObjectCrop.cut(np.ascontiguousarray(mask[rows, columns]), rows, columns, parts, table)
             heads = [crop.parts == part.id for part in self._vocabulary.parts if part.part == "head"]
             several = separate_heads(np.logical_or.reduce(heads), crop.mask)
-            objects.append(crop.annotated(object_id, self._vocabulary, present, not several))
+            objects.append(crop.annotate(object_id, self._vocabulary, present, not several))
         found = {part.id for item in objects for part in item.parts}
         for part_id in present:
             if part_id not in found:

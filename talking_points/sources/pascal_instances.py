@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from talking_points.records import Mask
-from talking_points.sources.label_maps import bounds, shifted
+from talking_points.sources.label_maps import bounds, shift_span
 
 MIN_COMPONENT_PIXELS = 64
 MIN_COMPONENT_SHARE = 0.01
@@ -149,6 +149,6 @@ def find_instances(
         components = connected_components(np.ascontiguousarray(whole[rows, columns]))
         for component in components:
             y, x = bounds(component)
-            place = shifted(y, rows.start), shifted(x, columns.start)
+            place = shift_span(y, rows.start), shift_span(x, columns.start)
             found.append(Instance(class_id, len(components) == 1, *place, np.ascontiguousarray(component[y, x])))
     return found, empty

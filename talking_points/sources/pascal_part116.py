@@ -27,9 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoIndex, count_unlisted, listed_entries
-from talking_points.sources.coco_parts import BadAnnotationError, Outline, outline, outlined_object, usable_category
-from talking_points.sources.images import check_listed_size, decode_labels, image_record, open_labels, open_photograph
+from talking_points.sources.coco_index import CocoIndex, count_unlisted, list_entries
+from talking_points.sources.coco_parts import (
+    BadAnnotationError,
+    Outline,
+    make_outlined_object,
+    outline,
+    usable_category,
+)
+from talking_points.sources.images import check_listed_size, decode_labels, image_record, open_image, open_labels
 from talking_points.sources.label_maps import ObjectCrop, part_tables, present_values
 from talking_points.sources.labels import PartLabel, vocabulary
 from talking_points.sources.layout import (
@@ -143,7 +149,7 @@ class PascalPart116(Source):
                     yield from self._map_entries(split, index)
             elif index is not None:
                 finders = {split: ImageFinder(self.root, [self._images[split]]) for split in self._joint}
-                yield from listed_entries(index, finders, lambda image, path: ())
+                yield from list_entries(index, finders, lambda image, path: ())
                 count_unlisted(index, finders)
 
     def _map_entries(self, split: str, index: CocoIndex | None) -> Iterator[SourceEntry]:
@@ -190,7 +196,7 @@ class PascalPart116(Source):
         return {stem: f"{prefix}/{name}" for stem, name in stems(folder, extensions).items()}
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         if len(entry.files) > 1:
             objects, labels = self._from_maps(entry, pixels), entry.files[2]
         else:
@@ -205,21 +211,21 @@ class PascalPart116(Source):
         present = present_values(classes, len(self._vocabulary.objects), ignore, entry.files[1])
         present_parts = present_values(part_labels, len(self._vocabulary.parts), ignore, entry.files[2])
         parts = part_labels.astype(np.uint8, copy=False)  # within 0..115 and 255 = NO_PART
-        instances, empty = find_instances(classes, present, self._known_instances(entry, classes))
+        instances, empty = find_instances(classes, present, self._read_instances(entry, classes))
         if empty:
             self.skip("empty_object", entry.image_path, empty)
         objects = []
         for instance in instances:
             table = self._part_tables[instance.class_id]
             crop = ObjectCrop.cut(instance.mask, instance.rows, instance.columns, parts, table)
-            objects.append(crop.annotated(instance.class_id, self._vocabulary, present_parts, instance.exact))
+            objects.append(crop.annotate(instance.class_id, self._vocabulary, present_parts, instance.exact))
         found = {part.id for item in objects for part in item.parts}
         for part_id in present_parts:
             if part_id not in found:
                 self.skip("part_outside_object", f"{entry.files[2]}: {self._vocabulary.parts[part_id].label}")
         return tuple(objects)
 
-    def _known_instances(self, entry: SourceEntry, classes: NDArray[np.integer]) -> list[ClassMask]:
+    def _read_instances(self, entry: SourceEntry, classes: NDArray[np.integer]) -> list[ClassMask]:
         """Instances told apart by the entry's optional file; none when there is no usable one."""
         kind = entry.annotation.get("instances")
         height, width = classes.shape
@@ -276,7 +282,7 @@ class PascalPart116(Source):
             else:
                 self.skip("part_outside_object", f"{entry.image_path}: {part.label}")
         return tuple(
-            outlined_object(self._vocabulary.objects[object_id], region, parts, instance_exact=True)
+            make_outlined_object(self._vocabulary.objects[object_id], region, parts, instance_exact=True)
             for (object_id, region), parts in zip(objects, owned, strict=True)
         )
 

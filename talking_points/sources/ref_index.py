@@ -74,7 +74,7 @@ class RefIndex(CocoIndex):
         query = f"SELECT count(DISTINCT images.key) {_JOINED} AND images.key IN evaluated"
         return int(self._database.execute(query, (split,)).fetchone()[0])
 
-    def referred(self, split: str, with_evaluated: bool = True) -> Iterator[CocoImage]:
+    def list_referred(self, split: str, with_evaluated: bool = True) -> Iterator[CocoImage]:
         """The images of a split in the order of their ids, with the annotations that its references refer to.
 
         Each annotation has its ``expressions``: those of all references to it, in the order of the file.

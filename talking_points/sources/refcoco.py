@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 
 from talking_points.records import AnnotatedObject, ImageRecord
 from talking_points.sources.coco_index import CocoImage
-from talking_points.sources.coco_parts import BadAnnotationError, Outline, clipped_box, outline
-from talking_points.sources.images import check_listed_size, image_record, open_photograph
+from talking_points.sources.coco_parts import BadAnnotationError, Outline, clip_box, outline
+from talking_points.sources.images import check_listed_size, image_record, open_image
 from talking_points.sources.labels import clean_name, load_labels
 from talking_points.sources.layout import ImageFinder, child, descend, find_root
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
@@ -132,7 +132,7 @@ class RefCoco(Source):
                 everything = split != "train" or not self.exclude_evaluation_images
                 if not everything:
                     self._leave_out_evaluated(index)
-                for image in index.referred(split, everything):
+                for image in index.list_referred(split, everything):
                     entry = self._entry(image, categories)
                     if entry is not None:
                         yield entry
@@ -161,7 +161,7 @@ class RefCoco(Source):
         refs = child(folder, _refs_file(self.split_by))
         if refs is None:
             for path in _parquet_files(folder):
-                rows = map(self._renamed, read_mirrored_refs(path, self.skip))
+                rows = map(self._rename, read_mirrored_refs(path, self.skip))
                 kept = (row for row in rows if self._is_known(row.ref))
                 index.add_mirrored(kept, path.relative_to(self.root).as_posix())
             return {item["id"]: item["name"] for item in load_labels("coco")["objects"]}
@@ -173,7 +173,7 @@ class RefCoco(Source):
         named = [item for item in listed if isinstance(item.get("name"), str) and isinstance(item.get("id"), int)]
         return {item["id"]: item["name"] for item in named}
 
-    def _renamed(self, row: MirroredRef) -> MirroredRef:
+    def _rename(self, row: MirroredRef) -> MirroredRef:
         names = _MIRRORED_SPLITS if "testA" in SPLITS[self.name][self.split_by] else {"validation": "val"}
         return replace(row, ref=replace(row.ref, split=names.get(row.ref.split, row.ref.split)))
 
@@ -191,7 +191,7 @@ class RefCoco(Source):
             if name == self.name and self.split_by == self.default_split_by:
                 index.add_own_evaluated()
                 looked_at.append(name)
-            elif (ids := evaluated_images(self.root, name)) is not None:
+            elif (ids := find_evaluated_images(self.root, name)) is not None:
                 index.add_evaluated(ids)
                 looked_at.append(name)
         missing = ", ".join(name for name in SETS if name not in looked_at)
@@ -201,13 +201,13 @@ class RefCoco(Source):
             self.skip("evaluation_image", f"evaluation splits of {', '.join(looked_at)}{note}", left_out)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_photograph(self.root, entry)
+        path, pixels = open_image(self.root, entry)
         height, width = pixels.shape[:2]
         check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
         objects = []
         for annotation in entry.annotation["annotations"]:
             try:
-                objects.append(_referred_object(annotation, width, height))
+                objects.append(_make_referred_object(annotation, width, height))
             except BadAnnotationError as error:
                 self.skip(error.reason, f"{entry.image_path}: {error.detail}")
         if not objects:
@@ -228,7 +228,7 @@ class RefCocog(RefCoco):
     default_split_by: ClassVar[str] = "umd"
 
 
-def _referred_object(annotation: Mapping[str, Any], width: int, height: int) -> AnnotatedObject:
+def _make_referred_object(annotation: Mapping[str, Any], width: int, height: int) -> AnnotatedObject:
     """An object whose box is the annotated one and whose mask is all of its segmentation.
 
     Raises ``BadAnnotationError``; a box does not stand in for a mask that cannot be drawn.
@@ -240,7 +240,7 @@ def _referred_object(annotation: Mapping[str, Any], width: int, height: int) -> 
     if not whole.area:
         raise BadAnnotationError("empty_object", f"annotation {annotation.get('id')}")
     bbox = annotation.get("bbox")
-    box = whole.box if bbox is None else clipped_box(bbox, width, height)
+    box = whole.box if bbox is None else clip_box(bbox, width, height)
     return AnnotatedObject(
         clean_name(category),
         category,
@@ -251,7 +251,7 @@ def _referred_object(annotation: Mapping[str, Any], width: int, height: int) -> 
     )
 
 
-def evaluated_images(root: Path, name: str) -> set[int] | None:
+def find_evaluated_images(root: Path, name: str) -> set[int] | None:
     """COCO ids of the images that a set evaluates on, by its published division; None where the set is not there.
 
     ``name``: a key of ``SETS``. Raises ``SourceError`` for files that cannot be read.

@@ -152,7 +152,7 @@ def _json_mapping(value: Any) -> Mapping[str, Any] | None:
     if not isinstance(value, str | bytes):
         return None
     try:
-        value = json.loads(value, parse_int=_bounded_integer)
+        value = json.loads(value, parse_int=_bound_integer)
         json.dumps(value, ensure_ascii=False).encode()  # escapes can spell halves of characters
     except (ValueError, RecursionError):
         return None
@@ -161,6 +161,6 @@ def _json_mapping(value: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def _bounded_integer(digits: str) -> int | float:
+def _bound_integer(digits: str) -> int | float:
     """Numbers that no database column holds become floats, as in other readers of JSON."""
     return int(digits) if len(digits) < 19 else float(digits)

@@ -152,9 +152,9 @@ class AdaptationTrainer(PointTrainer):
                 }  # fmt: skip
                 file.write(json.dumps(row) + "\n")
         first = self.batch[0]
-        _, picture = next(self.points.pictures([first.image]))
+        _, image = next(self.points.images([first.image]))
         path = Path(self.args.output_dir) / "groups" / f"step-{self.state.global_step:06d}.png"
-        draw_group(picture, first, texts[: self.adapt.group], predicted, path)
+        draw_group(image, first, texts[: self.adapt.group], predicted, path)
 
 
 def sample(

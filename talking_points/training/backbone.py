@@ -1,6 +1,6 @@
 """The first half of the pretraining of a small vision path: the backbone learns alone what lies where.
 
-Most of what a vision path has to learn is in its backbone, and without the decoders a picture costs a third. Each of
+Most of what a vision path has to learn is in its backbone, and without the decoders an image costs a third. Each of
 the coarser stages names the object and the part in every cell of one grid that is finer than the stage itself, as in
 sub-pixel convolution (Shi et al. 2016): a visual token, which is one cell of the coarsest stage, then knows what lies
 where within it. The heads are thrown away.
@@ -17,14 +17,14 @@ from transformers.utils.logging import tqdm
 
 from talking_points.examples.labelled_images import (
     BOX_WEIGHT,
-    LabelledPictures,
+    LabelledImages,
     accuracy,
     box_errors,
     cell_middles,
     label_loss,
     main_regions,
     middles,
-    mirrored_boxes,
+    mirror_boxes,
 )
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.training.config import VisionConfig
@@ -34,7 +34,7 @@ from talking_points.training.optimizers import MuonAdamW, OneCycle
 class DenseLabels(nn.Module):
     """The loss of all stages that are at least as coarse as the second one, whose grid is the one that is named."""
 
-    def __init__(self, model: PointDescriptor, data: LabelledPictures) -> None:
+    def __init__(self, model: PointDescriptor, data: LabelledImages) -> None:
         super().__init__()
         self.backbone = model.vision.backbone
         self.data = data
@@ -44,7 +44,7 @@ class DenseLabels(nn.Module):
             nn.Conv2d(size, sum(self.labels) * 4**stage, 1) for stage, size in enumerate(channels)
         )
         self.box_head = nn.Linear(channels[-1], 16)
-        self.boxes = torch.stack((data.boxes, mirrored_boxes(data.boxes)))
+        self.boxes = torch.stack((data.boxes, mirror_boxes(data.boxes)))
         processor = model.image_processor
         self.register_buffer("mean", torch.tensor(processor.image_mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(processor.image_std).view(3, 1, 1))
@@ -52,7 +52,7 @@ class DenseLabels(nn.Module):
         self.std: Tensor
 
     def forward(self, index: NDArray[np.intp], mirrored: NDArray[np.bool_]) -> tuple[Tensor, dict[str, float]]:
-        """Loss of some pictures, some of them mirrored, and the accuracies of the coarsest stage."""
+        """Loss of some images, some of them mirrored, and the accuracies of the coarsest stage."""
         flip = torch.from_numpy(mirrored)[:, None, None]
         pixels = torch.from_numpy(self.data.pixels[index]).permute(0, 3, 1, 2).float() / 255
         pixels = torch.where(flip[:, None], pixels.flip(-1), pixels)
@@ -69,7 +69,7 @@ class DenseLabels(nn.Module):
         place = cell_middles(cells).repeat(len(index), 1)
         region = main_regions(at_cells, cells).flatten(1)
         box = self.box_head(stages[-1].flatten(2).mT)
-        # Regions of mirrored pictures are rows of the second half of the table.
+        # Regions of mirrored images are rows of the second half of the table.
         row = torch.where(flip[:, 0] & (region > 0), region + len(self.data.boxes), region).flatten()
         errors = box_errors(box.flatten(0, 1), place, self.boxes.flatten(0, 1), row)
         losses.append(BOX_WEIGHT * errors.abs().mean())
@@ -80,15 +80,15 @@ class DenseLabels(nn.Module):
 
 def pretrain_backbone(
     model: PointDescriptor,
-    data: LabelledPictures,
+    data: LabelledImages,
     config: VisionConfig,
     random: np.random.Generator,
     seen: NDArray[np.intp],
     held_out: NDArray[np.intp],
 ) -> dict[str, float]:
-    """Train the backbone in place for ``config.backbone_steps`` steps on the pictures ``seen``, given by number.
+    """Train the backbone in place for ``config.backbone_steps`` steps on the images ``seen``, given by number.
 
-    Returns accuracies in percent on the pictures ``held_out``. Raises ``TrainingStoppedError`` at a loss or gradient
+    Returns accuracies in percent on the images ``held_out``. Raises ``TrainingStoppedError`` at a loss or gradient
     that is no number.
     """
     task = DenseLabels(model, data)

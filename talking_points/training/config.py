@@ -99,7 +99,7 @@ class AdaptConfig(StageConfig):
     last_blocks: int = Field(default=2, ge=1, description="blocks whose adapters are trained")
     lora_rank: int | None = Field(default=None, ge=1, description="default: the model's own")
     sample_steps: int = Field(
-        default=50, ge=1, description="write samples and a picture of one group every so many steps"
+        default=50, ge=1, description="write samples and an image of one group every so many steps"
     )
 
     @field_validator("processes")
@@ -111,12 +111,12 @@ class AdaptConfig(StageConfig):
 
     @field_validator("reward")
     @classmethod
-    def _known_reward(cls, value: str) -> str:
+    def _check_reward(cls, value: str) -> str:
         return _one_of("reward", value, REWARDS)
 
     @field_validator("advantage")
     @classmethod
-    def _known_advantage(cls, value: str) -> str:
+    def _check_advantage(cls, value: str) -> str:
         return _one_of("advantage", value, ADVANTAGES)
 
 
@@ -127,7 +127,7 @@ class VisionConfig(Section):
     sources: dict[str, Path] = Field(default_factory=dict, description="roots of part-annotated sources, by name")
     images: int = Field(default=1000, ge=1, description="at most so many of each source")
     separate: bool = Field(
-        default=False, description="the sources share no picture with the dataset, which is then not looked at"
+        default=False, description="the sources share no image with the dataset, which is then not looked at"
     )
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)

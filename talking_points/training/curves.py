@@ -57,10 +57,10 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def draw_group(picture: Any, example: PointExample, texts: Sequence[str], predicted: Floats, path: Path) -> None:
+def draw_group(image: Any, example: PointExample, texts: Sequence[str], predicted: Floats, path: Path) -> None:
     """A PNG of one group: the true point, where the localizer finds each sample, and the samples."""
     figure, axis = plt.subplots(figsize=(7, 7), layout="constrained")
-    axis.imshow(picture)
+    axis.imshow(image)
     axis.plot(*example.keypoint, "*", color="lime", markersize=16, markeredgecolor="black", label="true point")
     for place, text in enumerate(texts):
         shown = "".join(character for character in text if character.isprintable())

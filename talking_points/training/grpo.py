@@ -43,7 +43,7 @@ def group_advantages(
 
     A group of one has nothing to compare with, so its advantage is zero.
     """
-    centred = centred_advantages(rewards, torch.inf)
+    centred = centre_advantages(rewards, torch.inf)
     if rewards.shape[1] < 2:
         return centred
     deviation = rewards.std(dim=1, keepdim=True, correction=int(std == "sample"))
@@ -51,7 +51,7 @@ def group_advantages(
     return torch.where(deviation > EQUAL_REWARDS, normalised, 0.0).clamp(-clip, clip)
 
 
-def centred_advantages(
+def centre_advantages(
     rewards: Tensor, clip: float = ADVANTAGE_CLIP, std: Literal["population", "sample"] = "population"
 ) -> Tensor:
     """Rewards (P, G) minus their group's mean (Dr. GRPO, Liu et al. 2025): groups that differ little teach little."""
@@ -59,7 +59,7 @@ def centred_advantages(
 
 
 Advantages = Callable[[Tensor, float, Literal["population", "sample"]], Tensor]
-ADVANTAGES: dict[str, Advantages] = {"group": group_advantages, "centred": centred_advantages}
+ADVANTAGES: dict[str, Advantages] = {"group": group_advantages, "centred": centre_advantages}
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:

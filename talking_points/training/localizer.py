@@ -51,7 +51,7 @@ def train_localizer(
     """
     prepare_to_train(model, config, seed)
     if config.shuffled:
-        train = train.shuffled_texts(seed)
+        train = train.shuffle_texts(seed)
     own = PointFeatures(model, train, features, blind=config.blind)
     own.prepare()
     evaluated = held_out.sample(config.eval_points, seed)

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from talking_points.config import ConfigError, changed_fields, fingerprint
+from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import only_writer
 from talking_points.processes import process_state
 from talking_points.whole_files import advising, read_json, write_json
@@ -41,7 +41,7 @@ def make_once(
     state = process_state()
     with only_writer(folder, "a training") if state.is_main_process else nullcontext():
         with state.main_process_first():
-            found = finished(folder, kind, settings)
+            found = find_finished(folder, kind, settings)
             if found is not None:
                 return {**found, "reused": True}
             if state.is_main_process and not (folder / STARTED).exists():
@@ -62,7 +62,7 @@ def make_once(
         return {**result, "reused": False}
 
 
-def finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+def find_finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The result that a finished stage has left, or None where there is none yet.
 
     Raises ``ConfigError`` for a folder of other settings or another kind, and for files that are missing or changed.
@@ -72,7 +72,7 @@ def finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str, Any
     again = f"remove the file and run again to go on from the last checkpoint in {folder}"
     before = read_json(folder / STARTED, "remove the folder to train anew, or choose another output")
     if before != settings:
-        changes = "; ".join(changed_fields(before, settings)[:8])
+        changes = "; ".join(list_changes(before, settings)[:8])
         raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
     if not (folder / FINISHED).exists():
         return None

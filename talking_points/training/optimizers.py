@@ -78,7 +78,7 @@ class OneCycle:
         self.schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False)
 
     def step(self, loss: Tensor, batch: Iterable[int]) -> None:
-        """Apply the gradients of the loss of a batch of pictures, given by number, forget them, and move on.
+        """Apply the gradients of the loss of a batch of images, given by number, forget them, and move on.
 
         Raises ``TrainingStoppedError``, with the weights as they were, where the loss or a gradient is no number.
         """
@@ -88,8 +88,8 @@ class OneCycle:
             if not math.isfinite(value):
                 raise TrainingStoppedError(
                     f"the {what} of the vision path became {value} in step {self.schedule.last_epoch + 1}, in the "
-                    f"batch of pictures {', '.join(map(str, batch))} (from 0, in the order of the sources): look at "
-                    "these pictures, or train with a lower learning rate into another output"
+                    f"batch of images {', '.join(map(str, batch))} (from 0, in the order of the sources): look at "
+                    "these images, or train with a lower learning rate into another output"
                 )
         self.optimizer.step()
         self.optimizer.zero_grad()

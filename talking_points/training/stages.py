@@ -17,7 +17,7 @@ import torch
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import ConfigError, fingerprint
-from talking_points.examples.labelled_images import labelled_pictures
+from talking_points.examples.labelled_images import load_labelled_images
 from talking_points.examples.points import PointSet, ap10k_points, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -49,14 +49,14 @@ def _pretrain_vision(config: TrainConfig, folder: Path) -> dict[str, float]:
     held_out = set()
     if not config.vision.separate:
         held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
-    pictures = labelled_pictures(vision_records(config.vision, held_out), config.image_size)
-    found = pretrain_vision(model, pictures, config.vision, config.seed)
+    images = load_labelled_images(vision_records(config.vision, held_out), config.image_size)
+    found = pretrain_vision(model, images, config.vision, config.seed)
     save_vision(model, folder / "vision.safetensors")
     return found
 
 
 def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[ImageRecord]:
-    """What the vision path may learn from: every source but the pictures of the held-out digests.
+    """What the vision path may learn from: every source but the images of the held-out digests.
 
     The dataset is not split as its sources are, so that their own training images are among its test images.
     """
@@ -151,7 +151,7 @@ def refuse_drawn(config: TrainConfig) -> None:
         return
     roots = {"ap10k.root": config.ap10k.root, **{f"vision.sources.{n}": r for n, r in config.vision.sources.items()}}
     drawn = {name: str(root) for name, root in roots.items() if root is not None and is_drawn(root)}
-    sources = drawn_sources(config.dataset)
+    sources = find_drawn_sources(config.dataset)
     if sources:
         drawn["dataset"] = f"{config.dataset} (of {', '.join(sources)})"
     if drawn:
@@ -162,7 +162,7 @@ def refuse_drawn(config: TrainConfig) -> None:
         )
 
 
-def drawn_sources(dataset: str) -> list[str]:
+def find_drawn_sources(dataset: str) -> list[str]:
     """The sources of a built dataset that are drawn stand-ins, as its manifest says; none where it says nothing."""
     manifest = Path(dataset) / "manifest.json"
     if not manifest.is_file():

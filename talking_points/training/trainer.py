@@ -71,7 +71,7 @@ class PointTrainer(Trainer):
         self._since_update: list[PointExample] = []
         super().__init__(
             model=model,
-            args=training_arguments(config, output, seed, evaluate=metric is not None),
+            args=make_arguments(config, output, seed, evaluate=metric is not None),
             train_dataset=list(self.points.examples),
             # ``metric`` knows its own points; the Trainer only asks that there are any.
             eval_dataset=[] if metric is not None else None,
@@ -143,17 +143,17 @@ class PointTrainer(Trainer):
             ids = ", ".join(example.id for example in batch)
             raise TrainingStoppedError(
                 f"the {what} became {float(value)} in step {self.state.global_step + 1}, in the batch of points {ids}: "
-                f"look at these points and {self._again()}; a lower learning rate needs another output"
+                f"look at these points and {self._advise_again()}; a lower learning rate needs another output"
             )
 
-    def _again(self) -> str:
+    def _advise_again(self) -> str:
         checkpoint = last_checkpoint(self.args.output_dir)
         if checkpoint is None:
             return "run again to begin anew, as no checkpoint is complete yet"
         return f"run again to go on from the last good checkpoint, {checkpoint}"
 
     def _writing(self, what: str) -> AbstractContextManager[None]:
-        return advising(what, f"make room and {self._again()}")
+        return advising(what, f"make room and {self._advise_again()}")
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         with self._writing(f"the log in {self.args.output_dir}"):
@@ -174,17 +174,17 @@ class PointTrainer(Trainer):
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.stage.patience is not None:
             self.control.should_save |= evaluations_since_best(self.state.log_history) == 0
-            self.control.should_training_stop |= self._stalled()
+            self.control.should_training_stop |= self._is_stalled()
         return metrics
 
-    def _stalled(self) -> bool:
+    def _is_stalled(self) -> bool:
         """Whether patience has come to its end: told from the logged values, which a checkpoint brings back."""
         patience = self.stage.patience
         return patience is not None and evaluations_since_best(self.state.log_history) >= patience
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Of a run that was interrupted after its last step, nothing is left to train: the Trainer would take one more.
-        if self.state.global_step >= self.state.max_steps or self._stalled():
+        if self.state.global_step >= self.state.max_steps or self._is_stalled():
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
@@ -196,7 +196,7 @@ class PointTrainer(Trainer):
         if broken:
             raise TrainingStoppedError(
                 f"{len(broken)} weights are no numbers after step {step}, {broken[0]} among them: lower the learning "
-                f"rate with another output, or {self._again()}"
+                f"rate with another output, or {self._advise_again()}"
             )
         with self._writing(f"the checkpoint of step {step} to {self.args.output_dir}"):
             super()._save_checkpoint(*args, **kwargs)
@@ -227,7 +227,7 @@ class PointTrainer(Trainer):
         return values
 
 
-def training_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
+def make_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:
     """The Trainer's arguments for a stage."""
     choose = evaluate and config.patience is not None
     arguments = TrainingArguments(

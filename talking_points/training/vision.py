@@ -19,7 +19,7 @@ from transformers.utils.logging import tqdm
 
 from talking_points.examples.labelled_images import (
     BOX_WEIGHT,
-    LabelledPictures,
+    LabelledImages,
     accuracy,
     box_errors,
     cell_middles,
@@ -43,7 +43,7 @@ GRID = 32
 class PartTasks(nn.Module):
     """The losses over one vision path, with their heads."""
 
-    def __init__(self, model: PointDescriptor, data: LabelledPictures) -> None:
+    def __init__(self, model: PointDescriptor, data: LabelledImages) -> None:
         super().__init__()
         config = model.config
         self.model = model
@@ -60,10 +60,10 @@ class PartTasks(nn.Module):
         self.std: Tensor
 
     def forward(self, index: NDArray[np.intp], random: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of some pictures; the accuracy of each task on what is not background, and errors of boxes."""
+        """Loss of some images; the accuracy of each task on what is not background, and errors of boxes."""
         pixels = torch.from_numpy(self.data.pixels[index]).permute(0, 3, 1, 2).float() / 255
         regions = torch.from_numpy(self.data.regions[index]).long()
-        features = self.model.encode_images((pixels - self.mean) / self.std)
+        features = self.model.encode_pixels((pixels - self.mean) / self.std)
         assert features.mask_features is not None
         at_cells = middles(regions, features.mask_features.shape[-1])
         named = {"pixel part": (self.pixel_head(features.mask_features), self.data.part[at_cells])}
@@ -98,7 +98,7 @@ class PartTasks(nn.Module):
         return torch.stack(losses).sum(), measured | errors
 
     def _object_loss(self, features: VisionFeatures, regions: Tensor) -> Tensor:
-        """Set prediction: every object of a picture is matched with the query that fits it best, the others are void.
+        """Set prediction: every object of an image is matched with the query that fits it best, the others are void.
 
         ``regions`` (B, h, w) at the cells of the mask features.
         """
@@ -109,12 +109,12 @@ class PartTasks(nn.Module):
         classes, boxes = self.query_head(decoder.post_norm(queries)).split((self.objects, 4), -1)
         labels = torch.zeros(classes.shape[:2], dtype=torch.long)
         losses = []
-        for row, picture in enumerate(regions.flatten(1)):
-            instances, first = np.unique(self.data.instance[picture].numpy(), return_index=True)
-            found = picture[torch.from_numpy(first[instances > 0])]
+        for row, image in enumerate(regions.flatten(1)):
+            instances, first = np.unique(self.data.instance[image].numpy(), return_index=True)
+            found = image[torch.from_numpy(first[instances > 0])]
             if not len(found):
                 continue
-            masks = (self.data.instance[picture] == self.data.instance[found][:, None]).float()
+            masks = (self.data.instance[image] == self.data.instance[found][:, None]).float()
             wanted, corners = self.data.object[found], self.data.boxes[found, :4]
             with torch.no_grad():
                 cost = _mask_costs(logits[row], masks) - classes[row].softmax(-1)[:, wanted]
@@ -138,12 +138,12 @@ def _mask_costs(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def _points(regions: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Random points on parts, every part as likely: (M, 2) in pixels of the frame, and the picture of each."""
+    """Random points on parts, every part as likely: (M, 2) in pixels of the frame, and the image of each."""
     points, owner = [], []
-    for row, picture in enumerate(regions.numpy()):
-        present = np.unique(picture[picture > 0])
+    for row, image in enumerate(regions.numpy()):
+        present = np.unique(image[image > 0])
         for region in random.choice(present, POINTS_PER_IMAGE) if len(present) else ():
-            ys, xs = np.nonzero(picture == region)
+            ys, xs = np.nonzero(image == region)
             chosen = random.integers(len(xs))
             points.append((float(xs[chosen]), float(ys[chosen])))
             owner.append(row)
@@ -172,12 +172,12 @@ def spread_positions(model: PointDescriptor) -> None:
 
 
 def pretrain_vision(
-    model: PointDescriptor, data: LabelledPictures, config: VisionConfig, seed: int = 0
+    model: PointDescriptor, data: LabelledImages, config: VisionConfig, seed: int = 0
 ) -> dict[str, float]:
     """Train the model's vision path in place: its backbone first, then all of it for ``config.steps`` steps.
 
     Returns accuracies in percent and errors in shares of the frame (of the range, for colours) on a twentieth of the
-    pictures, which is not trained on; on all of them where they are fewer than 20. Raises ``TrainingStoppedError`` at
+    images, which is not trained on; on all of them where they are fewer than 20. Raises ``TrainingStoppedError`` at
     a loss or gradient that is no number.
     """
     random = np.random.default_rng(seed)

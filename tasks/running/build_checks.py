@@ -27,21 +27,21 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         )
     problems = []
     for step in STEPS:
-        missing = BACKENDS[settings.step(step).backend].missing()
+        missing = BACKENDS[settings.step(step).backend].find_missing()
         found = check_capabilities(step, settings.step(step))
         problems += [problem for problem in found if installed or not missing or missing not in problem]
     if problems:
         raise ConfigError("this build cannot start:\n  " + "\n  ".join(problems))
     for step in STEPS:
         prompt_digest(settings.step(step).prompt or step)
-    return {name: _resolved_root(name, source) for name, source in settings.open_sources.items()}
+    return {name: _resolve_root(name, source) for name, source in settings.open_sources.items()}
 
 
 _DRAWN = {"sample": "", "sample-plain": " --variant plain", "sample-hard": " --variant hard"}
 """The folders in ``build`` that shipped configurations read drawn sources from, and how each is drawn."""
 
 
-def _resolved_root(name: str, source: SourceConfig) -> str:
+def _resolve_root(name: str, source: SourceConfig) -> str:
     """The folder of a source. Where nothing is at its root, which a configuration may have set, ways on are told."""
     root = source.root or Path()
     try:

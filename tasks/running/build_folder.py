@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from talking_points.build_config import BuildConfig, dataset_settings
-from talking_points.config import ConfigError, changed_fields, fingerprint
+from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.stop_requests import clear_stop
 from talking_points.whole_files import TEMPORARY
 from tasks.running.shards import WORK
@@ -43,9 +43,11 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise _in_use_by_another(config) from error
+        raise _refuse_shared_use(config) from error
     except OSError as error:
-        raise ConfigError(_closed(storage, config) or f"cannot write to the output {config.output}: {error}") from error
+        raise ConfigError(
+            _explain_closed(storage, config) or f"cannot write to the output {config.output}: {error}"
+        ) from error
     try:
         _check_content(storage, config)
         clear_stop()
@@ -59,17 +61,17 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
 def check_folder(storage: Storage, config: BuildConfig) -> None:
     """Refuse now what ``build_folder`` would refuse, and write nothing. Raises what it raises."""
     if in_use(storage):
-        raise _in_use_by_another(config)
+        raise _refuse_shared_use(config)
     _check_content(storage, config)
 
 
-def _in_use_by_another(config: BuildConfig) -> FolderInUse:
+def _refuse_shared_use(config: BuildConfig) -> FolderInUse:
     return FolderInUse(f"another build is writing to {config.output}: wait for it, stop it, or choose another output")
 
 
 def _check_content(storage: Storage, config: BuildConfig) -> None:
     """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
-    closed = _closed(storage, config)
+    closed = _explain_closed(storage, config)
     if closed:
         raise ConfigError(closed)
     free = storage.free_bytes()
@@ -91,7 +93,7 @@ def _check_content(storage: Storage, config: BuildConfig) -> None:
         return
     try:
         recorded = storage.read_json(SETTINGS_FILE)["settings"]
-        differences = changed_fields(recorded, dataset_settings(config))
+        differences = list_changes(recorded, dataset_settings(config))
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{config.output} holds a build, but {SETTINGS_FILE} is missing or damaged ({error}): "
@@ -130,7 +132,7 @@ def _is_locked(path: Path) -> bool:
         return False
 
 
-def _closed(storage: Storage, config: BuildConfig) -> str | None:
+def _explain_closed(storage: Storage, config: BuildConfig) -> str | None:
     """Why this user cannot write to a local output: whose folder is in the way. None where nothing is."""
     if not storage.is_local:
         return None

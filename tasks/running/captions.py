@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from talking_points.descriptions.asking import ask, shared_backend
+from talking_points.descriptions.asking import ask, share_backend
 from talking_points.descriptions.backends.protocol import ChatRequest
 from talking_points.descriptions.backends.protocol import Step as StepName
 from talking_points.records import Candidate
@@ -28,6 +28,6 @@ def caption_rows(
             except SkippedImage as skipped:
                 writer.reject(row.__dict__, skipped.reason, skipped.detail)
 
-    with shared_backend(name, step.config) as backend, request_cache(order, step.config) as cache:
+    with share_backend(name, step.config) as backend, request_cache(order, step.config) as cache:
         answers = ask(backend, requests(), step.config, cache)
     return commit_texts(writer, step, rows, answers)

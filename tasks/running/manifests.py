@@ -57,9 +57,9 @@ class Manifest(TypedDict):
 _MANIFEST: TypeAdapter[Manifest] = TypeAdapter(Manifest)
 
 
-def sealed(manifest: Manifest) -> Manifest:
+def add_seal(manifest: Manifest) -> Manifest:
     """The manifest with its seal; what a shard task returns."""
-    manifest["seal"] = _seal(manifest)
+    manifest["seal"] = _compute_seal(manifest)
     return manifest
 
 
@@ -76,7 +76,7 @@ def read_manifest(text: str | bytes) -> Manifest:
             names += [part["path"], *part["files"]]
         if not all(is_inside(name) for name in names):
             raise ValueError("a manifest that names a file outside the output")
-        if manifest.get("seal") != _seal(manifest):
+        if manifest.get("seal") != _compute_seal(manifest):
             raise ValueError("a manifest whose seal does not fit")
     except RecursionError as error:
         raise ValueError("JSON that is nested too deeply for a manifest") from error
@@ -85,7 +85,7 @@ def read_manifest(text: str | bytes) -> Manifest:
 
 def holds(storage: Storage, manifest: Any) -> bool:
     """Whether a kept result is an undamaged manifest and every file it names still has the recorded content."""
-    if not isinstance(manifest, dict) or "seal" not in manifest or manifest["seal"] != _seal(manifest):
+    if not isinstance(manifest, dict) or "seal" not in manifest or manifest["seal"] != _compute_seal(manifest):
         return False
     try:
         return all(storage.sha256(name) == digest for name, digest in manifest["files"].items())
@@ -104,7 +104,7 @@ def rejected_path(manifest: Manifest) -> str | None:
     return next((name for name in manifest["files"] if name.endswith(".rejected.parquet")), None)
 
 
-def _seal(manifest: Mapping[str, Any]) -> str:
+def _compute_seal(manifest: Mapping[str, Any]) -> str:
     return fingerprint({key: value for key, value in manifest.items() if key != "seal"})
 
 

@@ -141,7 +141,7 @@ class BuildProgress:
         if isinstance(artifact, UUID):
             self._artifact[stage] = artifact
 
-    def finished(self, stage: str, manifest: Manifest, *, reused: bool) -> None:
+    def finish_shard(self, stage: str, manifest: Manifest, *, reused: bool) -> None:
         """One shard is there, made in this run or reused from an earlier one."""
         status = self.stages[stage]
         status.reused += reused
@@ -157,7 +157,7 @@ class BuildProgress:
         if status.executed == 1 and not reused:
             self._announce()
 
-    def failed(self, stage: str, shard: int, title: str, error: BaseException) -> None:
+    def fail_shard(self, stage: str, shard: int, title: str, error: BaseException) -> None:
         """One shard has no result."""
         self.stages[stage].failed += 1
         self.failures.append(

@@ -129,16 +129,16 @@ def _read(storage: Any, key: str) -> bytes:
                 raise RefusedRecord(f"{key} is not a file")
             return stream.read(LIMIT + 1)
     if isinstance(storage, RemoteFileSystem):
-        address = f"{storage.basepath.rstrip('/')}/{_checked(key)}"
+        address = f"{storage.basepath.rstrip('/')}/{_check_key(key)}"
         return bytes(storage.filesystem.cat_file(address, start=0, end=LIMIT + 1))
-    return bytes(storage.read_path(_checked(key), _sync=True))
+    return bytes(storage.read_path(_check_key(key), _sync=True))
 
 
 def _place(storage: LocalFileSystem, key: str) -> Path:
-    return Path(storage.basepath or ".").expanduser() / _checked(key)
+    return Path(storage.basepath or ".").expanduser() / _check_key(key)
 
 
-def _checked(key: str) -> str:
+def _check_key(key: str) -> str:
     """A key, which is made of a stage, a number and a digest. Raises ``RefusedRecord`` for a path."""
     if not key.replace("_", "").replace("-", "").isalnum():
         raise RefusedRecord(f"not the key of a record: {key!r}")

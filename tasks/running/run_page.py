@@ -50,7 +50,7 @@ def describe_build(parameters: Mapping[str, Any]) -> str:
         size = f"at most {settings.limit:,} points"
     elif all(wanted):
         size = f"{sum(points or 0 for points in wanted):,} points"
-    chosen = "" if set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
+    chosen = "" if not sources or set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
     return f"{last_part(settings.output)}: {size}{chosen}"
 
 

@@ -14,7 +14,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError
 from talking_points.descriptions.asking import WholesaleFailure
-from talking_points.descriptions.budget import planned_seconds
+from talking_points.descriptions.budget import plan_seconds
 from talking_points.errors import RunError
 from talking_points.extras import how_to_install
 from talking_points.sources.protocol import SourceError
@@ -69,7 +69,7 @@ class StageRunner:
     def for_build(cls, settings: BuildConfig, storage: Storage) -> Iterator[StageRunner]:
         """The runner that a configuration asks for, with the progress of its build, for the length of the build."""
         with (
-            BuildProgress(storage, planned=planned_seconds(settings), workers=settings.workers) as progress,
+            BuildProgress(storage, planned=plan_seconds(settings), workers=settings.workers) as progress,
             task_runner(settings.runner, settings.workers) as runner,
         ):
             yield cls(runner, settings.workers, storage, progress)
@@ -128,10 +128,10 @@ class StageRunner:
         if isinstance(outcome, (WholesaleFailure, SourceError)):
             raise outcome
         if isinstance(outcome, BaseException):
-            self.progress.failed(order.stage, order.shard, order.title, outcome)
+            self.progress.fail_shard(order.stage, order.shard, order.title, outcome)
             return
         results[order.shard] = outcome
-        self.progress.finished(order.stage, outcome, reused=reused)
+        self.progress.finish_shard(order.stage, outcome, reused=reused)
 
     def _submit(self, task: ShardTask, order: AnyOrder) -> PrefectFuture[Any]:
         return self.runner.submit(task, parameters={"order": order})

@@ -23,9 +23,9 @@ from prefect.transactions import get_transaction
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import Section, fingerprint
 from talking_points.errors import RunError
-from talking_points.redaction import protect_settings, redacted_errors
+from talking_points.redaction import protect_settings, redact_errors
 from talking_points.stop_requests import Stopped
-from tasks.running.manifests import Details, Manifest, sealed
+from tasks.running.manifests import Details, Manifest, add_seal
 from tasks.running.result_records import ShardTask
 from tasks.running.storage import Storage
 
@@ -150,12 +150,12 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
 
     def decorate(run: Callable[[Order[SettingsT, InputsT]], Manifest]) -> ShardTask:
         @wraps(run)
-        @redacted_errors
+        @redact_errors
         def run_and_seal(order: Order[SettingsT, InputsT]) -> Manifest | State[Any]:
             keep_freed_memory()
             _protect_secrets(order)
             try:
-                return sealed(run(order))
+                return add_seal(run(order))
             except Stopped as stopped:
                 transaction = get_transaction()
                 if transaction is not None:

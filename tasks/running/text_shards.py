@@ -20,7 +20,7 @@ from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import Ledger
 from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
 from talking_points.records import Candidate
-from talking_points.redaction import without_secrets
+from talking_points.redaction import hide_secrets
 from tasks.running.manifests import Details, Manifest
 from tasks.running.shards import SPENT, AnyOrder, ShardFailed, ShardWriter
 from tasks.running.storage import Storage
@@ -50,7 +50,7 @@ class Step(Section):
         """The fields that can change a text: those of the configuration and, beside them, the prompt's digest."""
         kept = self.config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["step"]))
         # A key among the options reaches the backend, and neither the shard's file nor its cache key.
-        return without_secrets(kept) | {"prompt_sha256": self.prompt_sha256}
+        return hide_secrets(kept) | {"prompt_sha256": self.prompt_sha256}
 
 
 Checks = Annotated[

@@ -84,8 +84,8 @@ def test_loopback_page_answers_loopback_names_only(tmp_path: Path) -> None:
     with served(output, port) as (_, address):
         assert "token" not in address
         assert status(port, "/")[0] == 200
-        assert status(port, f"/picture/{item.id}")[0] == 200
-        assert status(port, "/picture/unknown")[0] == 404
+        assert status(port, f"/image/{item.id}")[0] == 200
+        assert status(port, "/image/unknown")[0] == 404
         assert status(port, "/", Host="example.org")[0] == 403
         assert status(port, "/", Origin="http://example.org")[0] == 403
 
@@ -132,11 +132,11 @@ def wait_for(page: Any, number: int, total: int) -> None:
 
 
 def click_at(page: Any, x: float, y: float) -> None:
-    """Click the pixel (x, y) of the picture, wherever and however large it is shown."""
-    picture = page.locator("img")
-    box = picture.bounding_box()
-    # Relative to the picture, which may still move on the page when text above it arrives.
-    picture.click(position={"x": (x + 0.5) / WIDTH * box["width"], "y": (y + 0.5) / HEIGHT * box["height"]})
+    """Click the pixel (x, y) of the image, wherever and however large it is shown."""
+    image = page.locator("img")
+    box = image.bounding_box()
+    # Relative to the image, which may still move on the page when text above it arrives.
+    image.click(position={"x": (x + 0.5) / WIDTH * box["width"], "y": (y + 0.5) / HEIGHT * box["height"]})
 
 
 @pytest.mark.browser

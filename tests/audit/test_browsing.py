@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from talking_points.audit.browsing import LIGHT, DatasetRows, Filter, RejectedFilter, written_by
+from talking_points.audit.browsing import LIGHT, DatasetRows, Filter, RejectedFilter, list_writers
 from talking_points.dataset_files import DatasetError
 from talking_points.dataset_schema import triplet_schema
 from tests.publishing.small_dataset import ROWS, row, write_dataset
@@ -80,8 +80,8 @@ def test_a_row_is_read_whole(rows: DatasetRows) -> None:
         assert "image" not in found
         assert len(found["image_sha256"]) == 64
     assert rows.choices("split") == ROWS
-    assert written_by(rows.row(0))[-1] == ("seed", "0")
-    assert written_by(rows.row(0))[0] == ("object caption", "rules prompt 000000000000")
+    assert list_writers(rows.row(0))[-1] == ("seed", "0")
+    assert list_writers(rows.row(0))[0] == ("object caption", "rules prompt 000000000000")
 
 
 def test_a_folder_without_rows_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which rows people are asked about, in which order, with which picture."""
+"""Which rows people are asked about, in which order, with which image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from talking_points.audit.items import AuditError, load_questions, picture, with_marks
+from talking_points.audit.items import AuditError, draw_marks, load_questions, read_image
 from tests.publishing.small_dataset import HEIGHT, ROWS, WIDTH, noise_jpeg, point_of, write_dataset
 
 
@@ -34,7 +34,7 @@ def test_items_carry_their_row(output: Path) -> None:
         number = int(item.id, 16)
         assert item.texts["description"].startswith(f"Row {number}:")
         assert item.keypoint == point_of(number)
-        assert picture(item.place) == noise_jpeg(number)
+        assert read_image(item.place) == noise_jpeg(number)
         x, y = item.keypoint
         assert item.distance(x, y) == 0
         assert item.distance(x + 0.1 * WIDTH, y) == pytest.approx(0.1)
@@ -56,7 +56,7 @@ def test_comparison_of_two_datasets_keeps_the_rows_of_both(output: Path, tmp_pat
 
 
 @pytest.mark.parametrize("images", ["reference", "thumbnail"])
-def test_rows_without_their_pictures_are_refused(tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_without_their_images_are_refused(tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("talking_points.publishing.image_cells.THUMBNAIL_SIDE", 32)
     output = write_dataset(tmp_path / "dataset", images=images)  # type: ignore[arg-type]
     with pytest.raises(AuditError, match="rehydrate"):
@@ -70,7 +70,7 @@ def test_wrong_requests(output: Path) -> None:
         load_questions(output, split="validation")
 
 
-def test_pictures_are_shown_in_stored_pixel_order(tmp_path: Path) -> None:
+def test_images_are_shown_in_stored_pixel_order(tmp_path: Path) -> None:
     def turned(number: int) -> bytes:
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -79,15 +79,15 @@ def test_pictures_are_shown_in_stored_pixel_order(tmp_path: Path) -> None:
         return file.getvalue()
 
     item = load_questions(write_dataset(tmp_path / "dataset", encode=turned)).items[0]
-    with Image.open(io.BytesIO(picture(item.place))) as shown:
+    with Image.open(io.BytesIO(read_image(item.place))) as shown:
         assert shown.size == (WIDTH, HEIGHT)
-        assert not shown.getexif()
+        assert shown.getexif().get(0x0112, 1) == 1, "no browser turns it"
 
 
 def test_marks_are_drawn_where_they_belong(output: Path) -> None:
     item = load_questions(output).items[0]
     click = (WIDTH * 0.9, HEIGHT * 0.9)
-    plain, marked = (np.asarray(with_marks(item, at), dtype=int) for at in (None, click))
+    plain, marked = (np.asarray(draw_marks(item, at), dtype=int) for at in (None, click))
     rows, columns = np.nonzero(np.abs(plain - marked).sum(axis=2))
     scale = marked.shape[1] / WIDTH
     assert columns.mean() == pytest.approx(click[0] * scale, abs=2)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi import HTTPException
 
-from talking_points.audit.app import picture_response
+from talking_points.audit.app import send_image
 from talking_points.publishing.comparison import compare_builds, write_comparison
 from talking_points.publishing.quality import write_quality_report
 from tests.audit.test_app import ROOT, browser, free_port
@@ -116,12 +116,12 @@ def change_images(path: Path, edit: Callable[[dict[str, Any]], dict[str, Any] | 
 
 @pytest.mark.parametrize("damage", [emptied, gone, without_pixels, cut_off, no_image])
 def test_a_damaged_row_is_not_found(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    """Of the audit page and of the viewer, which show pictures in the same way."""
+    """Of the audit page and of the viewer, which show images in the same way."""
     output = write_dataset(tmp_path / "dataset", rows={"test": 1})
     place = (next((output / "data").iterdir()), 0, 0)
     damage(place[0])
     with pytest.raises(HTTPException) as refused:
-        picture_response(place)
+        send_image(place)
     assert (refused.value.status_code, refused.value.detail) == (404, "this row has no pixels, or they are damaged")
 
 

@@ -96,7 +96,7 @@ def test_an_image_without_a_point_says_why():
     assert reasons == {"image_without_keypoint": 1}
 
 
-def test_the_perceptual_hash_survives_rescaling_and_not_another_picture():
+def test_the_perceptual_hash_survives_rescaling_and_not_another_image():
     pixels = texture(1)
     brighter = np.clip(pixels.astype(np.int16) + 10, 0, 255).astype(np.uint8)
     assert 0 < perceptual_hash(pixels) < 2**64

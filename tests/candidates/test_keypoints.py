@@ -204,13 +204,13 @@ def test_above_the_limit_points_are_found_in_a_reduced_image_at_the_same_place(s
 
 def test_the_second_pass_is_bounded_too(monkeypatch: pytest.MonkeyPatch):
     seen = []
-    reduce = keypoints._reduced
+    reduce = keypoints._reduce
 
     def watched(grey: np.ndarray, max_pixels: int) -> np.ndarray:
         seen.append(reduce(grey, max_pixels))
         return seen[-1]
 
-    monkeypatch.setattr(keypoints, "_reduced", watched)
+    monkeypatch.setattr(keypoints, "_reduce", watched)
     smooth = record(canvas(), dog(part("head", rectangle(0, 0, WIDTH, HEIGHT))))
     assert select_keypoints(smooth, KeypointConfig(max_pixels=10_000))[0] == []
     assert [image.size <= 10_000 for image in seen] == [True, True]
@@ -218,7 +218,7 @@ def test_the_second_pass_is_bounded_too(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("shape", [(1, 50_000), (50_000, 1), (2, 90_000), (300, 200)])
 def test_no_shape_exceeds_the_limit(shape: tuple[int, int]):
-    reduced = keypoints._reduced(np.zeros(shape, np.uint8), 10_000)
+    reduced = keypoints._reduce(np.zeros(shape, np.uint8), 10_000)
     assert 0 < reduced.size <= 10_000
 
 

@@ -117,14 +117,14 @@ def test_reserves_fill_the_gaps_of_rejected_rows(reserve: float, rejected: int, 
     sample = balance(table(PASCAL), {"pascal_part116": 10}, reserve=reserve)
     order = sample.ranked["pascal_part116"]
     accepted = set(order[rejected:])
-    assert sample.filled_up(accepted) == sorted(order[rejected:][:10])
-    assert len(sample.filled_up(accepted)) == found
-    assert sample.missing(accepted) == missing
+    assert sample.fill_up(accepted) == sorted(order[rejected:][:10])
+    assert len(sample.fill_up(accepted)) == found
+    assert sample.count_missing(accepted) == missing
 
 
 def test_reserves_change_nothing_while_no_row_is_rejected():
     plain, with_reserves = (balance(table(PASCAL + ADE), EQUAL, limit=20, reserve=share) for share in (0.0, 0.3))
-    assert with_reserves.filled_up(with_reserves.ids) == plain.ids
+    assert with_reserves.fill_up(with_reserves.ids) == plain.ids
     assert len(with_reserves.ids) == 26
 
 
@@ -134,9 +134,9 @@ def test_filling_up_takes_accepted_rows_only_and_never_more_than_the_share(
 ):
     sample = balance(table(PASCAL + ADE), EQUAL | {"pascal_part116": 30}, equal_shares=equal, reserve=reserve)
     accepted = {id_ for number, id_ in enumerate(sample.ids) if number not in rejected}
-    ids = sample.filled_up(accepted)
+    ids = sample.fill_up(accepted)
     assert set(ids) <= accepted
-    counts, gaps = sampled(ids), sample.missing(accepted)
+    counts, gaps = sampled(ids), sample.count_missing(accepted)
     for source, share in sample.shares.items():
         assert counts[source] == share - gaps.get(source, 0)
         assert not gaps.get(source) or counts[source] == len(accepted & set(sample.ranked[source]))

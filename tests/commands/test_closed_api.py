@@ -15,7 +15,7 @@ import pytest
 
 from commands import orchestrator
 from commands.orchestrator import PASSWORD, claim_port, password_file, running_server
-from commands.server import kept_password
+from commands.server import keep_password
 from talking_points.config import ConfigError
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
@@ -92,7 +92,7 @@ def test_the_kept_password_is_for_this_user_alone_and_goes_with_the_server(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("mine")
     password_file(port).symlink_to(elsewhere)
-    with kept_password(port) as path:
+    with keep_password(port) as path:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert elsewhere.read_text() == "mine"
         monkeypatch.delenv(PASSWORD)

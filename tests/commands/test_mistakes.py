@@ -84,23 +84,23 @@ MISTAKES = {
     # Models.
     "describe {t}/none.png 1 1 --model {t}/descriptor": "none.png",
     "describe {t}/file 1 1 --model {t}/descriptor": "expected an image",
-    "describe {picture} 900 1 --model {t}/descriptor": "90x60",
-    "describe {picture} 1 1 --model {t}/nowhere": "expected a Point Descriptor",
-    "describe {picture} 1 1 --model {t}/empty": "has no config.json",
-    "describe {picture} 1 1 --model {t}/file": "is a file",
-    "describe {picture} 1 1 --model {t}/started": "training that is not finished",
-    "describe {picture} 1 1 --model {t}/descriptor": "has no weights",
-    "describe {picture} 1 1 --model {t}/torn": "cut off",
-    "describe {picture} 1 1 --model {t}/pointer": "git-lfs",
-    "describe {picture} 1 1 --model org/name": "HF_HUB_OFFLINE",
-    "describe {picture} 1 1 --model {t}/localizer": "is a Point Localizer",
-    "describe {picture} 1 1 --model {t}/descriptor --figure out.jgp": ".png",
-    "describe {picture} 1 1 --model {t}/descriptor --figure nowhere/out.png": "make it first",
-    "localize {picture} nose --model {t}/descriptor": "is a Point Descriptor",
-    "describe {picture} --model {t}/descriptor": "expected the point to describe",
-    "describe {picture} 1 --model {t}/descriptor": "found one number",
-    "localize {picture} --model {t}/localizer": "expected the text to find",
-    "describe {picture} 1 1 --model {t}/descriptor --output {t}/a.jsonl": "a single answer is printed",
+    "describe {image} 900 1 --model {t}/descriptor": "90x60",
+    "describe {image} 1 1 --model {t}/nowhere": "expected a Point Descriptor",
+    "describe {image} 1 1 --model {t}/empty": "has no config.json",
+    "describe {image} 1 1 --model {t}/file": "is a file",
+    "describe {image} 1 1 --model {t}/started": "training that is not finished",
+    "describe {image} 1 1 --model {t}/descriptor": "has no weights",
+    "describe {image} 1 1 --model {t}/torn": "cut off",
+    "describe {image} 1 1 --model {t}/pointer": "git-lfs",
+    "describe {image} 1 1 --model org/name": "HF_HUB_OFFLINE",
+    "describe {image} 1 1 --model {t}/localizer": "is a Point Localizer",
+    "describe {image} 1 1 --model {t}/descriptor --figure out.jgp": ".png",
+    "describe {image} 1 1 --model {t}/descriptor --figure nowhere/out.png": "make it first",
+    "localize {image} nose --model {t}/descriptor": "is a Point Descriptor",
+    "describe {image} --model {t}/descriptor": "expected the point to describe",
+    "describe {image} 1 --model {t}/descriptor": "found one number",
+    "localize {image} --model {t}/localizer": "expected the text to find",
+    "describe {image} 1 1 --model {t}/descriptor --output {t}/a.jsonl": "a single answer is printed",
     # Many rows.
     "describe {t}/empty --model {t}/descriptor": "expected images in {t}/empty",
     "localize {t}/images --model {t}/localizer": "expected the text to find in every image",
@@ -183,11 +183,11 @@ def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
     (t / "torn" / "model.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
     (t / "pointer" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     (t / "torn-dataset" / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and then nothing")
-    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(t / "picture.png")
+    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(t / "image.png")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield {
             "t": str(t),
-            "picture": str(t / "picture.png"),
+            "image": str(t / "image.png"),
             "pascal": str(drawn["pascal_part116"]),
             "partimagenet": str(drawn["partimagenet"]),
             "port": str(taken.getsockname()[1]),

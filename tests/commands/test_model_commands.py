@@ -20,12 +20,12 @@ from talking_points.models.presets import tiny_config, train_tokenizer
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An untrained Point Descriptor and Point Localizer, and a picture."""
+    """An untrained Point Descriptor and Point Localizer, and an image."""
     root = tmp_path_factory.mktemp("models")
     tokenizer = train_tokenizer(["The point is on the dog."], 400)
-    made = {"picture": str(root / "picture.png")}
+    made = {"image": str(root / "image.png")}
     pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
-    Image.fromarray(pixels).save(made["picture"])
+    Image.fromarray(pixels).save(made["image"])
     for name, kind in (("descriptor", PointDescriptor), ("localizer", PointLocalizer)):
         torch.manual_seed(0)
         model = kind(tiny_config(tokenizer))
@@ -45,7 +45,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_describe_prints_a_text_and_draws_it(folders: dict[str, str], tmp_path: Path) -> None:
     figure = tmp_path / "figure.png"
     code, output = run(
-        "describe", folders["picture"], "30", "20", "--model", folders["descriptor"], "--figure", str(figure)
+        "describe", folders["image"], "30", "20", "--model", folders["descriptor"], "--figure", str(figure)
     )
     assert code == 0, output
     assert Image.open(figure).width == 640
@@ -54,7 +54,7 @@ def test_describe_prints_a_text_and_draws_it(folders: dict[str, str], tmp_path: 
 def test_localize_prints_a_point_of_the_image(folders: dict[str, str], tmp_path: Path) -> None:
     figure = tmp_path / "figure.png"
     code, output = run(
-        "localize", folders["picture"], "the nose of the dog", "--model", folders["localizer"], "--figure", str(figure)
+        "localize", folders["image"], "the nose of the dog", "--model", folders["localizer"], "--figure", str(figure)
     )
     assert code == 0, output
     x, y = map(float, output.splitlines()[-1].split()[-2:])
@@ -65,7 +65,7 @@ def test_localize_prints_a_point_of_the_image(folders: dict[str, str], tmp_path:
 
 @pytest.mark.parametrize(("x", "y"), [("90", "20"), ("3", "60"), ("-4", "2")])
 def test_a_point_outside_the_image_is_refused(folders: dict[str, str], x: str, y: str) -> None:
-    code, output = run("describe", "--model", folders["descriptor"], "--", folders["picture"], x, y)
+    code, output = run("describe", "--model", folders["descriptor"], "--", folders["image"], x, y)
     assert code == 2
     assert "90x60" in output
 
@@ -88,9 +88,9 @@ def test_a_photo_of_a_phone_has_the_frame_that_viewers_show(folders: dict[str, s
 
 
 ROWS = [
-    {"id": "first", "image": "picture.png", "point": [30, 20], "text": "the nose of the dog"},
+    {"id": "first", "image": "image.png", "point": [30, 20], "text": "the nose of the dog"},
     {"id": "no image", "image": "none.png", "point": [30, 20], "text": "the nose of the dog"},
-    {"id": "last", "image": "picture.png", "point": [1, 2], "text": "an ear"},
+    {"id": "last", "image": "image.png", "point": [1, 2], "text": "an ear"},
 ]
 
 
@@ -99,7 +99,7 @@ def test_many_rows_are_answered_into_a_file(folders: dict[str, str], tmp_path: P
     rows, output = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     model = folders["descriptor" if command == "describe" else "localizer"]
-    images = str(Path(folders["picture"]).parent)
+    images = str(Path(folders["image"]).parent)
     many = [command, str(rows), "--images", images, "--model", model, "--output", str(output), "--batch-size", "2"]
     done = CliRunner().invoke(app, [*many, "--device", "cpu"])
     assert done.exit_code == 1, done.output
@@ -121,7 +121,7 @@ def test_many_rows_are_answered_into_a_file(folders: dict[str, str], tmp_path: P
     code, printed = run(command, "--model", model, *asked)
     assert code == 0, printed
     (line,) = map(json.loads, printed.splitlines())
-    assert (line["id"], line["model"]) == ("picture.png", lines[0]["model"])
+    assert (line["id"], line["model"]) == ("image.png", lines[0]["model"])
 
 
 def test_convert_refuses_what_is_no_release(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.build_config import VerificationConfig
-from talking_points.descriptions.answer_text import encodable, is_invisible, spoken, visible
+from talking_points.descriptions.answer_text import encodable, extract_answer, is_invisible, visible
 from talking_points.descriptions.backends.protocol import Completion, RequestError
 from talking_points.descriptions.composition import compose_description
 from talking_points.descriptions.prompts import as_data
@@ -100,7 +100,7 @@ def test_every_text_becomes_one_that_files_take_and_eyes_see(text: str) -> None:
     encodable(text).encode()
     assert not any(map(is_invisible, visible(text)))
     assert visible(visible(text)) == visible(text)
-    spoken(text).encode()
+    extract_answer(text).encode()
     as_data(text).encode()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions import asking, steps
-from talking_points.descriptions.asking import WholesaleFailure, ask, shared_backend
+from talking_points.descriptions.asking import WholesaleFailure, ask, share_backend
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -143,7 +143,7 @@ def test_a_backend_that_is_lost_ends_the_run(monkeypatch: pytest.MonkeyPatch) ->
         raise BackendUnavailable("no answer from http://127.0.0.1:9")
 
     monkeypatch.setattr(asking, "open_backend", lambda config: Scripted(gone))
-    with pytest.raises(WholesaleFailure, match=r"no answer.*run again"), shared_backend("generate", CONFIG) as backend:
+    with pytest.raises(WholesaleFailure, match=r"no answer.*run again"), share_backend("generate", CONFIG) as backend:
         ask(backend, requests(3), CONFIG, None)
     asking.release_backend()
 
@@ -153,11 +153,11 @@ def test_a_model_is_released_once_nobody_uses_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Scripted, "close", lambda self: closed.append(self))
     monkeypatch.setattr(asking, "open_backend", lambda config: Scripted(right))
     other = CONFIG.model_copy(update={"model": "other"})
-    with shared_backend("generate", CONFIG) as first, shared_backend("refine", CONFIG) as second:
+    with share_backend("generate", CONFIG) as first, share_backend("refine", CONFIG) as second:
         assert first is second
         asking.release_backend()
         assert not closed
-    with shared_backend("refine", other) as third:
+    with share_backend("refine", other) as third:
         assert closed == [first]
     asking.release_backend()
     asking.release_backend()
@@ -168,10 +168,10 @@ def test_a_model_that_turns_out_to_take_no_images_ends_the_run(monkeypatch: pyte
     monkeypatch.setattr(asking, "open_backend", lambda config: Scripted(right))
     with (
         pytest.raises(WholesaleFailure, match=r"local_caption\.backend: .*takes none"),
-        shared_backend("local_caption", CONFIG),
+        share_backend("local_caption", CONFIG),
     ):
         pass
-    with shared_backend("generate", CONFIG) as backend:
+    with share_backend("generate", CONFIG) as backend:
         assert ask(backend, requests(3), CONFIG, None)["r2"].text == "about r2"
     asking.release_backend()
 

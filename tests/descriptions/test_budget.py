@@ -9,7 +9,7 @@ import pytest
 
 from talking_points.build_config import BuildConfig, StepConfig
 from talking_points.config import load_config
-from talking_points.descriptions.budget import plan_budget, planned_seconds, prompt_tokens, requests_in_flight
+from talking_points.descriptions.budget import plan_budget, plan_seconds, prompt_tokens, requests_in_flight
 from talking_points.descriptions.memory_plan import GPUS
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
@@ -82,10 +82,10 @@ def test_workers_share_the_engine() -> None:
     section = {"backend": "vllm", "model": LLAVA, "options": {"max_num_seqs": 16}}
     for workers in (1, 4):
         settings = config(generate=section, workers=workers)
-        planned, engine = planned_seconds(settings)["generate"], plan_budget(settings, 10_000)[2].seconds
+        planned, engine = plan_seconds(settings)["generate"], plan_budget(settings, 10_000)[2].seconds
         assert planned is not None
         assert planned * 10_000 / workers == pytest.approx(engine)
-    assert planned_seconds(config())["generate"] is None
+    assert plan_seconds(config())["generate"] is None
 
 
 def test_a_model_that_does_not_fit_has_no_time() -> None:

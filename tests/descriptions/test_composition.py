@@ -16,7 +16,7 @@ from talking_points.descriptions.composition import (
     look_clause,
 )
 from talking_points.descriptions.local_appearance import LocalAppearance
-from talking_points.descriptions.nouns import spoken_object, spoken_part
+from talking_points.descriptions.nouns import say_object, say_part
 from talking_points.descriptions.verification import verify
 from tests.descriptions.candidates import candidates, make_candidate
 
@@ -62,7 +62,7 @@ def test_descriptions_are_one_well_formed_sentence(candidate, seed):
 def test_the_object_caption_names_object_part_and_place(candidate, seed):
     text = compose_object_caption(candidate, seed)
     assert candidate.object_location in text
-    assert spoken_part(candidate.object, candidate.part) in text
+    assert say_part(candidate.object, candidate.part) in text
     assert text[0].isupper()
     assert text.endswith(".")
 
@@ -149,4 +149,4 @@ def test_without_a_local_caption_a_description_ends_with_the_place_of_the_point(
 def test_the_spoken_name_replaces_the_annotated_one_in_places():
     candidate = make_candidate("aeroplane", "wing")
     assert "aeroplane" not in compose_description(candidate, CAPTION, 5)
-    assert spoken_object("aeroplane") in compose_description(candidate, CAPTION, 5)
+    assert say_object("aeroplane") in compose_description(candidate, CAPTION, 5)

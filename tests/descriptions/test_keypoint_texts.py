@@ -162,7 +162,7 @@ def test_facts_relate_what_real_skeletons_join() -> None:
     for record in open_source("mp100", shared_path("samples", "mp100", "mp100")):
         for item in record.objects:
             keypoints = set_of(item.id)
-            facts, order = facts_of(keypoints), keypoints.mirrored()
+            facts, order = facts_of(keypoints), keypoints.mirror()
             related = {
                 (name, other)
                 for name, fact in facts.items()

@@ -11,8 +11,8 @@ from talking_points.descriptions.nouns import (
     part_names,
     possessive,
     pronoun,
-    spoken_object,
-    spoken_part,
+    say_object,
+    say_part,
 )
 from tests.descriptions.candidates import annotated_pairs
 
@@ -74,7 +74,7 @@ def test_possessives(name, owner, own):
     ],
 )
 def test_spoken_names(object_name, part, spoken):
-    assert (spoken_object(object_name), spoken_part(object_name, part)) == spoken
+    assert (say_object(object_name), say_part(object_name, part)) == spoken
 
 
 def test_head_noun_carries_the_number():
@@ -83,8 +83,8 @@ def test_head_noun_carries_the_number():
 
 def test_every_annotated_name_may_be_called_by_itself_and_by_its_spoken_form():
     for object_name, part in annotated_pairs():
-        assert {object_name.lower(), spoken_object(object_name).lower()} <= object_names(object_name)
-        assert {part.lower(), spoken_part(object_name, part).lower()} <= part_names(object_name, part)
+        assert {object_name.lower(), say_object(object_name).lower()} <= object_names(object_name)
+        assert {part.lower(), say_part(object_name, part).lower()} <= part_names(object_name, part)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from talking_points.descriptions.spending import (
     Spent,
     cost,
     cost_summary,
-    spending_order,
+    make_spending_order,
     step_prices,
 )
 from talking_points.sqlite_files import ForeignDatabaseError
@@ -37,7 +37,7 @@ def config(*more: str, **values: Any) -> BuildConfig:
 
 
 def order(folder: Path, budget: str | None) -> dict[str, Any]:
-    found = spending_order(config(budget=budget), folder)
+    found = make_spending_order(config(budget=budget), folder)
     assert found is not None
     return found
 
@@ -104,7 +104,7 @@ def test_a_build_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Pat
     ledger = Ledger(order(tmp_path, "1 USD"), "m")
     with RequestCache(kept, ledger) as cache:
         answers = ask(second, requests(100), served, cache)
-        assert ledger.spent() == {"m": Spent(100, 0, 10_000, 10_000)}
+        assert ledger.read_spent() == {"m": Spent(100, 0, 10_000, 10_000)}
     assert len(second.asked) == 60
     assert [answers[f"r{n}"].text for n in range(100)] == [f"about r{n}" for n in range(100)]
 
@@ -115,12 +115,12 @@ def test_answers_that_are_not_used_are_paid_too(tmp_path: Path) -> None:
     backend = Scripted(lambda request, n: Completion("", "length", 10, 5) if request.id == "r1" else right(request, n))
     with RequestCache(tmp_path / "c.sqlite", ledger) as cache:
         ask(backend, requests(2), CONFIG, cache)
-        assert ledger.spent() == {"m": Spent(3, 0, 120, 110)}
+        assert ledger.read_spent() == {"m": Spent(3, 0, 120, 110)}
 
 
 def test_builds_that_share_a_folder_of_answers_count_apart(tmp_path: Path) -> None:
-    remote = [spending_order(config(output=f"s3://bucket/{name}"), tmp_path) for name in ("a", "b")]
-    here = [spending_order(config(output=name), tmp_path) for name in ("a", "b")]
+    remote = [make_spending_order(config(output=f"s3://bucket/{name}"), tmp_path) for name in ("a", "b")]
+    here = [make_spending_order(config(output=name), tmp_path) for name in ("a", "b")]
     files = [found["file"] for found in (*remote, *here) if found]
     assert len(set(files)) == 3, "a local build's own folder may be moved"
 
@@ -130,7 +130,7 @@ def test_workers_count_together(tmp_path: Path) -> None:
     request = ChatRequest(id="a", step="generate", prompt="b")
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda n: ledgers[n % 3].count(request, Completion("x", "stop", 7, 3)), range(120)))
-    assert all(ledger.spent() == {"m": Spent(120, 0, 840, 360)} for ledger in ledgers)
+    assert all(ledger.read_spent() == {"m": Spent(120, 0, 840, 360)} for ledger in ledgers)
     for ledger in ledgers:
         ledger.close()
 
@@ -138,7 +138,7 @@ def test_workers_count_together(tmp_path: Path) -> None:
 def test_a_model_without_a_price_costs_nothing(tmp_path: Path) -> None:
     ledger = Ledger(order(tmp_path, "1 USD"), "mine")
     ledger.count(ChatRequest(id="a", step="generate", prompt="b"), Completion("x", "stop", 10**9, 10**9))
-    assert ledger.spent() == {}
+    assert ledger.read_spent() == {}
     assert ledger.affordable() is None
     ledger.close()
 

@@ -16,7 +16,7 @@ from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.descriptions.steps import parse_answer
 from talking_points.evaluation.config import MARKED_POINT, PROMPTED_POINT, DescriptionSet
-from talking_points.evaluation.description_sets import ask_model, describe_set, marked
+from talking_points.evaluation.description_sets import ask_model, describe_set, draw_mark
 from talking_points.examples.config import FeatureConfig
 from talking_points.records import derive_seed
 from tests.fault_server import MODEL, FaultServer, right_answer, serving
@@ -42,13 +42,13 @@ def test_only_a_model_that_takes_no_points_sees_a_mark(
 
     def direct(mark: bool, question: str = question) -> dict[str, str]:
         """What the model says of the points when it is asked without any detour."""
-        ((_, picture),) = data.pictures({"image0"})
+        ((_, image),) = data.images({"image0"})
         requests = [
             ChatRequest(
                 id=example.id,
                 step="object_caption",
                 prompt=question,
-                images=(marked(picture, example.keypoint) if mark else np.asarray(picture),),
+                images=(draw_mark(image, example.keypoint) if mark else np.asarray(image),),
                 facts={"keypoint": example.keypoint},
                 max_tokens=24,
             )

@@ -20,7 +20,7 @@ from talking_points.evaluation.pck import (
     pck,
     point_scores,
 )
-from talking_points.evaluation.statistics import bootstrap_interval, paired_difference
+from talking_points.evaluation.statistics import bootstrap_interval, compare_pairs
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_scores_are_those_of_a_count_by_hand(seed: int, count: int, name: str) -
     ):
         if none:
             expected.append(math.inf)
-        elif name == "talking_points":  # by the picture's own width and height
+        elif name == "talking_points":  # by the image's own width and height
             expected.append(math.hypot(x / width - true_x / width, y / height - true_y / height))
         else:  # by the longer side of the object's box
             expected.append(math.hypot(x - true_x, y - true_y) / max(box[2], box[3]))
@@ -142,7 +142,7 @@ def test_drawing_images_widens_the_interval_of_points_that_fail_together() -> No
 
 def test_a_set_does_not_differ_from_itself() -> None:
     scores = np.random.default_rng(0).random(40) * 100
-    result = paired_difference(scores, scores, [str(index) for index in range(40)])
+    result = compare_pairs(scores, scores, [str(index) for index in range(40)])
     assert result.difference == 0
     assert result.p_value == 1.0
 
@@ -150,8 +150,8 @@ def test_a_set_does_not_differ_from_itself() -> None:
 def test_a_constant_gain_is_significant_and_a_single_image_never_is() -> None:
     before = np.zeros(40)
     images = [str(index) for index in range(40)]
-    assert paired_difference(before, before + 10, images).p_value < 0.001
-    assert paired_difference(before, before + 10, ["one"] * 40).p_value == 1.0
+    assert compare_pairs(before, before + 10, images).p_value < 0.001
+    assert compare_pairs(before, before + 10, ["one"] * 40).p_value == 1.0
 
 
 @settings(max_examples=20)
@@ -160,6 +160,6 @@ def test_exchanging_the_two_sets_changes_the_sign_only(seed: int) -> None:
     random = np.random.default_rng(seed)
     a, b = random.random(30) * 100, random.random(30) * 100
     images = random.integers(0, 8, 30).astype(str).tolist()
-    forward, back = paired_difference(a, b, images, draws=200), paired_difference(b, a, images, draws=200)
+    forward, back = compare_pairs(a, b, images, draws=200), compare_pairs(b, a, images, draws=200)
     assert forward.difference == pytest.approx(-back.difference)
     assert forward.p_value == back.p_value

@@ -15,7 +15,7 @@ import pytest
 from talking_points.config import ConfigError
 from talking_points.evaluation.config import DescriptionSet
 from talking_points.evaluation.controls import centre, other_images, other_points, uniform
-from talking_points.evaluation.description_sets import describe_set, marked, read_descriptions
+from talking_points.evaluation.description_sets import describe_set, draw_mark, read_descriptions
 from talking_points.evaluation.pck import DEFINITIONS, MP100
 from talking_points.evaluation.reports import IncomparableError, Report, compare, evaluate_predictions
 from talking_points.examples.config import FeatureConfig
@@ -207,9 +207,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_mark_is_seen_and_leaves_the_rest_alone() -> None:
-    picture = np.full((80, 120, 3), 90, np.uint8)
-    found = marked(picture, (60.0, 40.0))
-    changed = np.argwhere((found != picture).any(-1))
+    image = np.full((80, 120, 3), 90, np.uint8)
+    found = draw_mark(image, (60.0, 40.0))
+    changed = np.argwhere((found != image).any(-1))
     assert len(changed) > 20
     assert np.abs(changed - [40, 60]).max() <= 8
-    assert (picture == 90).all()
+    assert (image == 90).all()

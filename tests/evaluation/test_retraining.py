@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from talking_points.config import ConfigError
-from talking_points.evaluation.digests import PACKAGE, code_digest, pictures_digest, weights_digest
+from talking_points.evaluation.digests import PACKAGE, digest_code, digest_images, digest_weights
 from talking_points.evaluation.reports import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining
 from talking_points.models.descriptor import PointDescriptor
@@ -84,7 +84,7 @@ def inputs(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def run_of(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """The fingerprint of a run on ``inputs`` as they are now."""
-    monkeypatch.setattr("talking_points.evaluation.retraining.code_digest", partial(code_digest, inputs / "code"))
+    monkeypatch.setattr("talking_points.evaluation.retraining.code_digest", partial(digest_code, inputs / "code"))
     vision = {"steps": 1, "sources": {name: inputs / name for name in ("pascal_part116", "partimagenet")}}
     given = {"vision": vision, "start": str(inputs / "start"), "preset": "paper"}
     return lambda **fields: retraining(tmp_path, str(inputs / "dataset"), **(given | fields)).fingerprint
@@ -152,25 +152,25 @@ def test_the_code_of_a_run_is_all_that_training_and_evaluation_can_reach(tmp_pat
             waiting += [file for name in names if name.startswith("talking_points") and (file := module(name))]
     assert {path.relative_to(PACKAGE).parts[0] for path in reached} >= {"candidates", "descriptions", "sources"}
     shutil.copytree(PACKAGE, tmp_path / "code", ignore=shutil.ignore_patterns("__pycache__"))
-    before = code_digest(tmp_path / "code")
+    before = digest_code(tmp_path / "code")
     for path in reached:
         copy = tmp_path / "code" / path.relative_to(PACKAGE)
         content = copy.read_bytes()
         copy.write_bytes(content + b"#")
-        assert code_digest(tmp_path / "code") != before, path
+        assert digest_code(tmp_path / "code") != before, path
         copy.write_bytes(content)
     (tmp_path / "code" / "publishing" / "card.py").write_text("# other words on a card")
-    assert code_digest(tmp_path / "code") == before
+    assert digest_code(tmp_path / "code") == before
 
 
 def test_inputs_that_are_not_there(tmp_path: Path) -> None:
     nowhere = VisionConfig(sources={"partimagenet": tmp_path / "absent"})
-    assert pictures_digest(nowhere) is None, "without pretraining no picture is looked at"
+    assert digest_images(nowhere) is None, "without pretraining no image is looked at"
     with pytest.raises(SourceError, match="absent"):
-        pictures_digest(nowhere.model_copy(update={"steps": 1}))
-    assert weights_digest(None) is weights_digest("org/on-the-hub") is None
+        digest_images(nowhere.model_copy(update={"steps": 1}))
+    assert digest_weights(None) is digest_weights("org/on-the-hub") is None
     with pytest.raises(ConfigError, match="is empty"):
-        weights_digest(str(tmp_path))
+        digest_weights(str(tmp_path))
 
 
 def test_a_blind_localizer_is_no_challenger(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_one_table_can_have_a_report_of_its_own() -> None:
     ("key", "panels"),
     [("table_2", ["mPCK", "PCK@0.1", "PCK@0.2"]), ("figure_1", ["mPCK", "PCK@0.1", "PCK@0.2"]), ("controls", ["mPCK"])],
 )
-def test_a_picture_shows_every_figure_and_no_label_on_another(
+def test_an_image_shows_every_figure_and_no_label_on_another(
     key: str, panels: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
@@ -124,7 +124,7 @@ def test_a_picture_shows_every_figure_and_no_label_on_another(
     for (one, box), (other, beside) in combinations(zip(texts, boxes, strict=True), 2):
         assert not box.overlaps(beside), (one.get_text(), other.get_text())
     edges = np.array([[box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1] for box in boxes])
-    assert edges.min() >= 0, "every label lies within the picture"
+    assert edges.min() >= 0, "every label lies within the image"
     monkeypatch.undo()
     pyplot.close(figure)
 

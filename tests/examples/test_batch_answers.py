@@ -22,7 +22,7 @@ from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.examples.answer_files import AnswerFile
 from talking_points.examples.asked_rows import open_rows
-from talking_points.examples.batch_answers import answer_rows, model_name
+from talking_points.examples.batch_answers import answer_rows, name_model
 from talking_points.locks import FolderInUseError
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
@@ -330,7 +330,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(
 
 def test_two_runs_at_once_do_not_mix(tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
-    with AnswerFile(output, "describe", "m").opened(), pytest.raises(FolderInUseError, match="another process"):
+    with AnswerFile(output, "describe", "m").opening(), pytest.raises(FolderInUseError, match="another process"):
         answered(output, [])
 
 
@@ -344,7 +344,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 def test_models_are_named_by_their_weights(tmp_path: Path, descriptor: PointDescriptor) -> None:
     descriptor.save_pretrained(tmp_path / "mine")
-    name = model_name(str(tmp_path / "mine"))
+    name = name_model(str(tmp_path / "mine"))
     assert name.startswith("mine@sha256:")
     loaded = PointDescriptor.from_pretrained(tmp_path / "mine")
     (line,) = describe_rows(loaded, [{"image": pixels(0), "point": [1, 1]}])

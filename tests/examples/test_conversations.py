@@ -17,11 +17,11 @@ from talking_points.examples.conversations import (
     conversations_of,
     converse,
     draw_crop,
-    encoded,
+    encode_conversation,
     groups_of,
-    packed,
+    pack_conversations,
 )
-from talking_points.examples.keypoints import PoseExample, load_poses, mirrored
+from talking_points.examples.keypoints import PoseExample, load_poses, mirror_example
 from talking_points.models.capellm.conversation import IGNORED_LABEL, Template
 from talking_points.models.capellm.coordinates import parse_point
 from talking_points.models.capellm.crops import Crop
@@ -132,11 +132,11 @@ def test_mirroring_exchanges_places_and_names() -> None:
     """Whoever finds sides by looking is right on mirrored images too, and twice mirrored is the same."""
     for seed in range(5):
         one = frontal(np.random.default_rng(seed))
-        other = mirrored(one)
+        other = mirror_example(one)
         for left, right in BODY.flip_pairs:
             assert one.points[left, 0] > one.points[right, 0]
             assert other.points[left, 0] > other.points[right, 0]
-        twice = mirrored(other)
+        twice = mirror_example(other)
         np.testing.assert_allclose(twice.points, one.points)
         np.testing.assert_allclose(twice.box, one.box)
 
@@ -151,9 +151,9 @@ def test_an_oracle_that_looks_at_pixels_finds_every_keypoint_of_a_mirrored_image
     image = np.zeros((120, 160, 3), np.uint8)
     for index, (x, y) in enumerate(points.astype(int)):
         image[y - 4 : y + 5, x - 4 : x + 5] = 10 + 14 * index
-    order = BODY.mirrored()
+    order = BODY.mirror()
     for flip in (False, True):
-        crop, _ = Crop.of_box((mirrored(one) if flip else one).box, 224), flip
+        crop, _ = Crop.of_box((mirror_example(one) if flip else one).box, 224), flip
         found = converse(one, range(17), crop, flip, {})
         assert found is not None
         assert len(found.keypoints) == 17
@@ -169,8 +169,8 @@ TEMPLATE = Template("Where is the {keypoint}?", "</s>")
 def test_tokens_batches_and_packed_rows() -> None:
     tokenizer, head = tokenizer_of("llama3"), (0, 9999, 9999)
     conversations = conversations_of(example(), ConversationSettings(), {}, 0, Counter(), share_crop=True)
-    tokens = [encoded(one, TEMPLATE, tokenizer, image_tokens=2, max_length=2048) for one in conversations]
-    apart, together = batch(tokens, head, padding=1), packed([tokens[:2], tokens[2:]], head, padding=1)
+    tokens = [encode_conversation(one, TEMPLATE, tokenizer, image_tokens=2, max_length=2048) for one in conversations]
+    apart, together = batch(tokens, head, padding=1), pack_conversations([tokens[:2], tokens[2:]], head, padding=1)
     assert (apart.ids[:, :3] == head).all()
     for row, one in enumerate(tokens):
         end = 3 + len(one.ids)
@@ -192,7 +192,7 @@ def test_tokens_batches_and_packed_rows() -> None:
 def test_a_conversation_that_is_too_long_is_refused_with_both_numbers() -> None:
     (one, *_) = conversations_of(example(), ConversationSettings(), {}, 0, Counter())
     with pytest.raises(ValueError, match=r"at most 40 tokens, found \d+ .*never cut off"):
-        encoded(one, TEMPLATE, tokenizer_of("llama3"), image_tokens=16, max_length=40)
+        encode_conversation(one, TEMPLATE, tokenizer_of("llama3"), image_tokens=16, max_length=40)
 
 
 def test_real_annotations_become_poses() -> None:

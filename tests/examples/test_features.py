@@ -26,8 +26,8 @@ def test_cached_features_are_those_of_the_model(descriptor, features) -> None:
     known = PointFeatures(descriptor, data, features)
     assert known.prepare() == 3
     found, index, point_features = known.batch(data.examples)
-    pictures = [picture for _, picture in data.pictures({example.image for example in data.examples})]
-    fresh = descriptor.encode_pictures(pictures)
+    images = [image for _, image in data.images({example.image for example in data.examples})]
+    fresh = descriptor.encode_images(images)
     torch.testing.assert_close(found.visual_tokens, fresh.visual_tokens, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         point_features, descriptor.encode_points(fresh, data.keypoints, index), rtol=1e-4, atol=1e-4

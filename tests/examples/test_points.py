@@ -23,14 +23,14 @@ SPECIES = {item["id"]: item["name"] for item in load_labels("ap10k")["species"]}
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_rows_become_points_and_pictures_are_decoded_once(tmp_path: Path, streaming: bool) -> None:
+def test_rows_become_points_and_images_are_decoded_once(tmp_path: Path, streaming: bool) -> None:
     points = load_points(write_dataset(tmp_path), "train", streaming=streaming)
     assert [example.text for example in points.examples] == [f"text {number}" for number in range(6)]
     assert points.examples[1].keypoint == (1.0, 3.0)
     assert points.examples[0].source == "pascal_part116"
-    decoded = list(points.pictures(["d2", "d0"]))
+    decoded = list(points.images(["d2", "d0"]))
     assert [digest for digest, _ in decoded] == ["d0", "d2"]
-    assert [int(np.asarray(picture).mean()) for _, picture in decoded] == [0, 2]
+    assert [int(np.asarray(image).mean()) for _, image in decoded] == [0, 2]
     assert points.sizes.tolist() == [[50, 40]] * 6
 
 
@@ -42,8 +42,8 @@ found = {}
 for revision in json.loads(sys.argv[1]):
     for streaming in (False, True):
         points = load_points("org/name", "train", revision=revision, streaming=streaming)
-        pictures = {digest: picture.getpixel((0, 0))[0] for digest, picture in points.pictures(["d2", "d0"])}
-        found[f"{revision} {streaming}"] = [[example.text for example in points.examples], pictures]
+        images = {digest: image.getpixel((0, 0))[0] for digest, image in points.images(["d2", "d0"])}
+        found[f"{revision} {streaming}"] = [[example.text for example in points.examples], images]
 drawn = [load_points("org/name", "train", streaming=streaming, limit=2, seed=5) for streaming in (False, True)]
 found["limited"] = [[example.id for example in points.examples] for points in drawn]
 try:
@@ -88,14 +88,14 @@ def test_bad_datasets_are_refused_with_the_reason(tmp_path: Path, changed, messa
         load_points(write_dataset(tmp_path, **changed), "train")
 
 
-def test_missing_splits_columns_and_pictures_are_named(tmp_path: Path) -> None:
+def test_missing_splits_columns_and_images_are_named(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path, image=None)
     with pytest.raises(ConfigError, match="validation"):
         load_points(folder, "validation")
     with pytest.raises(ConfigError, match="draft"):
         load_points(folder, "train", "draft")
     with pytest.raises(ConfigError, match="references"):
-        list(load_points(folder, "train").pictures(["d0"]))
+        list(load_points(folder, "train").images(["d0"]))
     with pytest.raises(ConfigError, match="cannot read"):
         load_points(tmp_path / "nowhere", "train")
 
@@ -110,7 +110,7 @@ def test_a_limit_draws_the_same_points_whatever_their_order(tmp_path: Path) -> N
 
 def test_exchanged_texts_are_all_wrong(tmp_path: Path) -> None:
     points = load_points(write_dataset(tmp_path), "train")
-    exchanged = points.shuffled_texts(0)
+    exchanged = points.shuffle_texts(0)
     assert all(a.text != b.text for a, b in zip(points.examples, exchanged.examples, strict=True))
     assert sorted(e.text for e in exchanged.examples) == sorted(e.text for e in points.examples)
 
@@ -175,9 +175,9 @@ def test_keypoints_of_a_family_become_points_without_texts(drawn: dict[str, Path
     assert {families[example.facts.object] for example in points.examples} == {"Bovidae"}
     assert all(example.text == "" and example.part_bbox is None for example in points.examples)
     assert all("image" in example.facts.object_location for example in points.examples)
-    digest, picture = next(points.pictures([points.examples[0].image]))
+    digest, image = next(points.images([points.examples[0].image]))
     assert digest == points.examples[0].image
-    assert picture.size == points.examples[0].size
+    assert image.size == points.examples[0].size
     assert len(ap10k_points(source, "Bovidae", limit=3)) == 3
     with pytest.raises(ConfigError, match="Canidae"):
         ap10k_points(source, "Canidae")

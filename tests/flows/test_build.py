@@ -178,18 +178,18 @@ def test_damaged_and_deleted_shards_are_made_again(copy: Path, drawn: dict[str, 
 
 def test_bad_images_are_quarantined_and_good_rows_kept(drawn: dict[str, Path], tmp_path: Path) -> None:
     roots = {name: Path(shutil.copytree(drawn[name], tmp_path / name)) for name in SOURCES}
-    pictures = sorted(roots["pascal_part116"].rglob("images/train/*.jpg"))
-    pictures[0].write_bytes(pictures[0].read_bytes()[:2000])
-    pictures[1].write_bytes(b"not a picture")
+    images = sorted(roots["pascal_part116"].rglob("images/train/*.jpg"))
+    images[0].write_bytes(images[0].read_bytes()[:2000])
+    images[1].write_bytes(b"not an image")
     labels = sorted(roots["pascal_part116"].rglob("annotations_detectron2_part/train/*.png"))
     Image.fromarray(np.full((9, 9), 255, np.uint8)).save(labels[2])
     result = build(tmp_path / "out", roots)
     assert result["rejected"] >= 3
     rejected = datasets.Dataset.from_parquet(str(tmp_path / "out" / "rejected" / "candidates.parquet"))
     reasons = {row["image_path"]: row["reason"] for row in rejected}
-    assert reasons[f"images/train/{pictures[0].name}"] == "truncated_image"
-    assert reasons[f"images/train/{pictures[1].name}"] == "unreadable_image"
-    assert reasons[f"images/train/{pictures[2].name}"] == "label_size_mismatch"
+    assert reasons[f"images/train/{images[0].name}"] == "truncated_image"
+    assert reasons[f"images/train/{images[1].name}"] == "unreadable_image"
+    assert reasons[f"images/train/{images[2].name}"] == "label_size_mismatch"
 
 
 def test_limit_gives_a_preview(drawn: dict[str, Path], tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_run_of_a_deployment_on_an_object_store_is_retried(
     folder: str, drawn: dict[str, Path], local: dict[str, str], tmp_path: Path
 ) -> None:
     from prefect.filesystems import RemoteFileSystem
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     state, log, broken = tmp_path / "state", tmp_path / "executions", tmp_path / "broken"
     broken.write_text("generate-1")
@@ -100,7 +100,7 @@ def test_a_run_of_a_deployment_on_an_object_store_is_retried(
         "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": RECORDS,
     }
     with served(project(tmp_path / "home"), state, **environment) as prefect:
-        with temporary_settings({PREFECT_API_URL: f"{prefect.url}/api"}):
+        with temporary_settings({PREFECT_API_URL: f"{prefect.url}/api", PREFECT_API_AUTH_STRING: prefect.password}):
             RemoteFileSystem(basepath=f"{folder}/records").save("records")
         run = prefect.trigger(*overrides(f"{folder}/out", drawn, *SETTINGS))
         failed = prefect.wait(run, "FAILED", "CRASHED", "COMPLETED")

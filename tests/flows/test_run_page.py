@@ -46,7 +46,8 @@ def test_made_up_names_are_told_from_typed_ones() -> None:
     ],
 )  # fmt: skip
 def test_a_build_is_called_by_its_output_size_and_sources(given: list[str], name: str) -> None:
-    assert describe_build({"config": CONFIG, "overrides": given}) == name
+    sample = CONFIG.replace("rules.yaml", "sample.yaml")
+    assert describe_build({"config": sample, "overrides": given}) == name
 
 
 def test_a_typed_name_stays_and_the_page_says_in_words_what_was_made(drawn: dict[str, Path], tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_what_data_says_reaches_neither_terminal_nor_page_as_it_is(
     evil = "\x1b]0;gone\x07 ![x](https://example.org/?leak) <img src=x> | cell \u202e"
     with BuildProgress(Storage(tmp_path), Console(stderr=True)) as progress:
         progress.begin("candidates", 1, 1)
-        progress.failed("candidates", 0, "candidates x 1/1", OSError(evil))
+        progress.fail_shard("candidates", 0, "candidates x 1/1", OSError(evil))
         progress.stages["candidates"].rejected = {evil: 1}
     shown = [entry["data"] for entry in json.loads(prefect_records()["artifacts"])[-40:]]
     pages = [page for page in map(str, shown) if "gone" in page]

@@ -22,6 +22,7 @@ WRONG = {
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
     "adapt-descriptor": (["output=out", "ap10k.root=nowhere"], "nowhere"),
+    "learn": (["vision.nothing=1"], "vision.nothing"),
     "evaluate": (["output=out", "localizer=nowhere"], "no Point Localizer at nowhere"),
     "retrain-and-evaluate": (["folder=out", "train.dataset=nowhere"], "nowhere"),
 }
@@ -49,6 +50,8 @@ def project(folder: Path) -> Path:
 
 
 def test_schedules_give_runs_and_deployments_run(drawn: dict[str, Path], tmp_path: Path) -> None:
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    assert set(WRONG) == {item["name"] for item in deployments}
     home, state = project(tmp_path / "home"), tmp_path / "state"
     with served(home, state) as prefect:
         weekly = deployment(prefect, "retrain-and-evaluate")
@@ -77,8 +80,6 @@ def test_schedules_give_runs_and_deployments_run(drawn: dict[str, Path], tmp_pat
         ended = prefect.wait(built, "FAILED", "CRASHED", "COMPLETED")
         assert ended["type"] == "COMPLETED", ended
         assert len(runs(prefect, weekly, "SCHEDULED")) >= 3
-    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    assert set(WRONG) == {item["name"] for item in deployments}
 
 
 def deployment(prefect: Served, name: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     (tmp_path / "configs").symlink_to(CONFIGS)
     monkeypatch.chdir(tmp_path)
     given = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
-    # Shuffled images take two of a family, and the sample of all tests has one picture with Canidae.
+    # Shuffled images take two of a family, and the sample of all tests has one image with Canidae.
     given["ap10k.root"] = str(draw_sample(tmp_path / "animals", 24, 5, sources=("ap10k",))["ap10k"])
     training = [f"{name}={value}" for name, value in given.items() if name != "output"]
     results: dict[str, dict[str, Any]] = {}

@@ -48,8 +48,8 @@ def localizer(tokenizer) -> PointLocalizer:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[np.ndarray]:
-    """Three pictures of different shapes with some structure, uint8 RGB."""
+def images() -> list[np.ndarray]:
+    """Three images of different shapes with some structure, uint8 RGB."""
     random = np.random.default_rng(0)
     shapes = ((90, 120), (150, 70), (64, 64))
     return [

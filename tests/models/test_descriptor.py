@@ -19,8 +19,8 @@ IMAGES = torch.tensor([0, 0, 2])
 
 
 @pytest.fixture(scope="module")
-def features(descriptor, pictures):
-    return descriptor.encode_pictures(pictures)
+def features(descriptor, images):
+    return descriptor.encode_images(images)
 
 
 def _changed(model: PointDescriptor, **fields) -> PointDescriptor:
@@ -60,7 +60,7 @@ def test_what_lies_outside_the_gaussian_does_not_reach_the_keypoint_features(des
 
 
 def test_sigma_may_count_original_pixels(descriptor, features):
-    """Picture 0 is 120 pixels long and its frame 128: the same Gaussian is 128 / 120 larger in the frame."""
+    """Image 0 is 120 pixels long and its frame 128: the same Gaussian is 128 / 120 larger in the frame."""
     padded = _changed(descriptor, gaussian_sigma=16.0 * 128 / 120)
     original = _changed(descriptor, gaussian_sigma=16.0, gaussian_frame="original")
     points = POINTS[:2]
@@ -80,8 +80,8 @@ def test_one_token_or_two_for_the_keypoint(descriptor, features):
         assert len(model.decode(model.generate(inputs, max_new_tokens=2))) == 3
 
 
-def test_describe_orders_dedupes_and_batches_without_changing_a_word(descriptor, pictures):
-    images = [pictures[1], pictures[0], Image.fromarray(pictures[1]), pictures[2], pictures[0]]
+def test_describe_orders_dedupes_and_batches_without_changing_a_word(descriptor, images):
+    images = [images[1], images[0], Image.fromarray(images[1]), images[2], images[0]]
     points = [[5, 100], [3, 4], [60, 20], [63, 63], [100, 60]]
     expected = [
         descriptor.describe([image], [point], max_new_tokens=8)[0] for image, point in zip(images, points, strict=True)
@@ -94,8 +94,8 @@ def test_describe_orders_dedupes_and_batches_without_changing_a_word(descriptor,
         assert texts == expected
 
 
-def test_describe_takes_stored_features(descriptor, pictures, features):
-    expected = descriptor.describe([pictures[index] for index in IMAGES], POINTS, max_new_tokens=6)
+def test_describe_takes_stored_features(descriptor, images, features):
+    expected = descriptor.describe([images[index] for index in IMAGES], POINTS, max_new_tokens=6)
     assert descriptor.describe(None, POINTS, features=features, image_index=IMAGES, max_new_tokens=6) == expected
     stored = descriptor.encode_points(features, POINTS, IMAGES)
     texts = descriptor.describe(
@@ -137,8 +137,8 @@ def test_loss_is_the_mean_over_the_descriptions_tokens_alone(descriptor, feature
     assert scaled.loss.item() == pytest.approx(total / 7, rel=1e-4)
 
 
-def test_forward_takes_pixels_too(descriptor, pictures, features):
-    pixel_values = torch.from_numpy(descriptor.image_processor(pictures))
+def test_forward_takes_pixels_too(descriptor, images, features):
+    pixel_values = torch.from_numpy(descriptor.image_processor(images))
     arguments = {"points": [[1, 2], [3, 4], [5, 6]], "descriptions": list(TEXTS)}
     from_pixels = descriptor(pixel_values=pixel_values, image_sizes=features.image_sizes, **arguments)
     assert from_pixels.loss.item() == pytest.approx(descriptor(features=features, **arguments).loss.item(), rel=1e-4)
@@ -161,7 +161,7 @@ EVERYTHING = {"vision.", "projector.", "language_model.model.layers.", "language
         ({"train_lora": True, "lora_last_blocks": 2, "train_projector": False}, {"lora"}),
     ],
 )  # fmt: skip
-def test_gradients_reach_exactly_what_the_configuration_trains(tokenizer, pictures, fields, trained):
+def test_gradients_reach_exactly_what_the_configuration_trains(tokenizer, images, fields, trained):
     torch.manual_seed(7)
     choices = {"train_language_model": False, "train_vocabulary": False, "train_vision": False, **fields}
     config = tiny_config(tokenizer)
@@ -173,10 +173,10 @@ def test_gradients_reach_exactly_what_the_configuration_trains(tokenizer, pictur
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:  # zero in a fresh adapter, which would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02)
-    pixel_values = torch.from_numpy(model.image_processor(pictures))
+    pixel_values = torch.from_numpy(model.image_processor(images))
     model(
         pixel_values=pixel_values,
-        image_sizes=torch.tensor([[p.shape[1], p.shape[0]] for p in pictures]),
+        image_sizes=torch.tensor([[p.shape[1], p.shape[0]] for p in images]),
         points=[[1, 2], [3, 4], [5, 6]],
         descriptions=list(TEXTS),
     ).loss.backward()
@@ -209,16 +209,16 @@ def test_gradients_reach_exactly_what_the_configuration_trains(tokenizer, pictur
         (lambda m, f, p: m(features=f, points=[[1, 1]] * 3), "expected descriptions or answered turns"),
     ],
 )
-def test_wrong_arguments_are_named(descriptor, features, pictures, call, message):
+def test_wrong_arguments_are_named(descriptor, features, images, call, message):
     with pytest.raises(ValueError, match=message):
-        call(descriptor, features, pictures)
+        call(descriptor, features, images)
 
 
-def test_points_on_the_last_half_pixel_are_inside(descriptor, pictures):
-    assert len(descriptor.describe([pictures[0]] * 2, [[-0.4, -0.4], [119.4, 89.4]], max_new_tokens=1)) == 2
+def test_points_on_the_last_half_pixel_are_inside(descriptor, images):
+    assert len(descriptor.describe([images[0]] * 2, [[-0.4, -0.4], [119.4, 89.4]], max_new_tokens=1)) == 2
 
 
-def test_a_model_without_tokenizer_says_so(tokenizer, pictures):
+def test_a_model_without_tokenizer_says_so(tokenizer, images):
     model = PointDescriptor(tiny_config(tokenizer))
     with pytest.raises(ValueError, match="no tokenizer"):
-        model.describe(pictures[:1], [[1, 2]])
+        model.describe(images[:1], [[1, 2]])

@@ -18,8 +18,8 @@ IMAGES = torch.tensor([0, 2, 0])
 
 
 @pytest.fixture(scope="module")
-def features(localizer, pictures):
-    return localizer.encode_pictures(pictures)
+def features(localizer, images):
+    return localizer.encode_images(images)
 
 
 def _configured(tokenizer, **fields) -> PointLocalizer:
@@ -61,8 +61,8 @@ def test_what_is_read_is_the_normed_state_at_seg(localizer, features):
     assert ((output.coordinates > 0) & (output.coordinates < 1)).all()
 
 
-def test_localize_equals_the_forward_pass_in_pixels(localizer, pictures, features):
-    images = [pictures[index] for index in IMAGES]
+def test_localize_equals_the_forward_pass_in_pixels(localizer, images, features):
+    images = [images[index] for index in IMAGES]
     with torch.no_grad():
         coordinates = localizer(features=features, image_index=IMAGES, descriptions=list(TEXTS)).coordinates
     expected = coordinates.numpy() * features.image_sizes[IMAGES].numpy()
@@ -79,7 +79,7 @@ def test_nothing_to_localize_is_no_error(localizer):
     assert localizer.localize([], []).shape == (0, 2)
 
 
-def test_coordinates_are_of_the_picture_or_of_the_padded_square(tokenizer):
+def test_coordinates_are_of_the_image_or_of_the_padded_square(tokenizer):
     sizes = torch.tensor([[120, 90], [70, 150]])
     points = torch.tensor([[60.0, 45.0], [0.0, 149.0]])
     expected = {"image": [[0.5, 0.5], [0.0, 149 / 150]], "padded": [[0.5, 0.5], [40 / 150, 149 / 150]]}
@@ -90,11 +90,11 @@ def test_coordinates_are_of_the_picture_or_of_the_padded_square(tokenizer):
         torch.testing.assert_close(model.to_pixels(normalised, sizes), points)
 
 
-def test_located_points_exist_in_their_picture(tokenizer, pictures):
+def test_located_points_exist_in_their_image(tokenizer, images):
     model = _configured(tokenizer, coordinate_output="linear")
     for extreme, expected in ((1e3, [119, 89]), (-1e3, [0, 0])):
         torch.nn.init.constant_(model.coordinate_head.output.bias, extreme)
-        assert model.localize(pictures[:1], ["x"]).tolist() == [expected]
+        assert model.localize(images[:1], ["x"]).tolist() == [expected]
 
 
 @pytest.mark.parametrize("output", ["sigmoid", "linear"])
@@ -132,7 +132,7 @@ def test_equation_1_is_that_of_the_paper_number_by_number(tokenizer, features, f
     ):
         if frame == "image":
             wanted = across / width, down / height
-        else:  # the picture lies in the middle of a square
+        else:  # the image lies in the middle of a square
             side = max(width, height)
             wanted = (across + (side - width) // 2) / side, (down + (side - height) // 2) / side
         total += ((x - wanted[0]) ** 2 + (y - wanted[1]) ** 2) / 2
@@ -168,13 +168,13 @@ def test_coordinates_are_two_layers_over_the_projected_state(tokenizer, output):
         ({"train_lora": False, "train_projector": False, "train_text_projector": False}, {"coordinate_head"}),
     ],
 )  # fmt: skip
-def test_gradients_reach_exactly_what_the_configuration_trains(tokenizer, pictures, fields, expected):
+def test_gradients_reach_exactly_what_the_configuration_trains(tokenizer, images, fields, expected):
     model = _configured(tokenizer, **{"train_language_model": False, "train_vocabulary": False, **fields})
     names = model.prepare_training()
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:
             torch.nn.init.normal_(parameter, std=0.02)
-    features = model.encode_pictures(pictures)
+    features = model.encode_images(images)
     assert not features.visual_tokens.requires_grad
     model(features=features, descriptions=list(TEXTS), points=[[1, 2], [3, 4], [5, 6]]).loss.backward()
     reached = {
@@ -206,11 +206,11 @@ def test_a_model_without_text_or_images_says_what_is_missing(localizer, features
 
 
 @pytest.mark.parametrize("written", [TEXTS, TEXTS[:1] * 3], ids=["different", "the same"])
-def test_texts_that_share_an_image_give_the_gradients_of_texts_read_alone(tokenizer, pictures, written):
+def test_texts_that_share_an_image_give_the_gradients_of_texts_read_alone(tokenizer, images, written):
     model = _configured(tokenizer, localizer_lm_weight=0.5)
     model.prepare_training()
     model.train()
-    features = model.encode_pictures(pictures)
+    features = model.encode_images(images)
     points = torch.tensor([[20.0, 30.0], [5.0, 60.0], [80.0, 40.0]])
 
     def gradients(rows: list[list[int]]) -> dict[str, torch.Tensor]:

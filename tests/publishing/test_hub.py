@@ -16,7 +16,7 @@ import pytest
 
 from talking_points.errors import InputError, RunError
 from talking_points.publishing.card import image_modes
-from talking_points.publishing.hub import PublishError, explained
+from talking_points.publishing.hub import PublishError, explaining
 from talking_points.publishing.hub import publish as publish_here
 from talking_points.publishing.read_back import file_digests
 from talking_points.publishing.release import file_sha256, prepare_release
@@ -118,7 +118,7 @@ def test_a_new_build_replaces_the_files_of_the_old_one(hub: LocalHub, publish: R
     found = head_files(hub)
     data = {name for name in found if name.startswith("data/")}
     assert data == {f"data/{path.name}" for path in (second / "data").iterdir()}
-    assert "figures/examples.png" not in found, "pictures go where the pixels go"
+    assert "figures/examples.png" not in found, "images go where the pixels go"
     assert len(hub.repository("org/name").tags) == 2
 
 
@@ -197,7 +197,7 @@ def test_refusals_are_explained_and_never_show_the_token(
     hub.create("org/name", private=False).tags["v1"] = "0"
     api = HfApi(endpoint=hub.url, token=token or False)
     faults = hub.fault("/tag/", "status", status=fault) if fault else nullcontext()
-    with faults, pytest.raises(PublishError) as caught, explained("cannot publish"):
+    with faults, pytest.raises(PublishError) as caught, explaining("cannot publish"):
         api.create_tag("org/name", tag="v1", repo_type="dataset")
     assert caught.value.status == int(expected[0].split()[1])
     for piece in expected:

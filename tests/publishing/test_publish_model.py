@@ -94,18 +94,18 @@ def test_a_card_is_written_once_and_again_where_it_is_missing(config: TrainConfi
 
 
 def test_what_real_images_or_a_checkpoint_gave_is_under_their_terms(config: TrainConfig, tmp_path: Path) -> None:
-    from talking_points.publishing.training_cards import origins
+    from talking_points.publishing.training_cards import trace_origins
 
     start = tmp_path / "omg"
     start.mkdir()
-    assert origins(config)["free"]
+    assert trace_origins(config)["free"]
     for change in ({"dataset": "org/name"}, {"start": str(start)}):
-        found = origins(config.model_copy(update=change))
+        found = trace_origins(config.model_copy(update=change))
         assert not found["free"]
         assert str(tmp_path) not in json.dumps(found)
     sources = {"partimagenet": drawn_roots(tmp_path)["partimagenet"]}
     vision = config.vision.model_copy(update={"steps": 1, "sources": sources})
-    real = origins(config.model_copy(update={"vision": vision}))
+    real = trace_origins(config.model_copy(update={"vision": vision}))
     assert not real["free"], "nothing says that these images are drawn"
     assert [item["name"] for item in real["terms"]] == ["Pascal-Part-116", "PartImageNet"]
 

@@ -21,12 +21,12 @@ from talking_points.config import ConfigError
 from talking_points.descriptions.gaussian_crop import gaussian_crop
 from talking_points.publishing.quality import (
     EXAMPLES,
-    add_pictures,
+    add_images,
     choose_examples,
     distinct_n,
+    draw_image_url,
     level_shares,
     measure,
-    picture_url,
     read_rows,
     self_bleu,
     write_quality_report,
@@ -145,7 +145,7 @@ def test_the_close_ups_are_those_of_the_local_captioner(tmp_path: Path) -> None:
     output = write_dataset(tmp_path / "dataset", config=config)
     write_quality_report(output)
     first = choose_examples(read_rows(output), 1, 0)[0]
-    add_pictures(output, [first])
+    add_images(output, [first])
     pixels = np.asarray(Image.open(io.BytesIO(first["image"])))
     expected = gaussian_crop(pixels, first["keypoint"], first["part_bbox"], CropConfig.model_validate(crop))
     with Image.open(output / "report" / "close_ups.png") as sheet:
@@ -156,7 +156,7 @@ def test_the_close_ups_are_those_of_the_local_captioner(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[away_from_the_ring], resized[away_from_the_ring])
 
 
-def test_a_dataset_without_pixels_has_a_page_without_pictures(tmp_path: Path) -> None:
+def test_a_dataset_without_pixels_has_a_page_without_images(tmp_path: Path) -> None:
     output = write_dataset(tmp_path / "dataset", images="reference")
     paths = write_quality_report(output)
     assert [path.name for path in paths] == ["index.html", "quality.json"]
@@ -168,7 +168,7 @@ def test_the_ring_is_around_the_point_at_any_size() -> None:
     encoded = io.BytesIO()
     plain.save(encoded, format="PNG")
     row = {"image": encoded.getvalue(), "image_width": 960, "image_height": 640, "keypoint": [600.0, 200.0]}
-    url = picture_url(row)
+    url = draw_image_url(row)
     assert url is not None
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as shown:
         assert shown.size == (480, 320)

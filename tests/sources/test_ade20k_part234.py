@@ -18,7 +18,7 @@ from tests.sources.trees import (
     coco,
     image_entry,
     label_map,
-    photograph,
+    write_image,
     write_json,
 )
 
@@ -169,9 +169,9 @@ def test_images_and_labels_without_each_other_are_counted(tmp_path: Path) -> Non
     images = [image_entry(number, name) for number, name in enumerate(names, start=1)]
     items = [annotation(number, number, 8, (5, 10, 10, 20)) for number in (1, 2, 3)]
     write_json(root / "ade20k_instance_train.json", coco(images, items))
-    photographs = root / "images" / "training"
+    folder = root / "images" / "training"
     for number in (3, 4, 5):  # 2 is listed and not on disk; 3 has no part map; 4 no annotation; 5 is not listed
-        photograph(photographs / f"ADE_train_{number}.jpg")
+        write_image(folder / f"ADE_train_{number}.jpg")
     for number in (2, 4, 6):  # 6 has neither
         label_map(
             root / "annotations_detectron2_part" / "training" / f"ADE_train_{number}.png", blank(65535, np.uint16)
@@ -182,7 +182,7 @@ def test_images_and_labels_without_each_other_are_counted(tmp_path: Path) -> Non
 
 def test_both_splits_and_their_names(tmp_path: Path) -> None:
     root = ade_tree(tmp_path)
-    photograph(root / "images" / "validation" / "ADE_val_1.jpg")
+    write_image(root / "images" / "validation" / "ADE_val_1.jpg")
     label_map(root / "annotations_detectron2_part" / "validation" / "ADE_val_1.png", blank(65535, np.uint16))
     items = [annotation(1, 1, 8, (5, 10, 10, 20))]
     write_json(root / "ade20k_instance_val.json", coco([image_entry(1, "ADE_val_1.jpg")], items))

@@ -9,7 +9,7 @@ import pytest
 
 from talking_points.sources import SourceError, open_source
 from talking_points.sources.coco_keypoints import CocoKeypoints
-from tests.sources.trees import animal, coco, image_entry, photograph, write_json
+from tests.sources.trees import animal, coco, image_entry, write_image, write_json
 
 KITE = {"id": 5, "name": "Kite", "keypoints": ["nose_tip", "left_corner", "right_corner"], "skeleton": [[1, 2], [1, 3]]}
 
@@ -20,7 +20,7 @@ def kite(number: int, image: int = 1, **changes: Any) -> dict[str, Any]:
 
 def tree(root: Path, categories: Any = (KITE,), items: Any = None, file: str = "annotations/kites.json") -> Path:
     write_json(root / file, coco([image_entry(1, "a/1.jpg")], items or [kite(1)], categories))
-    photograph(root / "images" / "a" / "1.jpg")
+    write_image(root / "images" / "a" / "1.jpg")
     return root
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from talking_points.records import Mask
-from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, outline, union, usable_category
+from talking_points.sources.coco_parts import BadAnnotationError, clip_box, outline, union, usable_category
 from tests.sources.trees import HEIGHT, WIDTH, annotation, rectangle_polygon
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -194,7 +194,7 @@ def test_category_zero_is_a_category() -> None:
     ],
 )
 def test_boxes_are_clipped_to_the_image(box: list[float], clipped: tuple[float, ...]) -> None:
-    assert clipped_box(box, WIDTH, HEIGHT) == clipped
+    assert clip_box(box, WIDTH, HEIGHT) == clipped
 
 
 @given(st.lists(st.floats(-100, 100), min_size=4, max_size=4))

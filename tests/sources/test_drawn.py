@@ -66,7 +66,7 @@ def test_nothing_is_drawn_into_a_dataset_that_was_not(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [real.parent]
 
 
-def test_a_picture_depends_on_seed_and_index_alone(sample: dict[str, Path], tmp_path: Path) -> None:
+def test_an_image_depends_on_seed_and_index_alone(sample: dict[str, Path], tmp_path: Path) -> None:
     fewer = draw_sample(tmp_path / "fewer", 5, seed=3, workers=2)
     other = draw_sample(tmp_path / "other", 1, seed=4)
     for source, root in fewer.items():
@@ -92,7 +92,7 @@ def test_some_of_the_sources_can_be_drawn(tmp_path: Path) -> None:
     assert _digests(alone["partimagenet"], ".JPEG") == _digests(beside["partimagenet"], ".JPEG") != {}
 
 
-def test_progress_counts_every_picture(tmp_path: Path) -> None:
+def test_progress_counts_every_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     draw_sample(tmp_path, 2, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 10) for done in range(1, 11)]
@@ -104,12 +104,12 @@ def test_drawing_again_leaves_nothing_of_the_first_time(tmp_path: Path) -> None:
     foreign.write_bytes(b"")
     roots = draw_sample(tmp_path, 1, seed=2)
     for source, root in roots.items():
-        pictures = [path for path in root.rglob("*") if path.suffix in (".jpg", ".JPEG") and path != foreign]
-        assert len(pictures) == 1, source
+        images = [path for path in root.rglob("*") if path.suffix in (".jpg", ".JPEG") and path != foreign]
+        assert len(images) == 1, source
     assert foreign.exists()
 
 
-def test_no_pictures_give_empty_but_valid_layouts(tmp_path: Path) -> None:
+def test_no_images_give_empty_but_valid_layouts(tmp_path: Path) -> None:
     roots = draw_sample(tmp_path, 0)
     assert json.loads((roots["partimagenet"] / "train.json").read_text())["annotations"] == []
     assert len(list((roots["ap10k"] / "annotations").glob("*.json"))) == 9
@@ -181,8 +181,8 @@ def test_partimagenet_polygons_are_the_visible_parts(sample: dict[str, Path]) ->
         for image in coco.dataset["images"]:
             wnid = image["file_name"][:9]
             assert classes[wnid]["ood_split"] == split
-            with Image.open(root / "images" / split / wnid / image["file_name"]) as picture:
-                assert picture.size == (image["width"], image["height"])
+            with Image.open(root / "images" / split / wnid / image["file_name"]) as opened:
+                assert opened.size == (image["width"], image["height"])
             entries = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
             assert entries
             categories = [entry["category_id"] for entry in entries]
@@ -262,7 +262,7 @@ def test_holes_and_repeated_classes_occur(sample: dict[str, Path]) -> None:
     assert several
 
 
-def test_hard_pictures_show_several_of_one_class() -> None:
+def test_hard_images_show_several_of_one_class() -> None:
     for source in ("pascal_part116", "ade20k_part234", "ap10k"):
         scenes = [draw_scene(source, 0, index, "hard") for index in range(4)]
         for scene in scenes:
@@ -271,7 +271,7 @@ def test_hard_pictures_show_several_of_one_class() -> None:
     assert len(draw_scene("partimagenet", 0, 0, "hard").instances) == 1
 
 
-def test_plain_pictures_show_every_thing_in_one_source_only() -> None:
+def test_plain_images_show_every_thing_in_one_source_only() -> None:
     things = {
         source: {
             instance.category for index in range(40) for instance in draw_scene(source, 0, index, "plain").instances

@@ -14,12 +14,12 @@ from PIL import Image
 
 from talking_points.image_files import ImageFileError, read_header, read_labels, read_pixels
 from talking_points.sources.coco_index import CocoIndex
-from talking_points.sources.coco_parts import BadAnnotationError, clipped_box, outline, usable_category
+from talking_points.sources.coco_parts import BadAnnotationError, clip_box, outline, usable_category
 from talking_points.sources.own_objects import CocoParts
 from talking_points.sources.protocol import SourceError
 from talking_points.sources.reasons import SKIP_REASONS
 from tests.fuzz import CASES, Odd, harmless
-from tests.sources.trees import annotation, coco, image_entry, photograph, rectangle_polygon, write_json
+from tests.sources.trees import annotation, coco, image_entry, rectangle_polygon, write_image, write_json
 
 FILES = CASES // 2
 """Whole files take milliseconds each, most of it for the disk; each holds several annotations, which are the cases."""
@@ -84,7 +84,7 @@ def some_file(odd: Odd) -> Any:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> CocoParts:
     root = tmp_path_factory.mktemp("fuzz") / "root"
-    photograph(root / "images" / "a.jpg")
+    write_image(root / "images" / "a.jpg")
     write_json(root / "own.json", {})
     return CocoParts(root)
 
@@ -115,7 +115,7 @@ def test_categories_and_clipped_boxes() -> None:
         try:
             assert usable_category({"category_id": 1, "iscrowd": odd.value(), "area": odd.value()}, {1: "dog"}) == 1
             box = [odd.randint(-9, 70) for _ in range(4)] if odd.random() < 0.5 else odd.value()
-            x, y, width, height = clipped_box(box, 60, 40)
+            x, y, width, height = clip_box(box, 60, 40)
             assert 0 <= x < x + width <= 60, seed
             assert 0 <= y < y + height <= 40, seed
         except BadAnnotationError as error:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from talking_points.sources.images import decode_labels, decode_rgb
 from talking_points.sources.protocol import SkippedImage
-from tests.sources.trees import HEIGHT, WIDTH, label_map, photograph
+from tests.sources.trees import HEIGHT, WIDTH, label_map, write_image
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ from tests.sources.trees import HEIGHT, WIDTH, label_map, photograph
     [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("L", "PNG")],
 )
 @pytest.mark.parametrize("name", ["x.jpg", "x.JPEG", "x.png"])
-def test_every_kind_of_picture_becomes_rgb_whatever_its_name(tmp_path: Path, mode: str, format: str, name: str) -> None:
-    pixels = decode_rgb(photograph(tmp_path / name, mode=mode, format=format))
+def test_every_kind_of_image_becomes_rgb_whatever_its_name(tmp_path: Path, mode: str, format: str, name: str) -> None:
+    pixels = decode_rgb(write_image(tmp_path / name, mode=mode, format=format))
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == np.uint8
     assert pixels.std() > 10  # still the noise that was written, not a blank
@@ -51,8 +51,8 @@ def test_corrupt_exif_is_no_problem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_truncated_pictures_are_skipped(tmp_path: Path, format: str, share: float) -> None:
-    whole = photograph(tmp_path / "x", (300, 200), format=format).read_bytes()
+def test_truncated_images_are_skipped(tmp_path: Path, format: str, share: float) -> None:
+    whole = write_image(tmp_path / "x", (300, 200), format=format).read_bytes()
     path = tmp_path / "cut.jpg"
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(SkippedImage) as skipped:
@@ -60,8 +60,8 @@ def test_truncated_pictures_are_skipped(tmp_path: Path, format: str, share: floa
     assert skipped.value.reason == "truncated_image"
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0" + bytes(50)])
-def test_files_that_are_no_pictures_are_skipped(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0" + bytes(50)])
+def test_files_that_are_no_images_are_skipped(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     with pytest.raises(SkippedImage) as skipped:

@@ -21,9 +21,9 @@ from talking_points.sources.keypoint_sets import (
     swap_sides,
 )
 from talking_points.sources.labels import load_labels
-from talking_points.sources.mp100 import ordered_names
+from talking_points.sources.mp100 import order_names
 from tests.shared_data import shared_path
-from tests.sources.trees import animal, coco, image_entry, photograph, write_json
+from tests.sources.trees import animal, coco, image_entry, write_image, write_json
 
 
 def test_every_category_has_one_of_29_sets_as_large_as_annotated() -> None:
@@ -43,7 +43,7 @@ def test_every_category_has_one_of_29_sets_as_large_as_annotated() -> None:
 @pytest.mark.parametrize("one", keypoint_sets().values(), ids=lambda one: one.key)
 def test_exchanging_sides_stays_in_the_set(one: KeypointSet) -> None:
     check_set(one)
-    assert [one.names[index] for index in one.mirrored()] == [swap_sides(name) for name in one.names]
+    assert [one.names[index] for index in one.mirror()] == [swap_sides(name) for name in one.names]
     assert all(one.index(name) == place for place, name in enumerate(one.names))
     assert (one.side == "none") == (not one.flip_pairs)
 
@@ -102,9 +102,9 @@ def test_side_of_a_name(name: str, side: str | None) -> None:
 def test_names_come_from_the_set_in_the_order_of_the_file() -> None:
     body = set_of(2)
     shuffled = [name.replace(" ", "_") for name in reversed(body.names)]
-    assert ordered_names(body, shuffled) == tuple(reversed(body.names))
+    assert order_names(body, shuffled) == tuple(reversed(body.names))
     for listed in (None, [], ["eyeL"] * 17, list(range(17))):
-        assert ordered_names(body, listed) == body.names
+        assert order_names(body, listed) == body.names
 
 
 def test_mp100_keeps_the_skeleton_and_counts_annotations_of_another_size(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_mp100_keeps_the_skeleton_and_counts_annotations_of_another_size(tmp_pat
     write_json(
         tmp_path / "annotations" / "mp100_split1_train.json", coco([image_entry(1, "h/1.jpg")], items, categories)
     )
-    photograph(tmp_path / "images" / "h" / "1.jpg")
+    write_image(tmp_path / "images" / "h" / "1.jpg")
     source = open_source("mp100", tmp_path)
     (record,) = source
     assert record.objects[0].skeleton == ((0, 1), (2, 3))

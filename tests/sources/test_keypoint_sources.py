@@ -13,7 +13,7 @@ from talking_points.sources import SourceError, open_source
 from talking_points.sources.ap10k import Ap10k
 from talking_points.sources.keypoint_annotations import in_image
 from talking_points.sources.mp100 import Mp100
-from tests.sources.trees import HEIGHT, WIDTH, animal, ap10k_tree, coco, image_entry, photograph, write_json
+from tests.sources.trees import HEIGHT, WIDTH, animal, ap10k_tree, coco, image_entry, write_image, write_json
 
 
 def test_animals_carry_seventeen_named_keypoints(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def mp100_tree(root: Path, place: str = "images") -> Path:
     categories = [{"id": 40, "name": "face", "keypoints": [f"landmark {number}" for number in range(68)]}]
     write_json(root / "annotations" / "mp100_split1_train.json", coco(images, items, categories))
     for name in names:
-        photograph(root / place / name)
+        write_image(root / place / name)
     return root
 
 

@@ -8,7 +8,7 @@ import pytest
 from talking_points.sources import READERS, open_source
 from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root, inside, stems
 from talking_points.sources.protocol import SkippedImage, SourceError
-from tests.sources.trees import ade_tree, ap10k_tree, image_entry, pascal_tree, photograph, pin_tree
+from tests.sources.trees import ade_tree, ap10k_tree, image_entry, pascal_tree, pin_tree, write_image
 
 
 def is_dataset(folder: Path) -> bool:
@@ -120,7 +120,7 @@ def guarded(tmp_path: Path) -> Path:
     """A dataset folder with a file and a folder linked from outside."""
     root = tmp_path / "root"
     root.mkdir()
-    photograph(tmp_path / "secret.jpg")
+    write_image(tmp_path / "secret.jpg")
     (root / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     (root / "linked").symlink_to(tmp_path)
     return root
@@ -134,7 +134,7 @@ def test_paths_that_leave_the_root_are_refused(guarded: Path, relative: str) -> 
 
 
 def test_links_inside_the_root_are_followed(tmp_path: Path) -> None:
-    photograph(tmp_path / "real.jpg")
+    write_image(tmp_path / "real.jpg")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "real.jpg")
     assert inside(tmp_path, "link.jpg") == tmp_path / "link.jpg"
 
@@ -157,7 +157,7 @@ def test_annotation_files_cannot_name_images_outside(guarded: Path, name: str) -
     ],
 )
 def test_images_are_found_by_stem_nested_or_flat(tmp_path: Path, on_disk: str, listed: str) -> None:
-    photograph(tmp_path / on_disk)
+    write_image(tmp_path / on_disk)
     assert ImageFinder(tmp_path, [tmp_path]).find(listed) == on_disk
     assert ImageFinder(tmp_path, [tmp_path]).find("other.jpg") is None
     assert ImageFinder(tmp_path, [tmp_path]).find("x" * 400 + ".jpg") is None

@@ -19,10 +19,10 @@ from pycocotools.coco import COCO
 from talking_points.build_config import BuildConfig, KeypointConfig
 from talking_points.candidates.build import build_candidates
 from talking_points.config import ConfigError, load_config
-from talking_points.dataset_schema import declared_labels
+from talking_points.dataset_schema import declare_labels
 from talking_points.records import LABELS, SOURCES, ImageRecord, source_label
 from talking_points.sources import SourceError, open_source
-from tests.sources.trees import annotation, coco, image_entry, photograph, write_json
+from tests.sources.trees import annotation, coco, image_entry, write_image, write_json
 
 DOG, OTHER, HEAD, TAIL = (2, 2, 26, 30), (30, 2, 26, 30), (4, 4, 10, 10), (34, 20, 10, 10)
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
@@ -33,7 +33,7 @@ def category(id: int, name: str, above: str | None = None) -> dict[str, Any]:
 
 
 def tree(root: Path, files: dict[str, Any]) -> Path:
-    photograph(root / "images" / "a.jpg")
+    write_image(root / "images" / "a.jpg")
     for name, content in files.items():
         write_json(root / name, content)
     return root
@@ -125,7 +125,7 @@ def test_points_come_out_with_the_names_of_the_file(tmp_path: Path) -> None:
         ),
         ({"a.json": listed([])}, {"objects": "../a.json"}, "path below"),
         ({"a.json": listed([])}, {"objects": "b.json"}, "found nothing there"),
-        ({"a.json": listed([])}, {"images": "pictures"}, "found nothing there"),
+        ({"a.json": listed([])}, {"images": "nowhere"}, "found nothing there"),
         ({"a.json": listed([])}, {"split": "test"}, "choose one"),
         ({}, {}, "expected COCO files"),
     ],
@@ -139,7 +139,7 @@ def test_folders_that_cannot_be_read_are_told(tmp_path: Path, files: Any, option
 def test_files_that_supervision_writes(tmp_path: Path) -> None:
     """Written by ``DetectionDataset.as_coco`` of supervision 0.31.2: two dogs, two heads, one tail, no scores."""
     written = Path(__file__).parent / "written" / "supervision_0.31.2.json"
-    photograph(tmp_path / "images" / "a.png", (160, 120), format="PNG")
+    write_image(tmp_path / "images" / "a.png", (160, 120), format="PNG")
     shutil.copy(written, tmp_path / "train.json")
     assert found(tmp_path) == ([("dog", ["head", "tail"]), ("dog", ["head"])], {})
     (record,) = open_source("images", tmp_path)
@@ -185,7 +185,7 @@ def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     group = re.findall(r'"(.+)"\]', named)[0]
     name, value = re.findall(r'(\w+) = "(.+)"', named)[0]
     add_package(tmp_path, monkeypatch, own, f"[{group}]\n{name} = {value}\n")
-    photograph(tmp_path / "own" / "a.png", format="PNG")
+    write_image(tmp_path / "own" / "a.png", format="PNG")
     (record,) = open_source("birds", tmp_path / "own")
     assert isinstance(record, ImageRecord)
     config = load_config(BuildConfig, None, ["output=x", f"sources.birds.root={tmp_path}"])
@@ -233,6 +233,6 @@ def test_a_build_takes_sources_with_parts_only(name: str) -> None:
 
 
 def test_published_names_keep_their_numbers() -> None:
-    assert declared_labels(SOURCES[:2]) == LABELS[:3] == ("pascal_part116", "ade20k_part234", "partimagenet")
-    assert declared_labels(["coco_parts", "partimagenet"]) == LABELS
+    assert declare_labels(SOURCES[:2]) == LABELS[:3] == ("pascal_part116", "ade20k_part234", "partimagenet")
+    assert declare_labels(["coco_parts", "partimagenet"]) == LABELS
     assert [source_label(name) for name in ("partimagenet", "coco_parts", "birds")] == [*LABELS[2:4], "added"]

@@ -16,10 +16,10 @@ from tests.sources.trees import (
     image_entry,
     label_map,
     part_categories,
-    photograph,
     pin_annotations,
     pin_seg_tree,
     pin_tree,
+    write_image,
     write_json,
 )
 
@@ -115,8 +115,8 @@ def test_a_two_point_polygon_becomes_its_box(tmp_path: Path) -> None:
 
 def test_images_without_annotations_are_skipped(tmp_path: Path) -> None:
     root = pin_tree(tmp_path)
-    photograph(root / "images/train/n02423022/n02423022_2.JPEG")
-    photograph(root / "images/train/n02423022/n02423022_3.JPEG")
+    write_image(root / "images/train/n02423022/n02423022_2.JPEG")
+    write_image(root / "images/train/n02423022/n02423022_3.JPEG")
     images = [image_entry(1, PIN_NAME), image_entry(2, "n02423022_2.JPEG"), image_entry(4, "n02423022_4.JPEG")]
     items = [*pin_annotations(), annotation(9, 4, 0, (1, 1, 9, 9))]
     write_json(root / "train.json", coco(images, items, part_categories()))
@@ -206,9 +206,9 @@ def test_impossible_map_values_skip_the_image(
 
 def test_seg_images_and_maps_without_each_other_are_counted(tmp_path: Path) -> None:
     root = pin_seg_tree(tmp_path)
-    photograph(root / "images/train/n02423022_2.JPEG")
+    write_image(root / "images/train/n02423022_2.JPEG")
     label_map(root / "annotations/train/n02423022_3.png", blank(40))
-    photograph(root / "images/train/n02423022_4.JPEG")
+    write_image(root / "images/train/n02423022_4.JPEG")
     label_map(root / "annotations/train/n02423022_4.png", blank(40))
     _, counts = only(root)
     assert counts == {"missing_label": 1, "missing_image": 1, "no_usable_annotation": 1}
@@ -223,7 +223,7 @@ def test_two_heads_apart_in_a_map(tmp_path: Path) -> None:
 
 def test_splits_are_separate_files(tmp_path: Path) -> None:
     root = pin_tree(tmp_path)
-    photograph(root / "images/val/n02128925/n02128925_7.JPEG")
+    write_image(root / "images/val/n02128925/n02128925_7.JPEG")
     write_json(root / "val.json", coco([image_entry(1, "n02128925_7.JPEG")], pin_annotations(), part_categories()))
     assert [record.image_id for record in open_source("partimagenet", root)] == ["train/n02423022_1", "val/n02128925_7"]
     record, counts = only(root, "validation")

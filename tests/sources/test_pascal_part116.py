@@ -20,7 +20,7 @@ from tests.sources.trees import (
     label_map,
     pascal_image,
     pascal_tree,
-    photograph,
+    write_image,
     write_json,
 )
 
@@ -261,7 +261,7 @@ def test_a_damaged_optional_file_falls_back_to_components(tmp_path: Path, kind: 
 
 
 def test_the_joint_file_alone_is_a_dataset(tmp_path: Path) -> None:
-    photograph(tmp_path / "images" / "train" / f"{STEM}.jpg")
+    write_image(tmp_path / "images" / "train" / f"{STEM}.jpg")
     add_instances(tmp_path, "joint")
     record, skipped = only(tmp_path)
     assert skipped == {}
@@ -272,7 +272,7 @@ def test_the_joint_file_alone_is_a_dataset(tmp_path: Path) -> None:
 
 
 def test_joint_parts_without_an_object_of_their_class_are_counted(tmp_path: Path) -> None:
-    photograph(tmp_path / "images" / "train" / f"{STEM}.jpg")
+    write_image(tmp_path / "images" / "train" / f"{STEM}.jpg")
     items = [
         annotation(1, 1, 11, (5, 5, 15, 20)),
         annotation(2, 1, 20 + 43, (5, 5, 5, 5)),
@@ -285,8 +285,8 @@ def test_joint_parts_without_an_object_of_their_class_are_counted(tmp_path: Path
 
 
 def test_the_joint_file_of_one_split_says_nothing_about_the_other(tmp_path: Path) -> None:
-    photograph(tmp_path / "images" / "train" / f"{STEM}.jpg")
-    photograph(tmp_path / "images" / "val" / "2008_000003.jpg")
+    write_image(tmp_path / "images" / "train" / f"{STEM}.jpg")
+    write_image(tmp_path / "images" / "val" / "2008_000003.jpg")
     add_instances(tmp_path, "joint")
     _, skipped = only(tmp_path)
     assert skipped == {}

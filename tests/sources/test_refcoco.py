@@ -56,10 +56,10 @@ def test_objects_carry_what_people_call_them(tmp_path: Path) -> None:
     assert records[TRAIN].annotation_path == "refcoco/instances.json"
 
 
-@pytest.mark.parametrize("photographs", ["images/train2014", "images/mscoco/images/train2014", "train2014"])
+@pytest.mark.parametrize("folder", ["images/train2014", "images/mscoco/images/train2014", "train2014"])
 @pytest.mark.parametrize("above", [0, 1])
-def test_layouts(tmp_path: Path, photographs: str, above: int) -> None:
-    refcoco_tree(tmp_path / "refer", photographs=photographs)
+def test_layouts(tmp_path: Path, folder: str, above: int) -> None:
+    refcoco_tree(tmp_path / "refer", image_folder=folder)
     assert len(read(tmp_path if above else tmp_path / "refer")[0]) == 3
 
 

@@ -23,10 +23,10 @@ from tests.sources.trees import (
     coco,
     image_entry,
     pascal_tree,
-    photograph,
     pin_tree,
     ref,
     refcoco_tree,
+    write_image,
     write_json,
 )
 
@@ -41,12 +41,12 @@ def tree(name: str, root: Path) -> Path:
     if name == "ap10k":
         return ap10k_tree(root, train=([image_entry(1, "1.jpg")], [animal(1, 1, 8)]))
     if name == "coco_keypoints":
-        photograph(root / "images" / "1.jpg")
+        write_image(root / "images" / "1.jpg")
         categories = [{"id": 8, "name": "dog", "keypoints": [f"spot {word}" for word in "abcdefghijklmnopq"]}]
         write_json(root / "annotations" / "dogs.json", coco([image_entry(1, "1.jpg")], [animal(1, 1, 8)], categories))
         return root
     if name in ("coco_parts", "images"):
-        photograph(root / "images" / "1.jpg")
+        write_image(root / "images" / "1.jpg")
         annotations = [annotation(1, 1, 8, (2, 2, 40, 30)), annotation(2, 1, 9, (5, 5, 10, 10))]
         categories = [{"id": 8, "name": "dog"}, {"id": 9, "name": "dog's head"}]
         write_json(root / "annotations" / "own.json", coco([image_entry(1, "1.jpg")], annotations, categories))
@@ -55,7 +55,7 @@ def tree(name: str, root: Path) -> Path:
         only = [ref(1, 11, 1, "train", "a dog")]
         division = next(iter(refcoco.SPLITS[name]))
         return refcoco_tree(root, only, images=[1], folder=refcoco.SETS[name][0], split_by=division)
-    photograph(root / "images" / "camel_face" / "1.jpg")
+    write_image(root / "images" / "camel_face" / "1.jpg")
     write_json(
         root / "annotations" / "mp100_split1_train.json",
         coco([image_entry(1, "camel_face/1.jpg")], [animal(1, 1, 2)]),
@@ -103,7 +103,7 @@ def test_an_entry_is_read_alone_in_another_process(tmp_path: Path, name: str) ->
 def test_opening_decodes_nothing_and_iterating_twice_gives_the_same(tmp_path: Path, name: str) -> None:
     root = tree(name, tmp_path)
     for broken in (*root.rglob("*.jpg"), *root.rglob("*.JPEG")):
-        broken.with_name(f"x_{broken.name}").write_bytes(b"not a picture")
+        broken.with_name(f"x_{broken.name}").write_bytes(b"not an image")
     source = open_source(name, root)
     assert source.skipped == {}
     first = list(source)
@@ -115,7 +115,7 @@ def test_opening_decodes_nothing_and_iterating_twice_gives_the_same(tmp_path: Pa
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("path", ["../outside.jpg", "/etc/passwd", "gone.jpg"])
 def test_a_changed_entry_cannot_leave_the_root(tmp_path: Path, name: str, path: str) -> None:
-    photograph(tmp_path / "outside.jpg")
+    write_image(tmp_path / "outside.jpg")
     source = open_source(name, tree(name, tmp_path / "root"))
     (entry,) = source.entries()
     changed = SourceEntry(entry.image_id, path, entry.split, (path, *entry.files[1:]), entry.annotation)

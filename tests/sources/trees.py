@@ -17,8 +17,8 @@ from talking_points.sources.labels import load_labels
 WIDTH, HEIGHT = 60, 40
 
 
-def photograph(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT), mode: str = "RGB", format: str = "JPEG") -> Path:
-    """Write a noise picture of ``size`` (width, height)."""
+def write_image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT), mode: str = "RGB", format: str = "JPEG") -> Path:
+    """Write a noise image of ``size`` (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).convert(mode).save(path, format)
@@ -78,7 +78,7 @@ def part_categories() -> list[dict[str, Any]]:
 
 
 def pascal_tree(root: Path, stem: str = "2008_000002", split: str = "train") -> Path:
-    """One dog (object 11) at x 5..34, y 5..24 with a head (61) of 100 pixels, on a photograph of 60 x 40."""
+    """One dog (object 11) at x 5..34, y 5..24 with a head (61) of 100 pixels, on an image of 60 x 40."""
     objects, parts = blank(255), blank(255)
     objects[5:25, 5:35] = 11
     parts[5:15, 5:15] = 61
@@ -87,7 +87,7 @@ def pascal_tree(root: Path, stem: str = "2008_000002", split: str = "train") -> 
 
 
 def pascal_image(root: Path, stem: str, split: str, objects: NDArray[Any], parts: NDArray[Any]) -> None:
-    photograph(root / "images" / split / f"{stem}.jpg", (objects.shape[1], objects.shape[0]))
+    write_image(root / "images" / split / f"{stem}.jpg", (objects.shape[1], objects.shape[0]))
     label_map(root / "annotations_detectron2_obj" / split / f"{stem}.png", objects)
     label_map(root / "annotations_detectron2_part" / split / f"{stem}.png", parts)
 
@@ -103,7 +103,7 @@ def ade_tree(root: Path, annotations: Sequence[Any] | None = None, parts: NDArra
             annotation(1, 1, 8, (5, 10, 10, 20), part_category_id=[46]),
             annotation(2, 1, 8, (30, 10, 10, 20), part_category_id=[46]),
         ]
-    photograph(root / "images" / "training" / "ADE_train_1.jpg")
+    write_image(root / "images" / "training" / "ADE_train_1.jpg")
     label_map(root / "annotations_detectron2_part" / "training" / "ADE_train_1.png", parts)
     write_json(root / "ade20k_instance_train.json", coco([image_entry(1, "ADE_train_1.jpg")], annotations))
     return root
@@ -130,7 +130,7 @@ def pin_tree(
     file_name: str = PIN_NAME,
     categories: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    photograph(root / image)
+    write_image(root / image)
     content = coco(
         [image_entry(1, file_name)],
         pin_annotations() if annotations is None else annotations,
@@ -150,7 +150,7 @@ def pin_seg_tree(root: Path, parts: NDArray[Any] | None = None, whole: NDArray[A
         parts[20:30, 40:44] = 2
     if whole is None:
         whole = np.where(parts == 40, 158, 66).astype(np.uint8)
-    photograph(root / "images" / "train" / PIN_NAME)
+    write_image(root / "images" / "train" / PIN_NAME)
     label_map(root / "annotations" / "train" / "n02423022_1.png", parts)
     label_map(root / "annotations" / "train_whole" / "n02423022_1.png", whole)
     write_json(root / "annotations" / "train" / "n02423022_1.json", {"imgHeight": HEIGHT, "imgWidth": WIDTH})
@@ -180,7 +180,7 @@ def ap10k_tree(root: Path, **files: tuple[Sequence[Any], Sequence[Any]]) -> Path
     for split, (images, animals) in files.items():
         write_json(root / "annotations" / f"ap10k-{split}-split1.json", coco(images, animals))
         for image in images:
-            photograph(root / "data" / image["file_name"])
+            write_image(root / "data" / image["file_name"])
     return root
 
 
@@ -223,7 +223,7 @@ def refcoco_tree(
     images: Sequence[int] = (1, 2, 3),
     folder: str = "refcoco",
     split_by: str = "unc",
-    photographs: str = "images/train2014",
+    image_folder: str = "images/train2014",
 ) -> Path:
     """Two dogs in image 1 (train), a dog in 2 (val), a person in 3 (testA), 60 x 40 each."""
     if annotations is None:
@@ -244,5 +244,5 @@ def refcoco_tree(
     listed = coco([image_entry(number, coco_name(number)) for number in images], annotations, COCO_CATEGORIES)
     write_json(root / folder / "instances.json", listed)
     for number in images:
-        photograph(root / photographs / coco_name(number))
+        write_image(root / image_folder / coco_name(number))
     return root

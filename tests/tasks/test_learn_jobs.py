@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flows.learn import BF16, build_scenes, learn_config
-from tasks.learn_jobs import SOURCES, draw_once, learning_jobs
+from tasks.learn_jobs import SOURCES, draw_once, plan_jobs
 
 
 def test_scenes_are_drawn_again_only_when_others_are_there(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_scenes_are_drawn_again_only_when_others_are_there(tmp_path: Path) -> No
 def test_figures_wait_for_all_that_they_are_taken_of(tmp_path: Path, quick: bool) -> None:
     config = learn_config(tmp_path, quick, [])
     assert sorted(config.vision.sources) == sorted(SOURCES)
-    jobs = {job.name: job for job in learning_jobs(config, tmp_path, 10, quick, build_scenes)}
+    jobs = {job.name: job for job in plan_jobs(config, tmp_path, 10, quick, build_scenes)}
     assert {after for job in jobs.values() for after in job.after} <= set(jobs)
     assert ("no-location" in jobs["figures"].after) is not quick
     assert ("judge-b" in jobs["scores of adapted-0"].after) is not quick

@@ -121,11 +121,11 @@ def test_no_run_ends_without_its_cards(tmp_path: Path, monkeypatch: pytest.Monke
     (retraining.evaluation / "descriptor.json").unlink()
     with pytest.raises(FileNotFoundError):
         judge.fn(retraining)
-    assert retraining.finished() is None
+    assert retraining.find_finished() is None
     assert retraining.champion is None
     (retraining.evaluation / "descriptor.json").write_text(kept)
     assert judge.fn(retraining)["promoted"]
-    assert retraining.finished() is not None
+    assert retraining.find_finished() is not None
     assert (retraining.run / "localizer" / "README.md").exists()
 
 

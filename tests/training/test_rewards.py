@@ -73,7 +73,7 @@ def test_a_point_at_the_threshold_is_not_below_it(x: float, expected: float) -> 
 
 
 @given(st.integers(0, 2**31))
-def test_equation_2_is_taken_in_shares_of_each_pictures_own_sides(seed: int) -> None:
+def test_equation_2_is_taken_in_shares_of_each_images_own_sides(seed: int) -> None:
     random = np.random.default_rng(seed)
     examples, predicted, expected = [], random.uniform(0, 500, (6, 2)), []
     for example, (x, y) in zip(points(2, 3).examples, predicted, strict=True):

@@ -24,7 +24,7 @@ from talking_points.training.stages import (
 from tests.training.conftest import small, write_dataset
 
 
-def test_the_vision_path_never_sees_held_out_pictures(drawn: dict[str, Path]) -> None:
+def test_the_vision_path_never_sees_held_out_images(drawn: dict[str, Path]) -> None:
     sources = {name: drawn[name] for name in ("pascal_part116", "partimagenet")}
     everything = {record.image_path for name, root in sources.items() for record in open_source(name, root)}
     first = min(everything)

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from talking_points.config import ConfigError, load_config
 from talking_points.errors import TrainingStoppedError
-from talking_points.evaluation.statistics import paired_difference
+from talking_points.evaluation.statistics import compare_pairs
 from talking_points.examples.features import PointFeatures
 from talking_points.examples.inference import describe_points, localize_points
 from talking_points.models.configuration import TalkingPointsConfig
@@ -222,7 +222,7 @@ def test_exchanged_descriptions_do_not_beat_the_centre(features, tmp_path) -> No
     learnt = 100 * mean_pck(Rewarded.of(held_out.examples, localize_points(model, held_out, features)))
     centre = 100 * mean_pck(Rewarded.of(held_out.examples, held_out.sizes / 2))
     # Points lie anywhere, so that no guess beats the centre; 60 images leave a noise of a point and a half.
-    difference = paired_difference(centre, learnt, [example.image for example in held_out.examples])
+    difference = compare_pairs(centre, learnt, [example.image for example in held_out.examples])
     assert difference.interval.low <= 0
     assert difference.interval.high < 6
 

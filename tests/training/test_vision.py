@@ -12,7 +12,12 @@ import torch
 
 from talking_points.config import ConfigError
 from talking_points.errors import TrainingStoppedError
-from talking_points.examples.labelled_images import LabelledPictures, labelled_pictures, mirrored_boxes, relative_places
+from talking_points.examples.labelled_images import (
+    LabelledImages,
+    load_labelled_images,
+    mirror_boxes,
+    relative_places,
+)
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.sources import open_source
 from talking_points.training.backbone import DenseLabels, pretrain_backbone
@@ -22,27 +27,27 @@ from talking_points.training.vision import pretrain_vision, spread_positions
 from tests.training.conftest import small
 
 
-def squares(count: int = 24, size: int = 64) -> LabelledPictures:
+def squares(count: int = 24, size: int = 64) -> LabelledImages:
     """Red, green and blue squares on grey: three parts of two objects."""
     random = np.random.default_rng(0)
     pixels = np.full((count, size, size, 3), 90, np.uint8)
     regions = np.zeros((count, size, size), np.int32)
     boxes = [np.zeros(8)]
-    for picture in range(count):
+    for image in range(count):
         for part in range(1, 4):
             x, y = random.integers(0, size - 24, 2)
-            pixels[picture, y : y + 24, x : x + 24] = np.eye(3, dtype=np.uint8)[part - 1] * 220
-            regions[picture, y : y + 24, x : x + 24] = len(boxes)
+            pixels[image, y : y + 24, x : x + 24] = np.eye(3, dtype=np.uint8)[part - 1] * 220
+            regions[image, y : y + 24, x : x + 24] = len(boxes)
             boxes.append(np.tile([x, y, x + 24, y + 24], 2) / size)
     kinds = torch.tensor([0, *[1, 2, 3] * count])
-    return LabelledPictures(
+    return LabelledImages(
         pixels, regions, kinds, kinds.clamp(max=2), kinds, torch.tensor(np.array(boxes), dtype=torch.float32)
     )
 
 
 def test_labels_lie_where_the_model_sees_the_parts(drawn: dict[str, Path]) -> None:
     records = list(islice(open_source("pascal_part116", drawn["pascal_part116"]), 3))
-    data = labelled_pictures(records, 100)
+    data = load_labelled_images(records, 100)
     assert data.pixels.shape == (3, 100, 100, 3)
     record = records[0]
     side = max(record.width, record.height)
@@ -60,7 +65,7 @@ def test_labels_lie_where_the_model_sees_the_parts(drawn: dict[str, Path]) -> No
             assert top - 2 <= y <= bottom + 2
     assert ((data.part > 0) == (data.object > 0)).all()
     with pytest.raises(ConfigError, match="part masks"):
-        labelled_pictures([], 100)
+        load_labelled_images([], 100)
 
 
 def test_only_the_vision_path_is_trained_and_it_is_frozen_again(tmp_path: Path) -> None:
@@ -81,7 +86,7 @@ def test_only_the_vision_path_is_trained_and_it_is_frozen_again(tmp_path: Path) 
 
 @pytest.mark.parametrize("backbone_steps", [0, 3])
 @pytest.mark.parametrize(("what", "spoilt"), [("loss", "nan"), ("gradient", "inf")])
-def test_what_is_no_number_stops_with_the_pictures(what: str, spoilt: str, backbone_steps: int) -> None:
+def test_what_is_no_number_stops_with_the_images(what: str, spoilt: str, backbone_steps: int) -> None:
     model, data = small(PointDescriptor), squares(4)
     weight = next(value for value in model.vision.backbone.parameters() if value.dim() > 1)
     if what == "loss":
@@ -89,7 +94,7 @@ def test_what_is_no_number_stops_with_the_pictures(what: str, spoilt: str, backb
     else:
         weight.register_hook(lambda gradient: gradient * float(spoilt))
     config = VisionConfig(steps=2, batch_size=2, backbone_steps=backbone_steps, backbone_batch_size=2)
-    with pytest.raises(TrainingStoppedError, match=rf"the {what} .* step 1, in the batch of pictures \d, \d .*look at"):
+    with pytest.raises(TrainingStoppedError, match=rf"the {what} .* step 1, in the batch of images \d, \d .*look at"):
         pretrain_vision(model, data, config)
     assert all(value.isfinite().all() for value in model.vision.parameters())
 
@@ -108,7 +113,7 @@ def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not(bf16: bool) -
     data = squares(2)
     task = DenseLabels(model, data)
     flipped = {name: getattr(data, name)[:, :, ::-1].copy() for name in ("pixels", "regions")}
-    mirrored = replace(data, **flipped, boxes=mirrored_boxes(data.boxes))
+    mirrored = replace(data, **flipped, boxes=mirror_boxes(data.boxes))
     everything, nothing = np.ones(2, bool), np.zeros(2, bool)
     with torch.no_grad():
         loss = task(np.arange(2), everything)[0]
@@ -149,7 +154,7 @@ def test_relative_places_are_what_words_say_of_a_point() -> None:
 
 def test_a_mirror_moves_boxes_and_seen_twice_nothing() -> None:
     boxes = torch.rand(5, 8, generator=torch.Generator().manual_seed(0)).view(5, 2, 2, 2).sort(2).values.view(5, 8)
-    flipped = mirrored_boxes(boxes)
-    torch.testing.assert_close(mirrored_boxes(flipped), boxes)
+    flipped = mirror_boxes(boxes)
+    torch.testing.assert_close(mirror_boxes(flipped), boxes)
     torch.testing.assert_close(flipped[:, 0] + boxes[:, 2], torch.ones(5))
     assert (flipped[:, 0::4] <= flipped[:, 2::4]).all()

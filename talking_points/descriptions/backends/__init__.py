@@ -25,7 +25,7 @@ class BackendEntry:
     extra: str = ""
     """The package it imports and the extra of this distribution that installs it; empty: the base has all."""
 
-    def missing(self) -> str | None:
+    def find_missing(self) -> str | None:
         """What to install before this backend can be opened, or None."""
         if not self.package or util.find_spec(self.package) is not None:
             return None
@@ -86,7 +86,7 @@ def check_capabilities(step: Step, config: StepConfig, capabilities: Capabilitie
         problems.append(f"{step}.structured: '{config.backend}' has no guided decoding; set it to false")
     if config.temperature > 0 and not offered.seeds:
         problems.append(f"{step}.temperature: '{config.backend}' takes no seeds; set it to 0 for reproducible text")
-    missing = entry.missing()
+    missing = entry.find_missing()
     if missing:
         problems.append(f"{step}.backend: '{config.backend}' cannot be opened, {missing}")
     return problems
@@ -98,7 +98,7 @@ def open_backend(step: StepConfig) -> Backend:
     Raises ``BackendUnavailable`` when its package, model or server is not there, naming what to install or start.
     """
     entry = BACKENDS[step.backend]
-    missing = entry.missing()
+    missing = entry.find_missing()
     if missing:
         raise BackendUnavailable(f"backend '{step.backend}' cannot be opened: {missing}")
     constructor: Any = getattr(import_module(entry.module), entry.constructor)

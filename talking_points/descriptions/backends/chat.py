@@ -45,7 +45,7 @@ def marks_among(tokens: Iterable[str]) -> frozenset[str]:
     return frozenset(token.strip() for token in tokens if len(token.strip()) > 2 and set("<>[]{}|｜◁▷") & set(token))
 
 
-def without_marks(request: ChatRequest, marks: frozenset[str]) -> ChatRequest:
+def strip_marks(request: ChatRequest, marks: frozenset[str]) -> ChatRequest:
     """The request with every mark of the model's own tokenizer taken out of its texts.
 
     They hold names and captions from elsewhere, and no words of ours are marks: what looks like one would end the
@@ -53,13 +53,13 @@ def without_marks(request: ChatRequest, marks: frozenset[str]) -> ChatRequest:
     """
     if not marks:
         return request
-    system, prompt = _unmarked(request.system, marks), _unmarked(request.prompt, marks)
+    system, prompt = _strip_text(request.system, marks), _strip_text(request.prompt, marks)
     if (system, prompt) == (request.system, request.prompt):
         return request
     return replace(request, system=system, prompt=prompt)
 
 
-def _unmarked(text: str, marks: frozenset[str]) -> str:
+def _strip_text(text: str, marks: frozenset[str]) -> str:
     pattern, previous = _pattern(marks), ""
     while previous != text:
         previous, text = text, pattern.sub(" ", text)
@@ -72,13 +72,13 @@ def _pattern(marks: frozenset[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))), re.IGNORECASE)
 
 
-def _as_data_url(image: NDArray[np.uint8]) -> dict[str, Any]:
+def _encode_data_url(image: NDArray[np.uint8]) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": png_data_url(image)}}
 
 
 def messages(
     request: ChatRequest,
-    image_part: Callable[[NDArray[np.uint8]], dict[str, Any]] = _as_data_url,
+    image_part: Callable[[NDArray[np.uint8]], dict[str, Any]] = _encode_data_url,
     *,
     always_parts: bool = False,
 ) -> list[dict[str, Any]]:
@@ -102,10 +102,10 @@ def messages(
 
 def png_data_url(image: NDArray[np.uint8]) -> str:
     """An RGB image, uint8 (height, width, 3), as a lossless ``data:`` URL."""
-    return f"data:image/png;base64,{base64.b64encode(encoded_image(image, 'png').data).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(encode_image(image, 'png').data).decode()}"
 
 
-def encoded_image(image: NDArray[np.uint8], form: Literal["png", "jpeg"]) -> NDArray[np.uint8]:
+def encode_image(image: NDArray[np.uint8], form: Literal["png", "jpeg"]) -> NDArray[np.uint8]:
     """The bytes, uint8 (n,), of an RGB image, uint8 (height, width, 3), as PNG or as JPEG of quality 95."""
     parameters = [cv2.IMWRITE_JPEG_QUALITY, 95] if form == "jpeg" else []
     encoded, buffer = cv2.imencode(f".{form}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.build_config import StepConfig
-from talking_points.descriptions.backends.chat import encoded_image, messages
+from talking_points.descriptions.backends.chat import encode_image, messages
 from talking_points.descriptions.backends.protocol import BackendUnavailable, ChatRequest
 
 _IMAGES_KEPT = 16
@@ -77,7 +77,7 @@ class RequestWriter:
             kept = self._kept.get(id(image))
         # The array itself is kept beside its bytes, so that nothing else can have its id.
         if kept is None:
-            encoded = binascii.b2a_base64(encoded_image(image, form).data, newline=False)
+            encoded = binascii.b2a_base64(encode_image(image, form).data, newline=False)
             kept = image, b"data:image/%s;base64,%s" % (form.encode(), encoded)
             with self._lock:
                 self._kept[id(image)] = kept

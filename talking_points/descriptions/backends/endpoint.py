@@ -107,7 +107,7 @@ class Endpoint:
         if same and (status in _KEEPS_METHOD or method == "GET"):
             return str(target)
         raise BackendUnavailable(
-            f"{self} redirects (HTTP {status}) to {redact(_without_query(str(target)))}: "
+            f"{self} redirects (HTTP {status}) to {redact(_strip_query(str(target)))}: "
             "set the endpoint to it, without 'chat/completions' or 'models' at its end"
         )
 
@@ -146,5 +146,5 @@ def api_key(variable: str) -> str | None:
     return key
 
 
-def _without_query(url: str) -> str:
+def _strip_query(url: str) -> str:
     return url.partition("?")[0]

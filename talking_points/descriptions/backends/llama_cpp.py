@@ -13,7 +13,7 @@ from llama_cpp import Llama
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
-from talking_points.descriptions.backends.chat import marks_among, messages, refusal, too_long, without_marks
+from talking_points.descriptions.backends.chat import marks_among, messages, refusal, strip_marks, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     ChatRequest,
@@ -98,7 +98,7 @@ class LlamaCppBackend:
         self._llama.reset()
         try:
             response = self._llama.create_chat_completion(
-                messages(without_marks(request, self._marks)),
+                messages(strip_marks(request, self._marks)),
                 max_tokens=request.max_tokens,
                 temperature=request.temperature,
                 seed=request.seed,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
-from talking_points.descriptions.backends.chat import refusal, special_tokens, too_long, without_marks
+from talking_points.descriptions.backends.chat import refusal, special_tokens, strip_marks, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     ChatRequest,
@@ -152,7 +152,7 @@ class OmgLlavaBackend:
     def _turn(self, request: ChatRequest) -> Turn:
         from talking_points.models.omg_llava.chat import encode_turn, plain_text
 
-        harmless = without_marks(request, self._marks)
+        harmless = strip_marks(request, self._marks)
         asked = plain_text(f"{harmless.system} {harmless.prompt}")
         text = f"<image>\n{captioner_prompt(self._form, asked, box=self._shows_box(request))}"
         return encode_turn(self._model.tokenizer, text, image_token_index=self._model.config.image_token_index)
@@ -202,7 +202,7 @@ class OmgLlavaBackend:
     def _encode(self, digest: str, image: Any) -> VisionFeatures:
         """Features of one image, from the cache when it was seen lately."""
         if digest not in self._features:
-            self._features[digest] = self._model.encode_pictures([image])
+            self._features[digest] = self._model.encode_images([image])
             while len(self._features) > max(self._cached_images, 1):
                 self._features.popitem(last=False)
         self._features.move_to_end(digest)

@@ -112,7 +112,7 @@ class OpenAIBackend:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise self._gone(error) from None
         if response.status_code in (401, 403):
-            raise self._unauthorized(response)
+            raise self._refuse_access(response)
         try:
             entries = response.json()["data"]
             self._listed = [entry["id"] for entry in entries if isinstance(entry.get("id"), str)]
@@ -140,7 +140,7 @@ class OpenAIBackend:
             f"OpenAI-compatible server, e.g. started by 'vllm serve {self._config.model}'{self._endpoint.proxy_hint()}"
         )
 
-    def _unauthorized(self, response: httpx.Response) -> BackendUnavailable:
+    def _refuse_access(self, response: httpx.Response) -> BackendUnavailable:
         return BackendUnavailable(
             f"{self._endpoint} refuses access (HTTP {response.status_code}): "
             f"set the environment variable {self._config.api_key_env} to a valid key"
@@ -226,7 +226,7 @@ class OpenAIBackend:
             detail = f"HTTP {status}: {error_message(response)}"
             raise Retry(RequestError(reason, detail, retryable=True), retry_after(response))
         if status in (401, 403):
-            raise self._unauthorized(response)
+            raise self._refuse_access(response)
         if status == 404:
             offer = f"; {self._offer()}" if self._listed else ""
             raise BackendUnavailable(

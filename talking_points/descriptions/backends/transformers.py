@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from talking_points.build_config import StepConfig
-from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, too_long, without_marks
+from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, strip_marks, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -89,7 +89,7 @@ class TransformersBackend:
         self, requests: Sequence[ChatRequest], on_answer: OnAnswer | None = None
     ) -> list[Completion | RequestError]:
         """Answer the requests in batches of similar length; one that cannot be answered never fails its batch."""
-        asked, requests = requests, [without_marks(request, self._marks) for request in requests]
+        asked, requests = requests, [strip_marks(request, self._marks) for request in requests]
         answers: dict[int, Completion | RequestError] = {}
         ready: list[tuple[int, int]] = []
         for index, request in enumerate(requests):

@@ -21,7 +21,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from talking_points.build_config import StepConfig
-from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, too_long, without_marks
+from talking_points.descriptions.backends.chat import messages, refusal, special_tokens, strip_marks, too_long
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
     Capabilities,
@@ -95,7 +95,7 @@ class VllmBackend:
         for request in requests:
             future: Future[Answer] = Future()
             if on_answer:
-                future.add_done_callback(_telling(on_answer, request))
+                future.add_done_callback(_make_callback(on_answer, request))
             futures.append(future)
             refused = refusal(request, self.capabilities.vision)
             if refused:
@@ -145,13 +145,13 @@ class VllmBackend:
             request, future = waiting
             try:
                 (identifier,) = self._llm.enqueue_chat(
-                    [_chat(without_marks(request, self._marks))], [_sampling(request)], use_tqdm=False
+                    [_chat(strip_marks(request, self._marks))], [_make_sampling(request)], use_tqdm=False
                 )
             except EngineDeadError:
                 running[request.id] = waiting
                 raise
             except Exception as error:  # whatever rendering refuses is this request's own
-                future.set_result(self._refused(error))
+                future.set_result(self._explain_refusal(error))
             else:
                 # The engine appends a random part to the id; its outputs carry the id without it.
                 running[identifier.partition("-")[0]] = waiting
@@ -163,7 +163,7 @@ class VllmBackend:
                 return
             waiting[1].set_exception(self._failure)
 
-    def _refused(self, error: Exception) -> RequestError:
+    def _explain_refusal(self, error: Exception) -> RequestError:
         message = " ".join(str(error).split())
         if "length" in message and str(self._limit) in message:
             return RequestError("too_long", message[:300])
@@ -182,7 +182,7 @@ class VllmBackend:
         return RequestError("unexpected_finish", f"the engine ended the answer with '{answer.finish_reason}'", True)
 
 
-def _telling(on_answer: OnAnswer, request: ChatRequest) -> Any:
+def _make_callback(on_answer: OnAnswer, request: ChatRequest) -> Any:
     def tell(future: Future[Answer]) -> None:
         if not future.exception():
             on_answer(request, future.result())
@@ -194,7 +194,7 @@ def _chat(request: ChatRequest) -> list[dict[str, Any]]:
     return messages(request, lambda image: {"type": "image_pil", "image_pil": Image.fromarray(image)})
 
 
-def _sampling(request: ChatRequest) -> SamplingParams:
+def _make_sampling(request: ChatRequest) -> SamplingParams:
     structured = StructuredOutputsParams(json=dict(request.schema)) if request.schema is not None else None
     return SamplingParams(
         temperature=request.temperature,

@@ -37,7 +37,7 @@ class Query:
             return query
         return cls(query) if isinstance(query, str) else cls(*query)
 
-    def cleaned(self, forbidden: Sequence[str] = ()) -> Query:
+    def clean(self, forbidden: Sequence[str] = ()) -> Query:
         """The query with blanks and line breaks collapsed and markers taken out; ``forbidden`` are further markers.
 
         Raises ``QueryError`` when nothing is left of the name.

@@ -73,7 +73,7 @@ def convert_weights(
         name = official_name(key)
         if name == "vision_model.pos_embed":
             tensor = bake_positions(tensor, config.image_size // config.patch_size, offset)
-        found = _converted(name, tensor)
+        found = _convert(name, tensor)
         if found is None:
             unknown.append(key)
             continue
@@ -81,11 +81,11 @@ def convert_weights(
     if unknown:
         raise ConversionError(f"expected weights of CapeLLM, found {len(unknown)} unknown keys: {sorted(unknown)[:5]}")
     if config.lora_active:
-        converted = {_wrapped(key): tensor for key, tensor in converted.items()}
+        converted = {_wrap_key(key): tensor for key, tensor in converted.items()}
     return converted
 
 
-def _converted(key: str, tensor: Tensor) -> dict[str, Tensor] | None:
+def _convert(key: str, tensor: Tensor) -> dict[str, Tensor] | None:
     if key.startswith("vision_model."):
         found = _vision(key.removeprefix("vision_model."), tensor)
         return None if found is None else {f"vision.{name}": value for name, value in found.items()}
@@ -118,7 +118,7 @@ def _vision(key: str, tensor: Tensor) -> dict[str, Tensor] | None:
     return None
 
 
-def _wrapped(key: str) -> str:
+def _wrap_key(key: str) -> str:
     """The key as it is once peft has wrapped the adapted layers."""
     key = re.sub(r"\.lora_([AB])\.weight$", r".lora_\1.default.weight", key)
     return re.sub(rf"\.({'|'.join(TARGETS)})\.(weight|bias)$", r".\1.base_layer.\2", key)
@@ -173,7 +173,7 @@ def convert_release(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = convert_weights(official, config)
     own = {f"language_model.{name}": tensor for name, tensor in language.state_dict().items()}
-    given |= {_wrapped(name): tensor for name, tensor in own.items() if _wrapped(name) not in given}
+    given |= {_wrap_key(name): tensor for name, tensor in own.items() if _wrap_key(name) not in given}
     if "vision.embeddings.mask_token" in expected:
         hidden = config.vision_config.hidden_size
         given.setdefault("vision.embeddings.mask_token", torch.zeros(1, hidden))

@@ -89,7 +89,7 @@ def clip_box(box: Sequence[float] | None, width: int, height: int) -> tuple[floa
     return (left, top, right - left, bottom - top)
 
 
-def normalised(
+def normalise(
     crops: Sequence[NDArray[np.uint8]], mean: Sequence[float], deviation: Sequence[float]
 ) -> NDArray[np.float32]:
     """Crops uint8 (size, size, 3) as the vision model takes them: float32 (B, 3, size, size)."""

@@ -129,8 +129,8 @@ def _natural(tokenizer: Any, decimals: int, end: str) -> AnswerGrammar | None:
     of_y = tokens([(middle, number) for number in range(count)])
     if of_x is None or of_y is None:
         return None
-    head, behind_x = _shared(of_x)
-    before_y, tail = _shared(of_y)
+    head, behind_x = _find_shared(of_x)
+    before_y, tail = _find_shared(of_y)
     x_numbers = tuple(ids[len(head) : len(ids) - len(behind_x)] for ids in of_x)
     y_numbers = tuple(ids[len(before_y) : len(ids) - len(tail)] for ids in of_y)
     between = before_y[len(head) + len(x_numbers[middle]) :]
@@ -142,7 +142,7 @@ def _natural(tokenizer: Any, decimals: int, end: str) -> AnswerGrammar | None:
     return grammar if tokens(pairs) == [grammar.ids(x, y) for x, y in pairs] else None
 
 
-def _shared(sequences: Sequence[Ids]) -> tuple[Ids, Ids]:
+def _find_shared(sequences: Sequence[Ids]) -> tuple[Ids, Ids]:
     """The longest beginning and end that all sequences have in common, not overlapping in any."""
     shortest = min(map(len, sequences))
     first = sequences[0]

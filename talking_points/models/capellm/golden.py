@@ -27,7 +27,7 @@ from talking_points.models.capellm.configuration import AnswererConfig
 from talking_points.models.capellm.conversation import Query, Round, Template, encode, group
 from talking_points.models.capellm.conversion import convert_weights
 from talking_points.models.capellm.coordinates import format_point, parse_point
-from talking_points.models.capellm.crops import Crop, normalised
+from talking_points.models.capellm.crops import Crop, normalise
 from talking_points.models.capellm.golden_pck import check_pck
 
 
@@ -226,7 +226,7 @@ def _check_generation(model: PointAnswerer, spec: Mapping[str, Any], results: Re
         text = _template(spec).prompt(Query(one["keypoint"], one["description"]))
         results.same(f"inference{number}.prompt", text == one["prompt_after_patches"])
         prompts.append(encode(model.text_tokenizer, text).ids)
-    ids, mask = model.left_padded(prompts)
+    ids, mask = model.pad_left(prompts)
     results.tensor("generate.input_ids", ids)
     results.tensor("generate.attention_mask", mask)
     recorded = results.recorded["generate.images"]
@@ -288,7 +288,7 @@ def _check_pixels(
             results.same(name, int(np.abs(made.astype(int) - pixels.astype(int)).max()) <= 1)
         given = [results.recorded["batch.images"][row] for row, own in enumerate(kinds) if own == kind]
         if given:  # the crop is that of one of its folder's images
-            own = torch.from_numpy(normalised([pixels], config.image_mean, config.image_std)[0])
+            own = torch.from_numpy(normalise([pixels], config.image_mean, config.image_std)[0])
             closest = min(given, key=lambda image: float((image - own).abs().max()))
             results.values(f"{name}.normalised", own, closest)
     results.compared.add("batch.images")

@@ -67,7 +67,7 @@ class PackedReader:
         return self.language_model.lm_head(hidden), list(self._kept)
 
 
-def shared_beginning(texts: Sequence[Sequence[int]]) -> int:
+def count_shared(texts: Sequence[Sequence[int]]) -> int:
     """How many tokens all texts start with in common; at least one of each is left."""
     shortest = min(map(len, texts)) - 1
     for place in range(shortest):

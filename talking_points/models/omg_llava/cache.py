@@ -27,17 +27,17 @@ class GrowingLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append states (N, heads, M, size); returns all of them so far."""
-        self._key_room, self.keys = _appended(self._key_room, self.keys, key_states)
-        self._value_room, self.values = _appended(self._value_room, self.values, value_states)
+        self._key_room, self.keys = _append(self._key_room, self.keys, key_states)
+        self._value_room, self.values = _append(self._value_room, self.values, value_states)
         return self.keys, self.values
 
 
-def growing_cache(cache: Cache) -> Cache:
+def make_growing(cache: Cache) -> Cache:
     """A cache that holds the same and grows in place."""
     return Cache(layers=[GrowingLayer(layer.keys, layer.values) for layer in cache.layers])
 
 
-def _appended(room: Tensor, states: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+def _append(room: Tensor, states: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     """The memory, made larger where needed, and the view of it that holds ``states`` with ``new`` behind."""
     used = states.shape[-2]
     length = used + new.shape[-2]

@@ -183,7 +183,7 @@ def targets(key: str, heads: Heads) -> list[Target]:
         return [
             Target(
                 f"{module}.{name}_proj.{match[2]}",
-                (lambda tensor: tensor) if shared else (lambda tensor, name=name: fused_rows(tensor, name, heads)),  # type: ignore[misc]
+                (lambda tensor: tensor) if shared else (lambda tensor, name=name: select_rows(tensor, name, heads)),  # type: ignore[misc]
             )
             for name in "qkv"
         ]
@@ -193,7 +193,7 @@ def targets(key: str, heads: Heads) -> list[Target]:
     return []
 
 
-def fused_rows(fused: Tensor, part: str, heads: Heads) -> Tensor:
+def select_rows(fused: Tensor, part: str, heads: Heads) -> Tensor:
     """The rows of "q", "k" or "v" in InternLM2's fused projection.
 
     Its rows are grouped by key-value head: first the query heads that share it, then its key, then its value.

@@ -19,7 +19,7 @@ class VisionFeatures:
     visual_tokens: (B, T, F) space-to-depth backbone features followed by the perception prior.
     object_queries: (B, Q, 2C) query feature and query position of every object query.
     object_valid: (B, Q) bool, the queries that become object tokens.
-    image_sizes: (B, 2) int64, width and height of the original pictures; equal to the frame when never padded.
+    image_sizes: (B, 2) int64, width and height of the original images; equal to the frame when never padded.
     frame: height and width in pixels of the frame that was encoded.
     memories: [(B, C, h, w)] coarsest first, and mask_features (B, C, H, W): what visual prompts and [SEG] queries
         look at. Absent in compact features, which then need precomputed prompt features.

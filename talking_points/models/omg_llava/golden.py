@@ -25,7 +25,7 @@ from talking_points.models.omg_llava.perception_prior import (
     perception_prior,
     query_scores,
     valid_queries,
-    weighted_masks,
+    weigh_masks,
 )
 from talking_points.models.omg_llava.positions import key_positions
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
@@ -186,7 +186,7 @@ def _check_images(vision: OmgVision, images: Tensor, result: Comparison) -> Visi
     scores = query_scores(class_logits)
     stride = vision.config.visual_token_stride
     tokens = (frame[0] // stride, frame[1] // stride)
-    weighted = weighted_masks(mask_logits, scores, frame, tokens)
+    weighted = weigh_masks(mask_logits, scores, frame, tokens)
     winners = nn.functional.one_hot(weighted.flatten(2).argmax(1), weighted.shape[1]).transpose(1, 2)
     result.add("prior.score", scores)
     result.add("prior.weighted_mask", weighted)

@@ -1,6 +1,6 @@
-"""From a picture of any shape to the padded square frame that the vision path sees, and back.
+"""From an image of any shape to the padded square frame that the vision path sees, and back.
 
-The frame: the picture is centred on a square of its longer side, filled with the mean colour, and resized.
+The frame: the image is centred on a square of its longer side, filled with the mean colour, and resized.
 All coordinates are (x to the right, y down); "frame" coordinates are pixels of the resized square.
 """
 
@@ -30,7 +30,7 @@ def to_rgb(image: ImageInput) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(
             f"expected a PIL image or a uint8 array (height, width, 3), found {array.dtype} {array.shape}: "
-            "convert the picture to 8-bit RGB first"
+            "convert the image to 8-bit RGB first"
         )
     return Image.fromarray(array)
 
@@ -59,15 +59,15 @@ class OmgLlavaImageProcessor(ImageProcessingMixin):
         self.image_std = list(image_std)
 
     def pad(self, image: ImageInput) -> Image.Image:
-        """The picture centred on a square of its longer side, filled with the mean colour."""
-        picture = to_rgb(image)
-        side, left, top = padding(*picture.size)
+        """The image centred on a square of its longer side, filled with the mean colour."""
+        rgb = to_rgb(image)
+        side, left, top = padding(*rgb.size)
         square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in self.image_mean))
-        square.paste(picture, (left, top))
+        square.paste(rgb, (left, top))
         return square
 
     def pixel_values(self, image: ImageInput) -> NDArray[np.float32]:
-        """One preprocessed picture: float32 (3, image_size, image_size)."""
+        """One preprocessed image: float32 (3, image_size, image_size)."""
         square = self.pad(image).resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         # A channel has 256 values, so each is normalised once. Scaling in float64 and rounding before the rest is
         # what the CLIP preprocessing of the official release does.
@@ -77,7 +77,7 @@ class OmgLlavaImageProcessor(ImageProcessingMixin):
         return np.stack([((scaled - mean[c]) / std[c])[pixels[:, :, c]] for c in range(3)])
 
     def __call__(self, images: Sequence[ImageInput]) -> NDArray[np.float32]:
-        """A batch of preprocessed pictures: float32 (B, 3, image_size, image_size)."""
+        """A batch of preprocessed images: float32 (B, 3, image_size, image_size)."""
         return np.stack([self.pixel_values(image) for image in images])
 
     def points_to_frame(self, points: ArrayLike, sizes: ArrayLike) -> NDArray[np.float64]:
@@ -94,7 +94,7 @@ class OmgLlavaImageProcessor(ImageProcessingMixin):
 
     @staticmethod
     def _square(sizes: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Side (..., 1) and (left, top) padding (..., 2) of pictures of the given (width, height)."""
+        """Side (..., 1) and (left, top) padding (..., 2) of images of the given (width, height)."""
         sizes = np.asarray(sizes, np.int64)
         side = sizes.max(axis=-1, keepdims=True)
         return side.astype(np.float64), ((side - sizes) // 2).astype(np.float64)

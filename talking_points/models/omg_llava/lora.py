@@ -55,7 +55,7 @@ def _share_input_factors(language_model: nn.Module) -> None:
                 other.lora_A = first.lora_A
 
 
-def without_sharing(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unshare_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as a file holds them, in which no two names may stand for one tensor: k and v get copies of q's."""
     copied = tuple(f".{name}.lora_A." for name in SHARED_INPUT[1:])
     return {name: value.clone() if any(part in name for part in copied) else value for name, value in weights.items()}

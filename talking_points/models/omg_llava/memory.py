@@ -58,7 +58,7 @@ def memory_summary(model: OmgLlavaModel) -> str:
     """
     counts = parameter_counts(model)
     lines = [f"{part:<44}{count / 1e6:10.2f} M" for part, count in (counts | {"total": sum(counts.values())}).items()]
-    return "\n".join(["parameters", *lines, "", str(inference_plan(model)), "", str(training_plan(model))])
+    return "\n".join(["parameters", *lines, "", str(plan_inference(model)), "", str(plan_training(model))])
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class MemoryPlan:
         return "\n".join([self.purpose, *lines, f"{'total':<44}{self.total / GIB:8.2f} GiB"])
 
 
-def inference_plan(model: OmgLlavaModel, batch_size: int = 32, images: int = 8, tokens: int = 700) -> MemoryPlan:
+def plan_inference(model: OmgLlavaModel, batch_size: int = 32, images: int = 8, tokens: int = 700) -> MemoryPlan:
     """Memory to describe or localize ``batch_size`` points, ``images`` encoded at a time, ``tokens`` per sequence."""
     text = model.config.text_config
     weights = _weight_bytes(model)
@@ -90,7 +90,7 @@ def inference_plan(model: OmgLlavaModel, batch_size: int = 32, images: int = 8, 
     return MemoryPlan("inference (bfloat16 language model, float32 vision)", rows)
 
 
-def training_plan(model: OmgLlavaModel, batch_size: int = 8, tokens: int = 700) -> MemoryPlan:
+def plan_training(model: OmgLlavaModel, batch_size: int = 8, tokens: int = 700) -> MemoryPlan:
     """Memory to train what requires gradients, from cached vision features, with checkpointed activations."""
     text = model.config.text_config
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -18,12 +18,12 @@ from transformers.utils import cached_file
 
 from talking_points.errors import InputError
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
-from talking_points.models.omg_llava.cache import growing_cache
+from talking_points.models.omg_llava.cache import make_growing
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, OmgLlavaImageProcessor, to_rgb
-from talking_points.models.omg_llava.lora import inject_lora, merge_lora, without_sharing
+from talking_points.models.omg_llava.lora import inject_lora, merge_lora, unshare_weights
 from talking_points.models.omg_llava.panels import weights_in_panels
 from talking_points.models.omg_llava.pixel_decoder import PixelDecoder, ZeroLinear
 from talking_points.models.omg_llava.projector import TextToVision, VisionToText
@@ -170,7 +170,7 @@ class OmgLlavaModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """One folder with weights, configuration, tokenizer and image settings."""
         if self.config.lora_active and self.config.lora_layout == "official":
-            kwargs["state_dict"] = without_sharing(kwargs.get("state_dict") or self.state_dict())
+            kwargs["state_dict"] = unshare_weights(kwargs.get("state_dict") or self.state_dict())
         super().save_pretrained(save_directory, *args, **kwargs)
         self.image_processor.save_pretrained(save_directory)
         if self.tokenizer is not None:
@@ -192,7 +192,7 @@ class OmgLlavaModel(PreTrainedModel):
 
     # ------------------------------------------------------------------ vision
 
-    def encode_images(self, pixel_values: Tensor, image_sizes: Tensor | None = None) -> VisionFeatures:
+    def encode_pixels(self, pixel_values: Tensor, image_sizes: Tensor | None = None) -> VisionFeatures:
         """Run the vision path once: pixels (B, 3, H, W) to features that any number of prompts and texts share.
 
         Runs in the precision of its own weights and, when they are frozen, without gradients.
@@ -200,10 +200,10 @@ class OmgLlavaModel(PreTrainedModel):
         with self._vision_precision():
             return self.vision(pixel_values.to(self.vision.level_embed.weight), image_sizes)
 
-    def encode_pictures(self, images: Sequence[ImageInput]) -> VisionFeatures:
-        """``encode_images`` of pictures of any size: PIL images or uint8 arrays (height, width, 3)."""
+    def encode_images(self, images: Sequence[ImageInput]) -> VisionFeatures:
+        """``encode_pixels`` of images of any size: PIL images or uint8 arrays (height, width, 3)."""
         pixel_values = torch.from_numpy(self.image_processor(images))
-        return self.encode_images(pixel_values, torch.tensor([to_rgb(image).size for image in images]))
+        return self.encode_pixels(pixel_values, torch.tensor([to_rgb(image).size for image in images]))
 
     def encode_points(
         self,
@@ -248,13 +248,13 @@ class OmgLlavaModel(PreTrainedModel):
             yield
 
     def frame_points(self, features: VisionFeatures, points: Tensor, image_index: Tensor) -> Tensor:
-        """Points (N, 2) in original pixels to pixels of the frame. Refuses points outside their picture."""
+        """Points (N, 2) in original pixels to pixels of the frame. Refuses points outside their image."""
         sizes = features.image_sizes.cpu()[image_index.cpu()]
         outside = ((points.round() < 0) | (points.round() >= sizes)).any(-1)
         if outside.any():
             first = int(outside.nonzero()[0])
             raise ValueError(
-                f"expected points inside their pictures, found {points[first].tolist()} in one of "
+                f"expected points inside their images, found {points[first].tolist()} in one of "
                 f"{sizes[first].tolist()} pixels (width, height): drop the point or fix its coordinates"
             )
         return torch.from_numpy(self.image_processor.points_to_frame(points.numpy(), sizes.numpy())).float()
@@ -385,7 +385,7 @@ class OmgLlavaModel(PreTrainedModel):
             return self.language_model.generate(
                 inputs_embeds=embeds,
                 attention_mask=mask.long(),
-                past_key_values=growing_cache(cache),
+                past_key_values=make_growing(cache),
                 suppress_tokens=sorted(suppressed) or None,
                 **{
                     "bos_token_id": text.bos_token_id,

@@ -37,7 +37,7 @@ def query_scores(class_logits: Tensor) -> Tensor:
     return class_logits.softmax(-1)[..., :-1].amax(-1)
 
 
-def weighted_masks(mask_logits: Tensor, scores: Tensor, frame: GridSize, tokens: GridSize) -> Tensor:
+def weigh_masks(mask_logits: Tensor, scores: Tensor, frame: GridSize, tokens: GridSize) -> Tensor:
     """How strongly each query claims each visual token: (B, Q, h, w) for mask logits (B, Q, H, W), scores (B, Q).
 
     The official order is: enlarge the logits to the frame, sigmoid, weigh by (score + 1) / 2, reduce to the

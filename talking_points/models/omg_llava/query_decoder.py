@@ -135,7 +135,7 @@ class QueryDecoder(nn.Module):
         """Mask logits (B, Q, H, W) of queries (B, Q, C), before any threshold."""
         return torch.einsum("bqc,bchw->bqhw", self.mask_embed(self.post_norm(queries)), mask_features)
 
-    def _allowed(self, queries: Tensor, layer: int, context: DecoderContext, masks: QueryMasks) -> Tensor:
+    def _find_allowed(self, queries: Tensor, layer: int, context: DecoderContext, masks: QueryMasks) -> Tensor:
         """Where queries may look in one layer: (B, Q, h * w), every row with at least one cell."""
         level = layer % len(context.grids)
         if masks.fixed is not None and masks.is_fixed(layer):
@@ -169,7 +169,7 @@ class QueryDecoder(nn.Module):
             trace.states.append(queries)
         for index, layer in enumerate(self.layers):
             level = index % len(context.grids)
-            allowed = self._allowed(queries, index, context, masks)
+            allowed = self._find_allowed(queries, index, context, masks)
             queries = layer(queries, positions, context.keys[level], context.values[level], allowed, isolated)
             if trace is not None:
                 trace.allowed.append(allowed)

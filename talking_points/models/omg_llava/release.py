@@ -55,7 +55,7 @@ def read_catalogue(paths: Iterable[str | Path]) -> Catalogue:
         if not weights:
             raise ConversionError(f"expected weights ({', '.join(WEIGHT_SUFFIXES)}) in {path}, found none")
         for file in weights:
-            entries = _safetensors(file) if file.suffix == ".safetensors" else _pickled(file)
+            entries = _safetensors(file) if file.suffix == ".safetensors" else _list_pickled(file)
             catalogue.update({entry.key: entry for entry in entries})
     return catalogue
 
@@ -73,7 +73,7 @@ def _safetensors(path: Path) -> Iterator[Entry]:
             yield Entry(key, path.name, tuple(file.get_slice(key).get_shape()), loader(key))
 
 
-def _pickled(path: Path) -> Iterator[Entry]:
+def _list_pickled(path: Path) -> Iterator[Entry]:
     """Entries of a torch checkpoint, read through a memory map where its format allows."""
     try:
         try:

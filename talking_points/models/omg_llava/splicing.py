@@ -92,7 +92,7 @@ def splice_inputs(
     longest = max(lengths)
     starts = [longest - length if padding_side == "left" else 0 for length in lengths]
 
-    def padded(rows: Sequence[Tensor], fill: float) -> Tensor:
+    def pad_rows(rows: Sequence[Tensor], fill: float) -> Tensor:
         room = [(begin, longest - begin - len(row)) for begin, row in zip(starts, rows, strict=True)]
         return torch.stack(
             [
@@ -103,9 +103,9 @@ def splice_inputs(
 
     positions = [torch.arange(length, device=device) for length in lengths]
     return SplicedBatch(
-        inputs_embeds=padded(samples, 0.0),
-        attention_mask=padded([torch.ones_like(position, dtype=torch.bool) for position in positions], 0),
-        labels=padded(targets, IGNORED_LABEL),
-        position_ids=padded(positions, 0),
+        inputs_embeds=pad_rows(samples, 0.0),
+        attention_mask=pad_rows([torch.ones_like(position, dtype=torch.bool) for position in positions], 0),
+        labels=pad_rows(targets, IGNORED_LABEL),
+        position_ids=pad_rows(positions, 0),
         offsets=[offset + begin for offset, begin in zip(offsets, starts, strict=True)],
     )

@@ -1,4 +1,4 @@
-"""OMG-Seg's vision path as OMG-LLaVA uses it: pictures to visual tokens, prompts to queries, queries to masks."""
+"""OMG-Seg's vision path as OMG-LLaVA uses it: images to visual tokens, prompts to queries, queries to masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from talking_points.models.omg_llava.perception_prior import (
     perception_prior,
     query_scores,
     valid_queries,
-    weighted_masks,
+    weigh_masks,
 )
 from talking_points.models.omg_llava.pixel_decoder import PixelDecoder
 from talking_points.models.omg_llava.positions import box_positions
@@ -70,7 +70,7 @@ class OmgVision(nn.Module):
     def forward(self, pixel_values: Tensor, image_sizes: Tensor | None = None) -> VisionFeatures:
         """Normalised pixels (B, 3, H, W), both sides multiples of the visual token stride.
 
-        ``image_sizes`` (B, 2) are width and height of the pictures before padding (default: the frame's).
+        ``image_sizes`` (B, 2) are width and height of the images before padding (default: the frame's).
         """
         height, width = pixel_values.shape[2:]
         stride = self.config.visual_token_stride
@@ -84,7 +84,7 @@ class OmgVision(nn.Module):
         normed = self.query_decoder.post_norm(queries)
         scores = query_scores(self.class_head(normed, mask_logits, mask_features))
         tokens = (height // stride, width // stride)
-        weighted = weighted_masks(mask_logits, scores, (height, width), tokens)
+        weighted = weigh_masks(mask_logits, scores, (height, width), tokens)
         object_queries = torch.cat((queries, positions), dim=-1)
         prior = perception_prior(weighted, object_queries)
         if image_sizes is None:

@@ -1,7 +1,7 @@
 """Drawn sample sources: annotated scenes in the true layouts of the datasets, for trying and testing.
 
-``draw_sample`` writes any number of pictures for each of five sources. A picture depends on the seed, its
-source and its index alone: more pictures or more processes change none of them.
+``draw_sample`` writes any number of images for each of five sources. An image depends on the seed, its
+source and its index alone: more images or more processes change none of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 
 from talking_points.sources.drawn.scenes import HELD_OUT, VARIANTS
-from talking_points.sources.drawn.writers import FOLDERS, MAX_IMAGES, JointFiles, encode_picture, prepare_folders
+from talking_points.sources.drawn.writers import FOLDERS, MAX_IMAGES, JointFiles, encode_image, prepare_folders
 
 __all__ = ["HELD_OUT", "MARKER", "VARIANTS", "draw_sample", "drawn_roots", "is_drawn"]
 
@@ -35,11 +35,11 @@ def draw_sample(
     sources: Collection[str] = tuple(FOLDERS),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
-    """Draw ``images`` pictures for each of ``sources`` below ``root``; returns the root of each by its name.
+    """Draw ``images`` images for each of ``sources`` below ``root``; returns the root of each by its name.
 
-    ``variant`` is "standard", "hard" (three to five things of one class and similar size per picture) or "plain" (one
-    or two things of few classes that fill the picture, every class in one source only).
-    ``workers`` processes draw; ``progress(done, total)`` is called after each picture. Pictures of an earlier
+    ``variant`` is "standard", "hard" (three to five things of one class and similar size per image) or "plain" (one
+    or two things of few classes that fill the image, every class in one source only).
+    ``workers`` processes draw; ``progress(done, total)`` is called after each image. Images of an earlier
     drawing in the same place are removed. Raises ValueError for a number of images below 0 or too large, fewer
     than one worker, an unknown variant or source, or a source's folder that holds anything but an earlier drawing.
     """
@@ -64,7 +64,7 @@ def draw_sample(
         for position, (source, folder) in enumerate(roots.items()):
             prepare_folders(source, folder)
             (folder / MARKER).write_text(f"Drawn by `talking-points draw-sample`: a stand-in for {source}.\n")
-            encode = partial(encode_picture, source, folder, seed, variant=variant)
+            encode = partial(encode_image, source, folder, seed, variant=variant)
             encoded = pool.map(encode, range(images), chunksize=_CHUNK) if pool else map(encode, range(images))
             with JointFiles(source, folder) as joint:
                 for done, entries in enumerate(encoded, start=1):

@@ -173,7 +173,7 @@ def _dots(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 class Canvas:
-    """An RGB picture as float32 planes (3, height, width), 0..255, and its id map, int16 (height, width), 0 =
+    """An RGB image as float32 planes (3, height, width), 0..255, and its id map, int16 (height, width), 0 =
     background.
 
     ``regions[i]`` tells what id ``i + 1`` means, ``instances`` the objects drawn so far.
@@ -331,7 +331,7 @@ class Canvas:
             np.copyto(self.ids[y0:y1, x0:x1], np.int16(region), where=cover >= 128)
 
     def _blend(self, x0: int, y0: int, layer: NDArray[np.float32], alpha: NDArray[np.float32]) -> None:
-        """Mix planes over the picture; ``alpha`` is float32 (height, width) in 0..1."""
+        """Mix planes over the image; ``alpha`` is float32 (height, width) in 0..1."""
         height, width = alpha.shape
         view = self.pixels[:, y0 : y0 + height, x0 : x0 + width]
         change = layer - view
@@ -367,7 +367,7 @@ class Pen:
 
     @property
     def mirrored(self) -> bool:
-        """Whether the object's right is the picture's left."""
+        """Whether the object's right is the image's left."""
         return bool(np.linalg.det(self.matrix[:, :2]) < 0)
 
     def project(self, points: ArrayLike) -> Points:

@@ -1,4 +1,4 @@
-"""Scenes: which things stand where, in which place, under which light. One picture from (source, seed, index)."""
+"""Scenes: which things stand where, in which place, under which light. One image from (source, seed, index)."""
 
 from __future__ import annotations
 
@@ -218,8 +218,8 @@ AP10K_SPECIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class DrawnScene:
-    """A finished picture: uint8 RGB (height, width, 3), its id map int16 (height, width), what the ids mean, the
-    objects, the place, and what the source calls the picture's class (wnid or species; empty elsewhere)."""
+    """A finished image: uint8 RGB (height, width, 3), its id map int16 (height, width), what the ids mean, the
+    objects, the place, and what the source calls the image's class (wnid or species; empty elsewhere)."""
 
     pixels: NDArray[np.uint8]
     ids: NDArray[np.int16]
@@ -231,17 +231,17 @@ class DrawnScene:
 
 
 def split_of(source: str, index: int) -> str:
-    """The split of the ``index``-th picture of a source: "val" for about 19 in 100, else "train"."""
+    """The split of the ``index``-th image of a source: "val" for about 19 in 100, else "train"."""
     return "val" if derive_seed(0, "drawn split", source, index) % 100 < 19 else "train"
 
 
 def draw_scene(source: str, seed: int, index: int, variant: str = "standard") -> DrawnScene:
-    """Draw the ``index``-th picture of a source. The same arguments give the same pixels, always.
+    """Draw the ``index``-th image of a source. The same arguments give the same pixels, always.
 
     ``source`` is one of pascal_part116, ade20k_part234, partimagenet, ap10k, refcoco. The variant "plain" shows one
-    or two things of few classes that fill the picture, so that knowing the thing does not tell the point; no class is
+    or two things of few classes that fill the image, so that knowing the thing does not tell the point; no class is
     drawn for two part sources, which name the same parts differently. The variant "hard" shows three to five things
-    of one of these classes at similar sizes, scattered, so that a phrase about the scene does not say which; pictures
+    of one of these classes at similar sizes, scattered, so that a phrase about the scene does not say which; images
     of partimagenet keep their one object, at any place.
     """
     if variant not in VARIANTS:
@@ -265,7 +265,7 @@ def draw_scene(source: str, seed: int, index: int, variant: str = "standard") ->
 
 
 def _cast(source: str, index: int, variant: str, rng: np.random.Generator) -> tuple[str, tuple[str, ...], list[str]]:
-    """The picture's label, the places it may show, and the things in it, the main one first."""
+    """The image's label, the places it may show, and the things in it, the main one first."""
     if variant != "standard" and source in PLAIN:
         thing, places = PLAIN[source][rng.integers(len(PLAIN[source]))]
         return "", places, [thing] * (int(rng.integers(1, 3)) if variant == "plain" else _count(rng, 3, variant))
@@ -326,7 +326,7 @@ def _populate(canvas: Canvas, place: Place, names: list[str], variant: str, alon
 
 
 def _composed(canvas: Canvas, place: Place, names: list[str], plain: bool) -> list[_Spot]:
-    """One main thing that fills a good part of the picture, the others around it at true relative size."""
+    """One main thing that fills a good part of the image, the others around it at true relative size."""
     rng = canvas.rng
     main = DRAWABLES[names[0]]
     floor = canvas.height - place.far
@@ -355,7 +355,7 @@ def _composed(canvas: Canvas, place: Place, names: list[str], plain: bool) -> li
 
 
 def _scattered(canvas: Canvas, place: Place, names: list[str]) -> list[_Spot]:
-    """Things of one size strewn over the picture: the row, the order and the gaps are left to chance."""
+    """Things of one size strewn over the image: the row, the order and the gaps are left to chance."""
     rng = canvas.rng
     thing = DRAWABLES[names[0]]
     floor = canvas.height - place.far

@@ -1,7 +1,7 @@
 """Put drawn scenes on disk in the true layouts of PascalPart116, ADE20KPart234, PartImageNet, AP-10K and refCOCO.
 
-Each layout is an ``encode`` function that writes the files of one picture and returns its JSON entries as
-text, and a list of joint JSON files into which the entries are streamed in the order of the pictures.
+Each layout is an ``encode`` function that writes the files of one image and returns its JSON entries as
+text, and a list of joint JSON files into which the entries are streamed in the order of the images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from talking_points.sources.drawn.scenes import DrawnScene, draw_scene, split_of
 from talking_points.sources.labels import load_labels
 
 FIRST_NUMBER = 900_000
-"""Drawn pictures are numbered from here: above every number of the real datasets, so they cannot be confused."""
+"""Drawn images are numbered from here: above every number of the real datasets, so they cannot be confused."""
 
 MAX_IMAGES = 100_000
 
@@ -126,7 +126,7 @@ def part_id(source: str, category: str, drawn_part: str | None) -> int | None:
 
 @dataclass(frozen=True)
 class Entries:
-    """One picture's share of the joint files: for each JSON file, its image entry and its annotation entries, and for
+    """One image's share of the joint files: for each JSON file, its image entry and its annotation entries, and for
     each folder of ``references.FILES`` the entries of its refs file."""
 
     files: tuple[str, ...] = ()
@@ -135,8 +135,8 @@ class Entries:
     refs: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
-def encode_picture(source: str, root: Path, seed: int, index: int, variant: str) -> Entries:
-    """Draw one picture and write its files below ``root``; returns what belongs in the joint JSON files."""
+def encode_image(source: str, root: Path, seed: int, index: int, variant: str) -> Entries:
+    """Draw one image and write its files below ``root``; returns what belongs in the joint JSON files."""
     return _ENCODERS[source](root, index, draw_scene(source, seed, index, variant))
 
 
@@ -160,9 +160,9 @@ def _joint_files(source: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def prepare_folders(source: str, root: Path) -> None:
-    """Create the folders that exist whatever is drawn, and remove the pictures and maps of an earlier drawing.
+    """Create the folders that exist whatever is drawn, and remove the images and maps of an earlier drawing.
 
-    Only files that bear the number of a drawn picture are removed.
+    Only files that bear the number of a drawn image are removed.
     """
     for folder in _SUBFOLDERS[source]:
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ _SUBFOLDERS: dict[str, tuple[str, ...]] = {
 
 
 class JointFiles:
-    """Streams the entries of many pictures into a source's joint files; only entries of images and refs are kept.
+    """Streams the entries of many images into a source's joint files; only entries of images and refs are kept.
 
     Use as a context manager: the files are complete after it, and empty lists where nothing was added.
     """
@@ -209,7 +209,7 @@ class JointFiles:
         return self
 
     def add(self, entries: Entries) -> None:
-        """Append one picture."""
+        """Append one image."""
         for name in entries.files:
             self._images[name].append(entries.image)
             for annotation in entries.annotations:
@@ -385,7 +385,7 @@ def _ap10k_categories() -> list[dict[str, Any]]:
 
 
 def _ap10k_files(index: int) -> tuple[str, ...]:
-    """Where a picture goes: each of the three splits is its own 7:1:2 division of the same pictures."""
+    """Where an image goes: each of the three splits is its own 7:1:2 division of the same images."""
     names = []
     for number in (1, 2, 3):
         share = derive_seed(0, "drawn ap10k split", number, index) % 10

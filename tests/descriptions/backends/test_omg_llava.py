@@ -62,13 +62,13 @@ def test_points_and_boxes_change_the_answer(backend):
 
 def test_the_vision_path_runs_once_per_image(backend, monkeypatch):
     seen = []
-    encode = backend._model.encode_pictures
+    encode = backend._model.encode_images
 
     def counted(images):
         seen.extend(images)
         return encode(images)
 
-    monkeypatch.setattr(backend._model, "encode_pictures", counted)
+    monkeypatch.setattr(backend._model, "encode_images", counted)
     backend._features.clear()
     backend.complete([_request(index) for index in (0, 2, 4, 6, 1)])
     backend.complete([_request(8, facts={"keypoint": (1, 1)})])
@@ -103,7 +103,7 @@ def test_a_request_that_is_too_long_fails_alone(backend):
 
 def _language_inputs(backend, request) -> LanguageInputs:
     with torch.no_grad():
-        features = backend._model.encode_pictures(request.images)
+        features = backend._model.encode_images(request.images)
         index = torch.tensor([0])
         marks = backend._model.encode_points(features, [request.facts["keypoint"]], index)
         regions = backend._model.encode_boxes(features, [request.facts["object_bbox"]], index)

@@ -395,16 +395,16 @@ def test_an_image_is_encoded_once_and_off_the_loop(serve: Serve, monkeypatch: py
     import numpy as np
 
     from talking_points.descriptions.backends import chat_requests
-    from talking_points.descriptions.backends.chat import encoded_image
+    from talking_points.descriptions.backends.chat import encode_image
 
     encoders: list[str] = []
-    encode = encoded_image
+    encode = encode_image
 
     def spy(image: Any, form: Any) -> Any:
         encoders.append(threading.current_thread().name)
         return encode(image, form)
 
-    monkeypatch.setattr(chat_requests, "encoded_image", spy)
+    monkeypatch.setattr(chat_requests, "encode_image", spy)
     server = serve(lambda number: (503, {}, b"") if number == 1 else RIGHT)
     image = np.full((8, 8, 3), 200, np.uint8)
     config = StepConfig(

@@ -16,11 +16,11 @@ from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import vision_settings
 from talking_points.models.capellm.conversation import Query, QueryError, Round, encode
 from talking_points.models.capellm.coordinates import parse_point
-from talking_points.models.capellm.crops import BoxError, normalised
+from talking_points.models.capellm.crops import BoxError, normalise
 from talking_points.models.capellm.decoding import TokenizerError
 from talking_points.models.capellm.modeling import parameter_counts
 from talking_points.models.capellm.presets import paper_config, small_config
-from talking_points.models.capellm.reading import PackedReader, shared_beginning
+from talking_points.models.capellm.reading import PackedReader, count_shared
 from tests.models.capellm.test_decoding import Lossy
 from tests.models.capellm.tokenizers import KINDS, NAMES, Kind, small_model, tokenizer_of
 
@@ -45,7 +45,7 @@ def test_rounds_side_by_side_have_the_logits_of_rounds_alone(model: PointAnswere
         answers = [model.grammar.ids(number, 90 - number) for number in range(len(prompts))]
         order = [5, 2, 7, 0, 1, 3, 6, 4]
         rows = [number % 2 for number in order]
-        shared = shared_beginning(prompts)
+        shared = count_shared(prompts)
         beginning = model.beginning(images, torch.tensor(prompts[0][:shared]))
         reader = PackedReader(model.language_model, beginning, rows)
         first, branches = reader.step(range(len(order)), [prompts[number][shared:] for number in order])
@@ -112,7 +112,7 @@ def test_constrained_is_free_where_the_free_answer_is_one(kind: Kind) -> None:
 def taught(model: PointAnswerer, queries: list[Query]) -> None:
     """Overfit the model's language side to one answer per query about a grey crop, in a second."""
     rounds = [Round(query, model.grammar.text(7 * number + 3, 90 - 5 * number)) for number, query in enumerate(queries)]
-    pixels = torch.from_numpy(normalised([GREY], model.config.image_mean, model.config.image_std))
+    pixels = torch.from_numpy(normalise([GREY], model.config.image_mean, model.config.image_std))
     encoded = []
     for one in rounds:
         text, spans = model.template.render([one])

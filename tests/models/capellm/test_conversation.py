@@ -88,13 +88,13 @@ def test_rounds_follow_at_once_and_prompts_end_without_a_space() -> None:
     ],
 )
 def test_user_text_is_stripped_of_what_reads_as_another_role(query: Query, cleaned: Query) -> None:
-    assert query.cleaned(["END"]) == cleaned
+    assert query.clean(["END"]) == cleaned
 
 
 @pytest.mark.parametrize("name", ["", " \n", "</s>", "User:"])
 def test_an_empty_name_is_refused(name: str) -> None:
     with pytest.raises(QueryError, match="name of a keypoint"):
-        Query(name).cleaned()
+        Query(name).clean()
 
 
 @given(st.integers(1, 70), st.integers(1, 8), st.integers(0, 2**31))

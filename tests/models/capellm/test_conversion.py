@@ -58,7 +58,7 @@ def test_a_release_becomes_the_recorded_model(
     model.save_pretrained(tmp_path)
     loaded = PointAnswerer.from_pretrained(tmp_path)
     pixels = torch.randn(1, 3, 56, 56)
-    ids, mask = wanted.left_padded([wanted.grammar.ids(5, 6)])
+    ids, mask = wanted.pad_left([wanted.grammar.ids(5, 6)])
     with torch.no_grad():
         logits = [one(pixels, ids, mask).logits for one in (wanted, model, loaded)]
     torch.testing.assert_close(logits[1], logits[0])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.models.capellm.crops import BoxError, Crop, clip_box, normalised
+from talking_points.models.capellm.crops import BoxError, Crop, clip_box, normalise
 
 SIDES = st.floats(1, 2000)
 PLACES = st.floats(-500, 3000)
@@ -55,7 +55,7 @@ def test_pixels_are_black_outside_and_in_their_places() -> None:
 
 def test_normalising() -> None:
     white = np.full((4, 4, 3), 255, np.uint8)
-    pixels = normalised([white], (0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
+    pixels = normalise([white], (0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
     assert (pixels.shape, pixels.dtype) == ((1, 3, 4, 4), np.float32)
     np.testing.assert_allclose(pixels[0, :, 0, 0], [1.0, 1.5, 0.5])
 

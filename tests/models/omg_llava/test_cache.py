@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from talking_points.models.omg_llava.cache import growing_cache
+from talking_points.models.omg_llava.cache import make_growing
 
 STEPS = st.lists(st.one_of(st.integers(1, 40), st.sampled_from(["select", "repeat", "crop"])), max_size=12)
 
@@ -28,7 +28,7 @@ def test_the_same_as_the_plain_cache(steps: list[int | str]) -> None:
     random = torch.Generator().manual_seed(0)
     plain = DynamicCache()
     plain.update(*states(random, 2, 5), 0)
-    growing = growing_cache(plain)
+    growing = make_growing(plain)
     for step in steps:
         batch = both(plain)[0].shape[0]
         if step == "select":
@@ -55,7 +55,7 @@ def test_tokens_are_added_in_place() -> None:
     random = torch.Generator().manual_seed(0)
     plain = DynamicCache()
     plain.update(*states(random, 2, 5), 0)
-    growing = growing_cache(plain)
+    growing = make_growing(plain)
     growing.update(*states(random, 2, 1), 0)
     places = set()
     for _ in range(20):

@@ -50,7 +50,7 @@ def _official(files) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("sizes", [SIZES, OTHER_SIZES], ids=["sizes", "other_sizes"])
-def test_a_release_of_any_size_loads_and_describes(tmp_path, sizes, pictures):
+def test_a_release_of_any_size_loads_and_describes(tmp_path, sizes, images):
     files = write_release(tmp_path / "release", sizes)
     report = convert_release(files, tmp_path / "model", base=_base(sizes), dtype=torch.float32, max_shard_bytes=100_000)
     assert len(report.files) > 3
@@ -61,7 +61,7 @@ def test_a_release_of_any_size_loads_and_describes(tmp_path, sizes, pictures):
     assert model.config.vision_config.depths == list(sizes.depths)
     assert model.config.text_config.num_key_value_heads == sizes.key_value_heads
     assert (model.config.seg_token_id, model.config.mark_token_id) == (sizes.base_vocabulary, sizes.base_vocabulary + 4)
-    assert len(model.describe(pictures[:2], [[3, 4], [5, 6]], max_new_tokens=3)) == 2
+    assert len(model.describe(images[:2], [[3, 4], [5, 6]], max_new_tokens=3)) == 2
 
 
 def test_values_arrive_where_they_belong(release, tmp_path):
@@ -253,7 +253,7 @@ def test_recorded_outputs_come_through_the_conversion_and_the_public_classes(tmp
     images = load_file(folder / "vision_inputs.safetensors")["images"]
     language = load_file(folder / "internlm2_io.safetensors")
     with torch.no_grad():
-        features = model.encode_images(images)
+        features = model.encode_pixels(images)
         logits = model.language_model(language["input_ids"], language["attention_mask"]).logits
     for actual, name in ((features.visual_tokens, "visual_tokens"), (features.object_queries, "query_feat_pos")):
         expected = vision[f"encoder.{name}"]

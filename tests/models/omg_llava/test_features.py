@@ -10,8 +10,8 @@ from talking_points.models.omg_llava.features import VisionFeatures
 
 
 @pytest.fixture
-def features(descriptor, pictures):
-    return descriptor.encode_pictures(pictures)
+def features(descriptor, images):
+    return descriptor.encode_images(images)
 
 
 def _equal(one: VisionFeatures, other: VisionFeatures) -> bool:

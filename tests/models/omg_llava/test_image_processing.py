@@ -37,7 +37,7 @@ def test_padding_is_centred_with_the_mean_colour():
 
 
 @given(size=sizes, x=st.floats(0, 1), y=st.floats(0, 1))
-def test_points_keep_their_place_relative_to_the_padded_picture(size, x, y):
+def test_points_keep_their_place_relative_to_the_padded_image(size, x, y):
     width, height = size
     side = max(size)
     [[u, v]] = OmgLlavaImageProcessor(1024).points_to_frame([[x * width, y * height]], size)
@@ -47,7 +47,7 @@ def test_points_keep_their_place_relative_to_the_padded_picture(size, x, y):
     assert 0 <= v <= 1024 + 1e-6
 
 
-def test_points_of_pictures_of_different_sizes():
+def test_points_of_images_of_different_sizes():
     frame = OmgLlavaImageProcessor(100).points_to_frame([[0, 0], [10, 5]], [[20, 10], [10, 50]])
     assert frame.tolist() == [[0.0, 25.0], [60.0, 10.0]]
 
@@ -57,7 +57,7 @@ def test_boxes_become_corners():
     assert boxes.tolist() == [[10.0, 30.0, 30.0, 55.0]]
 
 
-def test_grey_and_transparent_pictures_become_rgb():
+def test_grey_and_transparent_images_become_rgb():
     assert to_rgb(Image.new("L", (3, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
     assert to_rgb(Image.new("RGBA", (3, 2))).mode == "RGB"
 

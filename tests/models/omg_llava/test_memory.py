@@ -11,11 +11,11 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.memory import (
     GIB,
-    inference_plan,
     memory_summary,
     on_meta,
     parameter_counts,
-    training_plan,
+    plan_inference,
+    plan_training,
 )
 from talking_points.models.presets import paper_config
 
@@ -68,7 +68,7 @@ def test_adapters_of_the_7b_are_the_official_ones_with_a_copy_per_projection():
 
 
 def test_inference_plan_is_mostly_weights_and_fits_one_gpu(seven_billion):
-    plan = inference_plan(seven_billion, batch_size=32)
+    plan = plan_inference(seven_billion, batch_size=32)
     parameters = sum(parameter.numel() for parameter in seven_billion.parameters())
     assert plan.total > 2 * parameters
     assert 16 * GIB < plan.total < 40 * GIB
@@ -79,7 +79,7 @@ def test_training_plan_counts_sixteen_bytes_per_trainable_parameter():
     model = on_meta(PointDescriptor, paper_config())
     with torch.device("meta"):
         model.prepare_training()
-    plan = training_plan(model)
+    plan = plan_training(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     kept = sum(plan.rows[name] for name in plan.rows if "float32" in name and "vision" not in name)
     assert kept == 16 * trainable

@@ -22,8 +22,8 @@ QUESTIONS = ("What is region1 <mark>?", "Region1 <mark> lies on a part of an obj
 
 
 @pytest.fixture(scope="module")
-def features(descriptor, pictures):
-    return descriptor.encode_pictures(pictures)
+def features(descriptor, images):
+    return descriptor.encode_images(images)
 
 
 def _inputs(model, features, chosen=slice(None), questions=QUESTIONS) -> LanguageInputs:
@@ -46,9 +46,9 @@ def test_prompts_of_a_batch_do_not_see_each_other(descriptor, features):
     assert (other[0] - together[0]).abs().max() > 1e-3
 
 
-def test_boxes_confine_where_prompts_look(descriptor, pictures, features):
-    """A box prompt sees nothing of the picture's right half, whatever happens there."""
-    index = torch.tensor([2, 2])  # 64 x 64 pixels, so that halves of picture and frame agree
+def test_boxes_confine_where_prompts_look(descriptor, images, features):
+    """A box prompt sees nothing of the image's right half, whatever happens there."""
+    index = torch.tensor([2, 2])  # 64 x 64 pixels, so that halves of image and frame agree
     boxes = [[0.0, 0.0, 31.0, 63.0], [0.0, 20.0, 31.0, 43.0]]  # so large that no predicted mask misses them
     memories = [memory.clone() for memory in features.levels]
     for memory in memories:
@@ -61,9 +61,9 @@ def test_boxes_confine_where_prompts_look(descriptor, pictures, features):
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
-def test_images_of_a_batch_do_not_see_each_other(descriptor, pictures, features):
-    for index, picture in enumerate(pictures):
-        alone = descriptor.encode_pictures([picture])
+def test_images_of_a_batch_do_not_see_each_other(descriptor, images, features):
+    for index, image in enumerate(images):
+        alone = descriptor.encode_images([image])
         torch.testing.assert_close(alone.visual_tokens, features.visual_tokens[[index]], rtol=1e-4, atol=1e-4)
         assert torch.equal(alone.object_valid, features.object_valid[[index]])
 
@@ -173,7 +173,7 @@ def test_sampled_texts_do_not_depend_on_what_is_shared(descriptor, features):
     assert torch.equal(shared, plain)
 
 
-def test_generation_writes_no_placeholder_of_a_prompt(tokenizer, pictures):
+def test_generation_writes_no_placeholder_of_a_prompt(tokenizer, images):
     torch.manual_seed(9)
     model = OmgLlavaModel(tiny_config(tokenizer)).eval()
     model.tokenizer = tokenizer
@@ -182,7 +182,7 @@ def test_generation_writes_no_placeholder_of_a_prompt(tokenizer, pictures):
         head = model.language_model.lm_head.weight.zero_()
         head[placeholders[0]] = torch.randn(head.shape[1])
         head[placeholders[1]] = -head[placeholders[0]]
-    inputs = _inputs(model, model.encode_pictures(pictures))
+    inputs = _inputs(model, model.encode_images(images))
     length = {"max_new_tokens": 4, "eos_token_id": -1}
     assert torch.isin(_plain_tokens(model, inputs, **length), placeholders).all()
     for options in ({}, {"do_sample": True, "top_k": 0}, {"suppress_tokens": [0]}):
@@ -206,8 +206,8 @@ def test_seg_states_become_masks(descriptor, features):
     torch.testing.assert_close(logits[1:2], one, rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_language_model_stays_close_to_float32(tokenizer, pictures, tmp_path):
-    """Bounds: hidden states within 5 % of their largest value, coordinates within 2 % of the picture."""
+def test_bfloat16_language_model_stays_close_to_float32(tokenizer, images, tmp_path):
+    """Bounds: hidden states within 5 % of their largest value, coordinates within 2 % of the image."""
     torch.manual_seed(4)
     model = PointLocalizer(tiny_config(tokenizer)).eval()
     model.tokenizer = tokenizer
@@ -218,8 +218,8 @@ def test_bfloat16_language_model_stays_close_to_float32(tokenizer, pictures, tmp
     assert {p.dtype for p in half.language_model.parameters()} == {torch.bfloat16}
     texts = ["A dog stands in the top left.", "The chair.", "Two birds on a wire."]
     with torch.no_grad():
-        features = model.encode_pictures(pictures)
-        again = half.encode_pictures(pictures)
+        features = model.encode_images(images)
+        again = half.encode_images(images)
         assert torch.equal(features.object_valid, again.object_valid)
         torch.testing.assert_close(features.visual_tokens, again.visual_tokens)
         states = [
@@ -231,11 +231,11 @@ def test_bfloat16_language_model_stays_close_to_float32(tokenizer, pictures, tmp
     assert (found[0] - found[1]).abs().max() <= 0.02
 
 
-def test_fresh_adapters_change_nothing_and_can_be_switched_off_and_merged(tokenizer, pictures):
+def test_fresh_adapters_change_nothing_and_can_be_switched_off_and_merged(tokenizer, images):
     torch.manual_seed(5)
     model = OmgLlavaModel(tiny_config(tokenizer)).eval()
     model.tokenizer = tokenizer
-    features = model.encode_pictures(pictures)
+    features = model.encode_images(images)
     inputs = _inputs(model, features)
 
     def logits() -> torch.Tensor:
@@ -264,7 +264,7 @@ def test_fresh_adapters_change_nothing_and_can_be_switched_off_and_merged(tokeni
 
 
 @pytest.mark.parametrize("shard", ["50GB", "1MB"])
-def test_a_saved_model_is_the_same_whole_or_in_shards(descriptor, pictures, tmp_path, shard):
+def test_a_saved_model_is_the_same_whole_or_in_shards(descriptor, images, tmp_path, shard):
     descriptor.save_pretrained(tmp_path, max_shard_size=shard)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard == "1MB")
     loaded = PointDescriptor.from_pretrained(tmp_path, device_map={"": "cpu"})
@@ -272,7 +272,7 @@ def test_a_saved_model_is_the_same_whole_or_in_shards(descriptor, pictures, tmp_
         n: t.shape for n, t in descriptor.state_dict().items()
     }
     assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in descriptor.state_dict().items())
-    arguments = (pictures[:2], [[3, 4], [5, 6]])
+    arguments = (images[:2], [[3, 4], [5, 6]])
     assert loaded.describe(*arguments, max_new_tokens=6) == descriptor.describe(*arguments, max_new_tokens=6)
 
 
@@ -331,7 +331,7 @@ def test_the_official_layout_shares_the_input_factor_and_adapts_the_head(tokeniz
     torch.testing.assert_close(loaded.language_model(ids).logits, before, rtol=1e-4, atol=1e-4)
 
 
-def test_gradient_checkpointing_changes_no_gradient(tokenizer, pictures):
+def test_gradient_checkpointing_changes_no_gradient(tokenizer, images):
     torch.manual_seed(8)
     config = tiny_config(tokenizer)
     config.train_lora, config.train_language_model, config.train_vocabulary = True, False, False
@@ -345,7 +345,7 @@ def test_gradient_checkpointing_changes_no_gradient(tokenizer, pictures):
         if checkpointing:
             model.activation_checkpointing_enable()
         model.train()
-        features = model.encode_pictures(pictures)
+        features = model.encode_images(images)
         model(features=features, points=[[1, 2], [3, 4], [5, 6]], descriptions=["a", "b c", "d"]).loss.backward()
         parameters = dict(model.named_parameters())
         gradients.append({name: parameters[name].grad.clone() for name in names})

@@ -10,7 +10,7 @@ from talking_points.models.omg_llava.perception_prior import (
     perception_prior,
     query_scores,
     valid_queries,
-    weighted_masks,
+    weigh_masks,
 )
 
 
@@ -30,7 +30,7 @@ def test_weighted_masks_equal_resizing_through_the_full_frame(logits, frame, tok
     literal = functional.interpolate(
         full * (0.5 * scores + 0.5)[..., None, None], size=tokens, mode="bilinear", align_corners=False
     )
-    torch.testing.assert_close(weighted_masks(mask_logits, scores, frame, tokens), literal, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weigh_masks(mask_logits, scores, frame, tokens), literal, rtol=1e-5, atol=1e-6)
 
 
 def test_scores_leave_out_the_void_class():

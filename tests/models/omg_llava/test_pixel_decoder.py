@@ -45,7 +45,7 @@ def _reference(decoder: PixelDecoder) -> Mask2FormerPixelDecoder:
     return reference
 
 
-def test_equals_the_mask2former_pixel_decoder_on_an_oblong_picture():
+def test_equals_the_mask2former_pixel_decoder_on_an_oblong_image():
     torch.manual_seed(0)
     decoder = PixelDecoder(_config())
     torch.nn.init.normal_(decoder.level_embed)

@@ -34,20 +34,20 @@ def test_the_estimate_corrects_the_plan_by_what_was_measured(progress: BuildProg
     before = progress.estimate()
     assert before == {"seconds_left": (40 * 1.0 + 40 * 3.0) / 2, "unknown": ["refine"]}
     # Ten rows took 20 seconds where the plan says 10: everything planned takes twice as long.
-    progress.finished("local_caption", manifest("local_caption", 0, 20.0), reused=False)
+    progress.finish_shard("local_caption", manifest("local_caption", 0, 20.0), reused=False)
     assert progress.estimate()["seconds_left"] == (3 * 20.0 + 40 * 3.0 * 2) / 2
     printed = progress.console.file.getvalue()  # type: ignore[attr-defined]
     assert "the whole build: about 0:02:30 to go, refine not yet known" in printed
     for number in (1, 2, 3):
-        progress.finished("local_caption", manifest("local_caption", number, 20.0), reused=False)
+        progress.finish_shard("local_caption", manifest("local_caption", number, 20.0), reused=False)
     progress.begin("generate", 4, 40)
-    progress.finished("generate", manifest("generate", 0, 30.0), reused=False)
+    progress.finish_shard("generate", manifest("generate", 0, 30.0), reused=False)
     assert progress.estimate()["seconds_left"] == 3 * 30.0 / 2
 
 
 def test_reused_shards_say_nothing_about_the_time_to_come(progress: BuildProgress) -> None:
     progress.begin("refine", 2, 20)
-    progress.finished("refine", manifest("refine", 0, 99.0), reused=True)
+    progress.finish_shard("refine", manifest("refine", 0, 99.0), reused=True)
     assert "refine" in progress.estimate()["unknown"]
 
 
@@ -55,7 +55,7 @@ def test_requests_and_tokens_are_added_up_and_stored(progress: BuildProgress) ->
     progress.begin("generate", 2, 20)
     for number in (0, 1):
         spent = {"requests": 11, "tokens_in": 500, "tokens_out": 70}
-        progress.finished("generate", manifest("generate", number, 1.0, **spent), reused=False)
+        progress.finish_shard("generate", manifest("generate", number, 1.0, **spent), reused=False)
     progress.end("generate")
     stored = progress.storage.read_json(STATUS_FILE)
     assert stored["estimate"]["unknown"] == ["refine"]

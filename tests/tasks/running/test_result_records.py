@@ -22,7 +22,7 @@ from prefect.results import ResultRecord  # type: ignore[attr-defined]  # export
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 
 from tasks.running import result_records
-from tasks.running.manifests import Manifest, sealed
+from tasks.running.manifests import Manifest, add_seal
 from tasks.running.result_records import RefusedRecord, ResultRecords, find_manifest, judge_record
 
 KEY = "object_caption-00000-0123456789abcdef"
@@ -44,7 +44,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "stage": "refine", "shard": 0, "path": ".work/a", "rows": 1, "rejected": {}, "files": {".work/a": "0"},
         "seconds": 1.5, "details": {"rounds": {"1": 1}},
     }  # fmt: skip
-    return sealed(Manifest(**(plain | changes)))  # type: ignore[typeddict-item, return-value]
+    return add_seal(Manifest(**(plain | changes)))  # type: ignore[typeddict-item, return-value]
 
 
 def record(result: Any = None, **metadata: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from talking_points.config import Section
-from tasks.running.manifests import Manifest, holds, rejected_path, sealed
+from tasks.running.manifests import Manifest, add_seal, holds, rejected_path
 from tasks.running.shards import (
     AnyOrder,
     Environment,
@@ -76,7 +76,7 @@ def test_a_manifest_holds_until_a_byte_changes(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     writer = ShardWriter(order(environment=environment(tmp_path)))
     writer.reject({"id": "b", "source": "s", "image_path": "i.jpg"}, "truncated", "after 5 tokens", "The poi")
-    result = sealed(writer.commit(pa.table({"id": ["a"]}), {"tokens_in": 4}))
+    result = add_seal(writer.commit(pa.table({"id": ["a"]}), {"tokens_in": 4}))
     assert (result["rows"], result["rejected"], result["details"]) == (1, {"truncated": 1}, {"tokens_in": 4})
     assert holds(storage, result)
     rejected = rejected_path(result)
@@ -103,7 +103,7 @@ def test_a_task_that_cuts_several_shards_holds_as_long_as_all_do(tmp_path: Path)
     parts = [
         write_part(storage, "sample", n, f".work/sample/{n}.rows.parquet", pa.table({"id": [n]})) for n in range(3)
     ]
-    result = sealed(commit_parts(writer, parts))
+    result = add_seal(commit_parts(writer, parts))
     assert result["rows"] == 3
     assert holds(storage, result)
     storage.remove(parts[1]["path"])
