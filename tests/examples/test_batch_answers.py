@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("a.png", "b.PNG", "more/c.png")):
         (root / name).write_bytes(png(number))
     (root / "notes.txt").write_text("no image")
+    (root / "linked").symlink_to(root.parent)
     return root
 
 
@@ -167,6 +168,7 @@ BAD: list[tuple[object, str]] = [
     ({**GOOD, "image": "notes.txt"}, "expected an image"),
     ({**GOOD, "image": "../a.png"}, "is not in"),
     ({**GOOD, "image": "/etc/hostname"}, "is not in"),
+    ({**GOOD, "image": "linked/a.png"}, "is not in"),
     ({**GOOD, "image": 7}, "expected an image, its path or its bytes"),
     ({**GOOD, "image": "a\0.png"}, "cannot be read"),
     ({**GOOD, "image": {"bytes": "no base64!"}}, "base64"),
