@@ -6,7 +6,7 @@ SAMPLE ?= build/sample
 OUTPUT ?= build/llamapointinpart
 IMAGES ?= 60
 
-.PHONY: build learn serve test lint types lock clean help
+.PHONY: build learn serve test lint types lock lock-digests clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -43,13 +43,15 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d. On Debian/Ubuntu: apt-get install python3.11 python3.11-venv, then make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.base: pyproject.toml requirements.lock | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+# Every file of the base is compared with its digest; the package itself is built with the setuptools among them.
+$(VENV)/.base: pyproject.toml requirements-base.lock | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-base.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import cv2' || { echo "OpenCV cannot load a system library. On Debian/Ubuntu: apt-get install -y libgl1 libglib2.0-0"; exit 1; }
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+$(VENV)/.dev: $(VENV)/.base requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[dev]'
 	@touch $@
 
 lock: ## resolve all dependencies anew and pin them
@@ -58,6 +60,12 @@ lock: ## resolve all dependencies anew and pin them
 	build/lock/bin/pip install --quiet -e '.[dev,dask]'
 	{ echo "# Pins of every dependency and extra but llama-cpp; made by 'make lock'."; \
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+	$(MAKE) lock-digests
+
+lock-digests: ## list the digests of what requirements.lock pins, for the base and for the GPU image's extras
+	test -x build/lock/bin/python || $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet uv
+	build/lock/bin/python docker/lock_digests.py
 
 clean: ## remove what the two commands made, but not the environment
 	rm -rf build

@@ -16,9 +16,9 @@ from talking_points.errors import RunError
 from talking_points.escaping import for_terminal
 from talking_points.examples.answer_files import AnswerFile, check_output
 from talking_points.examples.asked_rows import ROW_FILES, SUFFIXES, Point, Rows, Task, open_rows
-from talking_points.models.model_folders import Kind, check_model
+from talking_points.models.model_folders import check_model
 
-_KINDS: dict[Task, Kind] = {"describe": "PointDescriptor", "localize": "PointLocalizer"}
+_ROLES: dict[Task, str] = {"describe": "descriptor", "localize": "localizer"}
 _SECONDS = 10.0
 """Between two lines of progress where no terminal shows one line that changes."""
 
@@ -47,7 +47,7 @@ def answer_many(
     rows = open_rows(source, task, asked=asked, images=images, split=split)
     if output is not None:
         check_output(output)
-    check_model(model, _KINDS[task])
+    check_model(model, _ROLES[task])
     with needs_extra("train"):
         from talking_points import PointDescriptor, PointLocalizer
         from talking_points.examples.batch_answers import (
@@ -57,6 +57,8 @@ def answer_many(
             make_localizer,
             name_model,
         )
+        from talking_points.models.loading_bars import hide_loading_bars
+    hide_loading_bars()
     place = choose_device(device)
     file = AnswerFile(output, task, name_model(model))
 

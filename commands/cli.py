@@ -20,10 +20,11 @@ from commands import (  # noqa: F401  (add commands)
     view_commands,
 )
 from commands.console import Config, Overrides, Verbose, app, exit_codes
-from commands.local import local_orchestration
+from commands.processes import STOPPED, end_at_once, leave_at_once
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
-from talking_points.redaction import redact, seal
+from talking_points.redaction import redact
+from talking_points.step_progress import tell
 
 
 @app.command()
@@ -43,25 +44,11 @@ def build(
 
             print_plan(settings)
             return
-        from commands.orchestrator import claim_port, orchestrator
+        tell("build: checking configuration, sources and output")
+        with end_at_once():
+            from commands.build import build_dataset
 
-        records = None if "://" in settings.output else Path(settings.output).absolute() / ".work" / "results"
-        local_orchestration(verbose, records)
-        port = claim_port()
-        from commands.outcome import print_outcome
-        from commands.plan import open_output
-        from flows.build_llamapointinpart import build_llamapointinpart
-        from tasks.running.build_checks import check_build
-        from tasks.running.build_folder import check_folder
-
-        # Wrong input is found before the orchestrator, which takes seconds to start.
-        storage = open_output(settings.output)
-        check_build(settings)
-        check_folder(storage, settings)
-        with orchestrator(port):
-            # The orchestrator records what a flow is called with.
-            result = build_llamapointinpart(config, [seal(override) for override in given])
-        print_outcome(storage)
+        result = build_dataset(settings, config, given, verbose)
     print(redact(json.dumps(result)))
 
 
@@ -86,11 +73,15 @@ def draw_sample_command(
     ] = "standard",
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Draw annotated sample sources in the layouts of the real datasets."""
+    """Draw annotated sample sources in the layouts of the real datasets.
+
+    What was drawn into the same folder before is replaced, and named; anything else that lies there is left alone and
+    refused.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    from talking_points.sources.drawn import draw_sample, drawn_roots
+    from talking_points.sources.drawn import draw_sample, drawn_roots, is_drawn
 
     console = Console(stderr=True)
     with exit_codes(), Progress(console=console, disable=not console.is_terminal) as bars:
@@ -101,6 +92,9 @@ def draw_sample_command(
 
         try:
             names = list(drawn_roots(folder)) if sources is None else [name.strip() for name in sources.split(",")]
+            earlier = [path for name, path in drawn_roots(folder).items() if name in names and is_drawn(path)]
+            if earlier:
+                tell(f"replaces what was drawn before in {', '.join(map(str, earlier))}")
             roots = draw_sample(folder, images, seed, variant=variant, workers=workers, sources=names, progress=show)
         except (ValueError, OSError) as error:
             raise ConfigError(f"cannot draw into {folder}: {error}") from error
@@ -118,11 +112,11 @@ def status(
     """Show what a build has done, does and has to do, stage by stage."""
     with exit_codes():
         from commands import status
-        from tasks.running.storage import Storage
+        from commands.plan import open_output
 
         show = status.watch_status if watch else status.print_status
         show = status.print_rejected if rejected else status.print_status_json if as_json else show
-        show(Storage(output))
+        show(open_output(output))
 
 
 @app.command()
@@ -152,9 +146,20 @@ def deploy(
         deploy_to_configured(home.absolute(), results.absolute())
 
 
+@app.command("notify")
+def notify_command(
+    block: Annotated[str, typer.Argument(help="a saved notification block, e.g. slack-webhook/ops")],
+) -> None:
+    """Send a message through a notification block of the configured server whenever a run fails or crashes."""
+    with exit_codes():
+        from commands.notifications import notify
+
+        print(f"automation '{notify(block)}' sends to {block}")
+
+
 @app.command()
 def doctor() -> None:
-    """Check this machine: Python, libraries, optional extras, GPU, disk."""
+    """Check this machine: Python, libraries, extras, GPU, login of the Hub, Prefect server, disk."""
     from commands.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
@@ -162,7 +167,14 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point of the ``talking-points`` command."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        from commands.orchestrator import own_server_is_gone
+
+        if end.code == STOPPED and own_server_is_gone():
+            leave_at_once(STOPPED)
+        raise
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from commands.processes import STOPPED
 from commands.working_folder import refuse_settings, trust_no_modules
 from talking_points.errors import InputError, RunError
 from talking_points.escaping import for_terminal
@@ -20,8 +21,8 @@ from talking_points.proxies import reach_this_machine_directly
 from talking_points.redaction import guard_process, redact
 from talking_points.stop_requests import sigterm_as_interrupt
 
-FAILED, WRONG_INPUT, STOPPED = 1, 2, 130
-"""Exit codes besides 0: shards failed or too many rows were rejected; wrong input or configuration; Ctrl-C."""
+FAILED, WRONG_INPUT = 1, 2
+"""Exit codes besides 0 and ``STOPPED``: shards failed or too many rows were rejected; wrong input."""
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 shards failed or too many rows were rejected; 2 wrong input or configuration, or a command "
@@ -52,7 +53,7 @@ _ORDER = {
         "restore-champion",
     ),
     USE: ("describe", "localize"),
-    OPERATE: ("server", "deploy"),
+    OPERATE: ("server", "deploy", "notify"),
 }
 
 
@@ -105,6 +106,7 @@ def prepare(
     global _quiet
     _quiet = quiet
     trust_no_modules()
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # commands have progress of their own
     with exit_codes():
         refuse_settings(Path.cwd())
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import platform
+import re
 import shutil
 import sys
 from importlib import metadata
@@ -13,7 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from commands.orchestrator import PASSWORD, find_configured_server
+from talking_points.config import ConfigError
+from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
+from talking_points.redaction import guard_process, redact
+from talking_points.units import format_size
 
 _REQUIRED = {
     "cv2": "apt-get install -y libgl1 libglib2.0-0   (opencv-contrib-python needs them)",
@@ -31,6 +38,8 @@ _EXTRAS = {
     "prefect_dask": "dask",
 }
 
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
+
 _USED_BY = {
     "train": "for training and models of one's own",
     "audit": "for view and audit",
@@ -42,6 +51,7 @@ _USED_BY = {
 
 def examine() -> bool:
     """Print a table of findings; True when a build can run."""
+    guard_process()
     table = Table(title=f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
     for column in ("item", "found", "what to do"):
         table.add_column(column)
@@ -64,7 +74,9 @@ def examine() -> bool:
         "vllm", _version("vllm") if vllm else "not installed", "" if vllm else f"optional: {how_to_install('vllm')}"
     )
     table.add_row("GPU", *_gpu())
-    table.add_row("free disk", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB", "")
+    table.add_row("Hub login", *_hub_login())
+    table.add_row("Prefect server", *_prefect_server())
+    table.add_row("free disk", format_size(shutil.disk_usage(Path.cwd()).free), "")
     Console().print(table)
     return good
 
@@ -79,6 +91,35 @@ def _gpu() -> tuple[str, str]:
     if shutil.which("nvidia-smi"):
         return "not seen by torch", "optional: a torch with CUDA, from pytorch.org"
     return "none", "optional: builds with the backend 'rules' and tiny models need none"
+
+
+def _hub_login() -> tuple[str, str]:
+    """Whether there is a token for the Hugging Face Hub, and whether it looks like one. It is shown to nobody."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return "not known", "pip install huggingface_hub"
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if not token:
+        return "none", "optional: 'hf auth login' or HF_TOKEN, to publish and for datasets that are not public"
+    where = "in HF_TOKEN" if os.environ.get("HF_TOKEN") else "of 'hf auth login'"
+    if not _TOKEN.fullmatch(token):
+        return f"{where}, malformed", "expected hf_ and letters and digits: copy it anew from the Hub's settings"
+    return f"{where}, well-formed", ""
+
+
+def _prefect_server() -> tuple[str, str]:
+    """The server that commands would report to, whether it answers, and whether to the password that is set."""
+    try:
+        url = find_configured_server()
+    except ConfigError as error:
+        return "not usable", for_terminal(redact(str(error)))
+    except (OSError, ValueError) as error:
+        return "not known", for_terminal(redact(f"the profile cannot be read: {error}"))
+    if url is None:
+        return "none set", "every command starts its own; 'talking-points server' starts one with a UI"
+    password = "password set" if PASSWORD in os.environ else "no password"
+    return f"{for_terminal(redact(url))} answers, {password}", ""
 
 
 def _version(module: str) -> str:

@@ -12,13 +12,17 @@ Prefect's default is longer than the silence after which ``server.crash_zombies`
 """
 
 
+RECORDS = "PREFECT_RESULTS_LOCAL_STORAGE_PATH"
+"""The variable that names the folder of the result records."""
+
+
 def local_orchestration(verbose: bool, records: Path | None = None) -> None:
     """Set them in the environment, where variables that are set already win. Call before importing Prefect.
 
     Nothing is reported to anybody; ``records`` is the folder of the result records, which belong to a dataset.
     """
     if records is not None:
-        os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(records))
+        os.environ.setdefault(RECORDS, str(records))
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT))
     # A busy machine takes longer to start the orchestrator than its own 20 seconds.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

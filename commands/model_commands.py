@@ -94,10 +94,12 @@ def describe(
             raise ConfigError(f"expected the point to describe behind {source}, found none: X and Y in pixels")
         rgb = _open(Path(source), *point)
         _check_figure(figure)
-        check_model(model, "PointDescriptor")
+        check_model(model, "descriptor")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
+            from talking_points.models.loading_bars import hide_loading_bars
+        hide_loading_bars()
         descriptor = PointDescriptor.from_pretrained(model).to(batch.choose_device(device))
         text = descriptor.describe([rgb], [point])[0]
         print(text)
@@ -136,10 +138,12 @@ def localize(
             raise ConfigError(f"expected the text to find in {source} behind it, found none")
         rgb = _open(Path(source))
         _check_figure(figure)
-        check_model(model, "PointLocalizer")
+        check_model(model, "localizer")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
+            from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.localizer import PointLocalizer
+        hide_loading_bars()
         localizer = PointLocalizer.from_pretrained(model).to(batch.choose_device(device))
         x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
         print(f"{x:.1f} {y:.1f}")

@@ -12,16 +12,17 @@ import tomllib
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from commands.processes import start, stop
+from commands.processes import end_at_once, start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
+from talking_points.step_progress import tell
 
 PASSWORD = "PREFECT_API_AUTH_STRING"
 """The variable in which Prefect's clients, and the processes that they start, find the server's password."""
@@ -56,19 +57,20 @@ def find_configured_server() -> str | None:
 
     Raises ``ConfigError`` where nothing answers there, or not to this password: Prefect would try for a minute.
     """
-    url = _configured_url()
+    url = active_settings().get("PREFECT_API_URL")
     if url is not None:
         _find_password(url)
         _check_answer(url)
     return url
 
 
-def _configured_url() -> str | None:
+def active_settings() -> dict[str, str]:
+    """Prefect's settings in the active profile and, before them, the environment; empty ones are none."""
     profiles_file = Path(os.environ.get("PREFECT_PROFILES_PATH", prefect_home() / "profiles.toml"))
     profiles = tomllib.loads(profiles_file.read_text()) if profiles_file.is_file() else {}
     active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
-    url = os.environ.get("PREFECT_API_URL") or profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-    return str(url) if url else None
+    given = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_") and value}
+    return {name: str(value) for name, value in profiles.get("profiles", {}).get(active, {}).items() if value} | given
 
 
 def prefect_home() -> Path:
@@ -86,15 +88,36 @@ def password_file(port: int) -> Path:
     return prefect_home() / f"talking-points-server-{port}.password"
 
 
+_stopped: list[int] = []
+"""Ports of this process's own servers that are gone, which Prefect's clients do not know."""
+
+
+def own_server_is_gone() -> bool:
+    """Whether this process has had a server of its own: there is nobody left whom its clients could tell anything."""
+    return bool(_stopped)
+
+
 @contextmanager
-def orchestrator(port: int | None) -> Iterator[None]:
-    """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one."""
-    with nullcontext() if port is None else running_server(port):
+def orchestrator(port: int | None, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Around a flow run: the server that was claimed, for as long as the block lasts, or the configured one.
+
+    ``meanwhile`` is done while the server starts, which takes seconds: importing what the block needs.
+    """
+    if port is None:
+        with end_at_once():
+            meanwhile()
         yield
+        return
+    tell("starting the orchestrator")
+    try:
+        with running_server(port, meanwhile):
+            yield
+    finally:
+        _stopped.append(port)
 
 
 @contextmanager
-def running_server(port: int | None = None) -> Iterator[str]:
+def running_server(port: int | None = None, meanwhile: Callable[[], object] = lambda: None) -> Iterator[str]:
     """A Prefect server of this process on 127.0.0.1; gives the URL of its API. It does not outlive the process.
 
     It answers to whoever has the password in this process's environment (one is made where there is none), and lets
@@ -118,6 +141,8 @@ def running_server(port: int | None = None) -> Iterator[str]:
     # In Prefect's own folder: where the command was called, files could change the server's settings.
     server = start(command, environment, folder=home, stdout=subprocess.DEVNULL)
     try:
+        with end_at_once(server):
+            meanwhile()
         _wait_until_healthy(server, url)
         yield url
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,12 +20,19 @@ from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
 from talking_points.descriptions.spending import step_cost
+from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.redaction import redact
 from talking_points.sources import open_source
-from talking_points.sources.protocol import NothingListedError
+from talking_points.sources.protocol import NothingListedError, SourceError
+from talking_points.units import format_duration, format_size
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
 from tasks.running.storage import Storage
+
+POINT_SECONDS = 0.09
+"""Seconds of one core for a point with the backend ``rules``, all stages together, as measured on 21,000."""
+WORKER_BYTES, ROW_BYTES, IMAGE_BYTES = 1e9, 8e3, 160e3
+"""Memory of a worker; bytes of a row in the output and in ``.work``, and of a photograph of the sources."""
 
 _STORE_PATIENCE = 10.0
 """Seconds that an object store gets for its first answer."""
@@ -34,22 +42,34 @@ def print_plan(settings: BuildConfig) -> None:
     """Validate configuration, sources, prompts, backends and output, and print the plan with counts.
 
     Nothing is written, downloaded or loaded. Raises what the build would raise, but for packages that are not
-    installed: a plan may be made on another machine than the build, so it lists what to install.
+    installed: a plan may be made on another machine than the build, so it lists what to install. Of sources that are
+    not here yet, what is planned are the points that the configuration wants of them, before this is raised.
     """
     console = Console()
     storage = open_output(settings.output)
-    roots = check_build(settings, installed=False)
+    absent, refused = _absent(settings), None
+    roots = {name: str(source.root) for name, source in settings.open_sources.items()}
+    try:
+        roots = check_build(settings, installed=False)
+    except SourceError as error:
+        if not absent:
+            raise
+        refused = error
     check_folder(storage, settings)
 
     images, skipped = {}, {}
     table = _table("Sources", "source", "root", "images>", "by split", "points wanted")
     for name, source in settings.open_sources.items():
+        wanted = f"{source.points:,}" if source.points else "as many as the smallest source gives"
+        if name in absent:
+            images[name] = absent[name]
+            table.add_row(name, roots[name], "not here", "", wanted)
+            continue
         opened = open_source(name, roots[name], split=source.split, **source.options)
         groups = itertools.groupby(opened.entries(), key=lambda e: e.split)
         splits = {split: sum(1 for _ in group) for split, group in groups}
         images[name], skipped[name] = sum(splits.values()), (roots[name], opened.skipped)
-        wanted = str(source.points) if source.points else "as many as the smallest source gives"
-        table.add_row(name, roots[name], str(images[name]), ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
+        table.add_row(name, roots[name], f"{images[name]:,}", ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
     console.print(table)
     if not any(images.values()):
         raise NothingListedError(skipped)
@@ -57,7 +77,7 @@ def print_plan(settings: BuildConfig) -> None:
     points = estimate_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
     rows = math.ceil(points / settings.shard_size)
-    title = f"Plan: at most {points} points, {shards + 5 * rows + len(images) + 2} task runs"
+    title = f"Plan: at most {points:,} points, {shards + 5 * rows + len(images) + 2} task runs"
     plan = _table(title, "stage", "shards>", "rows>", "backend", "model")
     plan.add_row("index", str(len(images)), str(sum(images.values())), "", "")
     plan.add_row("candidates", str(shards), str(sum(images.values())), "SIFT", "")
@@ -77,10 +97,46 @@ def print_plan(settings: BuildConfig) -> None:
             console.print(_cost_table(settings, budget))
         for line in _notes(settings, budget):
             console.print(line, markup=False, highlight=False)
+    for line in _own_work(settings, points):
+        console.print(line, markup=False, highlight=False)
     console.print(
         f"output {redact(settings.output)}, fingerprint {fingerprint(dataset_settings(settings))}, "
         f"images: {settings.images or 'embed'}"
     )
+    if refused is not None:
+        raise refused
+
+
+def _absent(settings: BuildConfig) -> dict[str, int]:
+    """The points wanted of sources of which nothing is here; none of them where one of these does not say."""
+    gone = {name: source for name, source in settings.open_sources.items() if not _here(source.root)}
+    if any(source.points is None for source in gone.values()):
+        return {}
+    return {name: source.points or 0 for name, source in gone.items()}
+
+
+def _here(root: Path | None) -> bool:
+    return root is not None and root.expanduser().exists()
+
+
+def _own_work(settings: BuildConfig, points: int) -> list[str]:
+    """Time and memory of what needs no model, and the room that the output takes."""
+    seconds = points * POINT_SECONDS / settings.workers
+    room = "" if "://" in settings.output else f", {format_size(_room(settings.output))} free there"
+    images = points * IMAGE_BYTES if settings.images in (None, "embed") else 0
+    return [
+        f"without models: about {format_duration(seconds)} with {settings.workers} workers on as many cores, "
+        f"{format_size(settings.workers * WORKER_BYTES)} of memory",
+        f"disk: about {format_size(points * ROW_BYTES + images)}{room}",
+    ]
+
+
+def _room(output: str) -> int:
+    """Free bytes where a local output goes."""
+    folder = Path(output).absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def open_output(output: str) -> Storage:
@@ -124,9 +180,9 @@ def estimate_points(settings: BuildConfig, images: dict[str, int]) -> int:
     return min(total, settings.limit) if settings.limit else total
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, *columns: str, boxed: bool = True) -> Table:
     """A table; columns whose name ends in ``>`` are numbers. The first column stays whole, the others are folded."""
-    table = Table(title=title)
+    table = Table(title=title) if boxed else Table(title=title, box=None, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
         table.add_column(column.rstrip(">"), justify=justify, overflow="fold", no_wrap=number == 0)
@@ -138,18 +194,20 @@ def _model(section: StepConfig) -> str:
 
 
 def _memory_table(budget: Sequence[StepBudget]) -> Table:
-    table = _table("Memory, GiB", "step", "weights>", "images>", "KV cache>", "requests x tokens>", "total>", *GPUS)
+    table = _table(
+        "Memory, GiB", "step", "weights>", "images>", "cache>", "in flight>", "shared>", "total>", *GPUS, boxed=False
+    )
     for step in budget:
         memory = step.memory
         if memory is None:
-            table.add_row(step.step, *["-"] * (5 + len(GPUS)))
+            table.add_row(step.step, *["-"] * (6 + len(GPUS)))
             continue
         sizes = (memory.size.weights, memory.size.activations, memory.cache)
-        held = f"{memory.in_flight} x {memory.length}" + (f", {memory.shared} shared" if memory.shared else "")
         table.add_row(
             step.step,
             *(f"{size / GIB:.1f}" for size in sizes),
-            held,
+            f"{memory.in_flight} x {memory.length}",
+            str(memory.shared) if memory.shared else "",
             f"{memory.total / GIB:.1f}",
             *(_fits(memory, size) for size in GPUS.values()),
         )
@@ -196,11 +254,25 @@ def _cost_table(settings: BuildConfig, budget: Sequence[StepBudget]) -> Table:
     return table
 
 
+def _download(section: StepConfig, step: StepBudget) -> str | None:
+    """What a step's model would fetch from the Hub, and how much that is; None for nothing."""
+    if section.model is None or section.backend in ("rules", "openai", "omg_llava", "llama_cpp"):
+        return None
+    size = to_download(section.model, "model", WEIGHTS, section.revision)
+    if size == 0:
+        return None
+    if size is None:
+        about = f"about {format_size(step.memory.size.weights)} by its weights, " if step.memory else ""
+        return f"{section.model}, {about}the Hub does not tell from here"
+    return f"{section.model}, {format_size(size)}"
+
+
 def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
     """What the tables do not say: how they were made, what is still missing, what cannot work."""
     notes = [
         f"memory: totals hold {WORKSPACE / GIB:g} GiB of workspace; an engine may fill {ENGINE_SHARE:.0%} of a GPU "
-        "unless gpu_memory_utilization says otherwise; one model is loaded at a time",
+        "unless gpu_memory_utilization says otherwise; one model is loaded at a time; in flight: requests x tokens, "
+        "of which those that are shared are held once",
         f"budget: {ASSUMPTIONS}",
     ]
     for step in budget:
@@ -215,6 +287,9 @@ def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
                 f"{step.step}: a prompt of {step.memory.length - section.max_tokens} tokens and an answer of "
                 f"{section.max_tokens} exceed the model's context of {step.memory.size.context}: lower max_tokens"
             )
+        download = _download(section, step)
+        if download:
+            notes.append(f"to download for {step.step}: {download}")
         if section.model and step.memory is None:
             where = "its server's" if section.backend == "openai" else "not known before it is here"
             notes.append(f"memory of {step.step} ({section.model}): {where}")

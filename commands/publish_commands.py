@@ -10,6 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
+from talking_points.units import format_size
 
 Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -42,7 +43,7 @@ def publish(
     for warning in report.warnings:
         print(f"warning: {warning}")
     for name, size in report.files.items():
-        print(f"  {name}: {size} bytes")
+        print(f"  {name}: {format_size(size)}")
     done = "would be published" if dry_run else f"published at {report.url}"
     print(f"{sum(report.rows.values())} rows of {report.repo} {done}, revision {report.tag}")
 

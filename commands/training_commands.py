@@ -5,47 +5,63 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
 from talking_points.config import load_config
+from talking_points.step_progress import tell
 
 TINY = "configs/train/tiny.yaml"
+DryRun = Annotated[bool, typer.Option("--dry-run", help="check everything that is quickly checked and print the plan")]
 
 
 @app.command("train-localizer")
-def train_localizer(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def train_localizer(
+    config: Config = TINY, overrides: Overrides = None, dry_run: DryRun = False, verbose: Verbose = False
+) -> None:
     """Train the Point Localizer: image + text -> x, y."""
-    _run("train_localizer", config, overrides, verbose)
+    _run("train_localizer", config, overrides, verbose, dry_run)
 
 
 @app.command("train-descriptor")
-def train_descriptor(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def train_descriptor(
+    config: Config = TINY, overrides: Overrides = None, dry_run: DryRun = False, verbose: Verbose = False
+) -> None:
     """Train the Point Descriptor: image + point -> text."""
-    _run("train_descriptor", config, overrides, verbose)
+    _run("train_descriptor", config, overrides, verbose, dry_run)
 
 
 @app.command("adapt-descriptor")
-def adapt_descriptor(config: Config = TINY, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def adapt_descriptor(
+    config: Config = TINY, overrides: Overrides = None, dry_run: DryRun = False, verbose: Verbose = False
+) -> None:
     """Adapt a trained descriptor with GRPO to categories without descriptions."""
-    _run("adapt_descriptor", config, overrides, verbose)
+    _run("adapt_descriptor", config, overrides, verbose, dry_run)
 
 
 @app.command()
 def evaluate(
-    config: Config = "configs/evaluate/triplets.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/evaluate/triplets.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score sets of descriptions by where the localizer finds them: PCK, mPCK, controls, comparisons, tables."""
-    _run("evaluate", config, overrides, verbose)
+    _run("evaluate", config, overrides, verbose, dry_run)
 
 
 @app.command("retrain-and-evaluate")
 def retrain_and_evaluate(
-    config: Config = "configs/train/retrain.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/train/retrain.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a challenger on the current dataset and promote it when it beats the champion."""
-    _run("retrain_and_evaluate", config, overrides, verbose)
+    _run("retrain_and_evaluate", config, overrides, verbose, dry_run)
 
 
 @app.command("restore-champion")
@@ -58,36 +74,50 @@ def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: O
     print(json.dumps(restored))
 
 
-def _run(name: str, config: str, overrides: list[str] | None, verbose: bool) -> None:
-    """Run the flow ``name`` of the module ``flows.<name>``; the last line on stdout is its result as JSON."""
+def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry_run: bool) -> None:
+    """Run the flow ``name`` of the module ``flows.<name>``; the last line on stdout is its result as JSON.
+
+    ``dry_run`` checks what can be checked and prints the plan instead.
+    """
     from commands.orchestrator import claim_port, orchestrator
 
     local_orchestration(verbose)
+    loaded: dict[str, Callable[..., dict[str, Any]]] = {}
+
+    def load() -> None:
+        with needs_extra("train"):
+            from talking_points.models.loading_bars import hide_loading_bars
+
+            hide_loading_bars()
+            loaded[name] = getattr(importlib.import_module(f"flows.{name}"), name)
+
     with exit_codes():
+        tell(f"{name.replace('_', '-')}: checking configuration and inputs")
         # Wrong input is found before what takes seconds: importing the models, starting the orchestrator.
         with needs_extra("train"):
-            kind, check = _inputs(name)
-        check(load_config(kind, config, overrides or []))
-        port = claim_port()
-        with needs_extra("train"):
-            flow = getattr(importlib.import_module(f"flows.{name}"), name)
-        with orchestrator(port):
-            result = flow(config, overrides or [])
+            kind, check = map(_load, _INPUTS.get(name, _TRAINS))
+        settings = load_config(kind, config, overrides or [])
+        check(settings)
+        if dry_run:
+            with needs_extra("train"):
+                from commands.training_plan import print_training_plan
+
+            print_training_plan(name, settings)
+            return
+        with orchestrator(claim_port(), load):
+            result = loaded[name](config, overrides or [])
     print(json.dumps(result))
 
 
-def _inputs(name: str) -> tuple[type[Any], Callable[[Any], None]]:
-    """The kind of configuration that a flow takes, and what looks whether all is there that it names."""
-    if name == "evaluate":
-        from talking_points.evaluation.config import EvaluateConfig
-        from talking_points.evaluation.inputs import check_evaluation
+_INPUTS = {
+    "evaluate": ("evaluation.config:EvaluateConfig", "evaluation.inputs:check_evaluation"),
+    "retrain_and_evaluate": ("evaluation.retraining:RetrainConfig", "evaluation.retraining:check_retraining"),
+    "adapt_descriptor": ("training.config:TrainConfig", "training.inputs:check_adaptation"),
+}
+"""Flow -> the configuration that it takes, and what looks whether all is there that it names."""
+_TRAINS = ("training.config:TrainConfig", "training.inputs:check_training")
 
-        return EvaluateConfig, check_evaluation
-    if name == "retrain_and_evaluate":
-        from talking_points.evaluation.retraining import RetrainConfig, check_retraining
 
-        return RetrainConfig, check_retraining
-    from talking_points.training.config import TrainConfig
-    from talking_points.training.inputs import check_adaptation, check_training
-
-    return TrainConfig, check_adaptation if name == "adapt_descriptor" else check_training
+def _load(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(f"talking_points.{module}"), name)

@@ -1,7 +1,7 @@
 """``build-llamapointinpart``: from part-annotated images to a dataset of points in words.
 
-Read it top to bottom: that is the way the data goes. Every step below runs as Prefect tasks over shards whose
-results are kept, so running the flow again, or retrying it, makes only what is missing.
+``make_dataset`` in ``tasks/dataset.py`` is the way the data goes, stage by stage. Every stage runs as Prefect tasks
+over shards whose results are kept, so running the flow again, or retrying it, makes only what is missing.
 """
 
 from __future__ import annotations
@@ -11,24 +11,16 @@ from typing import Any
 from prefect import flow
 
 from talking_points.build_config import BuildConfig
-from talking_points.config import load_config
 from talking_points.redaction import redact_errors
-from tasks.assemble import assemble
-from tasks.candidates import candidates
+from tasks.dataset import make_dataset
 from tasks.figures import show_figures
-from tasks.generate import generate
-from tasks.index import index
-from tasks.local_caption import local_caption
-from tasks.object_caption import object_caption
 from tasks.orders import Orders
 from tasks.publish import publish_dataset
-from tasks.refine import refine
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import build_folder, request_cache_folder
+from tasks.running.run_form import BuildPreset, load_run
 from tasks.running.run_page import describe_build, end_run, name_run, tag_build
 from tasks.running.runner import StageRunner
-from tasks.sample import sample
-from tasks.verify import verify
 
 
 @flow(
@@ -39,40 +31,39 @@ from tasks.verify import verify
 )
 @redact_errors
 def build_llamapointinpart(
-    config: str = "configs/build/rules.yaml", overrides: list[str] | None = None
+    config: str = "configs/build/rules.yaml",
+    overrides: list[str] | None = None,
+    preset: BuildPreset = "none",
+    output: str = "",
+    limit: int | None = None,
+    seed: int | None = None,
+    pascal_part116: str = "",
+    ade20k_part234: str = "",
+    partimagenet: str = "",
 ) -> dict[str, Any]:
     """Build the dataset that a configuration describes.
 
     Args:
         config: path of a YAML file with a ``BuildConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``["limit=100", "sources.partimagenet.root=/data/PIN"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["workers=4", "refine.backend=vllm"]``.
+        preset: a shipped configuration instead of the file in config.
+        output: folder or URL that the dataset is written to.
+        limit: at most so many points, for a preview.
+        seed: draws points and splits.
+        pascal_part116: folder of PascalPart116.
+        ade20k_part234: folder of ADE20KPart234.
+        partimagenet: folder of PartImageNet.
 
     Returns the numbers that ``talking-points build`` prints last. Raises ``ConfigError`` for a configuration, a
     source or an output that cannot be used, and ``BuildFailed`` when shards failed, so that the run can be retried.
     """
-    settings = load_config(BuildConfig, config, overrides or [])
+    sources = {"pascal_part116": pascal_part116, "ade20k_part234": ade20k_part234, "partimagenet": partimagenet}
+    settings = load_run(BuildConfig, config, overrides, preset, output=output, limit=limit, seed=seed, **sources)
     roots = check_build(settings)
-    tag_build(config, settings)
+    tag_build(config if preset == "none" else preset, settings)
     with build_folder(settings) as storage, StageRunner.for_build(settings, storage) as stages:
         orders = Orders(settings, roots, request_cache_folder(storage))
-
-        # List the sources; find one keypoint per image inside a part, with its place in words; choose the points.
-        listed = stages.complete(index, orders.index())
-        found = stages.complete(candidates, orders.candidates(listed))
-        sampled = stages.complete(sample, orders.sample(found))
-
-        # Words for the object in the whole image, then for the neighbourhood of the point.
-        objects = stages.run(object_caption, orders.object_caption(sampled))
-        surroundings = stages.run(local_caption, orders.local_caption(sampled))
-
-        # Merge both into one description, refine it, verify it. A shard that failed above goes no further.
-        drafts = stages.run(generate, orders.generate(sampled, objects, surroundings))
-        refined = stages.run(refine, orders.refine(sampled, objects, surroundings, drafts))
-        verified = stages.complete(verify, orders.verify(sampled, objects, surroundings, drafts, refined))
-
-        # Split, write Parquet, draw the figures, write the card.
-        texts = (objects, surroundings, drafts, refined)
-        dataset = stages.complete(assemble, orders.assemble(listed, found, sampled, texts, verified))[0]
+        dataset = make_dataset(stages, orders)
         show_figures(storage)
     if settings.publish.repo:
         publish_dataset(settings.output, settings.publish.model_dump(mode="json"))

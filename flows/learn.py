@@ -25,6 +25,7 @@ from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
+from talking_points.step_progress import LINES_ONLY
 from talking_points.training.config import TrainConfig
 from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
@@ -87,7 +88,7 @@ def learn(
     images = images // 2 if quick else images
     config = learn_config(folder, quick, overrides or [])
     tag_run("learn", *(["quick"] if quick else []))
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["TQDM_DISABLE"] = os.environ[LINES_ONLY] = "1"
     processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
     for job in plan_jobs(config, folder, images, quick, build_scenes):
@@ -143,7 +144,7 @@ def learn_config(output: Path, quick: bool, overrides: Iterable[str]) -> TrainCo
         f"features.folder={output / 'features'}",
     ]
     given += [f"vision.sources.{name}={drawn_roots(sample_folder(output, 'vision'))[name]}" for name in SOURCES]
-    given.append(f"ap10k.root={drawn_roots(sample_folder(output))['ap10k']}")
+    given.append(f"keypoints.root={drawn_roots(sample_folder(output))['ap10k']}")
     config = load_config(TrainConfig, "configs/train/learn.yaml", given)
     if not fast_bf16():
         given += [f"{name}=false" for name in BF16]

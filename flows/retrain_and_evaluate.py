@@ -6,11 +6,11 @@ from typing import Any
 
 from prefect import flow
 
-from talking_points.config import load_config
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, check_retraining
 from tasks import train
 from tasks.evaluate import judge
 from tasks.publish_models import publish_champion
+from tasks.running.run_form import load_run
 from tasks.running.run_page import describe_output, name_run, tag_training
 
 
@@ -21,20 +21,32 @@ from tasks.running.run_page import describe_output, name_run, tag_training
     validate_parameters=False,
 )
 def retrain_and_evaluate(
-    config: str = "configs/train/retrain.yaml", overrides: list[str] | None = None
+    config: str = "configs/train/retrain.yaml",
+    overrides: list[str] | None = None,
+    folder: str = "",
+    limit: int | None = None,
+    dataset: str = "",
+    revision: str = "",
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Train on the configured revision of the dataset and compare with the champion on the same test points.
 
     Args:
         config: path of a YAML file with a ``RetrainConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``["train.revision=v2"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["train.localizer.epochs=3"]``.
+        folder: holds the champion, the history and the runs.
+        limit: at most so many test points.
+        dataset: folder or Hub repository of the triplets.
+        revision: branch, tag or commit of a dataset on the Hub.
+        seed: of weights and batches.
 
     Trains nothing when neither data nor configuration nor code has changed since a finished run. After a crash the
     same run goes on from its last checkpoint. The champion's models are published where ``publish`` names
     repositories; when that fails the flow fails, and running it again only publishes. Returns the history's
     entry with the paths of the run, of its report and of the history.
     """
-    settings = load_config(RetrainConfig, config, overrides or [])
+    train_on: dict[str, Any] = {"train.dataset": dataset, "train.revision": revision, "train.seed": seed}
+    settings = load_run(RetrainConfig, config, overrides, folder=folder, limit=limit, **train_on)
     check_retraining(settings)
     tag_training("retraining", settings.train.preset, settings.train.dataset)
     retraining = Retraining(settings)

@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect import flow
 
-from talking_points.config import load_config
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from tasks import train
+from tasks.running.run_form import TrainPreset, load_run
 from tasks.running.run_page import describe_output, end_training, name_run, tag_training
 
 
@@ -19,16 +19,33 @@ from tasks.running.run_page import describe_output, end_training, name_run, tag_
     flow_run_name=name_run(describe_output("descriptor", TrainConfig)),
     validate_parameters=False,
 )
-def train_descriptor(config: str = "configs/train/tiny.yaml", overrides: list[str] | None = None) -> dict[str, Any]:
+def train_descriptor(
+    config: str = "configs/train/tiny.yaml",
+    overrides: list[str] | None = None,
+    preset: TrainPreset = "none",
+    output: str = "",
+    dataset: str = "",
+    limit: int | None = None,
+    seed: int | None = None,
+    start: str = "",
+) -> dict[str, Any]:
     """Train the descriptor that a configuration describes into ``output/descriptor``.
 
     Args:
         config: path of a YAML file with a ``TrainConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``["dataset=org/name", "descriptor.epochs=3"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``[""descriptor.epochs=3"]``.
+        preset: a shipped configuration instead of the file in config.
+        output: folder that receives models, checkpoints, logs and curves.
+        dataset: folder or Hub repository of the triplets.
+        limit: at most so many training points.
+        seed: of weights and batches.
+        start: checkpoint to start from.
 
     Run again after an interruption it goes on from the last checkpoint; finished it is taken as it is.
     """
-    settings = load_config(TrainConfig, config, overrides or [])
+    settings = load_run(
+        TrainConfig, config, overrides, preset, output=output, dataset=dataset, limit=limit, seed=seed, start=start
+    )
     check_training(settings)
     tag_training("descriptor", settings.preset, settings.dataset)
     train.vision(settings)

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS
+from talking_points.hub_client import bounded_hub, of_the_answer
+from talking_points.output_names import DEVICES
 from talking_points.records import LABELS, SOURCES
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ _NAMES = re.compile(
     rf"data/{_PART}\.parquet|rejected/{_PART}\.parquet|figures/{_PART}\.(?:png|svg)|README\.md|manifest\.json"
     r"|audit/report\.json"
 )
-_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
-"""Names that are no files on Windows, whatever follows the first dot."""
 
 MEBIBYTE = 1 << 20
 SIZES = {".json": 16 * MEBIBYTE, ".md": 4 * MEBIBYTE, ".png": 64 * MEBIBYTE, ".svg": 64 * MEBIBYTE}
@@ -48,7 +48,7 @@ class DatasetError(ConfigError):
 
 def check_name(name: object) -> str:
     """``name`` if it is one that a dataset's file may have. Raises ``ValueError`` otherwise."""
-    if not isinstance(name, str) or not _NAMES.fullmatch(name) or _DEVICES.fullmatch(name.rpartition("/")[2]):
+    if not isinstance(name, str) or not _NAMES.fullmatch(name) or DEVICES.fullmatch(name.rpartition("/")[2]):
         shown = name if isinstance(name, str) else type(name).__name__
         raise ValueError(
             f"expected a name like data/*.parquet, rejected/*.parquet or figures/*.png, found {shown[:80]!a}"
@@ -253,18 +253,18 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
 
 @contextmanager
 def _reaching(repo: str) -> Iterator[None]:
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    bounded_hub()
     try:
         if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)?", repo):
             raise DatasetError(f"cannot read the dataset {repo}: expected a folder, or a repository org/name")
         yield
     except DatasetError:
         raise
-    except (HfHubHTTPError, HFValidationError, httpx2.TransportError, OSError, ValueError) as error:
+    except Exception as error:
+        if not of_the_answer(error):
+            raise
         # The cause's frames hold request headers, and so the token.
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0][:300] if isinstance(error, OSError | ValueError) else repr(error)
         raise DatasetError(f"cannot read the dataset {repo}: no such folder, and of the Hub: {reason}") from None
 
 

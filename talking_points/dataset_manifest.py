@@ -222,7 +222,8 @@ def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] =
         check_depth(value)
         _check_values(value, ())
         found = model.model_validate(value)
-        _check_whole(value, needed)
+        if isinstance(found, Manifest):
+            _check_whole(value, needed)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         reason = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
@@ -241,8 +242,6 @@ def _check_whole(manifest: dict[str, Any], needed: tuple[str, ...]) -> None:
     missing = [key for key in needed if key not in manifest]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    if "files" not in manifest:
-        return
     if "steps" in needed and (absent := [step for step in STEPS if step not in manifest["steps"]]):
         raise ValueError(f"steps lacks {', '.join(absent)}")
     paths = [file["path"].lower() for file in manifest["files"]]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+
+DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""Names that are no files on Windows, whatever follows the first dot."""
 
 
 def readable_output(path: str) -> str:

@@ -22,4 +22,4 @@ def find_config(path: str | Path) -> Path:
 
 def config_names() -> list[str]:
     """The shipped configurations, as ``--config`` takes them."""
-    return sorted(str(file.relative_to(CONFIGS)) for file in CONFIGS.glob("*/*.yaml"))
+    return sorted(file.relative_to(CONFIGS).as_posix() for file in CONFIGS.glob("*/*.yaml"))

@@ -57,6 +57,12 @@ def _private_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="talking-points-")
 
 
+def forget_stop() -> None:
+    """Remove this process's folder for requests, where it has one: for a process that ends without its last rites."""
+    if _private_folder.cache_info().currsize:
+        _private_folder().cleanup()
+
+
 def request_stop() -> None:
     """Ask every shard of this build to end at its next row."""
     if _FILE in os.environ:

@@ -29,18 +29,18 @@ def writing_whole(path: str | Path) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        _sync(temporary)
+        _sync(temporary, os.O_RDWR)  # Windows syncs no file that is open for reading only
         temporary.replace(path)
         if os.name == "posix":
-            _sync(path.parent)
+            _sync(path.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text in UTF-8, whole."""
+    """Write a text in UTF-8, whole, with the same bytes on every system."""
     with writing_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -70,8 +70,8 @@ def advising(what: str, advice: str) -> Iterator[None]:
         raise TrainingStoppedError(f"cannot write {what} ({error}): {advice}") from error
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,14 +26,6 @@ from talking_points.dataset_schema import PARQUET_OPTIONS, declare_labels, tripl
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.descriptions.spending import cost_summary
-from talking_points.publishing.card import render_card
-from talking_points.publishing.figures import (
-    Example,
-    acceptance_bars,
-    composition_sunburst,
-    example_grid,
-    length_histogram,
-)
 from talking_points.publishing.image_cells import ImageMode, image_cell
 from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
@@ -54,6 +46,9 @@ from tasks.running.shards import (
 from tasks.running.source_images import image_bytes, image_pixels
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
+
+if TYPE_CHECKING:
+    from talking_points.publishing.figures import Example
 
 VERSION = 2
 STAGING = f"{WORK}/assembled"
@@ -149,6 +144,8 @@ def find_drawn_sources(roots: Mapping[str, str]) -> list[str]:
 
 def run_assemble(order: AssembleOrder) -> Manifest:
     """Write the dataset from the verified shards; the other inputs give their rejected rows and counts."""
+    from talking_points.publishing.card import render_card
+
     writer = ShardWriter(order)
     storage, verified = writer.storage, order.inputs.verified
     storage.remove(STAGING)
@@ -379,6 +376,8 @@ def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
 
 def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, Any], light: pa.Table) -> list[str]:
     """Draw the card's figures, and put the text lengths they show into the manifest."""
+    from talking_points.publishing.figures import acceptance_bars, composition_sunburst, example_grid, length_histogram
+
     texts: list[str] = []
     for shard in order.inputs.verified:
         rows = storage.read_table(shard["path"], columns=["id", "description"])
@@ -418,6 +417,8 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
 
 def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) -> list[Example]:
     """The first rows of the sample, which is in hash order, taken from the sources in turn."""
+    from talking_points.publishing.figures import Example
+
     by_source: dict[str, list[dict[str, Any]]] = {}
     for shard in order.inputs.verified:
         rows = storage.read_table(shard["path"])

@@ -55,7 +55,9 @@ def tree_digest(*folders: str | Path) -> str:
             except OSError:  # a link that leads nowhere
                 status = path.lstat()
             digest.update(
-                f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
+                f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(
+                    errors="surrogateescape"
+                )
             )
     return digest.hexdigest()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from threading import Semaphore
 
@@ -27,8 +28,10 @@ class JobProcesses:
     def __init__(self, count: int) -> None:
         self._free = Semaphore(count)
         self._failed = False
-        self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(["talking_points.evaluation.learning", "tasks.learn_jobs"])
+        server = "forkserver" in get_all_start_methods()  # not on Windows, where every job imports everything
+        self._context: BaseContext = get_context("forkserver" if server else "spawn")
+        if server:
+            self._context.set_forkserver_preload(["talking_points.evaluation.learning", "tasks.learn_jobs"])
 
     def run(self, job: Job) -> Result:
         """What a job returned, as soon as a process was free for it."""

@@ -6,6 +6,7 @@ Prefect is not imported here: every job runs in a process of its own, which need
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +16,9 @@ from typing import Any
 import torch
 
 from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, measure_trained
+from talking_points.examples.bare_points import load_bare_points
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
-from talking_points.training.stages import family_points
 from tasks.model_cards import train_with_card
 
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
@@ -123,7 +124,8 @@ def draw_once(sample: Path, images: int, variant: str, seed: int, sources: Colle
 
 def score_family(config: TrainConfig, descriptor: str, second_judge: bool) -> dict[str, float]:
     """What a descriptor of the run, adapted or not, reaches on the family of animals that adaptation never saw."""
-    family = family_points(config, config.ap10k.test_family)
+    tested = config.keypoints.model_copy(update={"categories": config.keypoints.test_categories})
+    family = load_bare_points(tested, tested.limit, config.seed)
     return adaptation_scores(family, config.output / descriptor, Judges.of_run(config, second=second_judge))
 
 
@@ -139,10 +141,9 @@ def _time_work(work: Callable[[], Any], threads: int | None) -> Result:
     """A job that trains nothing, in the form of those that do; what it found is ``found``."""
     if threads is not None:
         torch.set_num_threads(threads)
-    start = os.times()
+    began, start = time.monotonic(), os.times()
     found = work()
-    end = os.times()
-    seconds, cpu_seconds = end.elapsed - start.elapsed, sum(end[:4]) - sum(start[:4])
+    seconds, cpu_seconds = time.monotonic() - began, sum(os.times()[:4]) - sum(start[:4])
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "metrics": {}, "found": found}
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.evaluation.retraining import Retraining
+from talking_points.models.kinds import KINDS
 from talking_points.publishing.card_content import write_card
-from talking_points.publishing.model_card import Role, render_model_card
+from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.training_cards import ROLES, describe_training, select_settings, trace_origins
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import run_stage
@@ -15,12 +16,6 @@ from talking_points.whole_files import read_json, write_json
 
 CARDS = "cards.json"
 """What the cards of a run say, before it is put into words: the arguments of ``render_model_card``, by model."""
-
-_REPORTS: dict[Role, tuple[str, str]] = {
-    "descriptor": ("descriptor", "ground_truth"),
-    "localizer": ("ground_truth", "descriptor"),
-}
-"""The reports in each card, the main one first."""
 
 
 def train_with_card(kind: str, train: TrainConfig, name: str | None = None) -> dict[str, Any]:
@@ -33,23 +28,23 @@ def train_with_card(kind: str, train: TrainConfig, name: str | None = None) -> d
 
 
 def write_model_cards(retraining: Retraining) -> None:
-    """Write ``README.md`` of both models of the run, from its configuration and its evaluation reports."""
-    cards = {role: _content(retraining, role) for role in _REPORTS}
+    """Write ``README.md`` of the run's models, from its configuration and its evaluation reports."""
+    cards = {role: _content(retraining, role) for role in KINDS}
     write_json(retraining.run / CARDS, cards)
     for role, card in cards.items():
         write_card(retraining.run / role, card)
 
 
-def hub_card(run: Path, role: Role, repo: str) -> str:
+def hub_card(run: Path, role: str, repo: str) -> str:
     """The card of a model of a judged run as it stands in the repository ``repo``."""
     cards = read_json(run / CARDS, "remove the run's line from history.jsonl and run again to judge it anew")
     return render_model_card(**cards[role], repo=repo)
 
 
-def _content(retraining: Retraining, role: Role) -> dict[str, Any]:
+def _content(retraining: Retraining, role: str) -> dict[str, Any]:
     train = retraining.train
     again = "run again with the file removed: the run is then judged anew"
-    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in _REPORTS[role]]
+    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in KINDS[role].reports]
     for report in reports:
         del report["predictions"]
     return {

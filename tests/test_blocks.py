@@ -95,7 +95,8 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/operating.md", "$ talking-points server"): Parsed(
         "serves until Ctrl-C; tests/commands/test_closed_api.py and the tests of flows start and use it"
     ),
-    ("docs/operating.md", "$ export PREFECT_API_URL=http://127.0.0.1:4200/api"): Parsed("asks that server"),
+    ("docs/operating.md", "$ prefect deployment run build-llamapointinpart"): Parsed("asks that server"),
+    ("docs/operating.md", "talking-points-server-4200.password)\n$ python -c"): Parsed("asks that server"),
     ("docs/operating.md", "$ export PREFECT_API_URL=http://prefect.example:4200/api"): Parsed("a server elsewhere"),
     ("docs/operating.md", "$ export POSTGRES_PASSWORD"): Parsed("needs Docker; tests/docker/ looks at its files"),
     ("docs/operating.md", "$ export PREFECT_RESULTS_LOCAL_STORAGE_PATH"): Parsed("the id is that of one's own run"),
@@ -106,6 +107,9 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/operating.md", "$ talking-points train-localizer"): Parsed("wants four GPUs"),
     ("docs/operating.md", "$ accelerate launch"): Parsed("wants sixteen GPUs on two machines"),
     ("docs/operating.md", "$ python -c"): Parsed("wants an object store; tests/flows/test_object_store.py has one"),
+    ("docs/own_data.md", "$ talking-points adapt-descriptor"): Parsed(
+        "wants trained models; tests/flows/test_training.py adapts one"
+    ),
     ("docs/own_data.md", "birds/"): Shown(),
     ("docs/own_data.md", "import json\nfrom pathlib import Path"): Run(OWN_DATA),
     ("docs/own_data.md", "train/robin bird"): Shown(OWN_DATA),
@@ -114,6 +118,8 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/own_data.md", "all/robin"): Shown(OWN_DATA),
     ("docs/own_data.md", "# my_package/birds.py"): Run(OWN_DATA),
     ("docs/own_data.md", "[project.entry-points"): Run(OWN_DATA),
+    ("docs/platforms.md", "python3 -m venv .venv"): Parsed("installs from a package index"),
+    ("docs/platforms.md", "py -3.11 -m venv .venv"): Parsed("wants Windows"),
 }  # fmt: skip
 """By page and what the block has in it; of two that fit, the longer text says which."""
 
@@ -141,6 +147,8 @@ class Block:
     @property
     def commands(self) -> list[str]:
         """What is typed: continuation lines joined, output left out."""
+        if self.language == "sh":
+            return self.text.splitlines()
         joined = self.text.replace("\\\n", " ")
         return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
 

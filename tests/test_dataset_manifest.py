@@ -287,6 +287,15 @@ def test_a_torn_summary_of_the_human_check_says_how_to_go_on(output: Path, tmp_p
             read()
 
 
+@pytest.mark.parametrize("extra", ['{"files": null}', '{"files": [{}]}', '{"files": 3}', '{"images": {}, "files": []}'])
+def test_a_summary_with_keys_of_a_manifest_is_none(output: Path, extra: str) -> None:
+    (output / "audit").mkdir()
+    (output / "audit" / "report.json").write_text(extra)
+    summary = read_audit_summary(output)
+    assert summary is not None
+    assert summary["answers"] == 0
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),

@@ -32,7 +32,11 @@ class ViewPage:
         ui.keyboard(on_key=self._on_key)
         ui.add_body_html(
             "<script>addEventListener('keydown', event => {"
-            " if (event.key === 'Escape' && document.activeElement) document.activeElement.blur() });"
+            " const active = document.activeElement, search = document.querySelector('.search-field input');"
+            " if (event.key === 'Escape' && active) active.blur();"
+            # Here and not on the server: what is typed on the way to it and back would be lost.
+            " if (event.key === '/' && search && !event.ctrlKey && !event.metaKey && !event.altKey"
+            " && !active.closest('input, textarea, select')) { event.preventDefault(); search.focus() } });"
             "addEventListener('click', event => {"
             " if (event.detail && document.activeElement.closest('button')) document.activeElement.blur() })</script>"
         )
@@ -66,8 +70,9 @@ class ViewPage:
         names = ("source", "stage", "reason") if self.rejected else ("split", "source", "object", "part", "flag")
         with self.filters:
             search = ui.input("Search", value=self.filter.words).props("dense outlined clearable debounce=250")
-            search.classes("w-full sm:w-64").on_value_change(lambda event: self._set("words", event.value or ""))
-            self.search = search
+            search.classes("search-field w-full sm:w-64").on_value_change(
+                lambda event: self._set("words", event.value or "")
+            )
             kinds = {False: "kept", True: f"rejected ({self.rows.rejected.num_rows:,})"}
             ui.select(kinds, value=self.rejected, label="rows", on_change=lambda event: self._kind(event.value)).props(
                 "dense outlined options-dense"
@@ -173,8 +178,6 @@ class ViewPage:
             self._go(steps[key])
         elif key in ("Home", "End"):
             self._at(0 if key == "Home" else len(self.found) - 1)
-        elif key == "/":
-            self.search.run_method("focus")
 
     def _go(self, step: int) -> None:
         self._at(self.place + step)

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from talking_points.records import SOURCES, derive_seed
 from talking_points.sources.labels import vocabulary
@@ -163,6 +161,9 @@ def near_duplicate_groups(
         lefts.append(usable[first[similar]])
         rights.append(usable[second[similar]])
     left, right = np.concatenate(lefts), np.concatenate(rights)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(count, count))
     _, labels = connected_components(graph, directed=False)
     return _first_occurrences(labels.tolist(), number=True)

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from talking_points.hub_client import bounded_hub
 
 TIMEOUT = 10.0
 """Seconds that the Hub has for its answer; a build does not wait longer for a fact about itself."""
@@ -46,6 +46,9 @@ def identify_model(model: str, revision: str | None = None) -> ModelIdentity:
 
 
 def _hub_commit(model: str, revision: str | None) -> str | None:
+    from huggingface_hub import HfApi
+
+    bounded_hub()
     try:
         return HfApi().model_info(model, revision=revision, timeout=TIMEOUT).sha
     except Exception:  # offline, unknown, gated or slow: each way the answer is that the Hub does not tell
@@ -54,6 +57,8 @@ def _hub_commit(model: str, revision: str | None) -> str | None:
 
 def _find_downloaded_commit(model: str, revision: str | None) -> str | None:
     """The commit of the snapshot that an earlier download left: its folder is named after it."""
+    from huggingface_hub import snapshot_download
+
     try:
         folder = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=["config.json"])
     except Exception:  # not downloaded, or the name is no Hub id

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from talking_points.build_config import StepConfig
 from talking_points.config import Section
 from talking_points.evaluation.pck import DEFINITIONS, PckDefinition
-from talking_points.examples.config import FeatureConfig
+from talking_points.examples.config import FeatureConfig, KeypointsConfig, refuse_former_keys
+from talking_points.output_names import DEVICES
 
+_SET_NAME = re.compile(r"\w[\w .+-]{0,99}")
 _LEVELS = (
     "where the object is in the image, which part of it the point is on and where that part is on the object, where "
     "the point is on the part, and what it looks like there. Left and right are the viewer's."
@@ -52,19 +55,14 @@ class DescriptionSet(Section):
         return self
 
 
-class FamilyConfig(Section):
-    """The labelled keypoints of one family of AP-10K (paper, section 4.2)."""
-
-    root: Path
-    family: Literal["Bovidae", "Canidae"] = "Canidae"
-
-
 class EvaluateConfig(Section):
     """Everything that ``evaluate`` needs."""
 
     output: Path
     dataset: str | None = Field(default=None, description="folder or Hub repository of the triplets")
-    ap10k: FamilyConfig | None = Field(default=None, description="keypoints of AP-10K instead of a dataset")
+    keypoints: KeypointsConfig | None = Field(
+        default=None, description="keypoints without descriptions instead of a dataset (paper, section 4.2)"
+    )
     revision: str | None = None
     split: str = "test"
     limit: int | None = Field(default=None, ge=1, description="at most so many points, drawn by seed")
@@ -77,15 +75,28 @@ class EvaluateConfig(Section):
     sets: dict[str, DescriptionSet] = Field(default_factory=lambda: {"ground_truth": DescriptionSet()})
     features: FeatureConfig = FeatureConfig()
 
+    @field_validator("sets")
+    @classmethod
+    def _names_of_files(cls, value: dict[str, DescriptionSet]) -> dict[str, DescriptionSet]:
+        wrong = [name for name in value if not _SET_NAME.fullmatch(name) or DEVICES.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"a set's report is named after it: expected a name that a file can have, found {wrong}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_former_keys(cls, values: Any) -> Any:
+        return refuse_former_keys(values)
+
     @model_validator(mode="after")
     def _points(self) -> EvaluateConfig:
-        if (self.dataset is None) == (self.ap10k is None):
-            raise ValueError("give either dataset or ap10k")
-        if self.ap10k is not None:
+        if (self.dataset is None) == (self.keypoints is None):
+            raise ValueError("give either dataset or keypoints")
+        if self.keypoints is not None:
             empty = [name for name, source in self.sets.items() if source == DescriptionSet()]
             if empty:
                 raise ValueError(
-                    f"AP-10K has no descriptions of its own: give {', '.join(empty)} a descriptor or a file"
+                    f"keypoints have no descriptions of their own: give {', '.join(empty)} a descriptor or a file"
                 )
         return self
 

@@ -74,7 +74,9 @@ def control_predictions(
     """
     found = {"centre": centre(points), "uniform": uniform(points, seed)}
     if can_shuffle(points):
-        found["shuffled_images"] = localize_points(localizer, points, features, images=other_images(points, seed))
+        found["shuffled_images"] = localize_points(
+            localizer, points, features, images=other_images(points, seed), what="localizing in shuffled images"
+        )
     if text_only is not None:
-        found["text_only"] = localize_points(text_only, points, features, blind=True)
+        found["text_only"] = localize_points(text_only, points, features, blind=True, what="localizing without images")
     return found

@@ -11,11 +11,11 @@ from talking_points.evaluation.description_sets import describe_set
 from talking_points.evaluation.inputs import check_evaluation
 from talking_points.evaluation.reports import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
+from talking_points.examples.bare_points import load_bare_points
 from talking_points.examples.inference import localize_points
-from talking_points.examples.points import PointSet, ap10k_points, load_points
+from talking_points.examples.points import PointSet, load_points
 from talking_points.locks import only_writer
 from talking_points.models.localizer import PointLocalizer
-from talking_points.sources import open_source
 from talking_points.whole_files import write_json
 
 ANSWERS = "answers.sqlite"
@@ -52,10 +52,9 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Report]:
 
 
 def load_evaluated_points(config: EvaluateConfig) -> PointSet:
-    """The points of the configured dataset's split, or of a family of AP-10K."""
-    if config.ap10k is not None:
-        source = open_source("ap10k", config.ap10k.root, families=[config.ap10k.family])
-        return ap10k_points(source, config.ap10k.family, config.limit, config.seed)
+    """The points of the configured dataset's split, or the configured keypoints without descriptions."""
+    if config.keypoints is not None:
+        return load_bare_points(config.keypoints, config.limit, config.seed)
     assert config.dataset is not None
     return load_points(config.dataset, config.split, revision=config.revision, limit=config.limit, seed=config.seed)
 
@@ -75,7 +74,7 @@ def evaluate_set(
         name,
         points,
         localize_points(localizer, points, config.features),
-        dataset=config.dataset or f"ap10k {config.ap10k.family if config.ap10k else ''}",
+        dataset=config.dataset or (config.keypoints.title if config.keypoints else ""),
         localizer=config.localizer,
         definition=config.pck,
         controls=control_predictions(points, localizer, config.features, text_only, seed=config.seed),

@@ -15,12 +15,12 @@ _WITHOUT_CONTROL = (
 
 def check_evaluation(config: EvaluateConfig) -> None:
     """Raise ``ConfigError`` for the first model, dataset or file of descriptions that is not there."""
-    check_model(config.localizer, "PointLocalizer", "localizer")
+    check_model(config.localizer, "localizer", "localizer")
     if config.text_only:
-        check_model(config.text_only, "PointLocalizer", "text_only", _WITHOUT_CONTROL)
+        check_model(config.text_only, "localizer", "text_only", _WITHOUT_CONTROL)
     for name, descriptions in config.sets.items():
         if descriptions.descriptor:
-            check_model(descriptions.descriptor, "PointDescriptor", f"sets.{name}.descriptor")
+            check_model(descriptions.descriptor, "descriptor", f"sets.{name}.descriptor")
         if descriptions.file and not descriptions.file.is_file():
             raise ConfigError(
                 f"sets.{name}.file: expected a JSONL or Parquet file with the columns id and description, found none "
@@ -28,5 +28,6 @@ def check_evaluation(config: EvaluateConfig) -> None:
             )
     if config.dataset:
         check_dataset(config.dataset)
-    if config.ap10k and not config.ap10k.root.is_dir():
-        raise ConfigError(f"ap10k.root: expected the folder of AP-10K, found none at {config.ap10k.root}")
+    if config.keypoints and not (config.keypoints.root and config.keypoints.root.is_dir()):
+        found = f"at {config.keypoints.root}" if config.keypoints.root else "given"
+        raise ConfigError(f"keypoints.root: expected the folder of {config.keypoints.source}, found none {found}")

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from pydantic import Field, model_validator
@@ -25,7 +26,9 @@ from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.digests import digest_code, digest_images, digest_weights
 from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.reports import Report, compare
+from talking_points.hub_client import bounded_hub
 from talking_points.locks import only_writer
+from talking_points.models.kinds import KINDS
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from talking_points.training.stages import stage_settings
@@ -48,16 +51,15 @@ class PublishModelsConfig(Section):
 
     @model_validator(mode="after")
     def _apart(self) -> PublishModelsConfig:
-        if self.descriptor is not None and self.descriptor == self.localizer:
-            raise ValueError(f"expected one repository for each model, found {self.descriptor} for both")
+        named = Counter(self.repositories.values())
+        if named and max(named.values()) > 1:
+            raise ValueError(f"expected one repository for each model, found {named.most_common(1)[0][0]} for both")
         return self
 
     @property
-    def repositories(self) -> dict[Literal["descriptor", "localizer"], str]:
+    def repositories(self) -> dict[str, str]:
         """The repository of every model that is to be published, by the model's folder in a run."""
-        named: dict[Literal["descriptor", "localizer"], str | None]
-        named = {"descriptor": self.descriptor, "localizer": self.localizer}
-        return {name: repository for name, repository in named.items() if repository is not None}
+        return {role: repository for role in KINDS if (repository := getattr(self, role)) is not None}
 
 
 class RetrainConfig(Section):
@@ -139,7 +141,7 @@ class Retraining:
         """Entries of all finished runs, oldest first."""
         path = self.folder / "history.jsonl"
         rows = []
-        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
@@ -267,14 +269,14 @@ def run_fingerprint(config: RetrainConfig) -> str:
 
 def _commit(dataset: str, revision: str | None) -> str | None:
     """The commit that a revision of a dataset on the Hub names now; a folder's revision as it is."""
-    import httpx2
     from huggingface_hub import HfApi
 
     if Path(dataset).is_dir() or re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         return revision
+    bounded_hub()
     try:
         return HfApi().dataset_info(dataset, revision=revision).sha
-    except (httpx2.HTTPError, OSError, ValueError) as error:
+    except Exception as error:
         # The cause is cut off: its frames hold request headers, and so the token.
         raise ConfigError(
             f"cannot find the dataset {dataset} at {revision or 'main'} ({type(error).__name__}): expected the folder "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -25,3 +25,30 @@ class FeatureConfig(Section):
         default=None, description="what is stored; default: what the model was trained on, float32 for a new one"
     )
     batch_size: int = Field(default=8, ge=1, description="images encoded at a time")
+
+
+class KeypointsConfig(Section):
+    """Labelled keypoints without descriptions, of any source that has them."""
+
+    source: str = Field(default="ap10k", description="ap10k, mp100, coco_keypoints, or a source of another package")
+    root: Path | None = None
+    categories: list[str] = Field(
+        default_factory=list, description="by name or id, in AP-10K also by family; default: all that there are"
+    )
+    split: str | None = Field(default=None, description="of the source; default: all that there are")
+
+    @property
+    def title(self) -> str:
+        """The source and the categories, as reports name them."""
+        return f"{self.source} {', '.join(self.categories)}".strip()
+
+
+def refuse_former_keys(values: Any) -> Any:
+    """For validators: raise ``ValueError`` where a configuration has the section that AP-10K once had to itself."""
+    if isinstance(values, dict) and "ap10k" in values:
+        raise ValueError(
+            "the section ap10k is now keypoints, of any source: ap10k.root is keypoints.root; ap10k.family and "
+            "ap10k.train_family are keypoints.categories, a list such as [Bovidae]; ap10k.test_family is "
+            "keypoints.test_categories, ap10k.limit keypoints.limit"
+        )
+    return values

@@ -34,6 +34,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.processes import process_state
+from talking_points.step_progress import follow
 from talking_points.whole_files import advising, write_json
 
 _MASK_FIELDS = (
@@ -189,13 +190,16 @@ class PointFeatures:
         needed = [self._any_image] if self.blind else list(self._of_image)
         missing = [image for image in needed[state.process_index :: state.num_processes] if not self._is_stored(image)]
         waiting: list[tuple[str, object]] = []
-        for digest, image in self.points.images(missing):
-            waiting.append((digest, image))
-            if len(waiting) == self.config.batch_size:
+        with follow("features of the images", len(missing), unit="image") as progress:
+            for digest, image in self.points.images(missing):
+                waiting.append((digest, image))
+                if len(waiting) == self.config.batch_size:
+                    self._compute(waiting)
+                    progress.advance(len(waiting))
+                    waiting = []
+            if waiting:
                 self._compute(waiting)
-                waiting = []
-        if waiting:
-            self._compute(waiting)
+                progress.advance(len(waiting))
         if missing:
             self.store.evict()
         state.wait_for_everyone()

@@ -13,6 +13,7 @@ from talking_points.examples.points import Floats, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.processes import process_state
+from talking_points.step_progress import follow_each
 
 
 def localize_points(
@@ -23,8 +24,9 @@ def localize_points(
     blind: bool = False,
     images: Sequence[int] | None = None,
     batch_size: int = 32,
+    what: str = "localizing",
 ) -> Floats:
-    """Where the model finds each text: (N, 2) in pixels of the point's own image.
+    """Where the model finds each text: (N, 2) in pixels of the point's own image; ``what`` is told on the way.
 
     ``images`` (N,) shows every text the image of another point: a control that nothing should survive.
     """
@@ -36,7 +38,7 @@ def localize_points(
     found = np.zeros((len(points), 2))
     # Texts about one image side by side share the reading of that image.
     order = sorted(range(len(points)), key=lambda place: shown[place].image)
-    for start in range(0, len(order), batch_size):
+    for start in follow_each(range(0, len(order), batch_size), what, unit="batch"):
         batch = order[start : start + batch_size]
         image_features, index, _ = known.batch([shown[place] for place in batch])
         texts = [examples[place].text for place in batch]
@@ -52,15 +54,16 @@ def describe_points(
     batch_size: int = 32,
     *,
     withheld: bool = False,
+    what: str = "describing",
     **options: Any,
 ) -> list[str]:
-    """Descriptions of all points, greedy by default, from cached features."""
+    """Descriptions of all points, greedy by default, from cached features; ``what`` is told on the way."""
     known = PointFeatures(model.to(process_state().device), points, features, withheld=withheld)
     known.prepare()
     texts: dict[str, str] = {}
     # Points of one image side by side share the reading of their image.
     order = sorted(points.examples, key=lambda example: example.image)
-    for start in range(0, len(order), batch_size):
+    for start in follow_each(range(0, len(order), batch_size), what, unit="batch"):
         batch = order[start : start + batch_size]
         found, index, point_features = known.batch(batch)
         written = model.describe(

@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from talking_points.candidates.spatial import instance_order, object_location
 from talking_points.config import ConfigError
 from talking_points.dataset_files import read_dataset
 from talking_points.examples.words import Facts
 from talking_points.image_files import read_rgb
-from talking_points.records import LABELS, Box, derive_seed, stable_id
-from talking_points.sources import Source
-from talking_points.sources.labels import ap10k_families
+from talking_points.records import LABELS, Box, derive_seed
 
 Floats = NDArray[np.float64]
 
@@ -165,48 +162,6 @@ def load_points(
                 return
 
     points = PointSet([example for example in examples if example.text], decode)
-    return points.sample(limit, seed) if limit else points
-
-
-def ap10k_points(source: Source, family: str, limit: int | None = None, seed: int = 0) -> PointSet:
-    """The labelled keypoints of the animals of a family of AP-10K, without texts (paper, section 3.1).
-
-    The object's place and its order among its like are worded from its box, so that the truth of words can be judged.
-    """
-    families = ap10k_families()
-    examples, files = [], {}
-    for record in source:
-        animals = [animal for animal in record.objects if families.get(animal.id) == family]
-        digest = stable_id("ap10k", record.image_id)
-        for animal in animals:
-            like = [other for other in record.objects if other.name == animal.name]
-            ranks, _ = instance_order([other.bbox for other in like], record.width)
-            rank = next(rank for other, rank in zip(like, ranks, strict=True) if other is animal)
-            place = object_location(animal.bbox, record.width, record.height)
-            for keypoint in animal.keypoints:
-                if keypoint.visible:
-                    examples.append(
-                        PointExample(
-                            id=stable_id("ap10k", record.image_id, animal.bbox, keypoint.name),
-                            image=digest,
-                            source="ap10k",
-                            keypoint=(keypoint.x, keypoint.y),
-                            size=(record.width, record.height),
-                            object_bbox=animal.bbox,
-                            part_bbox=None,
-                            facts=Facts(animal.name, None, place, None, None, rank, len(like)),
-                            text="",
-                        )
-                    )
-        if animals:
-            files[digest] = record.image_path
-    if not examples:
-        raise ConfigError(f"no labelled keypoints of the family {family} in {source.root}")
-
-    def decode(digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
-        return ((digest, read_rgb(file)) for digest, file in files.items() if digest in digests)
-
-    points = PointSet(examples, decode)
     return points.sample(limit, seed) if limit else points
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from talking_points.config import ConfigError
+from talking_points.hub_client import bounded_hub
 from talking_points.models.configuration import TalkingPointsConfig
-from talking_points.models.model_folders import wrong_kind
+from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.omg_llava.chat import Turn, encode_turn
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
@@ -32,15 +33,19 @@ class TalkingPointsModel(OmgLlavaModel):
 
         Raises ``ConfigError`` for a model of the other kind, whose answers would come from new, random weights.
         """
-        if "config" not in kwargs:
-            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            other = wrong_kind(cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)[0], cls.__name__)
-            if other:
-                raise ConfigError(
-                    f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} (architectures "
-                    "and model_type in config.json): load it as what it is, or train the one that is wanted"
-                )
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        bounded_hub()
+        with loading(pretrained_model_name_or_path, cls.__name__):
+            if "config" not in kwargs:
+                hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+                values, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)
+                other = wrong_kind(values, cls.__name__)
+                if other:
+                    raise ConfigError(
+                        f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} "
+                        "(architectures and model_type in config.json): load it as what it is, or train the one "
+                        "that is wanted"
+                    )
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def trainable_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the parameters that the configuration trains, adapters aside."""

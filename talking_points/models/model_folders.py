@@ -7,36 +7,36 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from talking_points.config import ConfigError
+from talking_points.errors import InputError, RunError
 from talking_points.hub_names import unavailable
+from talking_points.models.kinds import KINDS, ModelKind, find_kind
 
-Kind = Literal["PointDescriptor", "PointLocalizer"]
+_FURTHER = {"PointAnswerer": "Point Answerer"}
+"""Kinds that a run does not train."""
 
-_TITLES: dict[str, str] = {
-    "PointDescriptor": "Point Descriptor",
-    "PointLocalizer": "Point Localizer",
-    "PointAnswerer": "Point Answerer",
-}
 _TYPES = {"PointAnswerer": ("capellm",)}
 _BASE_TYPES = ("talking_points", "omg_llava")
-_TRAINED = {"PointDescriptor": "train-descriptor", "PointLocalizer": "train-localizer"}
 
 
-def check_model(name: str | Path, kind: Kind, setting: str = "--model", remedy: str | None = None) -> None:
-    """Refuse what cannot be loaded as a finished model of this kind; a repository of the Hub need only be in reach.
+def check_model(name: str | Path, role: str, setting: str = "--model", remedy: str | None = None) -> None:
+    """Refuse what is no finished model of the kind ``KINDS[role]``; a repository of the Hub need only be in reach.
 
     Raises ``ConfigError`` that says what was expected of ``setting``, what was found and what to do.
     """
-    expected = f"{setting}: expected a {_TITLES[kind]}, the folder of a trained one or a repository on the Hub"
-    advice = remedy or f"train one with 'talking-points {_TRAINED[kind]}'"
+    kind = KINDS[role]
+    expected = f"{setting}: expected a {kind.title}, the folder of a trained one or a repository on the Hub"
+    advice = remedy or f"train one with 'talking-points {kind.command}'"
     folder = Path(name)
     if not folder.exists():
         reason = unavailable(str(name), "model")
         if reason:
-            raise ConfigError(f"{expected}; found no {_TITLES[kind]} at {name}: {reason}; {advice}")
+            raise ConfigError(f"{expected}; found no {kind.title} at {name}: {reason}; {advice}")
         return
     found = _problem(folder, kind)
     if found:
@@ -48,36 +48,60 @@ def tell_kind(folder: Path) -> str:
 
     Raises ``ConfigError`` for a folder without one, with another, or whose weights are not whole.
     """
-    expected = f"expected a model of ours ({', '.join(_TITLES.values())}) in {folder}"
+    expected = f"expected a model of ours (Point Descriptor, Point Localizer) in {folder}"
     if not folder.exists():
         raise ConfigError(f"{expected}, found nothing there: name the folder that training has left")
     problem = _folder_problem(folder)
     if problem:
         raise ConfigError(f"{expected}, which {problem}: name the folder that training has left")
-    found = next(iter(_read_config(folder).get("architectures") or []), None)
-    if found not in _TITLES:
+    found = str(next(iter(_read_config(folder).get("architectures") or []), None))
+    if _title(found) is None:
         raise ConfigError(f"{expected}, found {found!a} (architectures in config.json)")
-    return str(found)
+    return found
 
 
-def wrong_kind(config: dict[str, Any], kind: str) -> str | None:
+@contextmanager
+def loading(name: str | Path, what: str) -> Iterator[None]:
+    """Around the reading of a model: whatever is wrong with its files becomes an ``InputError`` that names them.
+
+    The libraries that read a configuration, weights or a tokenizer take their form for granted.
+    """
+    try:
+        yield
+    except (InputError, RunError, MemoryError, NotImplementedError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        raise InputError(
+            f"cannot load a {what} from {str(name)[:300]} ({type(error).__name__}: {reason}): expected the folder of a "
+            "finished one, or a repository of the Hub that this machine can reach"
+        ) from error
+
+
+def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
     """What else than this kind of model a configuration belongs to, or None where it may be of this kind."""
-    if kind not in _TITLES:
+    if _title(class_name) is None:
         return None
     found = next(iter(config.get("architectures") or []), "")
-    if found == "OmgLlavaModel" and kind == "PointLocalizer":
+    if found == "OmgLlavaModel" and class_name == "PointLocalizer":
         return "OMG-LLaVA model without a head for coordinates"
-    if found in _TITLES:
-        return _TITLES[found] if found != kind else None
+    if _title(found):
+        return _title(found) if found != class_name else None
     model_type = config.get("model_type")
-    return None if model_type in (None, *_TYPES.get(kind, _BASE_TYPES)) else f"model of the type {model_type!a}"
+    return None if model_type in (None, *_TYPES.get(class_name, _BASE_TYPES)) else f"model of the type {model_type!a}"
 
 
-def _problem(folder: Path, kind: Kind) -> str | None:
+def _title(class_name: str) -> str | None:
+    """A class of ours in words, or None for another."""
+    kind = find_kind(class_name)
+    return kind.title if kind else _FURTHER.get(class_name)
+
+
+def _problem(folder: Path, kind: ModelKind) -> str | None:
     problem = _config_problem(folder)
     if problem:
         return problem
-    other = wrong_kind(_read_config(folder), kind)
+    other = wrong_kind(_read_config(folder), kind.class_name)
     if other:
         return f"is a {other} (architectures and model_type in config.json)"
     return _weights_problem(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.errors import InputError
-from talking_points.publishing.model_card import Role, render_model_card
+from talking_points.publishing.model_card import render_model_card
 from talking_points.whole_files import advising, read_json, write_json, write_text
 
 CONTENT = "card.json"
@@ -32,7 +32,7 @@ def write_card(folder: Path, content: Mapping[str, Any]) -> None:
         write_text(folder / "README.md", text)
 
 
-def read_content(folder: Path, role: Role) -> dict[str, Any]:
+def read_content(folder: Path, role: str) -> dict[str, Any]:
     """The content of the card of a model's folder; of one without it, what its finished stage says.
 
     Raises ``InputError`` for a damaged one.

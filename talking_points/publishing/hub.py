@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
-from talking_points.errors import RunError
+from talking_points.errors import InputError, RunError
+from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.read_back import differences, file_digests
@@ -300,21 +301,31 @@ def explaining(failure: str) -> Iterator[None]:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
+    bounded_hub()
     try:
         yield
-    except (HfHubHTTPError, httpx2.TransportError, ConnectionError, RuntimeError, ValueError) as raised:
+    except (InputError, RunError):
+        raise
+    except Exception as raised:
         # The upload of a large file and the check of a card wrap their errors once more.
         wrapped = isinstance(raised, RuntimeError | ValueError) and not isinstance(raised, HfHubHTTPError)
-        error = raised.__cause__ if wrapped else raised
+        error = raised.__cause__ if wrapped and raised.__cause__ else raised
         if isinstance(error, HfHubHTTPError):
             status = error.response.status_code
             raise PublishError(f"{failure}: {_first_line(error)}\n{_advice(error)}", status) from None
-        if isinstance(error, httpx2.TransportError | ConnectionError):
+        if isinstance(error, httpx2.RequestError | ConnectionError):
             raise PublishError(
                 f"{failure}: the connection to {_endpoint()} broke ({redact(repr(error))})\n"
                 "run the same command again; what was uploaded is not sent twice"
             ) from None
-        raise
+        if not of_the_answer(raised):
+            raise
+        reason = redact(f"{type(raised).__name__}: {raised}".partition("\n")[0][:300])
+        raise PublishError(
+            f"{failure}: what {_endpoint()} answered, or what became of it here, cannot be used ({reason})\n"
+            "check HF_ENDPOINT, the disk and the folder of the Hub's cache, then run the same command again",
+            400,
+        ) from None
 
 
 def _advice(error: HfHubHTTPError) -> str:

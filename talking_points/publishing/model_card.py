@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from talking_points.models.kinds import KINDS
 from talking_points.publishing.card import shareable
 from talking_points.publishing.markdown import Markdown, render_markdown
 from talking_points.publishing.terms import citations
 
-Role = Literal["descriptor", "localizer"]
-
-_PIPELINE: dict[Role, str] = {"descriptor": "image-to-text", "localizer": "keypoint-detection"}
 _NORMALIZERS = {"image_wh": "image's width and height", "bbox_max_side": "longer side of the object's box"}
 
 
 def render_model_card(
     name: str,
-    role: Role,
+    role: str,
     *,
     config: Mapping[str, Any] | None = None,
     reports: Sequence[Mapping[str, Any]] = (),
@@ -75,7 +73,7 @@ def render_model_card(
 
 def _metadata(
     name: str,
-    role: Role,
+    role: str,
     reports: Sequence[Mapping[str, Any]],
     dataset: str | None,
     dataset_revision: str | None,
@@ -92,7 +90,7 @@ def _metadata(
         scores = {"mPCK": report["mpck"]} | {f"PCK@{threshold}": value for threshold, value in report["pck"].items()}
         results += [
             EvalResult(
-                task_type=_PIPELINE[role],
+                task_type=KINDS[role].pipeline,
                 dataset_type=tested_on,
                 dataset_name=tested_on,
                 dataset_revision=dataset_revision,
@@ -108,7 +106,7 @@ def _metadata(
         license="apache-2.0" if free else "other",
         license_name=None if free else "terms-of-the-sources",
         library_name="talking-points",
-        pipeline_tag=_PIPELINE[role],
+        pipeline_tag=KINDS[role].pipeline,
         tags=["keypoints", "pixel-grounding", "visual-grounding"],
         datasets=datasets or None,
         base_model=bases or None,

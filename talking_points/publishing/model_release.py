@@ -15,10 +15,11 @@ from pydantic import SecretStr
 from safetensors import safe_open
 
 from talking_points.evaluation.reports import Report
+from talking_points.models.kinds import KINDS
 from talking_points.models.model_folders import tell_kind
 from talking_points.publishing.card_content import read_content
 from talking_points.publishing.hub import REPOSITORY, Repository, explaining
-from talking_points.publishing.model_card import Role, render_model_card
+from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.release import ReleaseError, content_sha256
 from talking_points.redaction import is_secret_name, redact
 from talking_points.whole_files import read_json
@@ -36,7 +37,7 @@ MODEL_FILES = (
 """What of a training folder goes up. Checkpoints, optimizer states and logs stay."""
 
 _SHOWN = ("README.md", "curves.png")
-_ROLES: dict[str, Role] = {"PointDescriptor": "descriptor", "PointLocalizer": "localizer"}
+_ROLES = {kind.class_name: role for role, kind in KINDS.items()}
 _LOCAL = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^/\\]+[/\\].*|file://.*", re.DOTALL)
 """Names of files and folders of one machine."""
 
@@ -64,13 +65,15 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
     """
     if not re.fullmatch(REPOSITORY, repo):
         raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'")
-    kind = tell_kind(folder)
-    if kind not in _ROLES:
-        raise ReleaseError(f"expected a Point Descriptor or a Point Localizer in {folder}, found a {kind}")
+    found = tell_kind(folder)
+    if found not in _ROLES:
+        raise ReleaseError(
+            f"expected a {' or a '.join(kind.title for kind in KINDS.values())} in {folder}, found a {found}"
+        )
     files = model_files(folder)
     for name, file in files.items():
         _refuse_private(name, file)
-    content = read_content(folder, _ROLES[kind])
+    content = read_content(folder, _ROLES[found])
     if reports:
         content = content | {"reports": [_report(path) for path in reports]}
     tag = hashlib.sha256(json.dumps({name: content_sha256(files[name]) for name in sorted(files)}).encode())

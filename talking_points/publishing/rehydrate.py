@@ -74,8 +74,10 @@ def rehydrate(
             (complete / figure).parent.mkdir(exist_ok=True)
             shutil.copyfile(dataset_file(folder, figure), complete / figure)
         manifest = {**manifest, "images": "embed", "files": files}
-        (complete / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        (complete / "README.md").write_text(render_card(manifest), "utf-8")
+        (complete / "manifest.json").write_text(
+            json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8", newline="\n"
+        )
+        (complete / "README.md").write_text(render_card(manifest), "utf-8", newline="\n")
         complete.replace(output)
     return RehydrateReport(output, dict(manifest["rows"]), dict(reader.found))
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.publishing.card_content import select_figures
-from talking_points.publishing.model_card import Role
 from talking_points.publishing.terms import TERMS, source_terms
 from talking_points.sources.drawn import is_drawn
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import dataset_digest
 from talking_points.whole_files import read_json
 
-ROLES: dict[str, Role] = {"descriptor": "descriptor", "adapted": "descriptor", "localizer": "localizer"}
+ROLES = {"descriptor": "descriptor", "adapted": "descriptor", "localizer": "localizer"}
 """Which kind of model a training stage leaves; the vision path alone is none."""
 
 _CONTROL = "It is the text-only control: it has never seen an image, and guesses from the words."
@@ -33,15 +32,16 @@ def describe_training(train: TrainConfig, kind: str, result: Mapping[str, Any]) 
         **trace_origins(train),
     }
     if kind == "adapted":
-        family = train.ap10k.train_family
+        points = train.keypoints
         start = _named(train.descriptor_path, "the descriptor of the same configuration")
+        of = f" of {', '.join(points.categories)}" if points.categories else ""
         content |= {
-            "dataset": f"keypoints of {family} in AP-10K, by the reward of a localizer",
+            "dataset": f"keypoints{of} from the source {points.source}, by the reward of a localizer",
             "dataset_revision": None,
             "base_model": start,
         }
-        drawn = train.ap10k.root is not None and is_drawn(train.ap10k.root)
-        content["terms"] = [*content["terms"], _terms_of_ap10k(drawn)]
+        drawn = points.root is not None and is_drawn(points.root)
+        content["terms"] = [*content["terms"], _terms_of_keypoints(points.source, drawn)]
         content["free"] = content["free"] and drawn and train.descriptor_path is None
     return content
 
@@ -116,8 +116,6 @@ def _named(path: str | None, default: str) -> str:
     return f"the checkpoint {Path(path).name}" if Path(path).exists() else path
 
 
-def _terms_of_ap10k(drawn: bool) -> dict[str, str]:
-    terms = (
-        "Drawn by `talking-points draw-sample`: it holds none of its data." if drawn else "The terms of its authors."
-    )
-    return {"name": "AP-10K", "terms": terms}
+def _terms_of_keypoints(source: str, drawn: bool) -> dict[str, str]:
+    drawings = "Stand-in drawn by `talking-points draw-sample`: it holds none of its data."
+    return {"name": source, "terms": drawings if drawn else "Images and annotations under the terms of their authors."}

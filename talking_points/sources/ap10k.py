@@ -11,7 +11,6 @@ the animal's own.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -79,22 +78,6 @@ class Ap10k(Source):
     def _is_wanted(self, annotation: dict[str, Any]) -> bool:
         """False for known animals of other families; unknown categories pass and are counted when read."""
         return self._families.get(annotation["category_id"]) in (*self._wanted, None)
-
-    def labelled_pairs(self) -> Counter[str]:
-        """Labelled (v > 0) keypoint-image pairs per family, without decoding images.
-
-        The paper's keypoint localisation experiment counts 22.6K Bovidae and 17K Canidae this way over the
-        union of the three files.
-        """
-        pairs: Counter[str] = Counter()
-        for entry in self.entries():
-            for annotation in filter(self._is_wanted, entry.annotation["annotations"]):
-                try:
-                    family = self._families[usable_category(annotation, self._species)]
-                    pairs[family] += sum(labelled for _, _, labelled in raw_keypoints(annotation))
-                except BadAnnotationError as error:
-                    self.skip(error.reason, f"{entry.image_path}: {error.detail}")
-        return pairs
 
     def read(self, entry: SourceEntry) -> ImageRecord:
         path, pixels = open_image(self.root, entry)

@@ -106,6 +106,7 @@ class AdaptationTrainer(PointTrainer):
             empty=float((lengths <= 1).float().mean()),
             unfinished=samples.unfinished / len(lengths),
         )
+        self.shown["reward"] = float(rewards.mean())
         if self.state.global_step % self.adapt.sample_steps == 0 and self.state.is_world_process_zero:
             with self._writing(f"samples to {self.args.output_dir}"):
                 self._write_samples(samples.texts, rewards, advantages.flatten(), predicted)

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.utils.logging import tqdm
 
 from talking_points.examples.labelled_images import (
     BOX_WEIGHT,
@@ -27,6 +26,7 @@ from talking_points.examples.labelled_images import (
     mirror_boxes,
 )
 from talking_points.models.descriptor import PointDescriptor
+from talking_points.step_progress import follow
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
 
@@ -98,11 +98,13 @@ def pretrain_backbone(
     cycle = OneCycle(MuonAdamW(task, [task.heads, task.box_head], rate), rate, config.backbone_steps)
     size = min(config.backbone_batch_size, len(seen))
     device = next(task.parameters()).device.type
-    for _ in tqdm(range(config.backbone_steps), "backbone", disable=None):
-        index = random.choice(seen, size=size, replace=False)
-        with torch.autocast(device, torch.bfloat16, enabled=config.backbone_bf16):
-            loss, _ = task(index, random.random(size) < 0.5)
-        cycle.step(loss, index)
+    with follow("backbone of the vision path", config.backbone_steps) as progress:
+        for _ in range(config.backbone_steps):
+            index = random.choice(seen, size=size, replace=False)
+            with torch.autocast(device, torch.bfloat16, enabled=config.backbone_bf16):
+                loss, _ = task(index, random.random(size) < 0.5)
+            cycle.step(loss, index)
+            progress.advance(loss=float(loss.detach()))
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // size))
         measured = [task(batch, np.zeros(len(batch), bool))[1] for batch in batches]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from talking_points.config import Section
-from talking_points.examples.config import FeatureConfig
+from talking_points.examples.config import FeatureConfig, KeypointsConfig, refuse_former_keys
 from talking_points.training.grpo import ADVANTAGES
 from talking_points.training.rewards import REWARDS
 
@@ -137,13 +137,18 @@ class VisionConfig(Section):
     backbone_bf16: bool = Field(default=False, description="bfloat16 autocast in the backbone's own steps")
 
 
-class Ap10kConfig(Section):
-    """AP-10K (Yu et al. 2021) in the different-order setting: adapt on one family, test on the other."""
+class TransferConfig(KeypointsConfig):
+    """Adapt on ``categories``, test on others; AP-10K by default in the different-order setting of the paper."""
 
-    root: Path | None = None
-    train_family: str = "Bovidae"
-    test_family: str = "Canidae"
-    limit: int | None = Field(default=None, ge=1, description="at most so many points per family")
+    test_categories: list[str] = Field(default_factory=list, description="what adaptation never sees")
+    limit: int | None = Field(default=None, ge=1, description="at most so many points of either")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_families(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source", "ap10k") == "ap10k":
+            return {"categories": ["Bovidae"], "test_categories": ["Canidae"], **values}
+        return values
 
 
 class TrainConfig(Section):
@@ -168,9 +173,14 @@ class TrainConfig(Section):
     descriptor: StageConfig = StageConfig()
     localizer: LocalizerConfig = LocalizerConfig(epochs=15, learning_rate=1e-5)
     adapt: AdaptConfig = AdaptConfig(epochs=3, learning_rate=5e-6, batch_size=10)
-    ap10k: Ap10kConfig = Ap10kConfig()
+    keypoints: TransferConfig = TransferConfig()
     descriptor_path: str | None = Field(default=None, description="the descriptor to adapt; default: output/descriptor")
     localizer_path: str | None = Field(default=None, description="the rewarding localizer; default: output/localizer")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_former_keys(cls, values: Any) -> Any:
+        return refuse_former_keys(values)
 
     def text_only(self) -> TrainConfig:
         """The same with a localizer that never sees an image: the text-only control."""

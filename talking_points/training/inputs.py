@@ -26,10 +26,11 @@ def check_training(config: TrainConfig) -> None:
 
 def check_adaptation(config: TrainConfig) -> None:
     """Raise ``ConfigError`` for models or keypoints that are not there."""
-    if config.ap10k.root is None or not config.ap10k.root.is_dir():
+    keypoints = config.keypoints
+    if keypoints.root is None or not keypoints.root.is_dir():
         raise ConfigError(
-            "ap10k.root: adaptation needs keypoints without descriptions, expected the folder of AP-10K, found "
-            f"{f'none at {config.ap10k.root}' if config.ap10k.root else 'none given'}"
+            "keypoints.root: adaptation needs keypoints without descriptions, expected the folder of the source "
+            f"{keypoints.source}, found {f'none at {keypoints.root}' if keypoints.root else 'none given'}"
         )
-    check_model(config.descriptor_path or config.output / "descriptor", "PointDescriptor", "descriptor_path")
-    check_model(config.localizer_path or config.output / "localizer", "PointLocalizer", "localizer_path")
+    check_model(config.descriptor_path or config.output / "descriptor", "descriptor", "descriptor_path")
+    check_model(config.localizer_path or config.output / "localizer", "localizer", "localizer_path")

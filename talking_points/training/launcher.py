@@ -31,7 +31,7 @@ def launch(kind: str, config: TrainConfig, name: str, count: int) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="talking-points-launch-") as folder:
         settings = Path(folder, "train.yaml")
-        settings.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        settings.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
         command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(count)]
         command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         command += ["--main_process_port", "0", "-m", __name__, kind, str(settings), "--name", name]

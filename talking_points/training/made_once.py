@@ -70,10 +70,7 @@ def find_finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str
     if not (folder / STARTED).exists():
         return None
     again = f"remove the file and run again to go on from the last checkpoint in {folder}"
-    before = read_json(folder / STARTED, "remove the folder to train anew, or choose another output")
-    if before != settings:
-        changes = "; ".join(list_changes(before, settings)[:8])
-        raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
+    refuse_other_settings(folder, settings)
     if not (folder / FINISHED).exists():
         return None
     result: dict[str, Any] = read_json(folder / FINISHED, again)
@@ -88,6 +85,14 @@ def find_finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str
             f"restore them, or remove {folder / FINISHED} and run again to go on from the last checkpoint"
         )
     return result
+
+
+def refuse_other_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise ``ConfigError`` for a folder whose stage was begun under other settings."""
+    before = read_json(folder / STARTED, "remove the folder to train anew, or choose another output")
+    if before != settings:
+        changes = "; ".join(list_changes(before, settings)[:8])
+        raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
 
 
 def digests(folder: Path, names: dict[str, str] | None = None) -> dict[str, str]:

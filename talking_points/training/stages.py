@@ -6,6 +6,7 @@ A further kind of model is a section of ``TrainConfig`` and a row in ``STAGES``.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +18,18 @@ import torch
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import ConfigError, fingerprint
+from talking_points.examples.bare_points import load_bare_points
+from talking_points.examples.config import KeypointsConfig
 from talking_points.examples.labelled_images import load_labelled_images
-from talking_points.examples.points import PointSet, ap10k_points, load_points
+from talking_points.examples.points import PointSet, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.records import ImageRecord
 from talking_points.sources import open_source
 from talking_points.sources.drawn import is_drawn
+from talking_points.step_progress import follow_each, tell
 from talking_points.training.adaptation import adapt_descriptor
-from talking_points.training.config import StageConfig, TrainConfig, VisionConfig
+from talking_points.training.config import StageConfig, TrainConfig, TransferConfig, VisionConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
 from talking_points.training.made_once import FINISHED, make_once
@@ -39,6 +43,7 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
     "threads": True,
     "allow_drawn": True,
     "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
+    "keypoints": {"test_categories"},
 }
 """Fields that cannot change a weight. Cached features are the same values that would be computed anew."""
 
@@ -49,7 +54,8 @@ def _pretrain_vision(config: TrainConfig, folder: Path) -> dict[str, float]:
     held_out = set()
     if not config.vision.separate:
         held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
-    images = load_labelled_images(vision_records(config.vision, held_out), config.image_size)
+    records = follow_each(vision_records(config.vision, held_out), "reading images for the vision path", unit="image")
+    images = load_labelled_images(records, config.image_size)
     found = pretrain_vision(model, images, config.vision, config.seed)
     save_vision(model, folder / "vision.safetensors")
     return found
@@ -86,8 +92,8 @@ def _train_descriptor(config: TrainConfig, folder: Path) -> dict[str, float]:
 
 
 def _adapt_descriptor(config: TrainConfig, folder: Path) -> dict[str, float]:
-    """The descriptor on one family of animals, by the reward of the localizer."""
-    train, held_out = family_points(config, config.ap10k.train_family), None
+    """The descriptor on keypoints without descriptions, by the reward of the localizer."""
+    train, held_out = load_bare_points(config.keypoints, config.keypoints.limit, config.seed), None
     if config.adapt.validation:
         train, held_out = train.hold_out(config.adapt.validation)
     model = PointDescriptor.from_pretrained(config.descriptor_path or config.output / "descriptor")
@@ -120,9 +126,9 @@ STAGES = {
     "localizer": Stage(("vision", "localizer"), _train_localizer, lambda config: config.localizer.stage),
     "descriptor": Stage(("vision", "descriptor"), _train_descriptor, lambda config: "descriptor"),
     "adapted": Stage(
-        ("vision", "localizer", "descriptor", "ap10k", "adapt"),
+        ("vision", "localizer", "descriptor", "keypoints", "adapt"),
         _adapt_descriptor,
-        lambda config: f"adapted-{config.ap10k.train_family.lower()}",
+        lambda config: _name_adapted(config.keypoints),
     ),
 }
 
@@ -142,6 +148,8 @@ def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[s
     section, field = stage.sections[-1], "backbone_bf16" if kind == "vision" else "bf16"
     if getattr(getattr(config, section), field) and not (folder / FINISHED).is_file():
         check_bf16(f"{section}.{field}")
+    made = (folder / FINISHED).is_file()
+    tell(f"{folder.name}: {'made before' if made else 'is made'} in {folder}")
     return make_once(folder, kind, stage_settings(config, kind), partial(stage.train, config))
 
 
@@ -149,7 +157,10 @@ def refuse_drawn(config: TrainConfig) -> None:
     """Raise ``ConfigError`` where the paper's preset would learn from drawn stand-ins without being told to."""
     if config.preset != "paper" or config.allow_drawn:
         return
-    roots = {"ap10k.root": config.ap10k.root, **{f"vision.sources.{n}": r for n, r in config.vision.sources.items()}}
+    roots = {
+        "keypoints.root": config.keypoints.root,
+        **{f"vision.sources.{n}": r for n, r in config.vision.sources.items()},
+    }
     drawn = {name: str(root) for name, root in roots.items() if root is not None and is_drawn(root)}
     sources = find_drawn_sources(config.dataset)
     if sources:
@@ -171,14 +182,6 @@ def find_drawn_sources(dataset: str) -> list[str]:
     return sorted(name for name, source in sources.items() if source.get("drawn"))
 
 
-def family_points(config: TrainConfig, family: str) -> PointSet:
-    """The points of one family of AP-10K."""
-    if config.ap10k.root is None:
-        raise ConfigError("adaptation needs keypoints without descriptions: set ap10k.root to the folder of AP-10K")
-    source = open_source("ap10k", config.ap10k.root, families=[family])
-    return ap10k_points(source, family, config.ap10k.limit, config.seed)
-
-
 def dataset_digest(path: str, revision: str | None) -> str:
     """Names a dataset's content: the digests of a folder's data files, or the repository and its revision."""
     folder = Path(path)
@@ -196,7 +199,25 @@ def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
     settings["features"]["dtype"] = config.features.dtype or "float32"
     unseen = kind == "vision" and config.vision.separate
     settings["dataset"] = None if unseen else dataset_digest(config.dataset, config.revision)
+    former = _write_as_formerly(config.keypoints)
+    if former and settings.pop("keypoints", None):
+        settings["ap10k"] = former
     return settings
+
+
+def _write_as_formerly(keypoints: TransferConfig) -> dict[str, Any] | None:
+    """Families of AP-10K as they were written when nothing else was there, so that finished folders are taken."""
+    trained, tested = keypoints.categories, keypoints.test_categories
+    if keypoints.source != "ap10k" or keypoints.split is not None or len(trained) != 1 or len(tested) != 1:
+        return None
+    values = keypoints.model_dump(mode="json", include={"root", "limit"})
+    return {"root": values["root"], "train_family": trained[0], "test_family": tested[0], "limit": values["limit"]}
+
+
+def _name_adapted(keypoints: KeypointsConfig) -> str:
+    """``adapted-bovidae``: the folder of what is adapted on these categories."""
+    words = re.findall(r"[a-z0-9]+", " ".join(keypoints.categories or [keypoints.source]).lower())
+    return "-".join(["adapted", *words])[:80]
 
 
 def _train_and_held_out(config: TrainConfig, stage: StageConfig) -> tuple[PointSet, PointSet]:

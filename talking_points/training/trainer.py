@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,8 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -31,6 +33,7 @@ from talking_points.examples.features import PointFeatures
 from talking_points.examples.points import LengthBuckets, PointExample, PointSet
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
+from talking_points.step_progress import StepProgress, follow
 from talking_points.training.checkpoints import COMPLETE, complete_checkpoints, last_checkpoint
 from talking_points.training.config import StageConfig
 from talking_points.training.curves import CurveCallback
@@ -77,6 +80,8 @@ class PointTrainer(Trainer):
             eval_dataset=[] if metric is not None else None,
             callbacks=[CurveCallback(output)],
         )
+        self.remove_callback(PrinterCallback)
+        self.shown: dict[str, float] = {}
         self.stage = config
         # Whoever judges the model later gives it features of the same kind, and leaves the training's where they are.
         features.model.config.feature_dtype = features.dtype
@@ -130,6 +135,8 @@ class PointTrainer(Trainer):
         loss = super().training_step(*args, **kwargs)
         self._since_update += self.batch
         self._require_number("loss", loss, self.batch)
+        # With accumulation the losses of a step's batches are parts of one mean.
+        self.shown["loss"] = self.shown.get("loss", 0.0) + float(loss)
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
@@ -217,7 +224,11 @@ class PointTrainer(Trainer):
     def run(self) -> dict[str, float]:
         """Train, going on from the last complete checkpoint; save the model; return the last logged values."""
         checkpoint = last_checkpoint(self.args.output_dir)
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with follow(Path(self.args.output_dir).name, None) as progress:
+            if checkpoint is not None:
+                progress.remark(f"goes on from {checkpoint}")
+            self.add_callback(_Steps(progress, self.shown))
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if self.args.process_index == 0:
             with self._writing(f"the trained model to {self.args.output_dir}"):
                 self.features.model.save_pretrained(self.args.output_dir)
@@ -256,7 +267,7 @@ def make_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool)
         logging_nan_inf_filter=False,
         report_to=["tensorboard"],
         remove_unused_columns=False,
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
     )
     # Of several GPUs one process takes one: the Trainer would split batches, which are no tensors, among all.
@@ -273,6 +284,27 @@ def evaluations_since_best(history: Sequence[dict[str, Any]]) -> int:
 
 def _finite(value: Tensor) -> bool:
     return bool(value.detach().isfinite().all())
+
+
+class _Steps(TrainerCallback):
+    """Tells of every step, with the values that the trainer has put down for it."""
+
+    def __init__(self, progress: StepProgress, shown: dict[str, float]) -> None:
+        self.progress = progress
+        self.shown = shown
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.progress.begin(state.max_steps, state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.progress.advance(**self.shown)
+        self.shown.clear()
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
+    ) -> None:
+        value = metrics[f"eval_{METRIC}"]
+        self.progress.remark(f"the metric on held-out points is {value:.2f} after step {state.global_step:,}")
 
 
 class _EpochLoader(DataLoader):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.utils.logging import tqdm
 
 from talking_points.examples.labelled_images import (
     BOX_WEIGHT,
@@ -31,6 +30,7 @@ from talking_points.examples.labelled_images import (
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.positions import box_positions
+from talking_points.step_progress import follow
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
@@ -191,10 +191,12 @@ def pretrain_vision(
     heads = (tasks.pixel_head, tasks.token_head, tasks.point_head, tasks.query_head)
     cycle = OneCycle(MuonAdamW(tasks, heads, config.learning_rate), config.learning_rate, config.steps)
     tasks.train()
-    for _ in tqdm(range(config.steps), "vision path", disable=None):
-        index = random.choice(seen, size=min(config.batch_size, len(seen)), replace=False)
-        loss, _ = tasks(index, random)
-        cycle.step(loss, index)
+    with follow("vision path", config.steps) as progress:
+        for _ in range(config.steps):
+            index = random.choice(seen, size=min(config.batch_size, len(seen)), replace=False)
+            loss, _ = tasks(index, random)
+            cycle.step(loss, index)
+            progress.advance(loss=float(loss.detach()))
     model.eval().vision.requires_grad_(False)
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))

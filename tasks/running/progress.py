@@ -14,12 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -87,7 +81,7 @@ class BuildProgress:
     """Follows a build stage by stage. Use as a context manager around the whole build.
 
     ``planned`` gives working seconds per row of stages to come, as far as they are known before they run; ``workers``
-    shards are made at a time.
+    shards are made at a time. Without ``on_page`` nothing is told to Prefect, which is not even imported.
     """
 
     def __init__(
@@ -97,15 +91,18 @@ class BuildProgress:
         *,
         planned: Mapping[str, float | None] | None = None,
         workers: int = 1,
+        on_page: bool = True,
     ) -> None:
         self.storage = storage
         self.console = console or Console(stderr=True)
         self.stages: dict[str, StageStatus] = {}
         self.planned = dict(planned or {})
         self.workers = workers
+        self.on_page = on_page
         self.failures: list[dict[str, Any]] = []
         self.state = "running"
         self.started = time.monotonic()
+        self.ended: float | None = None
         self._bars = Progress(
             TextColumn("{task.description:<15}"),
             BarColumn(),
@@ -127,16 +124,21 @@ class BuildProgress:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bars.stop()
+        self.ended = time.monotonic()
         stopped = kind is not None and not issubclass(kind, Exception)
         self.state = "stopped" if stopped else "failed" if kind else "finished"
         self._write(force=True)
-        if not stopped:
+        if not stopped and self.on_page:
             self._report()
 
     def begin(self, stage: str, shards: int, rows_in: int) -> None:
         """A stage starts with so many shards and input rows."""
         self.stages[stage] = StageStatus(shards=shards, rows_in=rows_in)
         self._bar[stage] = self._bars.add_task(stage, total=shards, note="")
+        if not self.on_page:
+            return
+        from prefect.artifacts import create_progress_artifact
+
         artifact = create_progress_artifact(progress=0.0, key=stage.replace("_", "-"), description=f"{shards} shards")
         if isinstance(artifact, UUID):
             self._artifact[stage] = artifact
@@ -179,6 +181,11 @@ class BuildProgress:
         if not self.console.is_terminal:
             self.console.print(f"{stage:<15} {_line(status)}", highlight=False, soft_wrap=True)
 
+    @property
+    def _elapsed(self) -> float:
+        """Seconds of the build so far; once it is over, the report and the run's last message state the same."""
+        return (self.ended or time.monotonic()) - self.started
+
     def summary(self) -> Mapping[str, Any]:
         """The status as JSON values, as written to ``.work/status.json``."""
         return {
@@ -188,7 +195,7 @@ class BuildProgress:
             "seconds_left": self.seconds_left(),
             "state": self.state,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds": round(self._elapsed, 1),
         }
 
     def describe(self) -> str:
@@ -202,7 +209,7 @@ class BuildProgress:
         shards = f"{made:,} {'shard' if made == 1 else 'shards'} made{' anew' if reused else ''}"
         again = f", {reused:,} reused" if reused else ""
         state = "" if self.state in ("running", "finished") else f"{self.state}: "
-        seconds = _duration(time.monotonic() - self.started)
+        seconds = _duration(self._elapsed)
         return f"{state}{rows}{rejected:,} rejected, {shards}{again}{failed}, {seconds}"
 
     def outcome(self, dataset: Manifest) -> dict[str, Any]:
@@ -268,18 +275,25 @@ class BuildProgress:
 
     def _report(self) -> None:
         """Leave the table of ``talking-points status`` and the failed shards on the run's page."""
+        from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
         if self.failures:
             description = "Retry this run to make these shards again."
             create_table_artifact(key="failed-shards", table=self.failures, description=description)
         summary = self.summary()
-        marks = ["---", *["--:"] * (len(COLUMNS) - 1)]
-        rows = [[*COLUMNS], marks, *([for_markdown(cell) for cell in row] for row in stage_rows(summary))]
+        found = [[for_markdown(cell) for cell in row] for row in stage_rows(summary)]
+        # Of a finished build nothing is left: an empty column would only make the table wide.
+        columns = len(COLUMNS) - (not any(row[-1] for row in found))
+        marks = ["---", *["--:"] * (columns - 1)]
+        rows = [row[:columns] for row in ([*COLUMNS], marks, *found)]
         table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
         notes = "\n".join(f"- {for_markdown(note)}" for note in stage_notes(summary))
         heading = f"# {for_markdown(redact(self.storage.output))}\n\n{for_markdown(self.describe())}"
         create_markdown_artifact(key="build-report", markdown=f"{heading}\n\n{table}\n\n{notes}\n")
 
     def _publish(self, stage: str) -> None:
+        from prefect.artifacts import update_progress_artifact
+
         status = self.stages[stage]
         update_progress_artifact(
             self._artifact[stage], progress=100.0 * status.done / max(status.shards, 1), description=_line(status)

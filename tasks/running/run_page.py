@@ -1,11 +1,13 @@
 """What a run says of itself on its page in Prefect: a name, tags, and a last message in words.
 
-A name that somebody typed stays. The names that Prefect makes up, two words such as ``golden-otter``, give way.
+A name that somebody typed stays. The names that Prefect makes up give way: two words such as ``golden-otter``, and in
+the form of its page a star such as ``pi48-vega`` or ``beta-lyrae-cluster``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,10 +19,22 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from talking_points.build_config import BuildConfig
-from talking_points.config import Section, load_config
+from talking_points.config import Section
 from talking_points.escaping import for_terminal
 from talking_points.records import SOURCES
 from talking_points.redaction import redact
+from tasks.running.run_form import load_run
+
+_LETTERS = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma|tau|upsilon|phi|chi|"
+    "psi|omega"
+)
+_BODIES = (
+    "[a-z]|adjunct|anomaly|band|boundary|cloud|cluster|collapse|conflux|expanse|field|fringe|instability|manifold|mass|"
+    "nebula|point|quadrant|reach|ring|sector|shift|tensor|terminus|vector|void|warp"
+)
+_STAR = re.compile(rf"(?:{_LETTERS})(?:\d{{1,3}}-[a-z-]+|-[a-z-]+-(?:{_BODIES}))")
+"""A Greek letter with a number, a name, and often a last word; without both it could be what somebody typed."""
 
 
 def name_run(describe: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
@@ -42,13 +56,13 @@ def name_run(describe: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
 
 def describe_build(parameters: Mapping[str, Any]) -> str:
     """Output, size and sources of a build, e.g. ``llamapointinpart-paper: 21,000 points``."""
-    settings = load_config(BuildConfig, parameters["config"], parameters.get("overrides") or [])
+    settings = load_run(BuildConfig, **parameters)
     sources = settings.open_sources
     wanted = [source.points for source in sources.values()]
     size = "all points"
     if settings.limit is not None:
         size = f"at most {settings.limit:,} points"
-    elif all(wanted):
+    elif wanted and all(wanted):
         size = f"{sum(points or 0 for points in wanted):,} points"
     chosen = "" if not sources or set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
     return f"{last_part(settings.output)}: {size}{chosen}"
@@ -58,7 +72,7 @@ def describe_output(kind: str, model: type[Section], place: str = "output") -> C
     """For ``name_run``: what is made, and the folder it goes to, e.g. ``descriptor: build/train/tiny``."""
 
     def describe(parameters: Mapping[str, Any]) -> str:
-        settings = load_config(model, parameters["config"], parameters.get("overrides") or [])
+        settings = load_run(model, **parameters)
         return redact(f"{kind}: {getattr(settings, place)}")
 
     return describe
@@ -81,9 +95,9 @@ def last_part(place: str | Path) -> str:
 
 
 def is_made_up(name: str) -> bool:
-    """Whether Prefect made the name up: words of its generator, joined by hyphens."""
+    """Whether Prefect made the name up: words of one of its generators, joined by hyphens."""
     words = name.split("-")
-    return len(words) > 1 and _vocabulary().issuperset(words)
+    return bool(_STAR.fullmatch(name)) or (len(words) > 1 and _vocabulary().issuperset(words))
 
 
 def tag_run(*tags: str) -> None:

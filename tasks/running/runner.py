@@ -20,9 +20,10 @@ from talking_points.extras import how_to_install
 from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop
 from tasks.running.manifests import Manifest, holds
+from tasks.running.prefect_tasks import PrefectTask, find_manifest
 from tasks.running.progress import BuildProgress
-from tasks.running.result_records import ShardTask, find_manifest
-from tasks.running.shards import AnyOrder, order_key
+from tasks.running.result_records import ShardTask
+from tasks.running.shards import AnyOrder, count_rows, order_key
 from tasks.running.storage import Storage
 
 
@@ -87,8 +88,8 @@ class StageRunner:
         Raises ``WholesaleFailure`` or ``SourceError`` as soon as a shard does, without submitting the rest: no retry
         of the other shards could help.
         """
-        stage, again = task.name, _is_retry()
-        self.progress.begin(stage, len(orders), sum(_count_rows(order) for order in orders))
+        stage, again, made_by = task.name, _is_retry(), task.as_prefect()
+        self.progress.begin(stage, len(orders), sum(count_rows(order) for order in orders))
         results: dict[int, Manifest] = {}
         waiting = deque(orders)
         running: dict[PrefectFuture[Any], tuple[AnyOrder, Manifest | None]] = {}
@@ -101,7 +102,7 @@ class StageRunner:
                         # The run's page has this shard already, from the attempt before.
                         self._collect(order, kept, True, results)
                     else:
-                        running[self._submit(task if kept is not None else task.anew(), order)] = (order, kept)
+                        running[self._submit(made_by if kept is not None else made_by.anew(), order)] = (order, kept)
                 if not running:
                     continue
                 future = next(as_completed(list(running)))
@@ -110,7 +111,7 @@ class StageRunner:
                 reused = future.state.name == "Cached"
                 if reused and outcome != kept and not holds(self.storage, outcome):
                     # What was kept a moment ago has changed: make the shard again.
-                    running[self._submit(task.anew(), order)] = (order, None)
+                    running[self._submit(made_by.anew(), order)] = (order, None)
                 else:
                     self._collect(order, outcome, reused, results)
         except BaseException:
@@ -133,7 +134,7 @@ class StageRunner:
         results[order.shard] = outcome
         self.progress.finish_shard(order.stage, outcome, reused=reused)
 
-    def _submit(self, task: ShardTask, order: AnyOrder) -> PrefectFuture[Any]:
+    def _submit(self, task: PrefectTask, order: AnyOrder) -> PrefectFuture[Any]:
         return self.runner.submit(task, parameters={"order": order})
 
 
@@ -149,9 +150,3 @@ def _read_outcome(future: PrefectFuture[Any]) -> Any:
         return future.result(raise_on_failure=False)
     except Exception as error:
         return error
-
-
-def _count_rows(order: AnyOrder) -> int:
-    """Rows of the first kind of input: the others carry further columns of the same rows."""
-    inputs = order.inputs.manifests()
-    return sum(manifest["rows"] for manifest in inputs if manifest["stage"] == inputs[0]["stage"])

@@ -13,12 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial, wraps
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import pyarrow as pa
-from prefect.client.schemas.objects import State
-from prefect.states import Cancelled
-from prefect.transactions import get_transaction
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import Section, fingerprint
@@ -28,6 +25,9 @@ from talking_points.stop_requests import Stopped
 from tasks.running.manifests import Details, Manifest, add_seal
 from tasks.running.result_records import ShardTask
 from tasks.running.storage import Storage
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
 WORK = ".work"
 """Folder of intermediate shards inside the output; the published dataset never refers to it."""
@@ -133,6 +133,12 @@ def order_key(order: AnyOrder) -> str:
     return f"{order.stage}-{order.shard:05d}-{fingerprint(identity)}"
 
 
+def count_rows(order: AnyOrder) -> int:
+    """Rows of the first kind of input: the others carry further columns of the same rows."""
+    inputs = order.inputs.manifests()
+    return sum(manifest["rows"] for manifest in inputs if manifest["stage"] == inputs[0]["stage"])
+
+
 def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Manifest]], ShardTask]:
     """Decorator: a Prefect task named ``stage`` whose sealed manifest is kept under the order's key.
 
@@ -157,6 +163,9 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
             try:
                 return add_seal(run(order))
             except Stopped as stopped:
+                from prefect.states import Cancelled
+                from prefect.transactions import get_transaction
+
                 transaction = get_transaction()
                 if transaction is not None:
                     transaction.write_on_commit = False  # there is no result to keep

@@ -29,6 +29,7 @@ def main() -> None:
             {
                 "code": done.exit_code,
                 "message": done.stderr,
+                "printed": done.stdout,
                 "seconds": time.monotonic() - wall,
                 "cpu_seconds": time.process_time() - cpu,
                 "traceback": "".join(traceback.format_exception(done.exception)) if unexpected else "",

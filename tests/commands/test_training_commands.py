@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +17,9 @@ from typer.testing import CliRunner
 
 from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
+from tests.training.conftest import write_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -39,3 +49,41 @@ def test_the_champion_before_is_restored(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == before
     assert json.loads((tmp_path / "champion.json").read_text()) == before
     assert CliRunner().invoke(app, ["restore-champion", "--set", f"folder={tmp_path}"]).exit_code == 2
+
+
+@pytest.mark.slow
+def test_a_training_says_at_once_what_it_does_and_is_stopped_within_seconds(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "dataset", rows=24) / "data"
+    shutil.copy(data / "train-00000-of-00001.parquet", data / "test-00000-of-00001.parquet")
+    given = [f"dataset={data.parent}", f"output={tmp_path / 'out'}", "vision.steps=0", "image_size=64"]
+    given += [
+        "descriptor.epochs=500",
+        "descriptor.batch_size=4",
+        "threads=1",
+        f"features.folder={tmp_path / 'features'}",
+    ]
+    command = [sys.executable, "-m", "talking_points", "train-descriptor", *(w for s in given for w in ("--set", s))]
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    environment.pop("PREFECT_API_URL", None)
+    begun, lines = time.monotonic(), []
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append((time.monotonic() - begun, line.strip()))
+            if "step" in line:
+                break
+        stopped = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    said = [line for _, line in lines]
+    assert said[:2] == ["train-descriptor: checking configuration and inputs", "starting the orchestrator"]
+    assert f"descriptor: is made in {tmp_path / 'out' / 'descriptor'}" in said
+    assert re.fullmatch(r"descriptor: step \d+ of 3,000, loss [\d.]+, [\d.]+ .*, .* left", said[-1]), said
+    assert process.returncode == 130, rest
+    assert time.monotonic() - stopped < 30, "a few seconds, but for a machine that does other things as well"
+    assert rest.strip().splitlines()[-1] == "stopped; what is finished is kept, run the same command again to go on"

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, constants
 
-from talking_points.descriptions import model_identity
 from talking_points.descriptions.model_identity import ModelIdentity, identify_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -46,9 +46,10 @@ def hub() -> Iterator[str]:
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     with hub() as endpoint:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(model_identity, "HfApi", lambda: HfApi(endpoint=endpoint))
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: HfApi(endpoint=endpoint))
         yield
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_dockerfile_copies_what_exists_and_ends_without_root(path: Path) -> No
     text = re.sub(r"\\\n", " ", path.read_text())
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines[0].startswith("FROM ")
-    assert ":" in lines[0], "the base image has a tag"
+    assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", lines[0]), "the base image has a tag and a digest"
     for line in lines:
         if line.startswith("COPY "):
             for source in line.split()[1:-1]:
@@ -36,9 +37,50 @@ def test_a_dockerfile_copies_what_exists_and_ends_without_root(path: Path) -> No
     assert [line for line in lines if line.startswith("USER ")][-1] != "USER root"
 
 
+def pins(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Name without extras, in lower case -> version and digests."""
+    text = re.sub(r" \\\n\s+", " ", (REPOSITORY / name).read_text())
+    found = {}
+    for line in text.splitlines():
+        if match := re.match(r"([\w.-]+)(?:\[[^]]*\])?==([^\s;]+)", line):
+            key = re.sub(r"[-_.]+", "-", match[1]).lower()
+            found[key] = (match[2], re.findall(r"--hash=sha256:([0-9a-f]{64})(?= |$)", line))
+    return found
+
+
+def test_locks_with_digests_pin_what_the_lock_pins() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    everything, base, gpu = (pins(f"requirements{name}.lock") for name in ("", "-base", "-gpu"))
+    assert not base.keys() & gpu.keys()
+    for name, (version, digests) in (base | gpu).items():
+        assert digests, f"{name} has no digest"
+        assert everything.get(name, (version,))[0] == version, name
+    (build,) = project["build-system"]["requires"]
+    assert build == f"setuptools=={base['setuptools'][0]}"
+    extras = project["project"]["optional-dependencies"]
+    for wanted, locked in (
+        (project["project"]["dependencies"], base),
+        (extras["train"] + extras["llama-cpp"], base | gpu),
+    ):
+        for requirement in wanted:
+            name = re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()  # type: ignore[index]
+            assert name in locked, requirement
+    text = "".join((REPOSITORY / f"requirements-{name}.lock").read_text() for name in ("base", "gpu"))
+    assert not re.search(r"://|file:|--find-links|--index|^/", text, re.MULTILINE)
+
+
+def test_containers_and_make_install_by_digest() -> None:
+    for path in (*DOCKERFILES, REPOSITORY / "Makefile"):
+        text = path.read_text()
+        assert "--require-hashes -r requirements-base.lock" in text, path
+        assert "http" not in "".join(line for line in text.splitlines() if "pip install" in line), path
+        assert "--no-deps --no-build-isolation" in text, path
+
+
 def test_compose_names_existing_images_and_services() -> None:
     compose = yaml.safe_load(COMPOSE.read_text())
     services = compose["services"]
+    assert re.search(r"@sha256:[0-9a-f]{64}$", services["database"]["image"])
     for service in services.values():
         if "build" in service:
             assert (COMPOSE.parent / service["build"]["context"] / service["build"]["dockerfile"]).exists()

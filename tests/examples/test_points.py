@@ -12,14 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.config import ConfigError
-from talking_points.examples.points import LengthBuckets, ap10k_points, derangement, load_points
-from talking_points.sources.ap10k import Ap10k
-from talking_points.sources.labels import ap10k_families, load_labels
+from talking_points.examples.points import LengthBuckets, derangement, load_points
 from tests.publishing.conftest import Run
 from tests.publishing.local_hub import LocalHub
-from tests.training.conftest import points, write_dataset
-
-SPECIES = {item["id"]: item["name"] for item in load_labels("ap10k")["species"]}
+from tests.training.conftest import write_dataset
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -164,35 +160,3 @@ def test_points_of_an_image_stand_side_by_side() -> None:
     assert all(len(batch) == 16 and len({images[index] for index in batch}) <= 4 for batch in found)
     batches.set_epoch(1)
     assert {frozenset(batch) for batch in batches} != {frozenset(batch) for batch in found}
-
-
-def test_keypoints_of_a_family_become_points_without_texts(drawn: dict[str, Path]) -> None:
-    source = Ap10k(drawn["ap10k"], families=["Bovidae"])
-    points = ap10k_points(source, "Bovidae")
-    assert len(points) == source.labelled_pairs()["Bovidae"] > 0
-    assert len({example.id for example in points.examples}) == len(points)
-    families = {name: ap10k_families()[number] for number, name in SPECIES.items()}
-    assert {families[example.facts.object] for example in points.examples} == {"Bovidae"}
-    assert all(example.text == "" and example.part_bbox is None for example in points.examples)
-    assert all("image" in example.facts.object_location for example in points.examples)
-    digest, image = next(points.images([points.examples[0].image]))
-    assert digest == points.examples[0].image
-    assert image.size == points.examples[0].size
-    assert len(ap10k_points(source, "Bovidae", limit=3)) == 3
-    with pytest.raises(ConfigError, match="Canidae"):
-        ap10k_points(source, "Canidae")
-
-
-def test_images_are_held_out_by_their_digests_alone() -> None:
-    data = points(10, 3)
-    train, held_out = data.hold_out(0.2)
-    images = {example.image for example in held_out.examples}
-    assert (len(images), len(held_out), len(train)) == (2, 6, 24)
-    assert not images & {example.image for example in train.examples}
-    # Other texts, points or orders of the same images change nothing.
-    other = data.subset(reversed(range(0, 30, 3)))
-    assert {example.image for example in other.hold_out(0.2)[1].examples} == images
-    assert len({example.image for example in data.hold_out(0.001)[1].examples}) == 1
-    assert len({example.image for example in data.hold_out(0.999)[0].examples}) == 1
-    with pytest.raises(ConfigError, match="found 1 in all"):
-        points(1, 4).hold_out(0.5)

@@ -23,7 +23,7 @@ SETTINGS = {
     "adapt.batch_size": 2,
     "adapt.save_steps": 1,
     "adapt.max_new_tokens": 8,
-    "ap10k.limit": 6,
+    "keypoints.limit": 6,
     **{
         f"{stage}.{name}": value
         for stage in ("localizer", "descriptor")

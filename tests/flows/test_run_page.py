@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
@@ -14,14 +14,17 @@ from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_setti
 from rich.console import Console
 
 from flows.build_llamapointinpart import build_llamapointinpart
+from talking_points.build_config import BuildConfig
 from talking_points.config import Section
+from talking_points.shipped import config_names
 from talking_points.stop_requests import Stopped
 from tasks.running.manifests import Manifest
 from tasks.running.progress import BuildProgress
+from tasks.running.run_form import BuildPreset, EvaluatePreset, TrainPreset, load_run
 from tasks.running.run_page import describe_build, is_made_up
 from tasks.running.shards import Environment, Inputs, Order, ShardWriter, shard_task
 from tasks.running.storage import Storage
-from tests.flows.building import CONFIG, overrides
+from tests.flows.building import CONFIG, SOURCES, overrides
 from tests.prefect_records import prefect_records
 
 pytestmark = pytest.mark.usefixtures("orchestrator")
@@ -31,7 +34,20 @@ def test_made_up_names_are_told_from_typed_ones() -> None:
     from prefect.utilities.names import generate_slug
 
     assert all(is_made_up(generate_slug(2)) for _ in range(200))
-    for typed in ("paper", "second try", "paper-run", "Golden-Otter", "run-2", "out: 12 points", ""):
+    for starred in ("pi48-ukita", "alpha2-canis-majoris-nebula", "beta-vega-b", "omega-ursae-majoris-cluster"):
+        assert is_made_up(starred), "of the form of Prefect's page"
+    for typed in (
+        "beta-test",
+        "alpha run",
+        "phi-4-mini",
+        "paper",
+        "second try",
+        "paper-run",
+        "Golden-Otter",
+        "run-2",
+        "out: 12 points",
+        "",
+    ):
         assert not is_made_up(typed)
 
 
@@ -40,14 +56,38 @@ def test_made_up_names_are_told_from_typed_ones() -> None:
     [
         (["output=s3://bucket/points-v2", "limit=1200"], "points-v2: at most 1,200 points"),
         (["output=out/"], "out: all points"),
-        ([f"sources.{name}.points=7000" for name in ("pascal_part116", "ade20k_part234", "partimagenet")],
-         "llamapointinpart: 21,000 points"),
-        (["sources.partimagenet.root=null"], "llamapointinpart: all points of pascal_part116, ade20k_part234"),
+        ([f"sources.{name}={{root: /data, points: 7000}}" for name in SOURCES], "llamapointinpart: 21,000 points"),
+        ([f"sources.{name}.root=/data" for name in SOURCES[:2]],
+         "llamapointinpart: all points of pascal_part116, ade20k_part234"),
     ],
 )  # fmt: skip
 def test_a_build_is_called_by_its_output_size_and_sources(given: list[str], name: str) -> None:
     sample = CONFIG.replace("rules.yaml", "sample.yaml")
     assert describe_build({"config": sample, "overrides": given}) == name
+
+
+def test_fields_of_the_form_stand_above_the_configuration_and_below_overrides() -> None:
+    form: dict[str, Any] = {
+        "config": "nowhere.yaml",
+        "preset": "paper",
+        "output": "out",
+        "limit": 5,
+        "seed": 0,
+        "partimagenet": "",
+    }
+    settings = load_run(BuildConfig, **form, pascal_part116="/data/P", overrides=["limit=7"])
+    assert (settings.output, settings.limit, settings.seed) == ("out", 7, 0)
+    roots = {name: str(source.root) for name, source in settings.sources.items()}
+    assert roots["pascal_part116"] == "/data/P"
+    assert roots["partimagenet"] == "data/PartImageNet", "what is left empty says nothing"
+    assert settings.refine.backend == "vllm"
+
+
+def test_the_form_offers_every_shipped_configuration() -> None:
+    offered = {"build": BuildPreset, "train": TrainPreset, "evaluate": EvaluatePreset}
+    shipped = {folder: {Path(name).stem for name in config_names() if name.startswith(folder)} for folder in offered}
+    shipped["train"].remove("retrain")  # of another kind, with a flow of its own
+    assert {folder: {*get_args(preset)} - {"none"} for folder, preset in offered.items()} == shipped
 
 
 def test_a_typed_name_stays_and_the_page_says_in_words_what_was_made(drawn: dict[str, Path], tmp_path: Path) -> None:
@@ -79,6 +119,8 @@ def test_a_typed_name_stays_and_the_page_says_in_words_what_was_made(drawn: dict
     assert "0 shards made anew, 8 reused" in report
     assert "<b>" not in report
     assert "| assemble | 1/1 | 1 | 0 | 4 | 0 |" in report
+    assert "left" not in report, "nothing is left of a finished build"
+    assert str(default.state.message) in report
 
 
 class Settings(Section):

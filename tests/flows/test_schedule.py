@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.flows.building import overrides
 from tests.flows.serving import REPOSITORY, Served, served, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -21,7 +27,7 @@ WRONG = {
     "build-llamapointinpart": (["output=out"], "expected the dataset folder at"),
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
-    "adapt-descriptor": (["output=out", "ap10k.root=nowhere"], "nowhere"),
+    "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
     "learn": (["vision.nothing=1"], "vision.nothing"),
     "evaluate": (["output=out", "localizer=nowhere"], "no Point Localizer at nowhere"),
     "retrain-and-evaluate": (["folder=out", "train.dataset=nowhere"], "nowhere"),
@@ -53,7 +59,7 @@ def test_schedules_give_runs_and_deployments_run(drawn: dict[str, Path], tmp_pat
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
     assert set(WRONG) == {item["name"] for item in deployments}
     home, state = project(tmp_path / "home"), tmp_path / "state"
-    with served(home, state) as prefect:
+    with Listener.listening() as told, served(home, state) as prefect:
         weekly = deployment(prefect, "retrain-and-evaluate")
         wait_for(lambda: len(runs(prefect, weekly, "SCHEDULED")) >= 3, 60, "the next runs of the weekly schedule")
         times = sorted(run["expected_start_time"] for run in runs(prefect, weekly, "SCHEDULED"))
@@ -69,17 +75,83 @@ def test_schedules_give_runs_and_deployments_run(drawn: dict[str, Path], tmp_pat
         assert runs(prefect, often, "COMPLETED")[0]["auto_scheduled"]
         prefect.call("PATCH", schedule, active=False)
 
+        # What fails is told of through a block, here one that calls this machine.
+        webhook(prefect, told.url)
         # Every deployment starts from the worker, side by side, and ends with the message that the command has.
         prefect.call("PATCH", "work_pools/talking-points", concurrency_limit=3)
         started = {name: prefect.start(name, *given) for name, (given, _) in WRONG.items()}
-        built = prefect.start("build-llamapointinpart", *overrides(tmp_path / "out", drawn, "limit=6"))
+        built = fill_form(prefect, preset="rules", output=str(tmp_path / "out"), limit=6, **roots(drawn))
         ends = {name: prefect.wait(run, "FAILED", "CRASHED", "COMPLETED") for name, run in started.items()}
         for name, ended in ends.items():
             assert ended["type"] == "FAILED", (name, ended)
             assert WRONG[name][1] in ended["message"], (name, ended, ends)
+        wait_for(lambda: len(told.bodies) >= len(WRONG), 60, f"a message for each run that failed: {told.bodies}")
+        messages = " ".join(told.bodies)
+        assert all(name in messages and WRONG[name][1] in messages for name in WRONG), messages
+        assert "/runs/flow-run/" in messages
         ended = prefect.wait(built, "FAILED", "CRASHED", "COMPLETED")
         assert ended["type"] == "COMPLETED", ended
+        assert ended["message"].startswith("6 rows")
         assert len(runs(prefect, weekly, "SCHEDULED")) >= 3
+
+
+def roots(drawn: dict[str, Path]) -> dict[str, str]:
+    return {name: str(drawn[name]) for name in ("pascal_part116", "ade20k_part234", "partimagenet")}
+
+
+def fill_form(prefect: Served, **fields: object) -> str:
+    """Start a build as the form of the run page does, whose fields have types and say what they are."""
+    found = deployment(prefect, "build-llamapointinpart")
+    form = found["parameter_openapi_schema"]["properties"]
+    assert form["config"]["type"] == form["output"]["type"] == "string"
+    assert {"rules", "paper"} <= set(form["preset"]["enum"])
+    assert {"type": "integer"} in form["limit"]["anyOf"]
+    assert all(field["title"] == name and field["description"] for name, field in form.items())
+    parameters = found["parameters"] | fields
+    run = prefect.call("POST", f"deployments/{found['id']}/create_flow_run", parameters=parameters)
+    return str(run["id"])
+
+
+class Listener(ThreadingHTTPServer):
+    """A webhook of this machine that keeps what it is sent."""
+
+    bodies: list[str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+
+    @classmethod
+    @contextmanager
+    def listening(cls) -> Iterator[Listener]:
+        with cls(("127.0.0.1", 0), _Keeps) as server:
+            server.bodies = []
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield server
+            server.shutdown()
+
+
+class _Keeps(BaseHTTPRequestHandler):
+    server: Listener
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def webhook(prefect: Served, url: str) -> None:
+    """Save a block that calls ``url``, and create the automation with the command."""
+    block = "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Webhook\n"
+    block += f"Webhook(name='ops', url={url!r}, json_data={{'text': '{{{{subject}}}}: {{{{body}}}}'}}).save('ops')"
+    environment = os.environ | prefect.environment
+    subprocess.run([sys.executable, "-c", block], env=environment, check=True, capture_output=True)
+    command = [sys.executable, "-m", "talking_points", "notify", "custom-webhook/ops"]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "sends to custom-webhook/ops" in done.stdout
 
 
 def deployment(prefect: Served, name: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def settings(orchestrator: None, drawn: dict[str, Path], tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("training")
     build(folder / "dataset", drawn, "keypoints.per=part")
     given = [f"dataset={folder / 'dataset'}", f"output={folder / 'train'}", f"features.folder={folder / 'features'}"]
-    given += [f"ap10k.root={drawn['ap10k']}", "image_size=64", "limit=16", "threads=1", "ap10k.limit=6"]
+    given += [f"keypoints.root={drawn['ap10k']}", "image_size=64", "limit=16", "threads=1", "keypoints.limit=6"]
     given += ["vision.steps=1", "vision.batch_size=2", "vision.images=3"]
     given += [f"vision.sources.{name}={drawn[name]}" for name in ("pascal_part116", "ade20k_part234", "partimagenet")]
     given += [f"{stage}.{setting}" for stage in ("localizer", "descriptor", "adapt") for setting in SHORT]
@@ -100,7 +100,7 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     monkeypatch.chdir(tmp_path)
     given = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
     # Shuffled images take two of a family, and the sample of all tests has one image with Canidae.
-    given["ap10k.root"] = str(draw_sample(tmp_path / "animals", 24, 5, sources=("ap10k",))["ap10k"])
+    given["keypoints.root"] = str(draw_sample(tmp_path / "animals", 24, 5, sources=("ap10k",))["ap10k"])
     training = [f"{name}={value}" for name, value in given.items() if name != "output"]
     results: dict[str, dict[str, Any]] = {}
     for command, *arguments in (line.split()[1:] for line in console_lines("README.md")):
@@ -108,8 +108,8 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
             name, overrides = command.replace("-", "_"), training
         elif command == "evaluate":
             name, overrides = command, ["limit=20", f"features.folder={given['features.folder']}"]
-            of_family = "ap10k" in yaml.safe_load(Path(arguments[1]).read_text())
-            place = "ap10k.root" if of_family else "dataset"
+            of_family = "keypoints" in yaml.safe_load(Path(arguments[1]).read_text())
+            place = "keypoints.root" if of_family else "dataset"
             overrides.append(f"{place}={given[place]}")
         elif command == "tables":
             done = CliRunner().invoke(app, [command, *arguments])

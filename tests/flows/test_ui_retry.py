@@ -76,6 +76,20 @@ def test_retry_in_the_browser_makes_the_failed_shards_and_nothing_else(drawn: di
             page.wait_for_timeout(2000)
             screenshots.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=str(screenshots / "ui-retry.png"))
+            for width in (390, 1280):
+                page.set_viewport_size({"width": width, "height": 850})
+                page.wait_for_timeout(500)
+                page.screenshot(path=str(screenshots / f"run-page-{width}.png"))
+                assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), width
+            deployment = prefect.call("GET", "deployments/name/build-llamapointinpart/build-llamapointinpart")
+            page.goto(f"{prefect.url}/deployments/deployment/{deployment['id']}/run")
+            for field in (
+                "a shipped configuration instead",
+                "folder or URL that the dataset",
+                "folder of PartImageNet",
+            ):
+                page.get_by_text(field).first.wait_for()
+            page.screenshot(path=str(screenshots / "run-form.png"), full_page=True)
             runs = prefect.call("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
             again = executions(log)[len(first) :]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from talking_points.sources.labels import load_labels
+from talking_points.records import ImageRecord
+from talking_points.sources.labels import ap10k_families, load_labels
 
 WIDTH, HEIGHT = 60, 40
 
@@ -173,6 +175,15 @@ def animal(id: int, image_id: int, category: int, **changes: Any) -> dict[str, A
         **changes,
     }
     return {key: value for key, value in item.items() if value is not None}
+
+
+def count_labelled(records: Iterable[ImageRecord]) -> dict[str, int]:
+    """Labelled keypoints of AP-10K's animals by family."""
+    families, found = ap10k_families(), Counter[str]()
+    for record in records:
+        for item in record.objects:
+            found[families[item.id]] += sum(point.visible for point in item.keypoints)
+    return dict(found)
 
 
 def ap10k_tree(root: Path, **files: tuple[Sequence[Any], Sequence[Any]]) -> Path:

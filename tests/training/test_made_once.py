@@ -15,7 +15,7 @@ import pytest
 from talking_points.config import ConfigError
 from talking_points.locks import FolderInUseError, only_writer
 from talking_points.sources.drawn import MARKER
-from talking_points.training.config import Ap10kConfig, TrainConfig
+from talking_points.training.config import TrainConfig, TransferConfig
 from talking_points.training.made_once import FINISHED, STARTED, make_once
 from talking_points.training.stages import STAGES, refuse_drawn, run_stage
 
@@ -132,8 +132,8 @@ def test_the_papers_preset_refuses_drawn_data_unless_told(tmp_path: Path) -> Non
     animals = tmp_path / "animals"
     animals.mkdir()
     (animals / MARKER).write_text("drawn")
-    with pytest.raises(ConfigError, match=r"ap10k.root: "):
-        refuse_drawn(config.model_copy(update={"dataset": real, "ap10k": Ap10kConfig(root=animals)}))
+    with pytest.raises(ConfigError, match=r"keypoints.root: "):
+        refuse_drawn(config.model_copy(update={"dataset": real, "keypoints": TransferConfig(root=animals)}))
     for allowed in ({"dataset": real}, {"allow_drawn": True}, {"preset": "tiny"}, {"dataset": "org/name"}):
         refuse_drawn(config.model_copy(update=allowed))
 

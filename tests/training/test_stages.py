@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from talking_points.config import ConfigError
+from talking_points.examples.bare_points import load_bare_points
 from talking_points.examples.config import FeatureConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import open_source
-from talking_points.training.config import AdaptConfig, Ap10kConfig, LocalizerConfig, TrainConfig, VisionConfig
+from talking_points.training.config import AdaptConfig, LocalizerConfig, TrainConfig, TransferConfig, VisionConfig
 from talking_points.training.stages import (
-    family_points,
     run_stage,
     vision_records,
 )
@@ -77,7 +77,7 @@ def adaptation(drawn: dict[str, Path], tmp_path: Path) -> TrainConfig:
         dataset="unused",
         features=FeatureConfig(folder=tmp_path / "features", limit_gb=1.0),
         adapt=AdaptConfig(max_steps=1, batch_size=2, group=2, max_new_tokens=4, last_blocks=1, eval_points=2),
-        ap10k=Ap10kConfig(root=drawn["ap10k"]),
+        keypoints=TransferConfig(root=drawn["ap10k"]),
     )
 
 
@@ -86,7 +86,7 @@ def test_adaptation_is_measured_on_images_that_it_holds_out(adaptation: TrainCon
     measured = adaptation.model_copy(update={"adapt": adaptation.adapt.model_copy(update={"validation": 0.5})})
     assert 0 <= run_stage("adapted", measured, "measured")["metrics"]["eval_metric"] <= 100
     rows = [json.loads(line) for line in (adaptation.output / "measured" / "samples.jsonl").read_text().splitlines()]
-    train, held_out = family_points(adaptation, adaptation.ap10k.train_family).hold_out(0.5)
+    train, held_out = load_bare_points(adaptation.keypoints).hold_out(0.5)
     sampled = {row["id"] for row in rows}
     assert sampled <= {example.id for example in train.examples}
     assert not sampled & {example.id for example in held_out.examples}

@@ -22,6 +22,7 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.hub_client import bounded_hub
 
 CONTEXT = 4096
 """Tokens of prompt and answer together; ``options.n_ctx`` changes it."""
@@ -44,6 +45,7 @@ class LlamaCppBackend:
         self._config = config
         options: dict[str, Any] = {"n_ctx": CONTEXT, "n_gpu_layers": -1, "verbose": False, **config.options}
         filename = options.pop("filename", None)
+        bounded_hub()
         try:
             path = (
                 hf_hub_download(str(config.model), filename, revision=config.revision)

@@ -26,6 +26,7 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.hub_client import bounded_hub
 
 
 class TransformersBackend:
@@ -43,6 +44,7 @@ class TransformersBackend:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         # Straight onto the accelerator: quantized weights cannot be moved afterwards. The CPU is where weights load.
         placement = {} if device == "cpu" else {"device_map": device}
+        bounded_hub()
         try:
             model_config = AutoConfig.from_pretrained(name, revision=revision)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -52,7 +54,7 @@ class TransformersBackend:
             self._model: Any = loader.from_pretrained(
                 name, revision=revision, dtype=config.dtype, use_safetensors=True, **placement, **config.options
             ).eval()
-        except (OSError, ValueError, ImportError, RuntimeError, TypeError) as error:
+        except Exception as error:  # the libraries take the form of what they read for granted
             raise BackendUnavailable(
                 f"cannot load '{name}' at revision '{revision}' on {device}: {error}. Expected a Hub id or a folder "
                 "with config.json, safetensors weights and a tokenizer with a chat template"

@@ -204,7 +204,7 @@ def infer_config(
         vision["num_attention_heads"] = max(hidden // 64, 1)  # every published DINOv2 has heads of 64
     adapters = [key for key in official if "lora_A_q" in key]
     settings = folder / "adapter_config.json"
-    lora = json.loads(settings.read_text()) if settings.is_file() else {}
+    lora = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     if not adapters:
         raise ConversionError(
             f"expected adapters (lora_A_q, lora_B_q, ...) in {folder / 'vision_model.safetensors'}, found none: that "

@@ -127,7 +127,7 @@ def convert_release(
         tokenizer=tokenizer is not None,
         verified=True,
     )
-    (output / REPORT).write_text(json.dumps({**asdict(report), "sha256": checksums}, indent=1))
+    (output / REPORT).write_text(json.dumps({**asdict(report), "sha256": checksums}, indent=1), encoding="utf-8")
     config.save_pretrained(output)  # last: a folder without it was interrupted and may be written again
     return report
 
@@ -201,7 +201,7 @@ def _base_config(folders: Iterable[Path]) -> OmgLlavaConfig:
     config = OmgLlavaConfig()
     for folder in folders:
         file = folder / "config.json"
-        values = json.loads(file.read_text()) if file.exists() else {}
+        values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if values.get("model_type") != "internlm2":
             continue
         text = config.text_config
@@ -271,7 +271,7 @@ def _write_shards(
     if len(shards) > 1:
         total = sum((output / file).stat().st_size for file in set(files.values()))
         index: dict[str, Any] = {"metadata": {"total_size": total}, "weight_map": files}
-        (output / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+        (output / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
     return checksums
 
 

@@ -76,7 +76,7 @@ def check(folder: str | Path) -> list[tuple[str, float]]:
     differs. The weights go through the same key conversion and accounting as the official release.
     """
     folder = Path(folder)
-    spec = json.loads((folder / "golden.json").read_text())
+    spec = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
     vision = Comparison(load_file(folder / "vision_outputs.safetensors"))
     _check_vision(folder, spec, vision)
     language = Comparison(_language_outputs(folder))

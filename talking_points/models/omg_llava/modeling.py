@@ -17,7 +17,9 @@ from transformers import initialization as init
 from transformers.utils import cached_file
 
 from talking_points.errors import InputError
+from talking_points.hub_client import bounded_hub
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
+from talking_points.models.model_folders import loading
 from talking_points.models.omg_llava.cache import make_growing
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
@@ -136,29 +138,37 @@ class OmgLlavaModel(PreTrainedModel):
         model that runs on half random weights is worse than none. Parameters under ``optional_parameters`` may
         be absent and are then new.
         """
-        if "config" not in kwargs:
+        bounded_hub()
+        with loading(pretrained_model_name_or_path, cls.__name__):
+            if "config" not in kwargs:
+                hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+                kwargs["config"] = cls.read_config(pretrained_model_name_or_path, **hub)
+            try:
+                model, info = super().from_pretrained(
+                    pretrained_model_name_or_path,
+                    *args,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    **kwargs,
+                )
+            except SafetensorError as error:
+                raise InputError(
+                    f"the weights in {pretrained_model_name_or_path} are damaged, perhaps cut off in the middle "
+                    f"({error}): fetch, convert or train them again"
+                ) from error
+            _refuse_incomplete(cls, str(pretrained_model_name_or_path), info)
+            for name in cls._keep_in_fp32_modules_strict:
+                model.get_submodule(
+                    name
+                ).float()  # transformers does so with what it has read, not with what starts fresh
             hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            kwargs["config"] = cls.read_config(pretrained_model_name_or_path, **hub)
-        try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-            )
-        except SafetensorError as error:
-            raise InputError(
-                f"the weights in {pretrained_model_name_or_path} are damaged, perhaps cut off in the middle ({error}): "
-                "fetch, convert or train them again"
-            ) from error
-        _refuse_incomplete(cls, str(pretrained_model_name_or_path), info)
-        for name in cls._keep_in_fp32_modules_strict:
-            model.get_submodule(name).float()  # transformers does so with what it has read, not with what starts fresh
-        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        model.image_processor = OmgLlavaImageProcessor.from_pretrained(pretrained_model_name_or_path, **hub)
-        try:
-            cached_file(pretrained_model_name_or_path, "tokenizer.json", **hub)
-        except OSError:  # a release may be converted without its tokenizer; `text_tokenizer` says what to do then
+            model.image_processor = OmgLlavaImageProcessor.from_pretrained(pretrained_model_name_or_path, **hub)
+            try:
+                cached_file(pretrained_model_name_or_path, "tokenizer.json", **hub)
+            except OSError:  # a release may be converted without its tokenizer; `text_tokenizer` says what to do then
+                return model
+            model.tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **hub)
             return model
-        model.tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **hub)
-        return model
 
     @classmethod
     def read_config(cls, path: str | Path, **hub: Any) -> OmgLlavaConfig:

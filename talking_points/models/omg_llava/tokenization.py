@@ -26,7 +26,8 @@ def tokenizer_from_release(folder: str | Path) -> PreTrainedTokenizerFast:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     elif (folder / "tokenizer.model").exists():
         settings = folder / "tokenizer_config.json"
-        added = json.loads(settings.read_text()).get("added_tokens_decoder", {}) if settings.exists() else {}
+        known = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+        added = known.get("added_tokens_decoder", {})
         names = {int(index): token["content"] for index, token in added.items()}
         tokenizer = tokenizer_from_sentencepiece((folder / "tokenizer.model").read_bytes(), names)
     else:

@@ -21,9 +21,10 @@ from prefect.filesystems import RemoteFileSystem
 from prefect.results import ResultRecord  # type: ignore[attr-defined]  # exported without saying so
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 
-from tasks.running import result_records
+from tasks.running import kept_records, prefect_tasks
+from tasks.running.kept_records import RefusedRecord, judge_record
 from tasks.running.manifests import Manifest, add_seal
-from tasks.running.result_records import RefusedRecord, ResultRecords, find_manifest, judge_record
+from tasks.running.prefect_tasks import ResultRecords, find_manifest
 
 KEY = "object_caption-00000-0123456789abcdef"
 
@@ -52,7 +53,7 @@ def record(result: Any = None, **metadata: Any) -> dict[str, Any]:
     plain = {
         "storage_key": KEY,
         "expiration": None,
-        "serializer": result_records.SERIALIZER.model_dump(mode="json"),
+        "serializer": prefect_tasks.SERIALIZER.model_dump(mode="json"),
         "prefect_version": "3.9.1",
         "storage_block_id": None,
     }
@@ -60,7 +61,7 @@ def record(result: Any = None, **metadata: Any) -> dict[str, Any]:
 
 
 def serializer(**changes: Any) -> dict[str, Any]:
-    return result_records.SERIALIZER.model_dump(mode="json") | changes
+    return prefect_tasks.SERIALIZER.model_dump(mode="json") | changes
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_links_pipes_and_giants_in_the_place_of_a_record_are_not_read(
     with pytest.raises((RefusedRecord, OSError)):
         storage.read_path(KEY)
     place.rmdir()
-    monkeypatch.setattr(result_records, "LIMIT", 10_000)
+    monkeypatch.setattr(kept_records, "LIMIT", 10_000)
     with place.open("wb") as stream:
         stream.truncate(2**40)
     with pytest.raises(RefusedRecord, match="more than"):
@@ -180,8 +181,8 @@ def test_links_pipes_and_giants_in_the_place_of_a_record_are_not_read(
 
 def test_records_in_a_bucket_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = RemoteFileSystem(basepath="memory://records/of-a-build")
-    monkeypatch.setattr(result_records, "_default_storage", lambda: bucket)
-    monkeypatch.setattr(result_records, "LIMIT", 10_000)
+    monkeypatch.setattr(prefect_tasks, "_default_storage", lambda: bucket)
+    monkeypatch.setattr(kept_records, "LIMIT", 10_000)
     storage = ResultRecords()
     storage.write_path(KEY, json.dumps(record()).encode())
     assert ResultRecord.deserialize(storage.read_path(KEY)).result == manifest() == find_manifest(KEY)

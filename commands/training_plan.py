@@ -1,0 +1,131 @@
+"""``--dry-run`` of the commands that train and evaluate: everything that is quickly checked, and what it would take.
+
+Nothing is written, downloaded or loaded.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from talking_points.escaping import for_terminal
+from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
+from talking_points.evaluation.plan import ASSUMPTION, evaluation_downloads, plan_evaluation
+from talking_points.training.config import TrainConfig
+from talking_points.training.plan import ASSUMPTIONS, StagePlan, downloads, model_size, plan_training
+from talking_points.units import format_duration, format_size
+
+_KINDS = {"train_localizer": "localizer", "train_descriptor": "descriptor", "adapt_descriptor": "adapted"}
+
+
+def print_training_plan(flow: str, settings: Any) -> None:
+    """Print the plan of the flow ``flow`` under its settings. Raises what the flow would raise of wrong input."""
+    console = Console(highlight=False)
+    if flow == "evaluate":
+        _print_evaluation(console, settings)
+    elif flow == "retrain_and_evaluate":
+        train: TrainConfig = settings.train
+        stages = [
+            *plan_training("localizer", train),
+            *plan_training("localizer", train.text_only()),
+            *plan_training("descriptor", train)[-1:],
+        ]
+        _print_training(console, train, stages, ("localizer", "descriptor"), settings.folder)
+        _note(console, "then challenger and champion are evaluated on the same test points")
+    else:
+        kind = _KINDS[flow]
+        _print_training(console, settings, plan_training(kind, settings), (kind,), settings.output)
+
+
+def _print_training(
+    console: Console, config: TrainConfig, stages: Sequence[StagePlan], kinds: Sequence[str], output: Path
+) -> None:
+    table = _table("stage", "points>", "steps>", "samples>", "time>", "state")
+    for stage in stages:
+        _add(
+            table,
+            stage.name,
+            "" if stage.name == "vision" else _count(stage.points),
+            _count(stage.steps),
+            _count(stage.samples),
+            _time(stage.hours),
+            stage.state,
+        )
+    known = [stage.hours for stage in stages if stage.hours is not None]
+    if len(stages) > 1 and len(known) == len(stages):
+        table.add_section()
+        _add(table, "all", "", "", "", _time(sum(known)), "")
+    console.print(table)
+    for kind in kinds:
+        size = model_size(kind, config)
+        images = max((stage.points or 0 for stage in stages), default=0)
+        counted = "" if size.exact else "about "
+        where = "of a GPU" if config.preset == "paper" else "of this machine"
+        what = "adaptation" if kind == "adapted" else kind
+        _note(console, f"memory for the {what}: {counted}{format_size(size.memory)} {where}")
+        _note(console, f"disk for the {what}: at most {format_size(size.disk(config, images))}, features included")
+    _downloads(console, downloads(config))
+    _note(console, ASSUMPTIONS[config.preset])
+    _room(console, output)
+
+
+def _print_evaluation(console: Console, config: EvaluateConfig) -> None:
+    table = _table("set", "described by", "points>", "passes>", "time>")
+    for row in plan_evaluation(config):
+        _add(table, row.name, row.author, _count(row.points), str(row.passes), _time(row.hours))
+    console.print(table)
+    control = config.text_only or "left out"
+    _note(console, f"localizer {config.localizer}, control that never sees an image: {control}")
+    asked = [name for name, source in config.sets.items() if source != DescriptionSet() and source.backend]
+    for name in asked:
+        _note(console, f"{name}: one request for every point")
+    _downloads(console, evaluation_downloads(config))
+    _note(console, ASSUMPTION)
+    _room(console, config.output)
+
+
+def _downloads(console: Console, found: dict[str, int | None]) -> None:
+    for what, size in found.items():
+        if size == 0:
+            _note(console, f"{what} is in the cache")
+        else:
+            known = "of a size that nobody tells from here" if size is None else format_size(size)
+            _note(console, f"to download: {what}, {known}")
+    if not found:
+        _note(console, "to download: nothing")
+
+
+def _room(console: Console, output: Path) -> None:
+    folder = output.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    _note(console, f"output {output}, {format_size(shutil.disk_usage(folder).free)} free there")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(for_terminal(cell)) for cell in cells))
+
+
+def _note(console: Console, text: str) -> None:
+    console.print(Text(for_terminal(text)), soft_wrap=True)
+
+
+def _count(value: int | None) -> str:
+    return "not known yet" if value is None else f"{value:,}"
+
+
+def _time(hours: float | None) -> str:
+    return "not known yet" if hours is None else "" if hours == 0 else format_duration(hours * 3600)

@@ -1,0 +1,49 @@
+"""The typed fields of a flow's run form: the settings that people change, beside ``config`` and ``overrides``.
+
+A field that is left empty says nothing, and so does the preset ``none``. Any other preset is a shipped configuration
+and takes the place of ``config``, the other fields stand above the configuration, and ``overrides`` above all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from talking_points.config import Loaded, load_config
+
+BuildPreset = Literal[
+    "none", "sample", "rules", "paper", "plain", "hard", "without_local_caption", "without_object_caption"
+]
+TrainPreset = Literal["none", "tiny", "paper", "text_only", "no_gaussian", "frozen_lm", "draft", "canidae", "learn"]
+EvaluatePreset = Literal[
+    "none", "triplets", "ap10k", "ap10k_bovidae", "mp100", "no_gaussian", "frozen_lm", "models", "omg_llava"
+]
+"""Names of the shipped configurations in ``configs/build``, ``configs/train`` and ``configs/evaluate``."""
+
+SETTINGS = {
+    "pascal_part116": "sources.pascal_part116.root",
+    "ade20k_part234": "sources.ade20k_part234.root",
+    "partimagenet": "sources.partimagenet.root",
+    "keypoints": "keypoints.root",
+}
+"""The setting that a field stands for, where it has another name."""
+
+
+def load_run(
+    model: type[Loaded],
+    config: str | Path,
+    overrides: Iterable[str] | None = None,
+    preset: str = "none",
+    **fields: Any,
+) -> Loaded:
+    """The configuration of a run from what its form says.
+
+    Raises ``ConfigError`` as ``load_config`` does.
+    """
+    file = Path(str(config)) if preset == "none" else Path("configs", _FOLDERS[model.__name__], f"{preset}.yaml")
+    given = {SETTINGS.get(name, name): value for name, value in fields.items() if value not in (None, "")}
+    return load_config(model, file, [*(f"{name}={value}" for name, value in given.items()), *(overrides or [])])
+
+
+_FOLDERS = {"BuildConfig": "build", "TrainConfig": "train", "EvaluateConfig": "evaluate", "RetrainConfig": "train"}

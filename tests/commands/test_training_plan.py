@@ -1,0 +1,99 @@
+"""``--dry-run`` of trainings and evaluations: what it prints is what would happen, and nothing is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from commands import cli  # noqa: F401  (registers all commands)
+from commands.console import app
+from talking_points.training.config import StageConfig
+from talking_points.training.plan import steps_of
+from tests.training.conftest import write_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_dataset(tmp_path_factory.mktemp("plan") / "dataset", rows=24)
+    part = folder / "data" / "train-00000-of-00001.parquet"
+    (folder / "data" / "test-00000-of-00001.parquet").write_bytes(part.read_bytes())
+    return folder
+
+
+def plan(*arguments: object) -> Result:
+    words = [word for given in arguments for word in (("--set", given) if "=" in str(given) else (given,))]
+    return CliRunner().invoke(app, [*map(str, words), "--dry-run"], env={"COLUMNS": "80"})
+
+
+def test_a_training_is_planned(dataset: Path, tmp_path: Path) -> None:
+    given = (f"dataset={dataset}", f"output={tmp_path / 'out'}", "vision.steps=0", "localizer.batch_size=5")
+    done = plan("train-localizer", *given, "localizer.epochs=3", "localizer.validation=0.25")
+    assert done.exit_code == 0, done.output
+    assert " ".join(done.stdout.split()).startswith("stage points steps samples time state localizer 18 12 60 1 s")
+    assert "memory for the localizer: about" in done.stdout
+    assert "to download: nothing" in done.stdout
+    assert not (tmp_path / "out").exists()
+    assert done.stderr.splitlines() == ["train-localizer: checking configuration and inputs"]
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "message"),
+    [
+        ("train-localizer", "dataset=nowhere", "found no dataset at nowhere"),
+        ("train-descriptor", "vision.sources.pascal_part116=nowhere", "expected the folder of a part-annotated"),
+        ("adapt-descriptor", "keypoints.root=nowhere", "expected the folder of the source"),
+        ("evaluate", "localizer=nowhere", "found no Point Localizer at nowhere"),
+        ("retrain-and-evaluate", "train.dataset=nowhere", "found no dataset at nowhere"),
+    ],
+)
+def test_what_is_not_there_is_refused(command: str, given: str, message: str, dataset: Path) -> None:
+    mine = () if command in ("retrain-and-evaluate", "evaluate") or "dataset" in given else (f"dataset={dataset}",)
+    done = plan(command, *mine, given)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+
+
+def test_a_split_without_the_columns_is_refused(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(
+        (dataset / "data" / "train-00000-of-00001.parquet").read_bytes()
+    )
+    done = plan("train-localizer", f"dataset={tmp_path}", "vision.steps=0")
+    assert done.exit_code == 2
+    assert "no file data/test-*.parquet" in done.stderr
+
+
+def test_an_evaluation_is_planned(dataset: Path, tmp_path: Path) -> None:
+    model = tmp_path / "localizer"
+    model.mkdir()
+    settings = {"architectures": ["PointLocalizer"], "text_config": {"hidden_size": 64}}
+    (model / "config.json").write_text(json.dumps(settings))
+    (model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    file = tmp_path / "human.jsonl"
+    file.write_text('{"id": "x", "description": "y"}\n')
+    done = plan(
+        "evaluate", f"dataset={dataset}", f"localizer={model}", "text_only=null", f"output={tmp_path / 'out'}",
+        f"sets={{ground_truth: {{}}, human: {{file: '{file}'}}}}", "limit=10",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["ground_truth", "the", "dataset", "10", "2", "0", "s"] in rows
+    assert any(row[:1] == ["human"] for row in rows)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "points", "steps"),
+    [
+        ({"epochs": 10, "batch_size": 8}, 17_000, 21_250),
+        ({"epochs": 1, "batch_size": 8, "accumulation": 4}, 17_000, 532),
+        ({"epochs": 1, "batch_size": 2, "processes": 4}, 17_000, 2_125),
+        ({"max_steps": 40}, None, 40),
+        ({"epochs": 1}, None, None),
+    ],
+)
+def test_steps_are_those_that_the_trainer_takes(settings: dict[str, int], points: int | None, steps: int) -> None:
+    assert steps_of(StageConfig(**settings), points) == steps
