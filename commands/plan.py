@@ -13,13 +13,13 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from talking_points.build_config import BuildConfig, StepConfig, dataset_settings
+from talking_points.build_config import BatchConfig, BuildConfig, StepConfig, dataset_settings
 from talking_points.config import ConfigError, fingerprint
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
-from talking_points.descriptions.spending import step_cost
+from talking_points.descriptions.spending import price_of, step_cost
 from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.redaction import redact
 from talking_points.sources import open_source
@@ -77,7 +77,7 @@ def print_plan(settings: BuildConfig) -> None:
     points = estimate_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
     rows = math.ceil(points / settings.shard_size)
-    title = f"Plan: at most {points:,} points, {shards + 5 * rows + len(images) + 2} task runs"
+    title = f"Plan: at most {points:,} points, {shards + (5 + bool(settings.judge)) * rows + len(images) + 2} task runs"
     plan = _table(title, "stage", "shards>", "rows>", "backend", "model")
     plan.add_row("index", str(len(images)), str(sum(images.values())), "", "")
     plan.add_row("candidates", str(shards), str(sum(images.values())), "SIFT", "")
@@ -86,6 +86,9 @@ def print_plan(settings: BuildConfig) -> None:
         section = settings.step(step)
         plan.add_row(step, str(rows), str(points), section.backend, _model(section))
     plan.add_row("verify", str(rows), str(points), "", "")
+    if settings.judge is not None:
+        by = "localizer" if settings.judge.by == "localizer" else settings.judge.backend
+        plan.add_row("judge", str(rows), str(points), by, _model(settings.judge))
     plan.add_row("assemble", "1", str(points), "", "")
     console.print(plan)
 
@@ -244,11 +247,13 @@ def _cost_table(settings: BuildConfig, budget: Sequence[StepBudget]) -> Table:
     table = _table(f"Cost{cap}", "step", "model", f"{settings.currency}>")
     total = 0.0
     for step in budget:
-        model = settings.step(step.step).model or ""
-        if model in settings.prices:
-            money = step_cost(settings.prices[model], step.step, step.requests, step.tokens_in, step.tokens_out)
+        section = settings.step(step.step)
+        model, price = section.model or "", price_of(settings, section)
+        if price is not None:
+            money = step_cost(price, step.step, step.requests, step.tokens_in, step.tokens_out)
             total += money
-            table.add_row(step.step, model, f"{money:,.2f}")
+            off = f" as batches, {section.batch.discount:.0%} off" if section.batch else ""
+            table.add_row(step.step, model + off, f"{money:,.2f}")
     table.add_section()
     table.add_row("all", "", f"{total:,.2f}")
     return table
@@ -277,6 +282,8 @@ def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
     ]
     for step in budget:
         section = settings.step(step.step)
+        if section.batch is not None:
+            notes.append(_batch_note(step, section.batch))
         missing = BACKENDS[section.backend].find_missing()
         if missing:
             notes.append(f"to install: {missing}")
@@ -294,3 +301,18 @@ def _notes(settings: BuildConfig, budget: Sequence[StepBudget]) -> list[str]:
             where = "its server's" if section.backend == "openai" else "not known before it is here"
             notes.append(f"memory of {step.step} ({section.model}): {where}")
     return list(dict.fromkeys(notes))
+
+
+def _batch_note(step: StepBudget, batch: BatchConfig) -> str:
+    """How a step's requests go out as batches."""
+    files = math.ceil(step.requests / batch.max_requests)
+    how = (
+        "written for you to have answered"
+        if batch.offline
+        else f"sent as batches, answered within {batch.completion_window}"
+    )
+    wait = "" if batch.wait or batch.offline else "; the build ends when they are submitted, and a later run collects"
+    return (
+        f"{step.step}: {step.requests:,} requests in at least {files:,} file(s) of at most {batch.max_requests:,} "
+        f"requests and {batch.max_megabytes:g} MB, {how}{wait}"
+    )

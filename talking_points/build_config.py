@@ -117,6 +117,23 @@ class RequestForm(Section):
     )
 
 
+class BatchConfig(Section):
+    """How a step's requests go through a provider's batch API: as files, answered within hours, at a lower price."""
+
+    max_requests: int = Field(default=50_000, ge=1, description="requests in one file at most")
+    max_megabytes: float = Field(default=190.0, gt=0, description="size of one file at most, in 10^6 bytes")
+    completion_window: str = Field(default="24h", description="what the provider is asked for")
+    url: str = Field(default="/v1/chat/completions", pattern="^/", description="the path that every request names")
+    discount: float = Field(default=0.5, ge=0, le=1, description="share of the prices that the provider takes off")
+    at_once: int = Field(default=20, ge=1, description="batches that the provider has at a time")
+    poll: float = Field(default=60.0, gt=0, description="longest time between two looks at the batches, in seconds")
+    wait: bool = Field(default=True, description="wait for the answers; false: submit, end, and collect in a later run")
+    offline: bool = Field(
+        default=False, description="only write the files; their answers are put beside them, e.g. by vLLM's run_batch"
+    )
+    cancel_on_stop: bool = Field(default=False, description="cancel the batches when the build is stopped")
+
+
 class StepConfig(Section):
     """One text step and the backend that answers it."""
 
@@ -140,6 +157,14 @@ class StepConfig(Section):
     dtype: str = "auto"
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the engine, e.g. quantization")
     request: RequestForm = Field(default=RequestForm(), description="backend 'openai': the form of its requests")
+    batch: BatchConfig | None = Field(
+        default=None, description="backend 'openai': send requests as batches; true takes the defaults"
+    )
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: object) -> object:
+        return {True: BatchConfig(), False: None}[value] if isinstance(value, bool) else value
 
     @field_validator("api_key_env")
     @classmethod
@@ -154,20 +179,64 @@ class StepConfig(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``request`` where nothing is set in it: datasets from before it existed keep their fingerprint."""
+        """Without what is not set: datasets from before these sections existed keep their fingerprint."""
         values: dict[str, Any] = dump(self)
         if self.request == RequestForm():
             values.pop("request", None)
+        if self.batch is None:
+            values.pop("batch", None)
         return values
 
     @model_validator(mode="after")
     def _needs(self) -> StepConfig:
         if self.backend in {"transformers", "vllm", "llama_cpp", "omg_llava", "openai"} and not self.model:
             raise ValueError(f"backend '{self.backend}' needs a model: set .model to a model id, a folder or a file")
-        if self.backend == "openai" and not self.endpoint:
+        if self.backend == "openai" and not self.endpoint and not (self.batch and self.batch.offline):
             raise ValueError("backend 'openai' needs .endpoint, the server's base URL, e.g. http://127.0.0.1:8000/v1")
         if self.backend != "openai" and self.request != RequestForm():
             raise ValueError(f"request describes what is sent to a server: backend '{self.backend}' sends nothing")
+        if self.backend != "openai" and self.batch:
+            raise ValueError(f"batch is for backend 'openai': backend '{self.backend}' answers at once")
+        return self
+
+
+class JudgeConfig(StepConfig):
+    """The optional judge of finished descriptions: a model that is asked for a score, or the Point Localizer."""
+
+    by: Literal["model", "localizer"] = Field(
+        default="model",
+        description="model: asks .backend for a score; localizer: .model is a Point Localizer, and the score is one"
+        " less the distance of the point that it finds from the true one",
+    )
+    scale: tuple[int, int] = Field(default=(1, 5), description="of by=model: lowest and highest score")
+    shows: Literal["text", "crop", "image"] = Field(
+        default="text",
+        description="of by=model, beside the text and the facts: the crop around the point, or the image with a circle",
+    )
+    normalizer: Literal["image_wh", "bbox_max_side"] = Field(
+        default="image_wh", description="of by=localizer: what a distance is divided by, as in evaluation"
+    )
+    reject_below: float | None = Field(default=None, description="reject rows with a lower score; default: none")
+    max_tokens: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> JudgeConfig:
+        if self.by == "localizer":
+            if not self.model:
+                raise ValueError("a judge by localizer needs .model, the folder or repository of a Point Localizer")
+            if self.backend != "rules":
+                raise ValueError(f"a judge by localizer asks no backend: leave out .backend, found '{self.backend}'")
+            least, most = 0, 1
+        else:
+            if self.backend == "rules":
+                raise ValueError("a judge by model needs .backend and .model: the rules compose texts and judge none")
+            least, most = self.scale
+            if not least < most <= least + 100:
+                raise ValueError(f"scale: expected a lower and a higher whole number, found {least} and {most}")
+        if self.reject_below is not None and not least < self.reject_below <= most:
+            raise ValueError(
+                f"reject_below: expected more than {least} and at most {most}, found {self.reject_below:g}"
+            )
         return self
 
 
@@ -188,6 +257,15 @@ class VerificationConfig(Section):
         if self.min_words > self.max_words:
             raise ValueError(f"no text has {self.min_words} words or more and at most {self.max_words}")
         return self
+
+
+class NearDuplicatesConfig(Section):
+    """Descriptions that say almost the same. They are counted in the manifest, and left out where that is set."""
+
+    threshold: float = Field(
+        default=0.85, gt=0, le=1, description="Jaccard similarity of the word triples from which texts are alike"
+    )
+    remove: bool = Field(default=False, description="keep the first of a group alone, and reject the others")
 
 
 class PublishConfig(Section):
@@ -244,11 +322,26 @@ class BuildConfig(Section):
     generate: StepConfig = StepConfig()
     refine: StepConfig = StepConfig()
     verification: VerificationConfig = VerificationConfig()
+    judge: JudgeConfig | None = Field(
+        default=None,
+        exclude_if=lambda judge: judge is None,  # fingerprints of before it existed stay
+        description="a score of every finished description, in the column judge_score; default: none is judged",
+    )
+    near_duplicates: NearDuplicatesConfig | None = Field(
+        default=None,
+        exclude_if=lambda found: found is None,  # fingerprints of before it existed stay
+        description="look for texts that say almost the same, which the report does in any case; true: count them",
+    )
     prices: dict[str, Price] = Field(default_factory=dict, description="what answers cost, by .model of a step")
     budget: str | None = Field(
         default=None, description="amount and currency, e.g. 50 USD: the build stops when its answers have cost it"
     )
     publish: PublishConfig = PublishConfig()
+
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _looked_for(cls, value: object) -> object:
+        return {True: NearDuplicatesConfig(), False: None}[value] if isinstance(value, bool) else value
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -267,7 +360,7 @@ class BuildConfig(Section):
 
     @model_validator(mode="after")
     def _budget_has_prices(self) -> BuildConfig:
-        served = {self.step(step).model for step in STEP_NAMES if self.step(step).backend == "openai"}
+        served = {step.model for step in self.asking.values() if step.backend == "openai"}
         missing = sorted(str(model) for model in served if model not in self.prices)
         if self.budget and missing:
             raise ValueError(
@@ -310,8 +403,14 @@ class BuildConfig(Section):
             name: self.sources[name] for name in buildable_sources() if name in self.sources and self.sources[name].root
         }
 
+    @property
+    def asking(self) -> dict[str, StepConfig]:
+        """The steps that ask a backend: those that write text, and the judge where it is a model."""
+        judge = {"judge": self.judge} if self.judge is not None and self.judge.by == "model" else {}
+        return {name: self.step(name) for name in STEP_NAMES} | judge
+
     def step(self, name: str) -> StepConfig:
-        """The configuration of one text step."""
+        """The configuration of one text step, or of the judge."""
         section = getattr(self, name)
         if not isinstance(section, StepConfig):
             raise KeyError(name)
@@ -322,7 +421,7 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
     "build": ("output", "workers", "runner", "shard_size", "resume", "publish", "prices", "budget"),
     "source": ("root",),
     "verification": ("max_rejected_share",),
-    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device"),
+    "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device", "batch"),
 }
 """Fields that cannot change a row of the dataset. A moved root is recognised by its content."""
 
@@ -330,9 +429,9 @@ NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
 def dataset_settings(config: BuildConfig) -> dict[str, Any]:
     """The configuration without the fields of ``NOT_IN_FINGERPRINT`` and without secrets, as plain JSON values."""
     settings = config.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT["build"]))
-    for step in STEP_NAMES:
+    for step in (*STEP_NAMES, "judge"):
         for name in NOT_IN_FINGERPRINT["step"]:
-            settings[step].pop(name)
+            settings.get(step, {}).pop(name, None)
     for name in NOT_IN_FINGERPRINT["verification"]:
         settings["verification"].pop(name)
     settings["sources"] = {

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from talking_points.config import ConfigError
-from talking_points.dataset_schema import COLUMNS
+from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
 from talking_points.records import LABELS, SOURCES
@@ -33,6 +33,7 @@ _NAMES = re.compile(
     rf"data/{_PART}\.parquet|rejected/{_PART}\.parquet|figures/{_PART}\.(?:png|svg)|README\.md|manifest\.json"
     r"|audit/report\.json"
 )
+_ALL_COLUMNS = COLUMNS | OPTIONAL_COLUMNS
 
 MEBIBYTE = 1 << 20
 SIZES = {".json": 16 * MEBIBYTE, ".md": 4 * MEBIBYTE, ".png": 64 * MEBIBYTE, ".svg": 64 * MEBIBYTE}
@@ -141,7 +142,7 @@ def open_parquet(path: Path, columns: Collection[str] = tuple(COLUMNS)) -> Itera
 def read_group(file: pq.ParquetFile, group: int, columns: Collection[str], path: Path) -> pa.Table:
     """One row group of an open file, as ``read_groups`` gives them."""
     with readable(path):
-        wanted = pa.schema([(name, COLUMNS[name][0]) for name in columns])
+        wanted = pa.schema([(name, _ALL_COLUMNS[name][0]) for name in columns])
         table = file.read_row_group(group, columns=list(columns)).select(list(columns)).cast(wanted)
         table.validate(full=True)
     for name in columns:
@@ -173,7 +174,7 @@ def check_columns(found: pa.Schema, columns: Collection[str], path: object) -> N
     if missing:
         raise DatasetError(f"{path} lacks the columns {sorted(missing)}: build it with talking-points build")
     for name in columns:
-        expected, kind = COLUMNS[name][0], found.field(name).type
+        expected, kind = _ALL_COLUMNS[name][0], found.field(name).type
         if found.names.count(name) > 1 or _kind(kind) != _kind(expected):
             raise DatasetError(
                 f"{path}: expected column '{name}' as {expected}, found {str(kind)[:80]}; it is not read"
@@ -320,6 +321,8 @@ def _problem(name: str, column: pa.ChunkedArray) -> str | None:
         images = column.combine_chunks().drop_null()
         lost = pc.struct_field(images, "bytes").null_count if len(images) else 0
         return f"has {lost} images that are names of files without their bytes" if lost else None
+    if name in OPTIONAL_COLUMNS:
+        column = column.drop_null()
     if column.null_count:
         return f"has {column.null_count} empty cells"
     values = column.combine_chunks()

@@ -53,6 +53,7 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Split = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Source = Annotated[str, AfterValidator(_source)]
 Counts = dict[Text, Count]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=10**12, allow_inf_nan=False)]
 ImageMode = Literal["embed", "reference", "thumbnail"]
 
@@ -135,6 +136,38 @@ class _Cost(_Part):
     steps: dict[Text, _Spent]
 
 
+class _Judged(_Part):
+    rows: Count
+    scored: Count
+    mean: Annotated[float, Field(ge=-(10**12), le=10**12, allow_inf_nan=False)] | None
+
+
+class _Judge(_Part):
+    """Who judged the texts, and how the scores lie."""
+
+    by: Literal["model", "localizer"]
+    backend: Text | None = None
+    model: Text
+    revision: Text | None = None
+    scale: Annotated[list[int], Field(min_length=2, max_length=2)] = [0, 1]
+    shows: Text = "text"
+    normalizer: Literal["image_wh", "bbox_max_side"] = "image_wh"
+    reject_below: float | None = None
+    sources: dict[Source, _Judged]
+    histogram: Counts
+    unscored: Counts = {}
+
+
+class _NearDuplicates(_Part):
+    """Texts that say almost the same, and how many rows were left out for it."""
+
+    threshold: Share
+    groups: Count
+    rows: Count
+    largest: Count
+    removed: Count = 0
+
+
 class Manifest(_Part):
     """What is required of every manifest, and the types of what it may say besides."""
 
@@ -156,9 +189,8 @@ class Manifest(_Part):
     steps: dict[Text, _Step] = {}
     lengths: _Lengths | None = None
     cost: _Cost | None = None
-
-
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    judge: _Judge | None = Field(default=None, exclude_if=lambda found: found is None)
+    near_duplicates: _NearDuplicates | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class _Within(_Part):

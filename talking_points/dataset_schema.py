@@ -56,6 +56,11 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
 }
 """Arrow type and meaning of every column, in the published order. Left and right are always the viewer's."""
 
+OPTIONAL_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "judge_score": (pa.float32(), "how well the description leads to the point, by the judge; null where it gave none"),
+}
+"""Columns that follow these in datasets that were built with what makes them."""
+
 PARQUET_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": [name for name, (kind, _) in COLUMNS.items() if kind == pa.string()]
@@ -75,10 +80,22 @@ def declare_labels(sources: Iterable[str]) -> tuple[str, ...]:
     return SOURCES if set(sources) <= set(SOURCES) else LABELS
 
 
-def triplet_schema(labels: Sequence[str] = SOURCES) -> pa.Schema:
+def columns_with(further: Iterable[str] = ()) -> dict[str, tuple[pa.DataType, str]]:
+    """All columns of a dataset that has these of the optional ones."""
+    return COLUMNS | {name: OPTIONAL_COLUMNS[name] for name in further}
+
+
+def optional_in(names: Iterable[str]) -> tuple[str, ...]:
+    """The optional ones among the columns of a file."""
+    found = set(names)
+    return tuple(name for name in OPTIONAL_COLUMNS if name in found)
+
+
+def triplet_schema(labels: Sequence[str] = SOURCES, further: Iterable[str] = ()) -> pa.Schema:
     """The Arrow schema of the published files, with the metadata from which ``datasets`` restores the features."""
-    schema = pa.schema([pa.field(name, arrow_type) for name, (arrow_type, _) in COLUMNS.items()])
-    metadata = {"info": {"features": {name: _feature(name, kind, labels) for name, (kind, _) in COLUMNS.items()}}}
+    columns = columns_with(further)
+    schema = pa.schema([pa.field(name, arrow_type) for name, (arrow_type, _) in columns.items()])
+    metadata = {"info": {"features": {name: _feature(name, kind, labels) for name, (kind, _) in columns.items()}}}
     return schema.with_metadata({"huggingface": json.dumps(metadata)})
 
 
@@ -89,9 +106,9 @@ def features(labels: Sequence[str] = SOURCES) -> datasets.Features:
     return Features.from_arrow_schema(triplet_schema(labels))
 
 
-def card_features(labels: Sequence[str] = SOURCES) -> list[dict[str, Any]]:
+def card_features(labels: Sequence[str] = SOURCES, further: Iterable[str] = ()) -> list[dict[str, Any]]:
     """The columns in the form of the ``dataset_info`` block of a dataset card."""
-    return [{"name": name, **_card_feature(name, kind, labels)} for name, (kind, _) in COLUMNS.items()]
+    return [{"name": name, **_card_feature(name, kind, labels)} for name, (kind, _) in columns_with(further).items()]
 
 
 def _feature(name: str, kind: pa.DataType, labels: Sequence[str] = ()) -> Any:

@@ -13,3 +13,7 @@ class RunError(RuntimeError):
 
 class TrainingStoppedError(RunError):
     """Training cannot go on: says why, at which step, and which checkpoint is good."""
+
+
+class AnswersPending(RunError):
+    """What was asked for cannot be finished before a batch is answered."""

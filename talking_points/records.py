@@ -37,7 +37,8 @@ def source_label(name: str) -> str:
     return name if name in LABELS else LABELS[-1]
 
 
-Step = Literal["object_caption", "local_caption", "generate", "refine"]
+Step = Literal["object_caption", "local_caption", "generate", "refine", "judge"]
+"""Steps that ask a model."""
 STEPS: tuple[Step, ...] = ("object_caption", "local_caption", "generate", "refine")
 """Steps that write text, in the order in which they run."""
 

@@ -31,7 +31,9 @@ from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
+from tasks.judge import describe_judge, release_judge
 from tasks.running.manifests import Details, Manifest, rejected_path
+from tasks.running.repeated_texts import without_repeats
 from tasks.running.shards import (
     REJECTED_SCHEMA,
     SPENT,
@@ -107,6 +109,12 @@ class FinishedInputs(Inputs):
     sources: tuple[SourceInputs, ...]
     sample: Manifest
     texts: tuple[Manifest, ...]
+    judged: tuple[Manifest, ...] = ()
+
+    @property
+    def finished(self) -> tuple[Manifest, ...]:
+        """The shards with the rows of the dataset: judged ones where there is a judge."""
+        return self.judged or self.verified
 
 
 AssembleOrder = Order[Settings, FinishedInputs]
@@ -147,16 +155,27 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     from talking_points.publishing.card import render_card
 
     writer = ShardWriter(order)
-    storage, verified = writer.storage, order.inputs.verified
+    storage, finished = writer.storage, order.inputs.finished
+    release_judge()
     storage.remove(STAGING)
-    light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in verified])
+    light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in finished])
     if not light.num_rows:
         raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
+    repeated = None
+    if (alike := order.settings.config.near_duplicates) is not None:
+        columns = [*_LIGHT, "image_path", "description"]
+        texts = pa.concat_tables([storage.read_table(manifest["path"], columns=columns) for manifest in finished])
+        texts, repeated = without_repeats(writer, texts, alike)
+        light = texts.select(_LIGHT)
     light, unused = _fit_shares(light, order.inputs.sample["details"])
     sides = _assign_sides(light, order.settings)
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
-    rejected = _write_rejected(storage, order.inputs.manifests())
+    rejected = _write_rejected(storage, order.inputs.manifests(), writer.rejected)
     manifest = _describe_dataset(order, light, sides, files)
+    if order.inputs.judged:
+        manifest["judge"] = describe_judge(order, storage, light)
+    if repeated is not None:
+        manifest["near_duplicates"] = repeated
     if unused:
         manifest["unused_reserves"] = unused
     manifest["figures"] = _draw_figures(order, storage, manifest, light)
@@ -213,7 +232,8 @@ def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str]
 
     A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
     """
-    settings, schema = order.settings, triplet_schema(declare_labels(order.environment.roots))
+    further = ("judge_score",) if order.inputs.judged else ()
+    settings, schema = order.settings, triplet_schema(declare_labels(order.environment.roots), further)
     ids = [row for row, chosen in sides.items() if chosen == side]
     rows = _read_rows(order, storage, set(ids))
     count = -(-len(ids) // settings.rows_per_file)
@@ -237,7 +257,7 @@ def _read_rows(order: AssembleOrder, storage: Storage, wanted: set[str]) -> Iter
     """Published rows of one split, in the order of the sample."""
     settings, roots = order.settings, order.environment.roots
     provenance = {**settings.steps, "seed": settings.seed}
-    for manifest in order.inputs.verified:
+    for manifest in order.inputs.finished:
         for row in storage.read_table(manifest["path"]).to_pylist():
             if row["id"] not in wanted:
                 continue
@@ -259,16 +279,19 @@ def _fill_cell(mode: ImageMode, row: Candidate, roots: Mapping[str, str]) -> Any
         raise ShardFailed(f"the images changed while the build ran: {changed}") from changed
 
 
-def _write_rejected(storage: Storage, inputs: Sequence[Manifest]) -> dict[str, int]:
+def _write_rejected(storage: Storage, inputs: Sequence[Manifest], own: list[dict[str, str]]) -> dict[str, int]:
     """One file of rejected rows per stage that rejected any; returns the counts by stage."""
     paths: dict[str, list[str]] = {}
     for manifest in inputs:
         path = rejected_path(manifest)
         if path:
             paths.setdefault(manifest["stage"], []).append(path)
+    tables = {stage: [storage.read_table(name) for name in names] for stage, names in paths.items()}
+    if own:
+        tables["assemble"] = [pa.Table.from_pylist(own, schema=REJECTED_SCHEMA)]
     counts = {}
-    for stage, names in paths.items():
-        table = pa.concat_tables([storage.read_table(name) for name in names]).cast(REJECTED_SCHEMA)
+    for stage, parts in tables.items():
+        table = pa.concat_tables(parts).cast(REJECTED_SCHEMA)
         storage.write_table(
             f"{STAGING}/rejected/{stage}.parquet", table.sort_by([("source", "ascending"), ("id", "ascending")])
         )
@@ -292,7 +315,7 @@ def _describe_dataset(
         skipped[source_label(inputs.source)] += _count_skipped(inputs)
     prices = settings.prices
     return {
-        **({"cost": cost_summary(prices, _count_spent(order.inputs.texts))} if prices else {}),
+        **({"cost": cost_summary(prices, _count_spent((*order.inputs.texts, *order.inputs.judged)))} if prices else {}),
         "format_version": 1,
         "name": "LlamaPointInPart",
         "created_with": settings.packages,
@@ -350,7 +373,7 @@ def _count_skipped(inputs: SourceInputs) -> Counter[str]:
 
 def _count_spent(texts: Sequence[Manifest]) -> dict[str, dict[str, int]]:
     """Requests and tokens by text stage."""
-    spent: dict[str, dict[str, int]] = {step: dict.fromkeys(SPENT, 0) for step in STEPS}
+    spent: dict[str, dict[str, int]] = {step: dict.fromkeys(SPENT, 0) for step in (*STEPS, "judge")}
     for manifest in texts:
         details: Mapping[str, Any] = manifest["details"]
         for name in SPENT:
@@ -379,7 +402,7 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
     from talking_points.publishing.figures import acceptance_bars, composition_sunburst, example_grid, length_histogram
 
     texts: list[str] = []
-    for shard in order.inputs.verified:
+    for shard in order.inputs.finished:
         rows = storage.read_table(shard["path"], columns=["id", "description"])
         texts += rows.filter(pc.is_in(rows["id"], value_set=light["id"]))["description"].to_pylist()
     lengths = [len(text.split()) for text in texts]
@@ -420,7 +443,7 @@ def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) ->
     from talking_points.publishing.figures import Example
 
     by_source: dict[str, list[dict[str, Any]]] = {}
-    for shard in order.inputs.verified:
+    for shard in order.inputs.finished:
         rows = storage.read_table(shard["path"])
         for row in rows.filter(pc.is_in(rows["id"], value_set=light["id"])).to_pylist():
             by_source.setdefault(row["source"], []).append(row)

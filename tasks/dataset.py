@@ -14,6 +14,7 @@ from tasks.assemble import assemble
 from tasks.candidates import candidates
 from tasks.generate import generate
 from tasks.index import index
+from tasks.judge import judge
 from tasks.local_caption import local_caption
 from tasks.object_caption import object_caption
 from tasks.orders import Orders
@@ -49,6 +50,9 @@ def make_dataset(stages: Stages, orders: Orders) -> Manifest:
     refined = stages.run(refine, orders.refine(sampled, objects, surroundings, drafts))
     verified = stages.complete(verify, orders.verify(sampled, objects, surroundings, drafts, refined))
 
+    # Where a judge is configured: does the text lead back to its point?
+    judged = stages.complete(judge, orders.judge(sampled, verified)) if orders.config.judge else {}
+
     # Split, write Parquet, draw the figures, write the card.
     texts = (objects, surroundings, drafts, refined)
-    return stages.complete(assemble, orders.assemble(listed, found, sampled, texts, verified))[0]
+    return stages.complete(assemble, orders.assemble(listed, found, sampled, texts, verified, judged))[0]

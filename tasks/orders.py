@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import Section
+from talking_points.descriptions.model_identity import identify_model
 from talking_points.descriptions.spending import make_spending_order, step_prices
 from talking_points.sources.protocol import NothingListedError
 from tasks import (
@@ -15,6 +16,7 @@ from tasks import (
     candidates,
     generate,
     index,
+    judge,
     local_caption,
     object_caption,
     refine,
@@ -40,6 +42,7 @@ LocalCaptionOrder = Order[local_caption.Settings, object_caption.SampleInput]
 GenerateOrder = Order[generate.Settings, generate.CaptionedInputs]
 RefineOrder = Order[refine.Settings, refine.DraftedInputs]
 VerifyOrder = Order[verify.Settings, verify.DescribedInputs]
+JudgeOrder = Order[judge.Settings, judge.VerifiedInput]
 
 
 class Orders:
@@ -172,8 +175,30 @@ class Orders:
             description=refined,
         )
 
+    def judge(self, sampled: Made, verified: Made) -> list[JudgeOrder]:
+        """None where no judge is configured."""
+        config = self.config.judge
+        if config is None:
+            return []
+        weights = str(identify_model(str(config.model), config.revision).revision) if config.by == "localizer" else ""
+        settings = judge.Settings(
+            step=describe_step(self.config, "judge"), seed=self.config.seed, crop=self.config.crop, weights=weights
+        )
+        total = len(_shards(sampled))
+        return [
+            self._order(
+                "judge",
+                judge.VERSION,
+                f"judge {place}/{total}",
+                number,
+                settings,
+                judge.VerifiedInput(verified=shard),
+            )
+            for place, (number, shard) in enumerate(verified.items(), 1)
+        ]
+
     def assemble(
-        self, listed: Made, found: Made, sampled: Made, texts: Sequence[Made], verified: Made
+        self, listed: Made, found: Made, sampled: Made, texts: Sequence[Made], verified: Made, judged: Made
     ) -> list[assemble.AssembleOrder]:
         """The one order that splits and writes the dataset; ``texts`` are captions, drafts and descriptions."""
         config, numbers = self.config, iter(sorted(found))
@@ -197,6 +222,7 @@ class Orders:
             sources=tuple(sources),
             sample=sampled[0],
             texts=tuple(shard for stage in texts for shard in stage.values()),
+            judged=tuple(judged.values()),
         )
         return [self._order("assemble", assemble.VERSION, "assemble", 0, settings, inputs)]
 

@@ -118,6 +118,11 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/own_data.md", "all/robin"): Shown(OWN_DATA),
     ("docs/own_data.md", "# my_package/birds.py"): Run(OWN_DATA),
     ("docs/own_data.md", "[project.entry-points"): Run(OWN_DATA),
+    ("docs/texts.md", "generate:"): Run(SETTINGS),
+    ("docs/texts.md", "vllm run-batch"): Parsed("wants vLLM and a model"),
+    ("docs/texts.md", "judge: {by: localizer"): Run(SETTINGS),
+    ("docs/texts.md", "judge: {backend: openai"): Run(SETTINGS),
+    ("docs/texts.md", "near_duplicates: true"): Run(SETTINGS),
     ("docs/platforms.md", "python3 -m venv .venv"): Parsed("installs from a package index"),
     ("docs/platforms.md", "py -3.11 -m venv .venv"): Parsed("wants Windows"),
 }  # fmt: skip

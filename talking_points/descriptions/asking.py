@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,12 +26,16 @@ from talking_points.descriptions.backends.protocol import (
     RequestError,
     Step,
 )
+from talking_points.descriptions.batches.outbox import PENDING
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import BudgetSpent, Ledger
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.errors import RunError
 from talking_points.redaction import hide_secrets, redact
 from talking_points.stop_requests import stop_if_requested, stoppable
+
+Reader = Callable[[Completion | RequestError, ChatRequest], str | RequestError]
+"""What is used of an answer, or why nothing is."""
 
 FIRST_WINDOW = 16
 """Rows after which a shard gives up on a backend that has answered none of them."""
@@ -106,6 +110,11 @@ class Answer:
     tokens_in: int = 0
     tokens_out: int = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether the answer is to come from a batch."""
+        return self.error is not None and self.error.reason == PENDING
+
     def after(self, earlier: Answer | None) -> Answer:
         """This answer with what the earlier one to the same row took added."""
         if earlier is None:
@@ -126,28 +135,30 @@ def ask(
     *,
     check_first_window: bool = True,
     as_caption: bool = True,
+    reads: Reader | None = None,
 ) -> dict[str, Answer]:
     """Answer the requests batch by batch; returns the answers by request id.
 
     ``requests`` may be lazy: only one batch, with its images, is in memory. Rows that fail but may succeed get a
     second chance at the end. Texts that no caption of a dataset may hold, such as markup, are errors unless
-    ``as_caption`` is false. Raises ``WholesaleFailure`` when the first window of rows fails as one, before
-    hours are spent on a wrong endpoint or model, and when the budget that the
-    cache's ledger counts against is spent.
+    ``as_caption`` is false; ``reads`` says of answers of another kind what is used of them. Raises
+    ``WholesaleFailure`` when the first window of rows fails as one, before hours are spent on a wrong endpoint or
+    model, and when the budget that the cache's ledger counts against is spent.
     """
+    reads = reads or partial(_text, config=config, as_caption=as_caption)
     answers: dict[str, Answer] = {}
     deferred: list[ChatRequest] = []
     # A server is given more than it answers at a time, so that one slow row does not keep it idle.
     size = 4 * config.concurrency if backend.capabilities.concurrent else config.batch_size
     for batch in _batches(requests, FIRST_WINDOW if check_first_window else size, size):
-        fresh = _answer_batch(backend, batch, config, cache, as_caption)
+        fresh = _answer_batch(backend, batch, config, cache, reads)
         answers.update(fresh)
         deferred += [request for request in batch if _retryable(fresh[request.id])]
         if check_first_window and len(answers) >= FIRST_WINDOW:
             _check_window(list(answers.values()), config)
             check_first_window = False
     for batch in _batches(deferred, size, size):
-        answers.update(_answer_batch(backend, batch, config, cache, as_caption))
+        answers.update(_answer_batch(backend, batch, config, cache, reads))
     if check_first_window:
         _check_window(list(answers.values()), config)
     return answers
@@ -176,6 +187,8 @@ def _retryable(answer: Answer) -> bool:
 
 
 def _check_window(answers: Sequence[Answer], config: StepConfig) -> None:
+    if any(answer.pending for answer in answers):
+        return
     reasons = {answer.error.reason for answer in answers if answer.error is not None}
     if len(answers) >= 4 and len(reasons) == 1 and all(answer.error is not None for answer in answers):
         error = answers[0].error
@@ -191,7 +204,7 @@ def _answer_batch(
     requests: Sequence[ChatRequest],
     config: StepConfig,
     cache: RequestCache | None,
-    as_caption: bool,
+    reads: Reader,
 ) -> dict[str, Answer]:
     """Answers from the cache, or from the backend; each new one is kept and counted as soon as it is there."""
     stop_if_requested()
@@ -200,7 +213,7 @@ def _answer_batch(
     if cache:
         kept = cache.lookup(identity, requests)
         # One that cannot be used is asked for again, as it was when it came.
-        usable = (r for r in requests if r.id in kept and isinstance(_text(kept[r.id], r, config, as_caption), str))
+        usable = (r for r in requests if r.id in kept and isinstance(reads(kept[r.id], r), str))
         completions.update({request.id: kept[request.id] for request in usable})
     missing = [request for request in requests if request.id not in completions]
 
@@ -218,6 +231,10 @@ def _answer_batch(
             for request, completion in zip(asked, backend.complete(asked, on_answer=keep), strict=True):
                 keep(request, completion)
 
+    if missing and cache and cache.outbox:
+        # The batch's answers are kept and counted when they are collected.
+        completions.update(cache.outbox.hand_in(identity, missing))
+        missing = []
     while missing:
         asked = missing[: _affordable(ledger)]
         stoppable(partial(complete, asked))
@@ -225,7 +242,7 @@ def _answer_batch(
     answers = {}
     for request in requests:
         completion = completions[request.id]
-        text = _text(completion, request, config, as_caption)
+        text = reads(completion, request)
         if not isinstance(completion, Completion):
             answers[request.id] = Answer(error=_tellable(completion), requests=1)
             continue

@@ -20,11 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock
 
-from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.descriptions.spending import Ledger
 from talking_points.sqlite_files import COMPANIONS, ForeignDatabaseError, open_database
 
@@ -47,12 +47,29 @@ _DISK_TROUBLE = ("full", "locked", "disk i/o", "readonly", "unable to open")
 _STORE = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
 
 
+class OutboxLike(Protocol):
+    """Takes the requests of a shard that a batch is to answer (``batches.outbox``)."""
+
+    def hand_in(
+        self, identity: Mapping[str, Any], requests: Sequence[ChatRequest]
+    ) -> dict[str, Completion | RequestError]:
+        """What came of each request by its id."""
+        ...
+
+    def close(self, *, complete: bool = True) -> None:
+        """Nothing more is handed in; nothing of it counts unless the shard has asked for everything."""
+        ...
+
+
 class RequestCache:
     """One SQLite file. An instance may be used from several threads; open one per shard."""
 
-    def __init__(self, path: Path, ledger: Ledger | None = None) -> None:
-        """``ledger`` counts what the answers cost that are not found here; it is closed with the cache."""
+    def __init__(self, path: Path, ledger: Ledger | None = None, outbox: OutboxLike | None = None) -> None:
+        """``ledger`` counts what the answers cost that are not found here, ``outbox`` takes the requests that a batch
+        is to answer; both are closed with the cache.
+        """
         self.ledger = ledger
+        self.outbox = outbox
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
@@ -66,11 +83,13 @@ class RequestCache:
     def __enter__(self) -> RequestCache:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         with self._lock:
             self._database.close()
         if self.ledger:
             self.ledger.close()
+        if self.outbox:
+            self.outbox.close(complete=kind is None)
 
     def lookup(self, identity: Mapping[str, Any], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
         """Known answers by request id."""
@@ -89,7 +108,10 @@ class RequestCache:
 
     def store(self, identity: Mapping[str, Any], request: ChatRequest, completion: Completion) -> None:
         """Keep one finished answer; committed at once. Raises ``sqlite3.OperationalError`` when the disk is full."""
-        key = request_key(identity, request)
+        self.store_under(request_key(identity, request), completion)
+
+    def store_under(self, key: str, completion: Completion) -> None:
+        """Keep one finished answer under its request's key."""
         answer = json.dumps(asdict(completion), sort_keys=True)
         entry = (key, answer, _digest(key, answer))
         with self._lock:

@@ -14,10 +14,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from talking_points.build_config import BuildConfig, Price
+from talking_points.build_config import BuildConfig, Price, StepConfig
 from talking_points.config import fingerprint
 from talking_points.descriptions.backends import VISION_STEPS
-from talking_points.descriptions.backends.protocol import STEPS, ChatRequest, Completion
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.errors import RunError
 from talking_points.sqlite_files import ForeignDatabaseError, check_pages, open_database
 
@@ -57,11 +57,31 @@ def make_spending_order(config: BuildConfig, folder: Path) -> dict[str, Any] | N
         return None
     # The folder of remote outputs is shared by all of a user's builds; a local one moves with its build.
     own = f"-{fingerprint(config.output)}" if "://" in config.output else ""
+    served = {name: price for step in config.asking.values() for name, price in _own_price(config, step).items()}
     return {
         "file": str(folder / f"spending{own}.sqlite"),
-        "prices": {model: price.model_dump(mode="json") for model, price in config.prices.items()},
+        "prices": {model: price.model_dump(mode="json") for model, price in (config.prices | served).items()},
         "budget": config.budget,
     }
+
+
+def counted_as(step: StepConfig) -> str:
+    """The name under which the ledger counts a step's answers: a batch has prices of its own."""
+    return f"{step.model} (batch)" if step.batch else step.model or ""
+
+
+def price_of(config: BuildConfig, step: StepConfig) -> Price | None:
+    """What a step's model charges, the provider's discount for batches taken off; None where no price is given."""
+    return next(iter(_own_price(config, step).values()), None)
+
+
+def _own_price(config: BuildConfig, step: StepConfig) -> dict[str, Price]:
+    price = config.prices.get(step.model or "")
+    if price is None:
+        return {}
+    share = 1 - step.batch.discount if step.batch else 1.0
+    scaled = {name: value * share for name, value in price.model_dump().items()}
+    return {counted_as(step): Price.model_validate(scaled)}
 
 
 class Ledger:
@@ -84,9 +104,13 @@ class Ledger:
 
     def count(self, request: ChatRequest, completion: Completion) -> None:
         """Add one answer; committed at once."""
+        self.count_answer(len(request.images), completion)
+
+    def count_answer(self, images: int, completion: Completion) -> None:
+        """Add an answer to a request of so many images."""
         if self._model not in self._prices:
             return
-        values = (self._model, len(request.images), completion.prompt_tokens, completion.completion_tokens)
+        values = (self._model, images, completion.prompt_tokens, completion.completion_tokens)
         with self._lock:
             self._database.execute(
                 "INSERT INTO spent VALUES (?, 1, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET requests = requests + 1,"
@@ -104,6 +128,22 @@ class Ledger:
             if not isinstance(model, str) or not all(isinstance(count, int) and count >= 0 for count in counts):
                 raise ForeignDatabaseError(self._path, "a count is no whole number")
         return {row[0]: Spent(*row[1:]) for row in rows}
+
+    def left(self) -> float | None:
+        """What the budget leaves; None where there is none."""
+        if self._budget is None:
+            return None
+        spent = self.read_spent()
+        total = sum(cost(counts, self._prices[name]) for name, counts in spent.items() if name in self._prices)
+        return budget_of(self._budget)[0] - total
+
+    def expected(self, most: Spent) -> float:
+        """What so many requests may cost: what this model's answers have cost so far, or the most that they can."""
+        price = self._prices.get(self._model)
+        if price is None:
+            return 0.0
+        own = self.read_spent().get(self._model, Spent())
+        return cost(own, price) / own.requests * most.requests if own.requests else cost(most, price)
 
     def affordable(self) -> int | None:
         """How many further requests the budget allows, by what this model's have cost so far; None: no limit known.
@@ -136,13 +176,15 @@ def budget_of(text: str) -> tuple[float, str]:
 
 def step_cost(price: Price, step: str, requests: int, tokens_in: int, tokens_out: int) -> float:
     """What so many requests of a step cost; those of a step that shows an image hold one each."""
-    images = requests if step in VISION_STEPS else 0
+    images = requests if step in (*VISION_STEPS, "judge") else 0
     return cost(Spent(requests, images, tokens_in, tokens_out), price)
 
 
 def step_prices(config: BuildConfig) -> dict[str, Any]:
     """The prices of the steps' models as JSON values; empty where none is given."""
-    priced = {step: config.prices[model] for step in STEPS if (model := config.step(step).model or "") in config.prices}
+    priced = {name: price for name, step in config.asking.items() if (price := price_of(config, step)) is not None}
+    if config.judge is not None and config.judge.shows == "text" and "judge" in priced:
+        priced["judge"] = priced["judge"].model_copy(update={"images": 0.0})
     steps = {step: price.model_dump(mode="json") for step, price in priced.items()}
     return {"currency": config.currency, "steps": steps} if steps else {}
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from talking_points.dataset_schema import COLUMNS, card_features, declare_labels
+from talking_points.dataset_schema import OPTIONAL_COLUMNS, card_features, columns_with, declare_labels
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.markdown import Markdown, render_markdown
@@ -52,7 +52,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         modes=sorted(set(modes.values())),
         columns=[
             {"name": name, "type": Markdown(_type_name(name)), "meaning": Markdown(text)}
-            for name, (_, text) in COLUMNS.items()
+            for name, (_, text) in columns_with(_further(manifest)).items()
         ],
         counts=[_source_counts(name, counts, modes[name]) for name, counts in manifest["sources"].items()],
         availability={
@@ -63,6 +63,8 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         lengths=manifest.get("lengths"),
         stages=manifest.get("stages", {}),
         cost=manifest.get("cost"),
+        judge=manifest.get("judge"),
+        near_duplicates=manifest.get("near_duplicates"),
         audit=audit,
         steps={step: manifest["steps"][step] for step in STEPS if step in manifest.get("steps", {})},
         keypoint_per=config.get("keypoints", {}).get("per", "image"),
@@ -74,6 +76,11 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
         citations=Markdown(citations(name for name, counts in manifest["sources"].items() if not counts.get("drawn"))),
         **{f"{figure}_figure": figures.get(figure) for figure in _FIGURES},
     )  # fmt: skip
+
+
+def _further(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The optional columns of a dataset."""
+    return ("judge_score",) if manifest.get("judge") else ()
 
 
 def image_modes(manifest: Mapping[str, Any]) -> dict[str, ImageMode]:
@@ -96,7 +103,7 @@ def _metadata(manifest: Mapping[str, Any], splits: list[str]) -> str:
     from huggingface_hub import DatasetCardData
 
     configs = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
-    info: dict[str, Any] = {"features": card_features(declare_labels(manifest["sources"]))}
+    info: dict[str, Any] = {"features": card_features(declare_labels(manifest["sources"]), _further(manifest))}
     sizes = {
         split: sum(file["bytes"] for file in manifest.get("files", ()) if file["path"].startswith(f"data/{split}-"))
         for split in splits
@@ -149,7 +156,7 @@ def _type_name(column: str) -> str:
     """The type of a column as a reader of a table wants it, e.g. ``list<float32>[4]``."""
     if column in ("image", "source"):
         return {"image": "Image", "source": "ClassLabel"}[column]
-    kind = COLUMNS[column][0]
+    kind = columns_with(OPTIONAL_COLUMNS)[column][0]
     if pa.types.is_struct(kind):
         return "struct"
     if pa.types.is_fixed_size_list(kind):

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 from sacrebleu.metrics.bleu import BLEU
 
-from talking_points.build_config import CropConfig
+from talking_points.build_config import CropConfig, NearDuplicatesConfig
 from talking_points.dataset_files import (
     DatasetError,
     dataset_file,
@@ -37,6 +37,7 @@ from talking_points.dataset_manifest import read_audit_summary, read_manifest
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.gaussian_crop import contact_sheet, gaussian_crop
 from talking_points.descriptions.levels import split_levels
+from talking_points.descriptions.near_duplicates import near_duplicate_texts, summary
 from talking_points.descriptions.nouns import object_names, part_names
 from talking_points.escaping import for_terminal
 from talking_points.image_files import read_pixels, read_rgb
@@ -52,7 +53,7 @@ DISTINCT_TEXTS, SELF_BLEU_TEXTS = 1000, 100
 """Texts that the diversity is measured on: both measures depend on how many there are, so builds of any size are
 compared on equally many, chosen by their ids."""
 
-_STAGES = ("index", "candidates", "sample", *STEPS, "verify")
+_STAGES = ("index", "candidates", "sample", *STEPS, "verify", "judge")
 _SAMPLED = ".work/sample"
 """Where a build keeps its sampled points, from which the category of a rejected row is known."""
 _IMAGE_SIDE = 480
@@ -164,9 +165,23 @@ def measure(root: Path, rows: Sequence[Row]) -> dict[str, Any]:
         "distinct": {f"distinct_{n}": distinct_n(chosen, n) for n in (1, 2, 3)},
         "self_bleu": self_bleu(chosen[:SELF_BLEU_TEXTS]),
         "levels": level_shares(rows),
+        "near_duplicates": _near_duplicates(texts, manifest),
         "flags": dict(Counter(flag for row in rows for flag in row["flags"]).most_common()),
     }
+    if manifest.get("judge"):
+        quality["judge"] = manifest["judge"]
     return quality | {"paper": compare_with_paper(quality, manifest, _describe_audit(root))}
+
+
+def _near_duplicates(texts: Sequence[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts that say almost the same, by the threshold of the build where it had one, and one of the largest group."""
+    section = manifest["config"].get("near_duplicates")
+    threshold = section.get("threshold") if isinstance(section, Mapping) else None
+    if not isinstance(threshold, float) or not 0 < threshold <= 1:
+        threshold = NearDuplicatesConfig().threshold
+    groups = near_duplicate_texts(texts, threshold)
+    largest = max(groups, key=len, default=[])
+    return summary(groups, threshold) | {"example": texts[largest[0]] if largest else ""}
 
 
 def _acceptance(root: Path, rows: Sequence[Row], manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import SecretStr
 
 from talking_points.dataset_files import dataset_file, labels_of, open_parquet, read_group
-from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
 from talking_points.errors import InputError
 from talking_points.output_names import readable_output
 from talking_points.publishing.card import image_modes, render_card
@@ -154,7 +154,9 @@ def _write(folder: Path, target: Path, manifest: Mapping[str, Any], reader: _Sou
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open_parquet(source) as rows,
-            pq.ParquetWriter(path, schema := triplet_schema(labels_of(rows)), **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(
+                path, schema := triplet_schema(labels_of(rows), optional_in(rows.schema_arrow.names)), **PARQUET_OPTIONS
+            ) as writer,
         ):
             for group in range(rows.num_row_groups):
                 writer.write_table(_add_images(read_group(rows, group, schema.names, source), reader).cast(schema))
@@ -171,7 +173,7 @@ def _add_images(rows: pa.Table, reader: _SourceImages) -> pa.Table:
         if LABELS[source] in reader.roots:
             cells[number] = reader.cell(LABELS[source], path, sha256)
     index = schema.get_field_index("image")
-    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type)).cast(schema)
+    return rows.set_column(index, schema.field("image"), pa.array(cells, schema.field("image").type))
 
 
 def _explanation(problems: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from talking_points import dataset_manifest
 from talking_points.config import fingerprint
 from talking_points.dataset_files import dataset_file, image_bytes, labels_of, open_parquet, read_group, read_groups
 from talking_points.dataset_manifest import AUDIT_REPORT
-from talking_points.dataset_schema import PARQUET_OPTIONS, triplet_schema
+from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
 from talking_points.errors import InputError
 from talking_points.publishing.card import card_figures, image_modes, render_card
 from talking_points.publishing.image_cells import ImageMode, image_cell
@@ -197,7 +197,11 @@ def _rewrite(
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             open_parquet(source) as built,
-            pq.ParquetWriter(path, schema := triplet_schema(labels_of(built)), **PARQUET_OPTIONS) as writer,
+            pq.ParquetWriter(
+                path,
+                schema := triplet_schema(labels_of(built), optional_in(built.schema_arrow.names)),
+                **PARQUET_OPTIONS,
+            ) as writer,
         ):
             for group in range(built.num_row_groups):
                 rows = read_group(built, group, schema.names, source)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import util
 from pathlib import Path
+from typing import cast
 
 from talking_points.build_config import BuildConfig, SourceConfig
 from talking_points.config import ConfigError
 from talking_points.descriptions.backends import BACKENDS, check_capabilities
-from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.descriptions.backends.protocol import Step
 from talking_points.descriptions.prompts import prompt_digest
+from talking_points.extras import how_to_install
+from talking_points.models.model_folders import check_model
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SourceError
 
@@ -26,14 +30,18 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
             "build/sample)"
         )
     problems = []
-    for step in STEPS:
-        missing = BACKENDS[settings.step(step).backend].find_missing()
-        found = check_capabilities(step, settings.step(step))
+    for step, section in settings.asking.items():
+        missing = BACKENDS[section.backend].find_missing()
+        found = check_capabilities(cast(Step, step), section)
         problems += [problem for problem in found if installed or not missing or missing not in problem]
     if problems:
         raise ConfigError("this build cannot start:\n  " + "\n  ".join(problems))
-    for step in STEPS:
-        prompt_digest(settings.step(step).prompt or step)
+    for step, section in settings.asking.items():
+        prompt_digest(section.prompt or step)
+    if settings.judge is not None and settings.judge.by == "localizer":
+        if not util.find_spec("torch") and installed:
+            raise ConfigError(f"judge.by: 'localizer' needs torch, which is not installed; {how_to_install('train')}")
+        check_model(str(settings.judge.model), "PointLocalizer", "judge.model")
     return {name: _resolve_root(name, source) for name, source in settings.open_sources.items()}
 
 

@@ -28,7 +28,7 @@ from rich.progress import (
 from talking_points.escaping import for_markdown, for_terminal
 from talking_points.redaction import redact
 from tasks.running.manifests import Manifest
-from tasks.running.shards import SPENT, STAGES, WORK
+from tasks.running.shards import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
 
 STATUS_FILE = f"{WORK}/status.json"
@@ -171,6 +171,10 @@ class BuildProgress:
             }
         )
         self._show(stage, force=True)
+
+    def say(self, line: str) -> None:
+        """Tell people something about the stage that runs."""
+        self.console.print(f"{'':<15} {line}", highlight=False, markup=False, soft_wrap=True)
 
     def end(self, stage: str) -> None:
         """A stage is over: one line for people, one last update of its artifact."""
@@ -323,6 +327,8 @@ def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     for name in STAGES:
         stage = summary["stages"].get(name)
         remaining = _duration(left.get(name))
+        if stage is None and name in OPTIONAL_STAGES:
+            continue
         if stage is None:
             rows.append([name, "to come", *[""] * 5, remaining])
             continue

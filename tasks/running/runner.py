@@ -19,11 +19,12 @@ from talking_points.errors import RunError
 from talking_points.extras import how_to_install
 from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop
+from tasks.running.batches import batches_of
 from tasks.running.manifests import Manifest, holds
 from tasks.running.prefect_tasks import PrefectTask, find_manifest
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
-from tasks.running.shards import AnyOrder, count_rows, order_key
+from tasks.running.shards import WAITING, AnyOrder, count_rows, order_key
 from tasks.running.storage import Storage
 
 
@@ -88,9 +89,23 @@ class StageRunner:
         Raises ``WholesaleFailure`` or ``SourceError`` as soon as a shard does, without submitting the rest: no retry
         of the other shards could help.
         """
-        stage, again, made_by = task.name, _is_retry(), task.as_prefect()
+        stage, again = task.name, _is_retry()
         self.progress.begin(stage, len(orders), sum(count_rows(order) for order in orders))
         results: dict[int, Manifest] = {}
+        with batches_of(orders, self.progress.say) as answer:
+            pending = self._run(task, orders, again, results)
+            while pending and answer is not None:
+                answer()
+                pending = self._run(task, pending, again, results)
+        self.progress.end(stage)
+        return dict(sorted(results.items()))
+
+    def _run(
+        self, task: ShardTask, orders: Sequence[AnyOrder], again: bool, results: dict[int, Manifest]
+    ) -> list[AnyOrder]:
+        """Run shards and add their manifests to ``results``; returns those that wait for a batch."""
+        made_by = task.as_prefect()
+        pending: list[AnyOrder] = []
         waiting = deque(orders)
         running: dict[PrefectFuture[Any], tuple[AnyOrder, Manifest | None]] = {}
         try:
@@ -109,7 +124,9 @@ class StageRunner:
                 order, kept = running.pop(future)
                 outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
                 reused = future.state.name == "Cached"
-                if reused and outcome != kept and not holds(self.storage, outcome):
+                if future.state.name == WAITING:
+                    pending.append(order)
+                elif reused and outcome != kept and not holds(self.storage, outcome):
                     # What was kept a moment ago has changed: make the shard again.
                     running[self._submit(made_by.anew(), order)] = (order, None)
                 else:
@@ -117,8 +134,7 @@ class StageRunner:
         except BaseException:
             request_stop()
             raise
-        self.progress.end(stage)
-        return dict(sorted(results.items()))
+        return sorted(pending, key=lambda order: order.shard)
 
     def _find_kept(self, order: AnyOrder) -> Manifest | None:
         """The manifest that is kept under the order's key, if it and its files still hold."""

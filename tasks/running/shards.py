@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import Section, fingerprint
-from talking_points.errors import RunError
+from talking_points.errors import AnswersPending, RunError
 from talking_points.redaction import protect_settings, redact_errors
 from talking_points.stop_requests import Stopped
 from tasks.running.manifests import Details, Manifest, add_seal
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 WORK = ".work"
 """Folder of intermediate shards inside the output; the published dataset never refers to it."""
 
+WAITING = "Waiting"
+"""Name of the state of a shard that waits for a batch."""
+
 STAGES = (
     "index",
     "candidates",
@@ -41,9 +44,13 @@ STAGES = (
     "generate",
     "refine",
     "verify",
+    "judge",
     "assemble",
 )
 """In the order in which a build runs them."""
+
+OPTIONAL_STAGES = ("judge",)
+"""Those that run only where the configuration asks for them."""
 
 SPENT: tuple[Literal["requests", "tokens_in", "tokens_out"], ...] = ("requests", "tokens_in", "tokens_out")
 """What the texts of a shard took, in its manifest's details; answers from the request cache count as when paid."""
@@ -142,7 +149,8 @@ def count_rows(order: AnyOrder) -> int:
 def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Manifest]], ShardTask]:
     """Decorator: a Prefect task named ``stage`` whose sealed manifest is kept under the order's key.
 
-    A shard that is asked to stop ends Cancelled, not Failed.
+    A shard that is asked to stop ends Cancelled, not Failed; one whose answers a batch has yet to give ends in a state
+    named ``WAITING`` and is run again when they are there.
     """
     as_task = partial(
         ShardTask,
@@ -164,16 +172,26 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
                 return add_seal(run(order))
             except Stopped as stopped:
                 from prefect.states import Cancelled
-                from prefect.transactions import get_transaction
 
-                transaction = get_transaction()
-                if transaction is not None:
-                    transaction.write_on_commit = False  # there is no result to keep
+                _keep_no_result()
                 return Cancelled(message=str(stopped))
+            except AnswersPending as pending:
+                from prefect.states import Completed
+
+                _keep_no_result()
+                return Completed(name=WAITING, message=str(pending))
 
         return as_task(run_and_seal)
 
     return decorate
+
+
+def _keep_no_result() -> None:
+    from prefect.transactions import get_transaction
+
+    transaction = get_transaction()
+    if transaction is not None:
+        transaction.write_on_commit = False
 
 
 def _protect_secrets(order: AnyOrder) -> None:

@@ -16,8 +16,9 @@ from talking_points.build_config import NOT_IN_FINGERPRINT, BuildConfig, StepCon
 from talking_points.config import Section
 from talking_points.descriptions.asking import Answer
 from talking_points.descriptions.prompts import prompt_digest
-from talking_points.descriptions.request_cache import RequestCache
-from talking_points.descriptions.spending import Ledger
+from talking_points.descriptions.request_cache import OutboxLike, RequestCache
+from talking_points.descriptions.spending import Ledger, counted_as
+from talking_points.errors import AnswersPending
 from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
 from talking_points.records import Candidate
 from talking_points.redaction import hide_secrets
@@ -88,9 +89,20 @@ def request_cache(order: AnyOrder, config: StepConfig) -> AbstractContextManager
     """
     if config.backend == "rules":
         return nullcontext(None)
+    environment = order.environment
+    outbox: OutboxLike | None = None
+    if config.batch is not None:
+        from talking_points.descriptions.batches.outbox import Outbox, stage_folder
+
+        outbox = Outbox(stage_folder(environment.cache, order.stage, environment.output), order.shard, config)
+    return stage_cache(order, config, outbox)
+
+
+def stage_cache(order: AnyOrder, config: StepConfig, outbox: OutboxLike | None = None) -> RequestCache:
+    """The finished answers of a stage, with the ledger that counts new ones."""
     spending = order.environment.spending
-    ledger = Ledger(spending, config.model) if spending and config.model else None
-    return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger)
+    ledger = Ledger(spending, counted_as(config)) if spending and config.model else None
+    return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger, outbox)
 
 
 def commit_texts(
@@ -103,8 +115,12 @@ def commit_texts(
 ) -> Manifest:
     """Write a text shard; rows whose answer is an error are rejected with its reason.
 
-    Raises ``ShardFailed`` past the configured share of rejected rows.
+    Raises ``ShardFailed`` past the configured share of rejected rows, and ``AnswersPending`` where a batch has yet to
+    answer.
     """
+    awaited = sum(answer.pending for answer in answers.values())
+    if awaited:
+        raise AnswersPending(f"{awaited} of {len(rows)} rows wait for a batch")
     texts = []
     for row in rows:
         answer = answers.get(row.id)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module, util
 from typing import Any
 
-from talking_points.build_config import BackendName, StepConfig
+from talking_points.build_config import BackendName, JudgeConfig, StepConfig
+from talking_points.descriptions.backends.batch import BatchBackend
 from talking_points.descriptions.backends.protocol import Backend, BackendUnavailable, Capabilities, Step
 from talking_points.extras import how_to_install
 
@@ -78,9 +79,11 @@ def check_capabilities(step: Step, config: StepConfig, capabilities: Capabilitie
     entry = BACKENDS[config.backend]
     offered = capabilities or entry.capabilities
     problems = []
-    if step not in offered.steps:
+    # Whoever refines a text can judge one.
+    if ("refine" if step == "judge" else step) not in offered.steps:
         problems.append(f"{step}.backend: '{config.backend}' serves {', '.join(offered.steps)} only")
-    if step in VISION_STEPS and not offered.vision:
+    shows_image = step in VISION_STEPS or (isinstance(config, JudgeConfig) and config.shows != "text")
+    if shows_image and not offered.vision:
         problems.append(f"{step}.backend: this step shows an image and '{config.backend}' ({config.model}) takes none")
     if config.structured and not offered.guided_decoding:
         problems.append(f"{step}.structured: '{config.backend}' has no guided decoding; set it to false")
@@ -101,6 +104,8 @@ def open_backend(step: StepConfig) -> Backend:
     missing = entry.find_missing()
     if missing:
         raise BackendUnavailable(f"backend '{step.backend}' cannot be opened: {missing}")
+    if step.batch is not None:
+        return BatchBackend(step)
     constructor: Any = getattr(import_module(entry.module), entry.constructor)
     backend: Backend = constructor(step)
     return backend

@@ -6,6 +6,7 @@ its own request: nothing here raises but ``Retry``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,16 @@ import httpx
 from talking_points.descriptions.answer_text import encodable
 from talking_points.descriptions.backends.protocol import Completion, FinishReason, RequestError
 
+TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
+"""Statuses of failures that may pass."""
+_TOO_LONG = re.compile(
+    r"context[ _-]?(?:length|window|size)|too (?:long|many tokens)|maximum .{0,40}tokens", re.IGNORECASE
+)
+_REFUSED_FIELDS = {
+    "max_tokens": "set .request.max_tokens_as=max_completion_tokens",
+    "temperature": "set .request.temperature=false",
+    "seed": "set .request.seed=false",
+}
 _FINISHED: dict[FinishReason, tuple[str, ...]] = {
     "stop": (
         *(
@@ -107,6 +118,25 @@ def read_completion(response: httpx.Response) -> Completion | RequestError:
         )
         return RequestError("reasoning_only", detail, retryable=True)
     return Completion(encodable(text), _REASONS[finish], *tokens)
+
+
+def read_refusal(response: httpx.Response) -> RequestError:
+    """What a status of 400 or more says about one request."""
+    status, message = response.status_code, error_message(response)
+    if status in TRANSIENT:
+        reason = "rate_limited" if status == 429 else "server_error"
+        return RequestError(reason, f"HTTP {status}: {message}", retryable=True)
+    if _TOO_LONG.search(message):
+        return RequestError("too_long", f"HTTP {status}: {message}")
+    return RequestError("bad_request", f"HTTP {status}: {message}{_way_out(message)}")
+
+
+def _way_out(message: str) -> str:
+    """The setting that helps where a server refuses a field that it names."""
+    if not re.search(r"unsupported|not support|unknown|unrecognized|not permitted|extra", message, re.IGNORECASE):
+        return ""
+    found = next((name for name in _REFUSED_FIELDS if re.search(rf"\b{name}\b", message)), None)
+    return f"; {_REFUSED_FIELDS[found]}" if found else ""
 
 
 def content_text(content: Any) -> str | None:

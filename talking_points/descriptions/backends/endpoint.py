@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import ssl
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
@@ -11,6 +13,7 @@ import httpx
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.proxies import is_this_machine, proxy_variable
 from talking_points.redaction import protect, protect_settings, redact
+from talking_points.whole_files import writing_whole
 
 _HOPS = 5
 """Redirects that are followed for one request."""
@@ -76,7 +79,34 @@ class Endpoint:
         """POST of a JSON body to ``name`` below the base URL."""
         return await self._send(client, "POST", name, body)
 
-    async def _send(self, client: httpx.AsyncClient, method: str, name: str, body: bytes | None) -> httpx.Response:
+    async def send(self, client: httpx.AsyncClient, method: str, name: str, **form: Any) -> httpx.Response:
+        """A request with the fields ``params``, ``data``, ``files`` or ``json`` of httpx, below the base URL."""
+        return await self._send(client, method, name, None, **form)
+
+    async def download(self, client: httpx.AsyncClient, name: str, path: Path) -> httpx.Response:
+        """GET of ``name`` into a file, however large; it is written only where the status is 200."""
+        response = await self._send(client, "GET", name, None, stream=True)
+        try:
+            if response.status_code != 200:
+                await response.aread()
+                return response
+            with writing_whole(path) as temporary, temporary.open("wb") as stream:
+                async for piece in response.aiter_bytes():
+                    stream.write(piece)
+            return response
+        finally:
+            await response.aclose()
+
+    async def _send(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        name: str,
+        body: bytes | None,
+        *,
+        stream: bool = False,
+        **form: Any,
+    ) -> httpx.Response:
         """One request, after the redirects that keep it what it is.
 
         Followed are those of the same host that keep the method, a step up to https among them. What leads elsewhere
@@ -85,9 +115,11 @@ class Endpoint:
         url = self._moved.get(name) or f"{self.url}/{name}{f'?{self._query}' if self._query else ''}"
         headers = {"Content-Type": "application/json"} if body is not None else None
         for _ in range(_HOPS):
-            response = await client.request(method, url, content=body, headers=headers)
+            request = client.build_request(method, url, content=body, headers=headers, **form)
+            response = await client.send(request, stream=stream)
             if not 300 <= response.status_code < 400:
                 return response
+            await response.aclose()
             target = self._target(response, method)
             if response.status_code == 308:
                 self._moved[name] = target

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +20,14 @@ from talking_points.build_config import StepConfig
 from talking_points.config import suggest
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.chat import refusal
-from talking_points.descriptions.backends.chat_completions import Retry, error_message, read_completion, retry_after
+from talking_points.descriptions.backends.chat_completions import (
+    TRANSIENT,
+    Retry,
+    error_message,
+    read_completion,
+    read_refusal,
+    retry_after,
+)
 from talking_points.descriptions.backends.chat_requests import RequestWriter
 from talking_points.descriptions.backends.endpoint import Endpoint, api_key
 from talking_points.descriptions.backends.protocol import (
@@ -37,16 +43,6 @@ ATTEMPTS = 6
 """Tries per request, the first one included; ``options.attempts`` changes it."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 """Seconds: the backoff doubles from the first to the longest; a longer ``Retry-After`` is cut to the longest."""
-
-_TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
-_TOO_LONG = re.compile(
-    r"context[ _-]?(?:length|window|size)|too (?:long|many tokens)|maximum .{0,40}tokens", re.IGNORECASE
-)
-_REFUSED_FIELDS = {
-    "max_tokens": "set .request.max_tokens_as=max_completion_tokens",
-    "temperature": "set .request.temperature=false",
-    "seed": "set .request.seed=false",
-}
 
 
 class OpenAIBackend:
@@ -221,10 +217,8 @@ class OpenAIBackend:
             detail = f"a response that cannot be read ({type(error).__name__}: {redact(str(error))[:120]})"
             raise Retry(RequestError("malformed_response", detail, retryable=True)) from error
         status = response.status_code
-        if status in _TRANSIENT:
-            reason = "rate_limited" if status == 429 else "server_error"
-            detail = f"HTTP {status}: {error_message(response)}"
-            raise Retry(RequestError(reason, detail, retryable=True), retry_after(response))
+        if status in TRANSIENT:
+            raise Retry(read_refusal(response), retry_after(response))
         if status in (401, 403):
             raise self._refuse_access(response)
         if status == 404:
@@ -239,19 +233,8 @@ class OpenAIBackend:
                 f"{self._endpoint.proxy_hint()}"
             )
         if status >= 400:
-            message = error_message(response)
-            if _TOO_LONG.search(message):
-                return RequestError("too_long", f"HTTP {status}: {message}")
-            return RequestError("bad_request", f"HTTP {status}: {message}{_way_out(message)}")
+            return read_refusal(response)
         return read_completion(response)
-
-
-def _way_out(message: str) -> str:
-    """The setting that helps where a server refuses a field that it names."""
-    if not re.search(r"unsupported|not support|unknown|unrecognized|not permitted|extra", message, re.IGNORECASE):
-        return ""
-    found = next((name for name in _REFUSED_FIELDS if re.search(rf"\b{name}\b", message)), None)
-    return f"; {_REFUSED_FIELDS[found]}" if found else ""
 
 
 def _delay(attempt: int, wait: float | None) -> float:

@@ -1,0 +1,90 @@
+"""Reading what a batch gave back: lines in any order, of which every one may be damaged, missing or there twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from talking_points.descriptions.answer_text import encodable
+from talking_points.descriptions.backends.chat_completions import Retry, read_completion, read_refusal
+from talking_points.descriptions.backends.protocol import Completion, RequestError
+
+_LOG = logging.getLogger(__name__)
+LONGEST_LINE = 16 * 2**20
+"""Bytes of one answer that are read; longer ones are passed over."""
+_FINAL = frozenset(("invalid_request", "invalid_request_error", "content_filter", "unsupported_value"))
+"""Codes of errors that the same request would meet again."""
+
+
+def read_answers(path: Path, expected: Collection[str]) -> Iterator[tuple[str, Completion | RequestError]]:
+    """Key and outcome of every request of ``expected`` that a file answers, the first time it does.
+
+    Lines that are no answer, name no expected request or repeat one are passed over and counted in the log.
+    """
+    seen: set[str] = set()
+    odd = strange = repeated = 0
+    for line in _lines(path):
+        try:
+            value = json.loads(line) if line is not None else None
+        except (ValueError, RecursionError):
+            value = None
+        key = value.get("custom_id") if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping) or not isinstance(key, str):
+            odd += 1
+        elif key not in expected:
+            strange += 1
+        elif key in seen:
+            repeated += 1
+        else:
+            seen.add(key)
+            yield key, read_answer(value)
+    if odd or strange or repeated:
+        told = "%s: %d lines are no answers, %d answer other requests, %d answer one again; all are passed over"
+        _LOG.warning(told, path, odd, strange, repeated)
+
+
+def read_answer(line: Mapping[str, Any]) -> Completion | RequestError:
+    """The outcome in one line of a batch's output or error file."""
+    response = line.get("response")
+    if not isinstance(response, Mapping):
+        return _error(line.get("error"))
+    status = response.get("status_code", 200)
+    if not isinstance(status, int) or not 100 <= status < 600:
+        return RequestError("malformed_response", f"a status of {str(status)[:40]!r}", retryable=True)
+    body = response.get("body")
+    if body is None and line.get("error"):
+        return _error(line["error"])
+    answer = httpx.Response(status, json=body)
+    if status >= 400:
+        return read_refusal(answer)
+    try:
+        return read_completion(answer)
+    except Retry as failed:
+        return failed.error
+
+
+def _error(error: Any) -> RequestError:
+    if not isinstance(error, Mapping):
+        return RequestError("malformed_response", "a line without an answer and without an error", retryable=True)
+    code, message = (encodable(str(error.get(name) or ""))[:300] for name in ("code", "message"))
+    reason = "batch_expired" if code == "batch_expired" else "batch_error"
+    detail = ": ".join(text for text in (code, " ".join(message.split())) if text)
+    return RequestError(reason, detail or "the provider gives no reason", retryable=code not in _FINAL)
+
+
+def _lines(path: Path) -> Iterator[bytes | None]:
+    """Lines of a file that may be larger than the memory; None for one that is too long to be an answer."""
+    with path.open("rb") as stream:
+        while line := stream.readline(LONGEST_LINE):
+            if len(line) < LONGEST_LINE or line.endswith(b"\n"):
+                if line.strip():
+                    yield line
+                continue
+            while (rest := stream.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+            yield None
