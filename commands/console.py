@@ -41,7 +41,7 @@ START, LOOK, SHARE, TRAIN, USE, OPERATE = (
 _ORDER = {
     START: ("doctor", "init", "draw-sample", "build", "status"),
     LOOK: ("view", "report", "compare"),
-    SHARE: ("publish", "rehydrate", "audit"),
+    SHARE: ("publish", "publish-model", "rehydrate", "audit"),
     TRAIN: (
         "plan",
         "rehearse",

@@ -14,6 +14,12 @@ from talking_points.models.model_folders import check_model, loading
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MANY = "many rows: a folder of images, a .jsonl or .parquet file, a dataset (folder or org/name)"
+Output = Annotated[Path | None, typer.Option(help="of many rows: JSONL file of the answers; run again, it goes on")]
+BatchSize = Annotated[int, typer.Option(min=1, help="of many rows: answered at a time")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:0, mps; default: a GPU where there is one")]
+Images = Annotated[Path | None, typer.Option(help="folder of the images that a file of rows names; default: its own")]
+Split = Annotated[str, typer.Option(help="of a dataset")]
 ImageFile = Annotated[Path, typer.Argument(help="an image file", exists=True, dir_okay=False)]
 FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 Figure = Annotated[Path | None, typer.Option(help="also draw the point and the text into this file")]
@@ -57,54 +63,108 @@ def convert_omg_llava(
 
 @app.command()
 def describe(
-    image: ImageFile,
-    x: Annotated[float, typer.Argument(help="pixels, to the right")],
-    y: Annotated[float, typer.Argument(help="pixels, down")],
+    source: Annotated[str, typer.Argument(metavar="IMAGE|ROWS", help=f"an image file, or {MANY}")],
+    x: Annotated[
+        float | None, typer.Argument(help="pixels, to the right; of an image, or of all images of a folder")
+    ] = None,
+    y: Annotated[float | None, typer.Argument(help="pixels, down")] = None,
+    *,
     model: Annotated[str, typer.Option(help="folder or repository of a Point Descriptor")],
     figure: Figure = None,
+    output: Output = None,
+    batch_size: BatchSize = 32,
+    device: Device = None,
+    images: Images = None,
+    split: Split = "test",
 ) -> None:
-    """Describe one point of an image."""
+    """Describe one point of an image, or the points of many rows."""
     with exit_codes():
+        from commands import batch
+
+        if (x is None) != (y is None):
+            raise ConfigError("expected a point as X and Y, found one number")
+        point = None if x is None or y is None else (x, y)
+        if batch.is_many(source):
+            _no_figure(figure)
+            batch.answer_many(
+                "describe", source, point, model,
+                output=output, batch_size=batch_size, device=device, images=images, split=split,
+            )  # fmt: skip
+            return
         # What can be wrong is looked at before the seconds that torch takes to import.
-        rgb = open_image(image, x, y)
+        _no_output(output, source)
+        if point is None:
+            raise ConfigError(f"expected the point to describe behind {source}, found none: X and Y in pixels")
+        rgb = open_image(Path(source), *point)
         check_figure(figure)
         check_model(model, "descriptor")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
             from talking_points.models.loading_bars import hide_loading_bars
-            from talking_points.processes import process_state
         hide_loading_bars()
-        descriptor = PointDescriptor.from_pretrained(model).to(process_state().device)
-        text = descriptor.describe([rgb], [(x, y)])[0]
+        descriptor = PointDescriptor.from_pretrained(model).to(batch.choose_device(device))
+        text = descriptor.describe([rgb], [point])[0]
         print(text)
         if figure:
-            save_figure(draw_point_figure(rgb, text, keypoint=(x, y)), figure)
+            save_figure(draw_point_figure(rgb, text, keypoint=point), figure)
 
 
 @app.command()
 def localize(
-    image: ImageFile,
-    text: Annotated[str, typer.Argument(help="description of a point")],
+    source: Annotated[str, typer.Argument(metavar="IMAGE|ROWS", help=f"an image file, or {MANY}")],
+    text: Annotated[
+        str | None, typer.Argument(help="description of a point; of an image, or of all of a folder")
+    ] = None,
+    *,
     model: Annotated[str, typer.Option(help="folder or repository of a Point Localizer")],
     figure: Figure = None,
+    output: Output = None,
+    batch_size: BatchSize = 32,
+    device: Device = None,
+    images: Images = None,
+    split: Split = "test",
 ) -> None:
-    """Find the point that a text describes; prints x and y in pixels."""
+    """Find the point that a text describes, or the points of many rows; prints x and y in pixels."""
     with exit_codes():
-        rgb = open_image(image)
+        from commands import batch
+
+        if batch.is_many(source):
+            _no_figure(figure)
+            batch.answer_many(
+                "localize", source, text, model,
+                output=output, batch_size=batch_size, device=device, images=images, split=split,
+            )  # fmt: skip
+            return
+        _no_output(output, source)
+        if text is None:
+            raise ConfigError(f"expected the text to find in {source} behind it, found none")
+        rgb = open_image(Path(source))
         check_figure(figure)
         check_model(model, "localizer")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
             from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.localizer import PointLocalizer
-            from talking_points.processes import process_state
         hide_loading_bars()
-        localizer = PointLocalizer.from_pretrained(model).to(process_state().device)
+        localizer = PointLocalizer.from_pretrained(model).to(batch.choose_device(device))
         x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
         print(f"{x:.1f} {y:.1f}")
         if figure:
             save_figure(draw_point_figure(rgb, text, localized=(x, y)), figure)
+
+
+def _no_figure(figure: Path | None) -> None:
+    if figure is not None:
+        raise ConfigError(f"--figure draws one image: leave it out for many rows, or name the image; found {figure}")
+
+
+def _no_output(output: Path | None, source: str) -> None:
+    if output is not None:
+        raise ConfigError(
+            f"--output keeps the answers to many rows: expected a folder of images, a file of rows or a dataset, found "
+            f"{source}; a single answer is printed"
+        )
 
 
 def check_figure(figure: Path | None) -> None:

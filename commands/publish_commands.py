@@ -53,6 +53,33 @@ def publish(
     print(f"{sum(report.rows.values())} rows of {report.repo} {done}, revision {report.tag}")
 
 
+@app.command("publish-model")
+def publish_model(
+    folder: Annotated[Path, typer.Argument(help="folder of a trained model")],
+    repo: Annotated[str, typer.Argument(help="org/name on the Hugging Face Hub")],
+    public: Annotated[bool, typer.Option("--public", help="create the repository public; default: private")] = False,
+    revision: Annotated[str | None, typer.Option(help="tag of this version; default: made from the weights")] = None,
+    report: Annotated[
+        list[Path] | None, typer.Option(help="report of an evaluation for the card, the main one first")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go up, contact nobody")] = False,
+) -> None:
+    """Upload a trained model with its card to the Hub and tag it: weights, settings and tokenizer, nothing else."""
+    with exit_codes():
+        with needs_extra("train"):
+            from talking_points.publishing import model_release
+
+        release = model_release.prepare_model(folder, repo, report or ())
+        tag = revision or release.tag
+        for name, size in release.sizes.items():
+            print(f"  {name}: {size} bytes")
+        if dry_run:
+            print(f"{folder} would be published as {repo}, revision {tag}")
+            return
+        address = model_release.publish_model(folder, repo, tag=tag, card=release.card, private=not public)
+    print(f"{folder} published at {address}")
+
+
 @contextmanager
 def _only_publisher(output: Path) -> Iterator[None]:
     """Refuse a folder that a build writes to or another publication reads; one that is closed to us needs no lock."""

@@ -10,19 +10,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from talking_points.examples.batch_answers import describe_rows, localize_rows
     from talking_points.examples.points import load_points
     from talking_points.models.answerer import PointAnswerer
     from talking_points.models.descriptor import PointDescriptor
     from talking_points.models.localizer import PointLocalizer
     from talking_points.sources import open_source
 
-__all__ = ["PointAnswerer", "PointDescriptor", "PointLocalizer", "load_points", "open_source"]
+__all__ = [
+    "PointAnswerer",
+    "PointDescriptor",
+    "PointLocalizer",
+    "describe_rows",
+    "load_points",
+    "localize_rows",
+    "open_source",
+]
 
 _PLACES = {
     "PointAnswerer": "talking_points.models.answerer",
     "PointDescriptor": "talking_points.models.descriptor",
     "PointLocalizer": "talking_points.models.localizer",
+    "describe_rows": "talking_points.examples.batch_answers",
     "load_points": "talking_points.examples.points",
+    "localize_rows": "talking_points.examples.batch_answers",
     "open_source": "talking_points.sources",
 }
 

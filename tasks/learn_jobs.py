@@ -19,7 +19,7 @@ from talking_points.evaluation.learning import Judges, adaptation_scores, hard_f
 from talking_points.examples.bare_points import load_bare_points
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
-from talking_points.training.stages import run_stage
+from tasks.model_cards import train_with_card
 
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 
@@ -130,7 +130,7 @@ def score_family(config: TrainConfig, descriptor: str, second_judge: bool) -> di
 
 
 def _make_training(config: TrainConfig, name: str, kind: str, *after: str) -> Job:
-    return Job(name, partial(run_stage, kind, config, name), after)
+    return Job(name, partial(train_with_card, kind, config, name), after)
 
 
 def _other(config: TrainConfig, name: str, work: Callable[[], Any], *after: str) -> Job:

@@ -1,20 +1,30 @@
-"""The cards of a run's models: written when it is judged, rendered for the Hub when it is published."""
+"""The cards of models: written when a training ends, again when a run is judged, and for the Hub when published."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from talking_points.dataset_manifest import read_origin
 from talking_points.evaluation.retraining import Retraining
 from talking_points.models.kinds import KINDS
+from talking_points.publishing.card_content import write_card
 from talking_points.publishing.model_card import render_model_card
+from talking_points.publishing.training_cards import ROLES, describe_training, select_settings, trace_origins
 from talking_points.training.config import TrainConfig
-from talking_points.training.stages import dataset_digest
-from talking_points.whole_files import read_json, write_json, write_text
+from talking_points.training.stages import run_stage
+from talking_points.whole_files import read_json, write_json
 
 CARDS = "cards.json"
 """What the cards of a run say, before it is put into words: the arguments of ``render_model_card``, by model."""
+
+
+def train_with_card(kind: str, train: TrainConfig, name: str | None = None) -> dict[str, Any]:
+    """``run_stage``, and the card of the model that it has left; a card that is there is of the same weights."""
+    result = run_stage(kind, train, name)
+    folder = Path(result["path"])
+    if kind in ROLES and not (result["reused"] and (folder / "README.md").is_file()):
+        write_card(folder, describe_training(train, kind, result))
+    return result
 
 
 def write_model_cards(retraining: Retraining) -> None:
@@ -22,7 +32,7 @@ def write_model_cards(retraining: Retraining) -> None:
     cards = {role: _content(retraining, role) for role in KINDS}
     write_json(retraining.run / CARDS, cards)
     for role, card in cards.items():
-        write_text(retraining.run / role / "README.md", render_model_card(**card))
+        write_card(retraining.run / role, card)
 
 
 def hub_card(run: Path, role: str, repo: str) -> str:
@@ -37,41 +47,11 @@ def _content(retraining: Retraining, role: str) -> dict[str, Any]:
     reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in KINDS[role].reports]
     for report in reports:
         del report["predictions"]
-    dataset, revision = _dataset(train)
     return {
         "name": f"point-{role}-{train.preset}-{retraining.fingerprint}",
         "role": role,
-        "config": _settings(train, role),
+        "config": select_settings(train, role),
         "reports": reports,
-        "dataset": dataset,
-        "dataset_revision": revision,
-        "base_model": _base_model(train),
         "curves": (retraining.run / role / "curves.png").exists(),
+        **trace_origins(train),
     }
-
-
-def _settings(train: TrainConfig, role: str) -> dict[str, Any]:
-    """What the weights depend on, without the places of this machine."""
-    shared = {"preset", "image_size", "stem_stride", "vocabulary_size", "start_revision", "limit", "seed"}
-    settings = train.model_dump(mode="json", include=shared | {role})
-    if train.vision.steps:
-        settings["vision"] = train.vision.model_dump(mode="json") | {"sources": sorted(train.vision.sources)}
-    return settings
-
-
-def _dataset(train: TrainConfig) -> tuple[str, str | None]:
-    """Name and revision: of the Hub, or a built folder's own name and the digest of its rows."""
-    folder = Path(train.dataset)
-    if not folder.is_dir():
-        return train.dataset, train.revision
-    name = folder.name
-    if (folder / "manifest.json").is_file():
-        stated, drawn = read_origin(folder)
-        name = f"{stated}, built on drawn stand-ins for its sources," if all(drawn.values()) else stated
-    return name, dataset_digest(train.dataset, None)
-
-
-def _base_model(train: TrainConfig) -> str:
-    if train.start is None:
-        return "random weights"
-    return f"the checkpoint {Path(train.start).name}" if Path(train.start).exists() else train.start

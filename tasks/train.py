@@ -11,7 +11,8 @@ from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from talking_points.training.launcher import launch
 from talking_points.training.made_once import FINISHED
-from talking_points.training.stages import STAGES, run_stage
+from talking_points.training.stages import STAGES
+from tasks.model_cards import train_with_card
 
 
 def _stage_task(kind: str, name: str) -> Task[[TrainConfig], dict[str, Any]]:
@@ -29,8 +30,8 @@ def train_stage(kind: str, settings: TrainConfig) -> dict[str, Any]:
     name, processes = stage.folder(settings), stage.processes(settings)
     if processes > 1 and not (settings.output / name / FINISHED).exists():
         launch(kind, settings, name, processes)
-        return {**run_stage(kind, settings), "reused": False}
-    return run_stage(kind, settings)
+        return {**train_with_card(kind, settings), "reused": False}
+    return train_with_card(kind, settings)
 
 
 localizer = _stage_task("localizer", "localizer")

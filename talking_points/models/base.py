@@ -42,7 +42,8 @@ class TalkingPointsModel(OmgLlavaModel):
                 if other:
                     raise ConfigError(
                         f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} "
-                        "(architectures in config.json): load it as what it is, or train the one that is wanted"
+                        "(architectures and model_type in config.json): load it as what it is, or train the one "
+                        "that is wanted"
                     )
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 

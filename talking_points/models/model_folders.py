@@ -18,6 +18,12 @@ from talking_points.errors import InputError, RunError
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
 
+_FURTHER = {"PointAnswerer": "Point Answerer"}
+"""Kinds that a run does not train."""
+
+_TYPES = {"PointAnswerer": ("capellm",)}
+_BASE_TYPES = ("talking_points", "omg_llava")
+
 
 def check_model(name: str | Path, role: str, setting: str = "--model", remedy: str | None = None) -> None:
     """Refuse what is no finished model of the kind ``KINDS[role]``; a repository of the Hub need only be in reach.
@@ -36,6 +42,23 @@ def check_model(name: str | Path, role: str, setting: str = "--model", remedy: s
     found = _problem(folder, kind)
     if found:
         raise ConfigError(f"{expected}; {folder} {found}; {advice}")
+
+
+def tell_kind(folder: Path) -> str:
+    """The class of the finished model in a folder, as its configuration names it.
+
+    Raises ``ConfigError`` for a folder without one, with another, or whose weights are not whole.
+    """
+    expected = f"expected a model of ours (Point Descriptor, Point Localizer) in {folder}"
+    if not folder.exists():
+        raise ConfigError(f"{expected}, found nothing there: name the folder that training has left")
+    problem = _folder_problem(folder)
+    if problem:
+        raise ConfigError(f"{expected}, which {problem}: name the folder that training has left")
+    found = str(next(iter(_read_config(folder).get("architectures") or []), None))
+    if _title(found) is None:
+        raise ConfigError(f"{expected}, found {found!a} (architectures in config.json)")
+    return found
 
 
 @contextmanager
@@ -57,16 +80,44 @@ def loading(name: str | Path, what: str) -> Iterator[None]:
 
 
 def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
-    """The title of the other kind of model that a configuration belongs to, or None."""
+    """What else than this kind of model a configuration belongs to, or None where it may be of this kind."""
+    if _title(class_name) is None:
+        return None
     listed = config.get("architectures")
     found = str(listed[0]) if isinstance(listed, list) and listed else ""
     if found == "OmgLlavaModel" and class_name == "PointLocalizer":
         return "OMG-LLaVA model without a head for coordinates"
-    other = find_kind(found)
-    return other.title if other and found != class_name and find_kind(class_name) else None
+    if _title(found):
+        return _title(found) if found != class_name else None
+    model_type = config.get("model_type")
+    return None if model_type in (None, *_TYPES.get(class_name, _BASE_TYPES)) else f"model of the type {model_type!a}"
+
+
+def _title(class_name: str) -> str | None:
+    """A class of ours in words, or None for another."""
+    kind = find_kind(class_name)
+    return kind.title if kind else _FURTHER.get(class_name)
 
 
 def _problem(folder: Path, kind: ModelKind) -> str | None:
+    problem = _config_problem(folder)
+    if problem:
+        return problem
+    other = wrong_kind(_read_config(folder), kind.class_name)
+    if other:
+        return f"is a {other} (architectures and model_type in config.json)"
+    return _weights_problem(folder)
+
+
+def _folder_problem(folder: Path) -> str | None:
+    return _config_problem(folder) or _weights_problem(folder)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def _config_problem(folder: Path) -> str | None:
     if not folder.is_dir():
         return "is a file"
     file = folder / "config.json"
@@ -78,10 +129,7 @@ def _problem(folder: Path, kind: ModelKind) -> str | None:
         assert isinstance(config, dict)
     except (OSError, ValueError, AssertionError, RecursionError) as error:
         return f"has a config.json that cannot be read ({error or 'not an object'})"
-    other = wrong_kind(config, kind.class_name)
-    if other:
-        return f"is a {other} (architectures in config.json)"
-    return _weights_problem(folder)
+    return None
 
 
 def _weights_problem(folder: Path) -> str | None:

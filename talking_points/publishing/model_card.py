@@ -27,12 +27,18 @@ def render_model_card(
     base_model: str | None = None,
     curves: bool = False,
     repo: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    note: str | None = None,
+    terms: Sequence[Mapping[str, str]] = (),
+    free: bool = False,
 ) -> str:
     """The text of ``README.md`` for a model folder, or for the Hub when ``repo`` ("org/name") is given.
 
     ``config`` is the training configuration, ``reports`` are evaluation reports as plain values, the main one
     first, all of one definition of the metric. ``dataset`` and ``base_model`` are Hub names or descriptions;
-    ``curves`` says that ``curves.png`` lies beside the card. Raises ``ValueError`` for reports of different
+    ``curves`` says that ``curves.png`` lies beside the card. ``training`` has its ``seconds`` and its last ``metrics``,
+    ``note`` is what else is to be known of this model, ``terms`` (name and terms) are those of what it comes
+    from, and ``free`` says that none of it is anybody else's. Raises ``ValueError`` for reports of different
     definitions: their scores must not stand in one table.
     """
     definitions = [report["definition"] for report in reports]
@@ -43,8 +49,13 @@ def render_model_card(
     definition: Mapping[str, Any] = definitions[0] if definitions else unscored
     return render_markdown(
         "model_card.md.jinja",
-        metadata=Markdown(_metadata(name, role, reports, dataset, dataset_revision, base_model)),
+        metadata=Markdown(_metadata(name, role, reports, dataset, dataset_revision, base_model, free)),
         name=name,
+        metrics=(training or {}).get("metrics") or {},
+        seconds=(training or {}).get("seconds"),
+        note=note,
+        terms=terms,
+        free=free,
         role=role,
         repo=repo,
         config=yaml.safe_dump(shareable(config), sort_keys=False, allow_unicode=True).strip() if config else None,
@@ -67,6 +78,7 @@ def _metadata(
     dataset: str | None,
     dataset_revision: str | None,
     base_model: str | None,
+    free: bool,
 ) -> str:
     """The YAML block that the Hub reads, with the scores as a model index."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -91,8 +103,8 @@ def _metadata(
         ]
     return ModelCardData(
         language=["en"],
-        license="other",
-        license_name="terms-of-the-sources",
+        license="apache-2.0" if free else "other",
+        license_name=None if free else "terms-of-the-sources",
         library_name="talking-points",
         pipeline_tag=KINDS[role].pipeline,
         tags=["keypoints", "pixel-grounding", "visual-grounding"],

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
+from safetensors import safe_open
 
-from talking_points.publishing.hub import Repository, explaining
-from talking_points.publishing.release import ReleaseError
+from talking_points.evaluation.reports import Report
+from talking_points.models.kinds import KINDS
+from talking_points.models.model_folders import tell_kind
+from talking_points.publishing.card_content import read_content
+from talking_points.publishing.hub import REPOSITORY, Repository, explaining
+from talking_points.publishing.model_card import render_model_card
+from talking_points.publishing.release import ReleaseError, content_sha256
+from talking_points.redaction import is_secret_name, redact
+from talking_points.whole_files import read_json
 
 MODEL_FILES = (
     "config.json",
@@ -23,6 +37,96 @@ MODEL_FILES = (
 """What of a training folder goes up. Checkpoints, optimizer states and logs stay."""
 
 _SHOWN = ("README.md", "curves.png")
+_ROLES = {kind.class_name: role for role, kind in KINDS.items()}
+_LOCAL = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^/\\]+[/\\].*|file://.*", re.DOTALL)
+"""Names of files and folders of one machine."""
+
+
+@dataclass(frozen=True)
+class ModelRelease:
+    """A model as it goes up: ``files`` by name, its ``card``, and a ``tag`` that names exactly these weights."""
+
+    files: dict[str, Path]
+    card: str
+    tag: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file that goes up."""
+        return {"README.md": len(self.card.encode())} | {name: file.stat().st_size for name, file in self.files.items()}
+
+
+def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> ModelRelease:
+    """Check the finished model in ``folder`` and write its card for the repository ``repo`` ("org/name").
+
+    ``reports`` are files of ``talking-points evaluate``, whose figures stand in the card; without any, those that the
+    folder's own card has. Raises ``ReleaseError`` and ``ConfigError`` for what must not go up: no model, one that is
+    not whole, one with names of files of this machine or with secrets in what describes it.
+    """
+    if not re.fullmatch(REPOSITORY, repo):
+        raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'")
+    found = tell_kind(folder)
+    if found not in _ROLES:
+        raise ReleaseError(
+            f"expected a {' or a '.join(kind.title for kind in KINDS.values())} in {folder}, found a {found}"
+        )
+    files = model_files(folder)
+    for name, file in files.items():
+        _refuse_private(name, file)
+    content = read_content(folder, _ROLES[found])
+    if reports:
+        content = content | {"reports": [_report(path) for path in reports]}
+    tag = hashlib.sha256(json.dumps({name: content_sha256(files[name]) for name in sorted(files)}).encode())
+    return ModelRelease(files, _card(content, repo, folder), f"model-{tag.hexdigest()[:12]}")
+
+
+def _card(content: dict[str, Any], repo: str, folder: Path) -> str:
+    try:
+        return render_model_card(**content, repo=repo)
+    except (TypeError, ValueError, LookupError) as error:
+        raise ReleaseError(f"the card of {folder} cannot be written: {error}") from error
+
+
+def _report(path: Path) -> dict[str, Any]:
+    """A report without its predictions."""
+    try:
+        Report.load(path)
+    except (OSError, ValueError) as error:
+        raise ReleaseError(
+            f"cannot read {path}: {error}; expected a report that talking-points evaluate wrote"
+        ) from error
+    report: dict[str, Any] = read_json(path, "evaluate again")
+    report.pop("predictions", None)
+    return report
+
+
+def _refuse_private(name: str, file: Path) -> None:
+    """Raise ``ReleaseError`` for a name of this machine or a secret in a file's settings, or in a header of weights."""
+    if name.endswith(".safetensors"):
+        with safe_open(file, framework="numpy") as weights:
+            values: Any = dict(weights.metadata() or {})
+    elif name.endswith(".json") and name != "tokenizer.json":  # which holds the vocabulary
+        values = read_json(file, "train the model again, or fetch it anew")
+    else:
+        return
+    for key, text in _texts(values):
+        # Words of a tokenizer have names such as keypoint_token, and are short.
+        if redact(text) != text or (is_secret_name(key) and re.fullmatch(r"[\w.+/=-]{16,}", text)):
+            raise ReleaseError(f"{file} holds what looks like a secret ({key}): take it out of the file first")
+        if _LOCAL.fullmatch(text):
+            raise ReleaseError(f"{file} names {text[:120]!a}, a place of this machine: take it out of the file first")
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts in a value of JSON, each with the key that it stands behind."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, key)
 
 
 def publish_model(

@@ -24,7 +24,7 @@ from talking_points.whole_files import advising, file_sha256, read_json, write_j
 
 STARTED, FINISHED = "started.json", "stage.json"
 _WEIGHTS = ("*.safetensors", "*.json")
-_NOT_WEIGHTS = {STARTED, FINISHED, "trainer_state.json"}
+_NOT_WEIGHTS = {STARTED, FINISHED, "trainer_state.json", "card.json"}
 
 
 def make_once(

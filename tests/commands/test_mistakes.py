@@ -73,6 +73,12 @@ MISTAKES = {
     "tables {t}/tables {t}/empty": "{t}/empty",
     "tables {t}/tables human={t}/none.json": "none.json",
     "publish {t}/empty org/name --dry-run": "manifest.json",
+    "publish-model {t}/nowhere org/name": "found nothing there",
+    "publish-model {t}/empty org/name": "has no config.json",
+    "publish-model {t}/started org/name": "a training that is not finished",
+    "publish-model {t}/llama org/name": "has no weights",
+    "publish-model {t}/whole name": "of the form org/name",
+    "publish-model {t}/whole org/name --report {t}/none.json": "none.json",
     "rehydrate org/name --output {t}/images": "HF_HUB_OFFLINE",
     "rehydrate nowhere --output {t}/images": "no name of a repository",
     # Models.
@@ -91,6 +97,29 @@ MISTAKES = {
     "describe {image} 1 1 --model {t}/descriptor --figure out.jgp": ".png",
     "describe {image} 1 1 --model {t}/descriptor --figure nowhere/out.png": "make it first",
     "localize {image} nose --model {t}/descriptor": "is a Point Descriptor",
+    "describe {image} --model {t}/descriptor": "expected the point to describe",
+    "describe {image} 1 --model {t}/descriptor": "found one number",
+    "localize {image} --model {t}/localizer": "expected the text to find",
+    "describe {image} 1 1 --model {t}/descriptor --output {t}/a.jsonl": "a single answer is printed",
+    # Many rows.
+    "describe {t}/empty --model {t}/descriptor": "expected images in {t}/empty",
+    "localize {t}/images --model {t}/localizer": "expected the text to find in every image",
+    "describe {t}/rows.jsonl 1 1 --model {t}/descriptor": "whose rows have their own",
+    "describe {t}/none.jsonl --model {t}/descriptor": "found nothing at {t}/none.jsonl",
+    "describe {t}/void.jsonl --model {t}/descriptor": "the file is empty",
+    "localize {t}/rows.jsonl --model {t}/localizer": "a column for what is asked (text, texts, description), found 'i",
+    "describe {t}/torn.parquet --model {t}/descriptor": "cannot be read as Parquet",
+    "describe {t}/rows.jsonl --images {t}/nowhere --model {t}/descriptor": "expected the folder of the images",
+    "describe org/name --model {t}/descriptor": "HF_HUB_OFFLINE",
+    "describe {t}/torn-dataset --model {t}/descriptor": "cannot read split 'test'",
+    "describe {t}/rows.jsonl --model {t}/nowhere": "expected a Point Descriptor",
+    "describe {t}/rows.jsonl --model {t}/localizer": "is a Point Localizer",
+    "describe {t}/rows.jsonl --model {t}/llama": "of the type 'llama'",
+    "describe {t}/rows.jsonl --model org/name": "HF_HUB_OFFLINE",
+    "describe {t}/rows.jsonl --model {t}/descriptor --output {t}/empty": "found the folder",
+    "describe {t}/rows.jsonl --model {t}/descriptor --output {t}/nowhere/a.jsonl": "make it first",
+    "describe {t}/rows.jsonl --model {t}/descriptor --figure {t}/a.png": "--figure draws one image",
+    "describe {t}/rows.jsonl --model {t}/descriptor --batch-size 0": "--batch-size",
     "evaluate -s output={t}/e": "expected a Point Localizer",
     "convert-omg-llava {t}/empty --output {t}/converted --lora no": "--lora",
     # The orchestrator.
@@ -107,6 +136,9 @@ WITH_TORCH = {
     "adapt-descriptor -s ap10k.root={t}/empty": "ap10k.root is keypoints.root",
     "adapt-descriptor -s keypoints.root={t}/empty -s output={t}/x": "descriptor_path",
     "train-localizer -s localizer.epochs=none": "localizer.epochs",
+    "describe {t}/rows.jsonl --model {t}/whole --output {t}/other.jsonl": "holds answers of the model 'another'",
+    "describe {t}/rows.jsonl --model {t}/whole --output {t}/list.yaml": "something else in line 1",
+    "describe {t}/rows.jsonl --model {t}/whole --device gpu": "--device: expected",
     "restore-champion -s folder={t}/nowhere": "no earlier champion",
     "retrain-and-evaluate -s folder={t}/c -s train.dataset={t}/nowhere": "expected the folder of a finished build",
 }
@@ -117,7 +149,20 @@ WITH_TORCH = {
 def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What the names in braces stand for."""
     t = tmp_path_factory.mktemp("mistakes")
-    for name in ("empty", "full", "mine", "started", "descriptor", "localizer", "torn", "pointer", "torn-dataset/data"):
+    for name in (
+        "empty",
+        "full",
+        "mine",
+        "started",
+        "descriptor",
+        "localizer",
+        "torn",
+        "pointer",
+        "torn-dataset/data",
+        "images",
+        "llama",
+        "whole",
+    ):
         (t / name).mkdir(parents=True)
     (t / "file").write_text("")
     (t / "full" / "thesis.tex").write_text("mine")
@@ -128,6 +173,13 @@ def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
     (t / "started" / "started.json").write_text("{}")
     for name in ("descriptor", "torn", "pointer"):
         (t / name / "config.json").write_text('{"architectures": ["PointDescriptor"]}')
+    (t / "rows.jsonl").write_text('{"image": "picture.png", "point": [1, 1]}\n')
+    (t / "void.jsonl").write_text("\n")
+    (t / "other.jsonl").write_text('{"id": 1, "point": [1.0, 1.0], "description": "ear", "model": "another"}\n')
+    (t / "torn.parquet").write_bytes(b"PAR1 and then nothing")
+    (t / "llama" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}')
+    (t / "whole" / "config.json").write_text('{"architectures": ["PointDescriptor"]}')
+    (t / "whole" / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     (t / "localizer" / "config.json").write_text('{"architectures": ["PointLocalizer"]}')
     (t / "torn" / "model.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
     (t / "pointer" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,43 @@ def test_a_photo_of_a_phone_has_the_frame_that_viewers_show(folders: dict[str, s
     code, output = run("describe", str(lying), "85", "30", "--model", folders["descriptor"])
     assert code == 2
     assert "60x90" in output
+
+
+ROWS = [
+    {"id": "first", "image": "image.png", "point": [30, 20], "text": "the nose of the dog"},
+    {"id": "no image", "image": "none.png", "point": [30, 20], "text": "the nose of the dog"},
+    {"id": "last", "image": "image.png", "point": [1, 2], "text": "an ear"},
+]
+
+
+@pytest.mark.parametrize(("command", "answer"), [("describe", "description"), ("localize", "point")])
+def test_many_rows_are_answered_into_a_file(folders: dict[str, str], tmp_path: Path, command: str, answer: str) -> None:
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    model = folders["descriptor" if command == "describe" else "localizer"]
+    images = str(Path(folders["image"]).parent)
+    many = [command, str(rows), "--images", images, "--model", model, "--output", str(output), "--batch-size", "2"]
+    done = CliRunner().invoke(app, [*many, "--device", "cpu"])
+    assert done.exit_code == 1, done.output
+    assert done.stdout == f"{output}: 2 rows answered\n"
+    assert "3 of 3 rows, 1 without an answer" in done.stderr
+    assert "1 of 3 rows have no answer, such as row 'no image': no file" in done.stderr
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["first", "no image", "last"]
+    assert [answer in line for line in lines] == [True, False, True]
+
+    rows.write_text("".join(json.dumps(row) + "\n" for row in (ROWS[0], ROWS[2])))
+    done = CliRunner().invoke(app, many)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{output}: 0 rows answered, 2 were answered before\n"
+    assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == ["first", "last"]
+
+    # A folder: one point or text for all images; without --output the lines are printed.
+    asked = ["--", images, "3", "4"] if command == "describe" else ["--", images, "an ear"]
+    code, printed = run(command, "--model", model, *asked)
+    assert code == 0, printed
+    (line,) = map(json.loads, printed.splitlines())
+    assert (line["id"], line["model"]) == ("image.png", lines[0]["model"])
 
 
 def test_convert_refuses_what_is_no_release(tmp_path: Path) -> None:

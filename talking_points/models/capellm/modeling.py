@@ -15,14 +15,16 @@ from torch.nn import functional
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import ModelOutput, cached_file
 
+from talking_points.config import ConfigError
 from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.capellm.configuration import AnswererConfig
 from talking_points.models.capellm.conversation import IGNORED_LABEL, Template
 from talking_points.models.capellm.decoding import AnswerGrammar
 from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
-from talking_points.models.model_folders import loading
+from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -79,10 +81,19 @@ class CapeLlmModel(PreTrainedModel):
         """Load a folder or Hub repository with its tokenizer.
 
         Unlike transformers' own, this refuses a checkpoint that lacks weights, has others, or other shapes, and a
-        tokenizer that cannot write coordinates.
+        tokenizer that cannot write coordinates. Raises ``ConfigError`` for a model of another kind.
         """
         bounded_hub()
         with loading(pretrained_model_name_or_path, cls.__name__):
+            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+            if "config" not in kwargs:
+                values, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)
+                other = wrong_kind(values, cls.__name__)
+                if other:
+                    raise ConfigError(
+                        f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} "
+                        "(architectures and model_type in config.json): load it as what it is"
+                    )
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
             )
@@ -97,7 +108,6 @@ class CapeLlmModel(PreTrainedModel):
                     f"{pretrained_model_name_or_path} does not hold the weights of a {cls.__name__} ({found}): convert "
                     "the official release again, or load it with the configuration it was saved with"
                 )
-            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
             try:
                 cached_file(pretrained_model_name_or_path, "tokenizer.json", **hub)
             except OSError:  # weights may be converted without a tokenizer; `text_tokenizer` says what to do then

@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 
 from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.model_folders import loading
 from talking_points.models.omg_llava.cache import make_growing
 from talking_points.models.omg_llava.chat import Turn
