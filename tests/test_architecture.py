@@ -134,11 +134,13 @@ def test_files_stay_small() -> None:
 SAME_KIND = {
     "config": "the settings of a room",
     "inputs": "what a room needs to be there, looked at first",
+    "answerer": "a model, and its training",
     "descriptor": "a model, and its training",
     "localizer": "a model, and its training",
     "processes": "of a command its children, of the library its own place among several",
     "evaluate": "one job on three floors",
     "learn": "one job on three floors",
+    "poses": "one job on two floors",
     "plan": "what a run would do",
     **dict.fromkeys(("configuration", "conversion", "golden", "lora", "modeling", "vision"), "two families of models"),
 }
