@@ -31,6 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(autouse=True)
+def _commands_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command that is called in this process leaves behind: a rule for children, a request to stop."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # with it, children find no tests
+    yield
+    os.environ.pop("TALKING_POINTS_STOP_FILE", None)
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Roots of a small drawn sample, by source name. Read only."""

@@ -74,6 +74,12 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ),
     ("README.md", "<output>/README.md"): Shown(),
     ("README.md", "import datasets\nfrom talking_points import PointDescriptor, PointLocalizer"): Run(HERE),
+    ("README.md", "$ talking-points doctor --paper"): Parsed("real datasets and models of 7B"),
+    ("README.md", "$ talking-points convert-omg-llava data"): Run(
+        "tests/flows/test_rehearsal.py::test_every_step_of_the_papers_way_runs_on_tiny_models",
+        (("data/omg-llava", "a tiny release"),),
+    ),
+    ("README.md", "$ make poses"): Parsed("a quarter of an hour; tests/flows/test_poses.py runs it smaller"),
     ("README.md", "$ make learn"): Parsed("40 minutes; what it calls is run smaller in tests/flows/test_learn.py"),
     ("README.md", "$ talking-points train-localizer"): Run(
         "tests/flows/test_training.py::test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables",
@@ -247,7 +253,14 @@ def copied(tmp_path: Path) -> Path:
     """What a clone holds and the first blocks need, and the environment that `make build` would make in it."""
     project = tmp_path / "project"
     project.mkdir()
-    for name in ("Makefile", "pyproject.toml", "requirements.lock", "configs", "prefect.yaml"):
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "requirements.lock",
+        "requirements-base.lock",
+        "configs",
+        "prefect.yaml",
+    ):
         source = ROOT / name
         shutil.copytree(source, project / name) if source.is_dir() else shutil.copy(source, project / name)
     (project / ".venv").mkdir()

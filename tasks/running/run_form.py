@@ -13,12 +13,38 @@ from typing import Any, Literal
 from talking_points.config import Loaded, load_config
 
 BuildPreset = Literal[
-    "none", "sample", "rules", "paper", "plain", "hard", "without_local_caption", "without_object_caption"
+    "none",
+    "sample",
+    "rules",
+    "laptop",
+    "paper",
+    "batches",
+    "judged",
+    "plain",
+    "hard",
+    "without_local_caption",
+    "without_object_caption",
 ]
-TrainPreset = Literal["none", "tiny", "paper", "text_only", "no_gaussian", "frozen_lm", "draft", "canidae", "learn"]
+TrainPreset = Literal[
+    "none",
+    "tiny",
+    "text_only",
+    "no_gaussian",
+    "frozen_lm",
+    "draft",
+    "canidae",
+    "learn",
+    "paper",
+    "paper_text_only",
+    "paper_no_gaussian",
+    "paper_frozen_lm",
+    "paper_canidae",
+]
 EvaluatePreset = Literal[
-    "none", "triplets", "ap10k", "ap10k_bovidae", "mp100", "no_gaussian", "frozen_lm", "models", "omg_llava"
-]
+    "none", "triplets", "ap10k", "ap10k_bovidae", "mp100", "no_gaussian", "frozen_lm", "models", "omg_llava",
+    "paper", "paper_ap10k", "paper_ap10k_bovidae", "paper_figure_1", "paper_frozen_lm", "paper_no_gaussian",
+    "paper_omg_llava",
+]  # fmt: skip
 """Names of the shipped configurations in ``configs/build``, ``configs/train`` and ``configs/evaluate``."""
 
 SETTINGS = {

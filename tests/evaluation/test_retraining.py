@@ -84,7 +84,7 @@ def inputs(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def run_of(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """The fingerprint of a run on ``inputs`` as they are now."""
-    monkeypatch.setattr("talking_points.evaluation.retraining.code_digest", partial(digest_code, inputs / "code"))
+    monkeypatch.setattr("talking_points.evaluation.retraining.digest_code", partial(digest_code, inputs / "code"))
     vision = {"steps": 1, "sources": {name: inputs / name for name in ("pascal_part116", "partimagenet")}}
     given = {"vision": vision, "start": str(inputs / "start"), "preset": "paper"}
     return lambda **fields: retraining(tmp_path, str(inputs / "dataset"), **(given | fields)).fingerprint

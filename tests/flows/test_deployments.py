@@ -13,6 +13,7 @@ from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.evaluation.reproduction import ReproduceConfig
 from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
@@ -27,6 +28,7 @@ KINDS: dict[str, Any] = {
     "train-answerer": AnswererConfig,
     "evaluate": EvaluateConfig,
     "evaluate-poses": EvaluatePosesConfig,
+    "reproduce": ReproduceConfig,
     "retrain-and-evaluate": RetrainConfig,
 }
 

@@ -28,7 +28,11 @@ WRONG = {
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
     "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
+    "train-answerer": (["output=out", "poses.root=nowhere"], "nowhere"),
+    "evaluate-poses": (["output=out", "keypoints.root=nowhere"], "nowhere"),
     "learn": (["vision.nothing=1"], "vision.nothing"),
+    "poses": (["vision.nothing=1"], "vision.nothing"),
+    "reproduce": (["nothing=1"], "nothing"),
     "evaluate": (["output=out", "localizer=nowhere"], "no Point Localizer at nowhere"),
     "retrain-and-evaluate": (["folder=out", "train.dataset=nowhere"], "nowhere"),
 }
