@@ -208,12 +208,11 @@ def _publish(rehearsal: Rehearsal, folder: Path, hub: str | None) -> None:
 
 def _load(folder: Path, roots: dict[str, Path]) -> None:
     """The trained models as anybody would use them."""
-    from PIL import Image
-
     from talking_points import PointDescriptor, PointLocalizer, open_source
+    from talking_points.image_files import read_rgb
 
     record = next(iter(open_source("ap10k", roots["ap10k"])))
-    image, train = Image.open(record.image_path).convert("RGB"), folder / "build" / "train-paper"
+    image, train = read_rgb(record.image_path), folder / "build" / "train-paper"
     descriptor = PointDescriptor.from_pretrained(train / "adapted-bovidae")
     localizer = PointLocalizer.from_pretrained(train / "localizer")
     descriptor.describe([image], [(5.0, 5.0)], max_new_tokens=4)

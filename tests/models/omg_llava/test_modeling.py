@@ -369,5 +369,5 @@ def test_either_model_starts_from_the_others_checkpoint(request, tmp_path, saved
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(OSError, match=os.path.basename(tmp_path)):  # noqa: PTH119 - only the name matters
+    with pytest.raises(InputError, match=os.path.basename(tmp_path)):  # noqa: PTH119 - only the name matters
         PointDescriptor.from_pretrained(tmp_path / "nothing" / tmp_path.name)
