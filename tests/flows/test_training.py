@@ -116,7 +116,7 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     training = [f"{name}={value}" for name, value in given.items() if name != "output"]
     results: dict[str, dict[str, Any]] = {}
     # The 7B way is walked on tiny models by the rehearsal.
-    lines = [line for line in console_lines("README.md") if "/paper" not in line]
+    lines = [line for line in console_lines("README.md") if "paper" not in line]
     for command, *arguments in (line.split()[1:] for line in lines):
         if command in {"train-localizer", "train-descriptor", "adapt-descriptor"}:
             name, overrides = command.replace("-", "_"), training
