@@ -20,13 +20,13 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.build_llamapointinpart import build_llamapointinpart
+from talking_points.bfloat16 import computes_bfloat16
 from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
 from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
 from talking_points.step_progress import LINES_ONLY
 from talking_points.training.config import TrainConfig
-from talking_points.training.precision import fast_bf16
 from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import (
@@ -146,7 +146,7 @@ def learn_config(output: Path, quick: bool, overrides: Iterable[str]) -> TrainCo
     given += [f"vision.sources.{name}={drawn_roots(sample_folder(output, 'vision'))[name]}" for name in SOURCES]
     given.append(f"keypoints.root={drawn_roots(sample_folder(output))['ap10k']}")
     config = load_config(TrainConfig, "configs/train/learn.yaml", given)
-    if not fast_bf16():
+    if not computes_bfloat16():
         given += [f"{name}=false" for name in BF16]
     if quick:
         steps = config.model_dump()

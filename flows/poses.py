@@ -17,11 +17,11 @@ from prefect import flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from talking_points.bfloat16 import computes_bfloat16
 from talking_points.config import load_config
 from talking_points.evaluation.pose_tables import pose_table
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.answerer_config import AnswererConfig
-from talking_points.training.precision import fast_bf16
 from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import Result
@@ -85,7 +85,7 @@ def poses(
 def poses_config(output: Path, overrides: list[str]) -> AnswererConfig:
     """``configs/train/poses.yaml`` for this run."""
     given = [f"output={output / 'train'}", f"poses.root={drawn_roots(scenes(output))['mp100']}"]
-    if not fast_bf16():
+    if not computes_bfloat16():
         given += ["answerer.bf16=false", "pose_vision.bf16=false"]
     return load_config(AnswererConfig, "configs/train/poses.yaml", [*given, *overrides])
 

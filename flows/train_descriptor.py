@@ -33,7 +33,7 @@ def train_descriptor(
 
     Args:
         config: path of a YAML file with a ``TrainConfig``.
-        overrides: ``key=value`` settings applied on top, e.g. ``[""descriptor.epochs=3"]``.
+        overrides: ``key=value`` settings applied on top, e.g. ``["descriptor.epochs=3"]``.
         preset: a shipped configuration instead of the file in config.
         output: folder that receives models, checkpoints, logs and curves.
         dataset: folder or Hub repository of the triplets.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.evaluation.retraining import Retraining
-from talking_points.models.kinds import KINDS
+from talking_points.models.kinds import CARDED
 from talking_points.publishing.card_content import write_card
 from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.training_cards import ROLES, describe_training, select_settings, trace_origins
@@ -29,7 +29,7 @@ def train_with_card(kind: str, train: TrainConfig, name: str | None = None) -> d
 
 def write_model_cards(retraining: Retraining) -> None:
     """Write ``README.md`` of the run's models, from its configuration and its evaluation reports."""
-    cards = {role: _content(retraining, role) for role in KINDS}
+    cards = {role: _content(retraining, role) for role in CARDED}
     write_json(retraining.run / CARDS, cards)
     for role, card in cards.items():
         write_card(retraining.run / role, card)
@@ -44,7 +44,7 @@ def hub_card(run: Path, role: str, repo: str) -> str:
 def _content(retraining: Retraining, role: str) -> dict[str, Any]:
     train = retraining.train
     again = "run again with the file removed: the run is then judged anew"
-    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in KINDS[role].reports]
+    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in CARDED[role].reports]
     for report in reports:
         del report["predictions"]
     return {

@@ -42,6 +42,7 @@ ROOMS = (
     "hub_names",
     "hub_sizes",
     "allocator",
+    "bfloat16",
     "processes",
     "stop_requests",
     "models",

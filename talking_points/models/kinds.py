@@ -34,6 +34,9 @@ KINDS = {
 }
 """By the name of the stage, of the configuration's section and of the folder below the output."""
 
+CARDED = {role: kind for role, kind in KINDS.items() if kind.reports}
+"""Those that a run of retraining makes, judges and describes in a card."""
+
 
 def find_kind(class_name: str) -> ModelKind | None:
     """The kind whose class this is."""

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from safetensors import safe_open
 
 from talking_points.evaluation.reports import Report
-from talking_points.models.kinds import KINDS
+from talking_points.models.kinds import CARDED
 from talking_points.models.model_folders import tell_kind
 from talking_points.publishing.card_content import read_content
 from talking_points.publishing.hub import REPOSITORY, Repository, explaining
@@ -37,7 +37,7 @@ MODEL_FILES = (
 """What of a training folder goes up. Checkpoints, optimizer states and logs stay."""
 
 _SHOWN = ("README.md", "curves.png")
-_ROLES = {kind.class_name: role for role, kind in KINDS.items()}
+_ROLES = {kind.class_name: role for role, kind in CARDED.items()}
 _LOCAL = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^/\\]+[/\\].*|file://.*", re.DOTALL)
 """Names of files and folders of one machine."""
 
@@ -68,7 +68,7 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
     found = tell_kind(folder)
     if found not in _ROLES:
         raise ReleaseError(
-            f"expected a {' or a '.join(kind.title for kind in KINDS.values())} in {folder}, found a {found}"
+            f"expected a {' or a '.join(kind.title for kind in CARDED.values())} in {folder}, found a {found}"
         )
     files = model_files(folder)
     for name, file in files.items():

@@ -28,12 +28,6 @@ def check_bf16(setting: str) -> None:
         )
 
 
-def fast_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16; one that has none is slower with it than with float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 class Trainable(Protocol):
     """A model that knows which of its weights a training is to move."""
 

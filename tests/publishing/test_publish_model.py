@@ -197,7 +197,7 @@ def spoil(config: TrainConfig, folder: Path, name: str) -> Path:
         ("header", "names '/home/someone/model.bin'"),
         ("pickle", "has no weights: model.safetensors is not there"),
         ("torn", "bytes instead of"),
-        ("answerer", "not that of a point answerer"),
+        ("answerer", "found a PointAnswerer"),
         ("card", "the card of .* cannot be written"),
     ],
 )

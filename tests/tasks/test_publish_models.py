@@ -57,6 +57,7 @@ def images(folder: Path) -> Path:
 def judged(folder: Path, seed: int, promoted: bool, **publish: Any) -> Retraining:
     retraining = trained(folder, seed, **publish)
     write_model_cards(retraining)
+    assert not (retraining.run / "answerer").exists(), "a card for a model that no run of retraining makes"
     retraining.conclude(verdict(retraining, promoted))
     return retraining
 

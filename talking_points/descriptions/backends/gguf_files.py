@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from talking_points.bfloat16 import computes_bfloat16
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.extras import how_to_install
@@ -20,12 +21,6 @@ CACHE = Path("~/.cache/talking-points/dequantized")
 def number_format(dtype: str, device: str) -> str:
     """``dtype``, but float32 for "auto" on a CPU that has no instructions for bfloat16: emulated, it takes minutes."""
     return "float32" if dtype == "auto" and device == "cpu" and not computes_bfloat16() else dtype
-
-
-def computes_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def dequantized(path: Path) -> Path:
