@@ -24,7 +24,7 @@ def show_figures(storage: Storage) -> None:
             image = read_rgb(storage.read_bytes(f"figures/{name}"))
             image.thumbnail((WIDTH, 10 * WIDTH))
             content = io.BytesIO()
-            image.save(content, "WEBP", quality=80)
+            image.save(content, "WEBP", quality=80, method=1)  # a third of the time of the usual method
             encoded = base64.b64encode(content.getvalue()).decode()
             shown.append(f"![{name.removesuffix('.png')}](data:image/webp;base64,{encoded})")
     create_markdown_artifact(

@@ -11,6 +11,8 @@ import html
 import re
 import unicodedata
 
+from talking_points.escaping import encodable
+
 REPLACEMENT = "\ufffd"
 
 _REASONING_NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad|rationale)"
@@ -47,18 +49,6 @@ _INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5
 
 _PLAIN = re.compile(r"[\x20-\x7e\n]*")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
-
-
-def encodable(text: str) -> str:
-    """The text with halves of characters joined where both are there, and U+FFFD where one is missing.
-
-    What comes out of JSON or a command line may hold lone surrogates, which no file and no table takes.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def is_invisible(char: str) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 
 from talking_points.build_config import NOT_IN_FINGERPRINT, StepConfig
 from talking_points.config import fingerprint
-from talking_points.descriptions.answer_text import encodable
 from talking_points.descriptions.backends import check_capabilities, open_backend
 from talking_points.descriptions.backends.protocol import (
     Backend,
@@ -32,6 +31,7 @@ from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import BudgetSpent, Ledger
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.errors import RunError
+from talking_points.escaping import encodable
 from talking_points.redaction import hide_secrets, redact
 from talking_points.stop_requests import stop_if_requested, stoppable
 
