@@ -11,7 +11,7 @@ from typing import Any
 from commands.local import RECORDS, local_orchestration
 from commands.orchestrator import active_settings, claim_port, orchestrator
 from commands.outcome import print_outcome
-from commands.plan import open_output
+from commands.outputs import open_output
 from talking_points.build_config import BuildConfig
 from talking_points.errors import InputError, RunError
 from talking_points.redaction import seal

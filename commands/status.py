@@ -14,9 +14,9 @@ from rich.text import Text
 from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.redaction import redact
-from tasks.running.build_folder import in_use
+from tasks.running.folder_lock import in_use
 from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows
-from tasks.running.shards import WORK
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 LOOK_EVERY = 2.0

@@ -34,18 +34,9 @@ from tasks.judge import describe_judge, release_judge
 from tasks.running.dataset_figures import draw_figures
 from tasks.running.manifests import Details, Manifest, rejected_path
 from tasks.running.repeated_texts import without_repeats
-from tasks.running.shards import (
-    REJECTED_SCHEMA,
-    SPENT,
-    STAGES,
-    WORK,
-    Inputs,
-    Order,
-    ShardFailed,
-    ShardWriter,
-    shard_task,
-)
+from tasks.running.shards import REJECTED_SCHEMA, Inputs, Order, ShardFailed, ShardWriter, shard_task
 from tasks.running.source_images import image_bytes
+from tasks.running.stages import SPENT, STAGES, WORK
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
 

@@ -21,8 +21,8 @@ from talking_points.config import fingerprint
 from talking_points.errors import InputError
 from talking_points.records import Candidate
 from talking_points.stop_requests import stop_if_requested
-from tasks.running.shards import WORK
 from tasks.running.source_images import image_pixels
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 VERSION = 1
