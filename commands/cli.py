@@ -22,7 +22,7 @@ from commands import (  # noqa: F401  (add commands)
     view_commands,
 )
 from commands.console import Config, Overrides, Verbose, app, exit_codes
-from commands.processes import STOPPED, end_at_once, leave_at_once
+from commands.processes import STOPPED, end_at_once, keep_what_is_made, leave_at_once
 from talking_points.config import ConfigError, load_config
 from talking_points.redaction import redact
 from talking_points.step_progress import tell
@@ -48,7 +48,7 @@ def build(
             print_plan(settings)
             return
         tell("build: checking configuration, sources and output")
-        with end_at_once():
+        with end_at_once(), keep_what_is_made():
             from commands.build import build_dataset
 
         result = build_dataset(settings, config, given, verbose)

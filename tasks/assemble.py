@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
+from talking_points.allocator import give_back_memory
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
 from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
@@ -144,6 +145,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     writer = ShardWriter(order)
     storage, finished = writer.storage, order.inputs.finished
     release_judge()
+    give_back_memory()  # of the images of all the stages before
     storage.remove(STAGING)
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in finished])
     if not light.num_rows:

@@ -7,6 +7,7 @@ import io
 
 from prefect.artifacts import create_markdown_artifact
 
+from talking_points.allocator import give_back_memory
 from talking_points.escaping import for_markdown
 from talking_points.image_files import read_rgb
 from talking_points.redaction import redact
@@ -18,6 +19,7 @@ WIDTH = 900
 
 def show_figures(storage: Storage) -> None:
     """Leave the figures of the finished dataset as the artifact ``dataset-figures``, small images inside Markdown."""
+    give_back_memory()  # of the figures' drawing
     shown = []
     for name in sorted(storage.names("figures")):
         if name.endswith(".png"):

@@ -160,6 +160,7 @@ def ask(
         if check_first_window and len(answers) >= FIRST_WINDOW:
             _check_window(list(answers.values()), config)
             check_first_window = False
+        del batch
     for batch in _batches(deferred, size, size):
         answers.update(_answer_batch(backend, batch, config, cache, reads))
     if check_first_window:
@@ -168,12 +169,15 @@ def ask(
 
 
 def _batches(requests: Iterable[ChatRequest], first: int, size: int) -> Iterator[list[ChatRequest]]:
-    """Batches of ``size``, after a smaller first one."""
-    iterator = iter(requests)
-    batch = list(itertools.islice(iterator, min(first, size)))
-    while batch:
+    """Batches of ``size``, after a smaller first one. None is held while the next is put together: of their images."""
+    iterator, count = iter(requests), min(first, size)
+    while True:
+        batch = list(itertools.islice(iterator, count))
+        if not batch:
+            return
         yield batch
-        batch = list(itertools.islice(iterator, size))
+        del batch
+        count = size
 
 
 def answer_identity(backend: Backend, config: StepConfig) -> dict[str, Any]:
