@@ -19,7 +19,7 @@ from talking_points.descriptions.backends import what_is_missing
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
-from talking_points.descriptions.spending import price_of, step_cost
+from talking_points.descriptions.spending import step_cost, step_prices
 from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.redaction import redact
 from talking_points.sources import open_source
@@ -88,7 +88,7 @@ def print_plan(settings: BuildConfig) -> None:
     plan.add_row("assemble", "1", str(points), "", "")
     console.print(plan)
 
-    if any(settings.step(step).model for step in STEPS):
+    if any(step.model for step in settings.asking.values()):
         budget = plan_budget(settings, points)
         console.print(_memory_table(budget))
         console.print(_budget_table(budget))
@@ -209,10 +209,10 @@ def _budget_table(budget: Sequence[StepBudget]) -> Table:
 def _cost_table(settings: BuildConfig, budget: Sequence[StepBudget]) -> Table:
     cap = f", of a budget of {settings.budget}" if settings.budget else ""
     table = _table(f"Cost{cap}", "step", "model", f"{settings.currency}>")
-    total = 0.0
+    total, priced = 0.0, step_prices(settings)
     for step in budget:
         section = settings.step(step.step)
-        model, price = section.model or "", price_of(settings, section)
+        model, price = section.model or "", priced.steps.get(step.step) if priced else None
         if price is not None:
             money = step_cost(price, step.step, step.requests, step.tokens_in, step.tokens_out)
             total += money
