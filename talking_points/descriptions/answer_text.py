@@ -63,6 +63,11 @@ def is_invisible(char: str) -> bool:
     )
 
 
+def has_invisible(text: str) -> bool:
+    """Whether any character of it is one that nobody sees."""
+    return not _PLAIN.fullmatch(text) and any(map(is_invisible, text))
+
+
 def visible(text: str) -> str:
     """The text as people see it: without invisible characters, in its usual letters; line breaks stay.
 
