@@ -67,7 +67,9 @@ class ViewPage:
     def _show_filters(self) -> None:
         """One field per column that the rows looked at have; a change of kind draws them anew."""
         self.filters.clear()
-        names = ("source", "stage", "reason") if self.rejected else ("split", "source", "object", "part", "flag")
+        judge = ("judge",) if "judge" in self.rows.table.column_names else ()
+        kept = ("split", "source", "object", "part", "flag", *judge)
+        names = ("source", "stage", "reason") if self.rejected else kept
         with self.filters:
             search = ui.input("Search", value=self.filter.words).props("dense outlined clearable debounce=250")
             search.classes("search-field w-full sm:w-64").on_value_change(
@@ -138,6 +140,8 @@ class ViewPage:
         with ui.row().classes("gap-1"):
             for flag in row["flags"]:
                 ui.badge(flag).props("color=amber-2 text-color=black")
+            if "judge" in row:
+                ui.badge(f"judge: {row['judge']}").props("color=blue-2 text-color=black")
         x, y = row["keypoint"]
         size = image_size(self.rows.places[number])
         if size is None:
