@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from talking_points.config import ConfigError
@@ -102,13 +103,18 @@ class AnswererTrainer(StageTrainer):
             raise ConfigError("none of the objects of a batch has a keypoint inside its box: expected some that do")
         crops = [] if self.own.config.blind else [one[0].pixels(self.images[one[0].example.image]) for one in groups]
         pixels = self._pixels(crops, len(groups))
-        rows = [(number, self._encoded(talk)) for number, group in enumerate(groups) for talk in group]
-        index = torch.tensor([number for number, _ in rows])
-        if self.config.pack_instance:
-            return self._branches(pixels, [row for _, row in rows], index)
+        talks = [talk for group in groups for talk in group]
+        rows = [self._encoded(talk) for talk in talks]
         config = self.own.config
+        if self.config.pack_instance:
+            index = torch.tensor([number for number, group in enumerate(groups) for _ in group])
+            inputs = self._branches(pixels, rows, index)
+            if config.attention_weight:
+                cells = cells_of(talks, inputs["labels"].cpu().numpy(), config.image_size // config.patch_size)
+                inputs["cells"] = self._tensor(cells)
+            return inputs
         head = [config.text_config.bos_token_id, *[config.image_token_id] * config.image_tokens]
-        filled = batch([row for _, row in rows], head, config.text_config.pad_token_id)
+        filled = batch(rows, head, config.text_config.pad_token_id)
         arrays = {"input_ids": filled.ids, "labels": filled.labels, "attention_mask": filled.visible.astype(np.int64)}
         return {"pixel_values": pixels, **{name: self._tensor(value) for name, value in arrays.items()}}
 
@@ -162,6 +168,21 @@ class AnswererTrainer(StageTrainer):
             "labels": self._tensor(labels),
             "image_index": index.to(self.args.device),
         }
+
+
+def cells_of(talks: Sequence[Conversation], labels: NDArray[np.int64], grid: int) -> NDArray[np.int64]:
+    """Of every learnt token (R, L) the image token that shows its round's keypoint, -1 for the others.
+
+    A round's answer is a run of learnt tokens; runs are in the order of the conversation's rounds.
+    """
+    learnt = labels != IGNORED_LABEL
+    before = np.pad(learnt, ((0, 0), (1, 0)))[:, :-1]
+    number = np.cumsum(learnt & ~before, axis=1) - 1
+    cells = np.full(labels.shape, -1, np.int64)
+    for row, talk in enumerate(talks):
+        column, line = np.clip((talk.places * grid).astype(np.int64), 0, grid - 1).T
+        cells[row, learnt[row]] = (line * grid + column)[number[row, learnt[row]]]
+    return cells
 
 
 def conversation_settings(model: ModelConfig, config: AnswererStage, seed: int) -> ConversationSettings:

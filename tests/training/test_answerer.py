@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 from talking_points.config import ConfigError, load_config
@@ -17,13 +19,20 @@ from talking_points.evaluation.poses import evaluate_poses, exchanged_texts
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_files import check_keypoints, open_poses, texts_for
 from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.modeling import attention_loss
 from talking_points.models.capellm.presets import train_tokenizer
+from talking_points.publishing.answerer_cards import describe_answerer
+from talking_points.publishing.model_release import prepare_model
+from talking_points.publishing.release import ReleaseError
 from talking_points.sources.drawn import draw_sample
+from talking_points.training import pose_vision
 from talking_points.training.answerer import AnswererTrainer, Asked, start_answerer
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.answerer_plan import count_examples, plan_training
 from talking_points.training.answerer_stages import training_poses
 from talking_points.training.stages import run_stage
+from tasks.model_cards import train_with_card
+from tests.publishing.hub_card import card_problems
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +52,31 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
     config = settings(root, output)
     assert run_stage("pose_vision", config)["metrics"]["near_percent"] >= 0
-    assert run_stage("answerer", config)["reused"] is False
-    run_stage("answerer", config.blind_twin())
+    assert train_with_card("answerer", config)["reused"] is False
+    train_with_card("answerer", config.blind_twin())
     return output
+
+
+def test_an_interrupted_pretraining_ends_with_the_same_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pose_vision, "CHECKPOINT_STEPS", 2)
+    found = []
+    for name, stop in (("whole", None), ("interrupted", 3)):
+        config = settings(root, tmp_path / name, "pose_vision.steps=4")
+        with monkeypatch.context() as patch:
+            if stop is not None:
+                batches = iter(range(stop))
+                whole = pose_vision.keypoint_batch
+                patch.setattr(pose_vision, "keypoint_batch", lambda *given, n=batches, w=whole: (next(n), w(*given))[1])
+                with pytest.raises(StopIteration):
+                    run_stage("pose_vision", config)
+                assert (config.output / "pose-vision" / "checkpoint.pt").is_file()
+        result = run_stage("pose_vision", config)
+        folder = config.output / "pose-vision"
+        assert not (folder / "checkpoint.pt").exists()
+        found.append(((folder / "vision.safetensors").read_bytes(), result["metrics"]))
+    assert found[0] == found[1]
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(root: Path, trained: Path, tmp_path: Path) -> None:
@@ -79,6 +110,31 @@ def test_packed_conversations_have_the_loss_of_those_alone(root: Path, tmp_path:
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+def test_answers_are_taught_to_look_at_the_token_that_shows_the_keypoint(root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path, "answerer.model.attention_weight=1", "answerer.k=2", "answerer.name_only=1")
+    poses, _ = training_poses(config)
+    model = start_answerer(config, [])
+    trainer = AnswererTrainer(model, poses, {}, config.answerer, tmp_path, 0)
+    examples = [Asked(one, None) for one in poses.examples[:2]]
+    inputs = trainer.batch_inputs(examples)
+    talks = [talk for one in examples for talk in trainer.conversations(one, {})]
+    cells, labels = inputs["cells"], inputs["labels"]
+    assert torch.equal(cells >= 0, labels >= 0)
+    for row, talk in enumerate(talks):
+        asked = [int(y * 8) * 8 + int(x * 8) for x, y in talk.places]
+        assert torch.unique_consecutive(cells[row][cells[row] >= 0]).tolist() == [
+            cell for number, cell in enumerate(asked) if number == 0 or cell != asked[number - 1]
+        ]
+    with_look = model(**inputs).loss
+    del inputs["cells"]
+    without = model(**inputs).loss
+    assert with_look > without
+    # Attention that is all at the cells costs nothing, attention that is spread costs the logarithm of its breadth.
+    spread = torch.full((*labels.shape[:1], 3, labels.shape[1], 65 + labels.shape[1]), 1 / 64)
+    assert float(attention_loss(spread, cells)) == pytest.approx(np.log(64), rel=1e-5)
+    assert float(attention_loss(torch.ones_like(spread), cells)) == 0
+
+
 def test_the_twin_answers_the_same_whatever_it_is_shown(trained: Path) -> None:
     images = [np.full((50, 60, 3), value, np.uint8) for value in (0, 255)]
     for name, same in (("answerer-blind", True), ("answerer", False)):
@@ -86,6 +142,30 @@ def test_the_twin_answers_the_same_whatever_it_is_shown(trained: Path) -> None:
         tokens = [model.image_tokens(torch.full((1, 3, 96, 96), value)) for value in (0.0, 1.0)]
         assert torch.equal(*tokens) is same
         assert np.isfinite(model.answer(images, ["nose", "nose"])).all()
+
+
+def test_the_card_says_what_it_has_learnt_and_its_code_runs(
+    root: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (trained / "answerer" / "README.md").read_text()
+    assert card_problems(text) == []
+    assert "Trained on drawn stand-ins for MP-100, partition 1 at revision `" in text
+    assert "with the descriptions of the author rules, about crops of 1.25 times" in text
+    assert "blind twin: a control" in (trained / "answerer-blind" / "README.md").read_text()
+    assert "license: apache-2.0" in text, "drawn images and random weights"
+    assert str(root.parent) not in text + (trained / "answerer" / "card.json").read_text()
+    shutil.copytree(trained / "answerer", tmp_path, dirs_exist_ok=True)
+    Image.new("RGB", (320, 240), (90, 120, 60)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+
+    config = settings(root, trained)
+    real = config.model_copy(update={"poses": KeypointFiles(root=tmp_path), "preset": "small"})
+    shutil.copytree(root / "annotations", tmp_path / "annotations")
+    card = describe_answerer(real, {"path": str(trained / "answerer"), "fingerprint": "0123456789ab"})
+    assert card["name"].startswith("Llama-")
+    assert not card["free"]
+    assert {item["name"] for item in card["terms"]} == {"MP-100", "meta-llama/Llama-3.2-1B", "facebook/dinov2-large"}
 
 
 def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained: Path, tmp_path: Path) -> None:
@@ -104,6 +184,16 @@ def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained
     table = (tmp_path / "report.md").read_text()
     assert "92.60" in table
     assert "blind twin" in table
+
+    # The card for the Hub has these figures; another kind of report is refused.
+    card = prepare_model(trained / "answerer", "org/answerer", [tmp_path / "report.json"]).card
+    assert card_problems(card) == []
+    assert re.search(r"\n\| 1 \| blind twin \|( [\d.]+ \|){7}\n", card)
+    assert "known sets" in card
+    for content in ("[]", '{"partitions": [{}], "split": "test"}', "{", "\xff"):
+        (tmp_path / "other.json").write_text(content, encoding="latin-1")
+        with pytest.raises(ReleaseError, match="evaluate-poses"):
+            prepare_model(trained / "answerer", "org/answerer", [tmp_path / "other.json"])
 
     seen = config.model_copy(update={"split": "train"})
     with pytest.raises(ConfigError, match="allow_seen"):

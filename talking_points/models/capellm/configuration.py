@@ -28,6 +28,8 @@ class AnswererConfig(PreTrainedConfig):
     decimals: digits of a coordinate. half_bin: whether half a step is added to a coordinate that was read.
     rounds_per_conversation: k, rounds of one training conversation; the most that a cumulative answer looks back on.
     max_length: tokens of a conversation; longer ones are refused, never cut.
+    attention_weight: in training, of a loss on answers that do not look at the image token which shows the keypoint,
+        where conversations share a reading. It helps models that start from random weights; the paper has none.
     blind: whether the model is given zeros for its image, a control that can only learn from the texts.
     trained_categories: names of what the model was trained on; None where that is not known.
     """
@@ -93,6 +95,7 @@ class AnswererConfig(PreTrainedConfig):
     rounds: Literal["independent", "cumulative"] = "independent"
     rounds_per_conversation: int = 4
     max_length: int = 2048
+    attention_weight: float | int = 0
     blind: bool = False
     trained_categories: list[str] | None = None
     tie_word_embeddings: bool = False
@@ -106,6 +109,8 @@ class AnswererConfig(PreTrainedConfig):
             raise ValueError(f"the question must hold {{keypoint}}, found {self.question!r}")
         if not 1 <= self.decimals <= 4:
             raise ValueError(f"decimals must be 1 to 4, found {self.decimals}")
+        if self.attention_weight < 0:
+            raise ValueError(f"attention_weight must be at least 0, found {self.attention_weight}")
         if self.crop_padding <= 0:
             raise ValueError(f"crop_padding must be positive, found {self.crop_padding}")
         if self.rounds_per_conversation < 1:

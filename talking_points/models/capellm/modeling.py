@@ -213,6 +213,7 @@ class CapeLlmModel(PreTrainedModel):
         image_index: Tensor | None = None,
         position_ids: Tensor | None = None,
         head: Tensor | None = None,
+        cells: Tensor | None = None,
     ) -> AnswererOutput:
         """Next-token loss of conversations about crops.
 
@@ -225,11 +226,12 @@ class CapeLlmModel(PreTrainedModel):
             position_ids: (N, L), needed with a mask of who sees whom.
             head: ids (n,) of the text behind every image that all conversations begin with. When given, ``input_ids``
                 are what follows it, without image or begin token: see ``forward_branches``.
+            cells: see ``forward_branches``.
         """
         if head is not None:
             assert labels is not None
             assert image_index is not None
-            return self.forward_branches(pixel_values, head, input_ids, labels, image_index)
+            return self.forward_branches(pixel_values, head, input_ids, labels, image_index, cells)
         images = self.image_tokens(pixel_values)
         embeddings = self.splice(input_ids, images if image_index is None else images[image_index])
         hidden = self.read(embeddings, attention_mask, position_ids)
@@ -239,7 +241,13 @@ class CapeLlmModel(PreTrainedModel):
         return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
 
     def forward_branches(
-        self, pixel_values: Tensor, head: Tensor, input_ids: Tensor, labels: Tensor, image_index: Tensor
+        self,
+        pixel_values: Tensor,
+        head: Tensor,
+        input_ids: Tensor,
+        labels: Tensor,
+        image_index: Tensor,
+        cells: Tensor | None = None,
     ) -> AnswererOutput:
         """The loss of ``forward`` where conversations about one crop share one reading of it, gradients included.
 
@@ -249,11 +257,17 @@ class CapeLlmModel(PreTrainedModel):
             input_ids: what follows it in each conversation (R, L), padded on the right.
             labels: (R, L), -100 where nothing is learnt.
             image_index: the crop of each conversation (R,).
+            cells: which image token shows what each token of an answer is about (R, L), -1 elsewhere. When given, the
+                loss of not looking there (``attention_loss``) is added with ``config.attention_weight``.
         """
         beginning = self.beginning(self.image_tokens(pixel_values), head)
-        hidden = read_branches(self.language_model, beginning, self.get_input_embeddings()(input_ids), image_index)
+        branches = self.get_input_embeddings()(input_ids)
+        hidden, attention = read_branches(self.language_model, beginning, branches, image_index, cells is not None)
         logits, targets = self.answer_logits(hidden, labels)
-        return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+        loss = functional.cross_entropy(logits.float(), targets)
+        if cells is not None:
+            loss = loss + self.config.attention_weight * attention_loss(attention[len(attention) // 2], cells)
+        return AnswererOutput(loss, logits, targets)
 
     def beginning(self, images: Tensor, ids: Tensor) -> Tensor:
         """Embeddings (B, 1 + N_v + n, D) of the begin token, the images, and the text ``ids`` (n,) behind them."""
@@ -301,8 +315,24 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill(~visible.bool(), torch.finfo(dtype).min)[:, None]
 
 
-def read_branches(language_model: Any, beginning: Tensor, embeddings: Tensor, image_index: Tensor) -> Tensor:
+def attention_loss(attention: Tensor, cells: Tensor) -> Tensor:
+    """How little the answers look at the image tokens that show what they are about: -log of the attention there.
+
+    attention: a layer's, (R, heads, L, P + L), averaged over its heads; image tokens stand behind the begin token.
+    cells: of each token (R, L) the image token to look at while it is predicted, -1 for none.
+    """
+    predicts = cells[:, 1:] >= 0
+    rows, places = predicts.nonzero(as_tuple=True)
+    looked = attention.float().mean(1)[rows, places, 1 + cells[:, 1:][predicts]]
+    return -looked.clamp(min=1e-6).log().mean()
+
+
+def read_branches(
+    language_model: Any, beginning: Tensor, embeddings: Tensor, image_index: Tensor, attentions: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Last hidden states (R, L, D) of texts behind beginnings that are read once, each as if it were alone.
+
+    With ``attentions`` also those of every layer (R, heads, L, P + L).
 
     ``beginning`` (B, P, D); ``embeddings`` (R, L, D) of what follows, padded on the right: nothing sees what comes
     after it, so padding needs no mask. ``image_index`` (R,): the beginning of each text.
@@ -314,15 +344,16 @@ def read_branches(language_model: Any, beginning: Tensor, embeddings: Tensor, im
     places = torch.arange(beginning.shape[1], beginning.shape[1] + length, device=embeddings.device)
     earlier = torch.ones(length, beginning.shape[1], dtype=torch.bool, device=embeddings.device)
     own = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()
-    visible = torch.cat((earlier, own), dim=1)[None].expand(rows, -1, -1)
+    visible = torch.cat((earlier, own), dim=1)[None]  # the same for every row
     output = language_model.model(
         inputs_embeds=embeddings,
         attention_mask=additive(visible, embeddings.dtype),
         position_ids=places.expand(rows, -1),
         past_key_values=cache,
         use_cache=True,
+        output_attentions=attentions,
     )
-    return torch.as_tensor(output.last_hidden_state)
+    return torch.as_tensor(output.last_hidden_state), output.attentions or ()
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
