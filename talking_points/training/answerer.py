@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,6 +37,7 @@ from talking_points.records import derive_seed
 from talking_points.training.answerer_config import AnswererConfig, AnswererStage
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.trainer import StageTrainer
+from talking_points.whole_files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,23 @@ class AnswererTrainer(StageTrainer):
         """DINOv2's weights are saved under their published names, which ``from_pretrained`` alone turns into ours."""
         saved = PointAnswerer.from_pretrained(resume_from_checkpoint)
         self.own.load_state_dict(saved.state_dict())
+        counts = Path(resume_from_checkpoint) / self._dropped_file
+        if counts.is_file():
+            self.dropped = Counter(read_json(counts, "remove the checkpoint to go on from the one before"))
+
+    @property
+    def _dropped_file(self) -> str:
+        return f"dropped-{self.args.process_index}.json"
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with self._writing(f"the checkpoint in {folder}"):
+            write_json(folder / self._dropped_file, dict(self.dropped))
+        super()._save_checkpoint(*args, **kwargs)
+
+    def all_dropped(self) -> Counter[str]:
+        """What all processes have dropped together, from the first step on."""
+        return sum(map(Counter, gather_object([dict(self.dropped)])), Counter[str]())
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:
@@ -262,7 +281,7 @@ def train_answerer(
 
     trainer = AnswererTrainer(model, train, texts, config, output, seed, metric)
     values = trainer.run()
-    return {**values, **{f"dropped_{name}": float(count) for name, count in trainer.dropped.items()}}
+    return {**values, **{f"dropped_{name}": float(count) for name, count in trainer.all_dropped().items()}}
 
 
 def share_near(model: PointAnswerer, poses: PoseSet, texts: Texts, threshold: float = 0.2) -> float:

@@ -84,7 +84,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(root: Path, trained:
     shutil.copytree(trained / "pose-vision", config.output / "pose-vision")
     shutil.copytree(trained / "answerer" / "checkpoint-2", config.output / "answerer" / "checkpoint-2")
     shutil.copy(trained / "answerer" / "started.json", config.output / "answerer")
-    run_stage("answerer", config)
+    counts = config.output / "answerer" / "checkpoint-2" / "dropped-0.json"
+    before = json.loads(counts.read_text()).get("nothing_to_ask", 0)
+    counts.write_text(json.dumps({"nothing_to_ask": before + 1000}))
+    dropped = run_stage("answerer", config)["metrics"]["dropped_nothing_to_ask"]
+    assert dropped >= before + 1000, "what was dropped before the interruption counts too"
     weights = [(folder / "answerer" / "model.safetensors").read_bytes() for folder in (trained, config.output)]
     assert weights[0] == weights[1]
     assert run_stage("answerer", config)["reused"] is True
