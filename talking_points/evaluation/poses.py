@@ -117,7 +117,10 @@ def ask(
         rows = points.owner[numbers]
         objects = [points.objects[row] for row in rows]
         names = [one.keypoints.names[place] for one, place in zip(objects, points.index[numbers], strict=True)]
-        queries = [Query(name, texts.get((one.keypoints.key, name))) for one, name in zip(objects, names, strict=True)]
+        queries = [
+            Query(name, texts.get((one.keypoints.key, name)), one.keypoints.names)
+            for one, name in zip(objects, names, strict=True)
+        ]
         shown = [images[one.image] for one in objects]
         found[numbers] = model.answer(shown, queries, [one.box for one in objects], mode=mode, batch_size=batch_size)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,19 @@ from talking_points.examples.points import LengthBuckets
 from talking_points.examples.pose_files import DecodedImages, pixels_of
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig as ModelConfig
-from talking_points.models.capellm.conversation import IGNORED_LABEL, Encoded, Query
+from talking_points.models.capellm.conversation import (
+    IGNORED_LABEL,
+    PARAPHRASES,
+    STEP_QUESTION,
+    Encoded,
+    Query,
+    Round,
+    plain_text,
+)
 from talking_points.models.capellm.crops import normalise
 from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL, tiny_config, train_tokenizer
 from talking_points.records import derive_seed
+from talking_points.sources.keypoint_sets import readable
 from talking_points.training.answerer_config import AnswererConfig, AnswererStage
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.trainer import StageTrainer
@@ -159,9 +168,23 @@ class AnswererTrainer(StageTrainer):
 
     def _encoded(self, conversation: Conversation) -> Encoded:
         model = self.own
+        conversation = replace(conversation, rounds=self._worded(conversation))
         return encode_conversation(
             conversation, model.template, model.text_tokenizer, model.config.image_tokens, model.config.max_length
         )
+
+    def _worded(self, conversation: Conversation) -> tuple[Round, ...]:
+        """The rounds in the wording of this time: questions paraphrased, what the object is said first."""
+        rounds, example = list(conversation.rounds), conversation.example
+        if self.config.paraphrase:
+            wordings = (None, *PARAPHRASES)
+            for number, one in enumerate(rounds):
+                drawn = derive_seed(self.args.seed, self._batches.epoch, example.id, one.query.name, "wording")
+                rounds[number] = replace(one, question=wordings[drawn % len(wordings)])
+        if self.config.step_by_step:
+            category = plain_text(readable(example.category_name), [self.own.end_text]).lower()
+            rounds.insert(0, Round(Query(category), f"It is a {category}.", STEP_QUESTION))
+        return tuple(rounds)
 
     def _pixels(self, crops: Sequence[Any], count: int) -> Tensor:
         config = self.own.config
@@ -192,7 +215,8 @@ class AnswererTrainer(StageTrainer):
 def cells_of(talks: Sequence[Conversation], labels: NDArray[np.int64], grid: int) -> NDArray[np.int64]:
     """Of every learnt token (R, L) the image token that shows its round's keypoint, -1 for the others.
 
-    A round's answer is a run of learnt tokens; runs are in the order of the conversation's rounds.
+    A round's answer is a run of learnt tokens; runs are in the order of the conversation's rounds, before which there
+    may be others that are about no place.
     """
     learnt = labels != IGNORED_LABEL
     before = np.pad(learnt, ((0, 0), (1, 0)))[:, :-1]
@@ -200,7 +224,9 @@ def cells_of(talks: Sequence[Conversation], labels: NDArray[np.int64], grid: int
     cells = np.full(labels.shape, -1, np.int64)
     for row, talk in enumerate(talks):
         column, line = np.clip((talk.places * grid).astype(np.int64), 0, grid - 1).T
-        cells[row, learnt[row]] = (line * grid + column)[number[row, learnt[row]]]
+        elsewhere = number[row, -1] + 1 - len(talk.rounds)
+        of_run = np.concatenate((np.full(elsewhere, -1), line * grid + column))
+        cells[row, learnt[row]] = of_run[number[row, learnt[row]]]
     return cells
 
 
@@ -290,7 +316,8 @@ def share_near(model: PointAnswerer, poses: PoseSet, texts: Texts, threshold: fl
     for example, pixels in pixels_of(poses, poses.examples):
         asked = np.flatnonzero(example.visible).tolist()
         names = [example.keypoints.names[index] for index in asked]
-        queries = [Query(name, texts.get((example.keypoints.key, name))) for name in names]
+        listed = example.keypoints.names
+        queries = [Query(name, texts.get((example.keypoints.key, name)), listed) for name in names]
         found = model.answer_all(pixels, example.box, queries).points
         away = np.linalg.norm(found - example.points[asked], axis=1) / max(example.box[2:])
         shares.append(float((away < threshold).mean()))

@@ -19,6 +19,7 @@ from talking_points.evaluation.poses import evaluate_poses, exchanged_texts
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_files import check_keypoints, open_poses, texts_for
 from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.conversation import PARAPHRASES, Query
 from talking_points.models.capellm.modeling import attention_loss
 from talking_points.models.capellm.presets import train_tokenizer
 from talking_points.publishing.answerer_cards import describe_answerer
@@ -112,6 +113,47 @@ def test_packed_conversations_have_the_loss_of_those_alone(root: Path, tmp_path:
         with torch.no_grad():
             losses.append(float(model(**inputs).loss))
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+VARIANTS = {
+    "answerer.model.list_keypoints=true": "The keypoints of this object are: ",
+    "answerer.model.outline=true": "This is a conversation about one image: the user names",
+    "answerer.paraphrase=true": None,
+    "answerer.step_by_step=true": "User: What is the object in this image?\nAssistant: It is a ",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_wordings_of_the_ablations(root: Path, tmp_path: Path, variant: str) -> None:
+    more = ["answerer.model.attention_weight=1", "answerer.name_only=0"]
+    config = settings(root, tmp_path, variant, *more)
+    poses, _ = training_poses(config)
+    texts = texts_for(poses, "rules")
+    model = start_answerer(config, list(texts.values())).eval()
+    trainer = AnswererTrainer(model, poses, texts, config.answerer, tmp_path, 0)
+    (talk, *others) = trainer.conversations(Asked(poses.examples[0], None), texts)
+    encoded = trainer._encoded(talk)
+    text = model.text_tokenizer.decode(encoded.ids)
+    wanted = VARIANTS[variant]
+    if wanted is None:
+        asked = {trainer._worded(one)[0].question for one in (talk, *others)}
+        assert len(asked) > 1
+        assert asked <= {None, *PARAPHRASES}
+    else:
+        assert text.count(wanted) == 1
+    learnt = model.text_tokenizer.decode([label for label in encoded.labels if label >= 0])
+    assert learnt.endswith(talk.rounds[-1].answer + model.end_text)
+    inputs = trainer.batch_inputs([Asked(one, None) for one in poses.examples[:2]])
+    # What the object is lies nowhere: only places are looked for.
+    assert (inputs["cells"] >= 0).sum() > 0
+    assert ((inputs["cells"] >= 0).sum() < (inputs["labels"] >= 0).sum()).item() is ("step_by_step" in variant)
+    assert torch.isfinite(model(**inputs).loss)
+    one = poses.examples[0]
+    query = Query("nose", "A text.", one.keypoints.names)
+    image = np.zeros((*one.size[::-1], 3), np.uint8)
+    alone = model.answer([image], [query], [one.box])
+    together = model.answer([image] * 2, [query, Query("tail", None, ("tail",))], [one.box] * 2)
+    assert np.allclose(alone[0], together[0])
 
 
 def test_answers_are_taught_to_look_at_the_token_that_shows_the_keypoint(root: Path, tmp_path: Path) -> None:

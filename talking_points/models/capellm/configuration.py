@@ -24,6 +24,7 @@ class AnswererConfig(PreTrainedConfig):
         keypoints on the border of tight boxes fall outside.
     question: asks for a keypoint, with `{keypoint}` in it.
     describe: whether a description, where there is one, stands between question and answer.
+    outline, list_keypoints: whether a sentence about the conversation, or all names of the set, stand before it.
     answer_end: the tokenizer's end token, or the text `end_text` as in the official code.
     decimals: digits of a coordinate. half_bin: whether half a step is added to a coordinate that was read.
     rounds_per_conversation: k, rounds of one training conversation; the most that a cumulative answer looks back on.
@@ -88,6 +89,8 @@ class AnswererConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     question: str = "At which point of this image is the {keypoint} of this object? Give its coordinates."
     describe: bool = True
+    outline: bool = False
+    list_keypoints: bool = False
     answer_end: Literal["token", "text"] = "token"
     end_text: str = "</s>"
     decimals: int = 3

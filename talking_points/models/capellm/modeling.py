@@ -20,7 +20,7 @@ from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.capellm.configuration import AnswererConfig
-from talking_points.models.capellm.conversation import IGNORED_LABEL, Template
+from talking_points.models.capellm.conversation import IGNORED_LABEL, ROLES, Template
 from talking_points.models.capellm.decoding import AnswerGrammar
 from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
@@ -163,7 +163,8 @@ class CapeLlmModel(PreTrainedModel):
     @property
     def template(self) -> Template:
         """The wording of a round."""
-        return Template(self.config.question, self.end_text, self.config.describe)
+        config = self.config
+        return Template(config.question, self.end_text, config.describe, ROLES, config.outline, config.list_keypoints)
 
     @property
     def grammar(self) -> AnswerGrammar:
