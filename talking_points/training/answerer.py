@@ -140,11 +140,18 @@ class AnswererTrainer(StageTrainer):
             if config.attention_weight:
                 cells = cells_of(talks, inputs["labels"].cpu().numpy(), config.image_size // config.patch_size)
                 inputs["cells"] = self._tensor(cells)
-            return inputs
+            return inputs | self._places(talks)
         head = [config.text_config.bos_token_id, *[config.image_token_id] * config.image_tokens]
         filled = batch(rows, head, config.text_config.pad_token_id)
         arrays = {"input_ids": filled.ids, "labels": filled.labels, "attention_mask": filled.visible.astype(np.int64)}
-        return {"pixel_values": pixels, **{name: self._tensor(value) for name, value in arrays.items()}}
+        tensors = {name: self._tensor(value) for name, value in arrays.items()}
+        return {"pixel_values": pixels, **tensors, **self._places(talks)}
+
+    def _places(self, talks: Sequence[Conversation]) -> dict[str, Tensor]:
+        """Where the keypoints are, for the coordinate head."""
+        if self.own.config.head == "text":
+            return {}
+        return {"places": self._tensor(np.concatenate([talk.places for talk in talks]).astype(np.float32))}
 
     def conversations(self, one: Asked, texts: Texts) -> list[Conversation]:
         """What is asked about an object this time; nothing where no keypoint lies in its crop, which is counted."""
@@ -176,6 +183,8 @@ class AnswererTrainer(StageTrainer):
     def _worded(self, conversation: Conversation) -> tuple[Round, ...]:
         """The rounds in the wording of this time: questions paraphrased, what the object is said first."""
         rounds, example = list(conversation.rounds), conversation.example
+        if self.own.config.head == "token":
+            rounds = [replace(one, answer="") for one in rounds]
         if self.config.paraphrase:
             wordings = (None, *PARAPHRASES)
             for number, one in enumerate(rounds):
@@ -248,6 +257,8 @@ def start_answerer(config: AnswererConfig, texts: Sequence[str]) -> PointAnswere
     unknown = [name for name in chosen if name not in ModelConfig.__dataclass_fields__]
     if unknown:
         raise ConfigError(f"unknown settings of the model: {unknown}; see models/capellm/configuration.py")
+    if stage.step_by_step and chosen.get("head") == "token":
+        raise ConfigError("step_by_step: expected model.head text, found token, whose answers are places alone")
     torch.manual_seed(config.seed)
     if config.start:
         model = PointAnswerer.from_pretrained(config.start, revision=config.start_revision)

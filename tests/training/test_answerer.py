@@ -15,6 +15,7 @@ from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalL
 
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.evaluation.pose_inputs import check_poses
 from talking_points.evaluation.poses import evaluate_poses, exchanged_texts
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_files import check_keypoints, open_poses, texts_for
@@ -22,6 +23,8 @@ from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.conversation import PARAPHRASES, Query
 from talking_points.models.capellm.modeling import attention_loss
 from talking_points.models.capellm.presets import train_tokenizer
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
 from talking_points.publishing.answerer_cards import describe_answerer
 from talking_points.publishing.model_release import prepare_model
 from talking_points.publishing.release import ReleaseError
@@ -34,6 +37,7 @@ from talking_points.training.answerer_stages import training_poses
 from talking_points.training.stages import run_stage
 from tasks.model_cards import train_with_card
 from tests.publishing.hub_card import card_problems
+from tests.training.conftest import small
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +160,43 @@ def test_wordings_of_the_ablations(root: Path, tmp_path: Path, variant: str) -> 
     assert np.allclose(alone[0], together[0])
 
 
+def test_the_coordinate_head_learns_packed_or_not_and_is_saved(root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path, "answerer.model.head=token", "answerer.k=2")
+    poses, _ = training_poses(config)
+    texts = texts_for(poses, "rules")
+    model = start_answerer(config, list(texts.values()))
+    losses = []
+    for packed in (True, False):
+        stage = config.answerer.model_copy(update={"pack_instance": packed})
+        trainer = AnswererTrainer(model, poses, texts, stage, tmp_path / str(packed), 0)
+        inputs = trainer.batch_inputs([Asked(poses.examples[0], None)])
+        if not packed:
+            inputs["image_index"] = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
+            inputs["pixel_values"] = inputs["pixel_values"][:1]
+        losses.append(model(**inputs).loss.item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for _ in range(8):
+        loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss < losses[0]
+    one = poses.examples[0]
+    image = np.zeros((*one.size[::-1], 3), np.uint8)
+    queries = [Query(name, texts[one.keypoints.key, name]) for name in one.keypoints.names]
+    model.eval()
+    found = model.answer_all(image, one.box, queries)
+    alone = np.concatenate([model.answer([image], [query], [one.box]) for query in queries[:3]])
+    np.testing.assert_allclose(found.points[:3], alone, atol=1e-3)
+    assert found.parsed.all()
+    model.save_pretrained(tmp_path / "saved")
+    again = PointAnswerer.from_pretrained(tmp_path / "saved")
+    np.testing.assert_allclose(again.answer_all(image, one.box, queries).points, found.points, atol=1e-3)
+    with pytest.raises(ConfigError, match="step_by_step"):
+        start_answerer(settings(root, tmp_path, "answerer.model.head=token", "answerer.step_by_step=true"), [])
+
+
 def test_answers_are_taught_to_look_at_the_token_that_shows_the_keypoint(root: Path, tmp_path: Path) -> None:
     config = settings(root, tmp_path, "answerer.model.attention_weight=1", "answerer.k=2", "answerer.name_only=1")
     poses, _ = training_poses(config)
@@ -215,14 +256,32 @@ def test_the_card_says_what_it_has_learnt_and_its_code_runs(
 
 
 def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained: Path, tmp_path: Path) -> None:
+    small(PointLocalizer).save_pretrained(tmp_path / "localizer")
+    small(PointDescriptor).save_pretrained(tmp_path / "descriptor")
     config = EvaluatePosesConfig(
+        others={"localizer": str(tmp_path / "localizer"), "same": str(trained / "answerer")},
         output=tmp_path, model=str(trained / "answerer"), blind=str(trained / "answerer-blind"),
         keypoints=KeypointFiles(root=root), modes=["greedy", "mean"], protocol="pairs",
     )  # fmt: skip
     report = evaluate_poses(config)
     assert report == json.loads((tmp_path / "report.json").read_text())
     (one,) = report["partitions"]
-    ways = {"greedy", "mean", "shuffled descriptions", "name only", "blind twin", "mean pose", "box centre"}
+    assert one["answers"]["same"] == one["answers"]["greedy"]
+    wrong = config.model_copy(update={"others": {"d": str(tmp_path / "descriptor")}})
+    with pytest.raises(ConfigError, match="PointDescriptor"):
+        check_poses(wrong)
+    check_poses(config)
+    ways = {
+        "localizer",
+        "same",
+        "greedy",
+        "mean",
+        "shuffled descriptions",
+        "name only",
+        "blind twin",
+        "mean pose",
+        "box centre",
+    }
     assert set(one["answers"]) == ways == set(one["pairs"])
     assert set(one["differences"]) == {f"greedy - {way}" for way in ways - {"greedy"}}
     assert {"known sets"} <= set(one["groups"]) <= {"known sets", "new sets", "unseen names"}

@@ -25,6 +25,8 @@ class AnswererConfig(PreTrainedConfig):
     question: asks for a keypoint, with `{keypoint}` in it.
     describe: whether a description, where there is one, stands between question and answer.
     outline, list_keypoints: whether a sentence about the conversation, or all names of the set, stand before it.
+    head: "text" writes coordinates; "token" gives them by an MLP from the hidden state of the end token, which is then
+        the whole answer (Table 8), of `coordinate_hidden_size` (512), `coordinate_activation` and `coordinate_output`.
     answer_end: the tokenizer's end token, or the text `end_text` as in the official code.
     decimals: digits of a coordinate. half_bin: whether half a step is added to a coordinate that was read.
     rounds_per_conversation: k, rounds of one training conversation; the most that a cumulative answer looks back on.
@@ -91,6 +93,11 @@ class AnswererConfig(PreTrainedConfig):
     describe: bool = True
     outline: bool = False
     list_keypoints: bool = False
+    head: Literal["text", "token"] = "text"
+    coordinate_hidden_size: int = 512
+    coordinate_activation: Literal["relu", "gelu"] = "relu"
+    coordinate_output: Literal["sigmoid", "linear"] = "sigmoid"
+    coordinate_init: Literal["default", "centre"] = "default"
     answer_end: Literal["token", "text"] = "token"
     end_text: str = "</s>"
     decimals: int = 3
@@ -112,6 +119,8 @@ class AnswererConfig(PreTrainedConfig):
             raise ValueError(f"the question must hold {{keypoint}}, found {self.question!r}")
         if not 1 <= self.decimals <= 4:
             raise ValueError(f"decimals must be 1 to 4, found {self.decimals}")
+        if self.head == "token" and (self.answer_end == "text" or self.rounds == "cumulative"):
+            raise ValueError("head token: expected answer_end token and rounds independent; its answers are no text")
         if self.attention_weight < 0:
             raise ValueError(f"attention_weight must be at least 0, found {self.attention_weight}")
         if self.crop_padding <= 0:
@@ -133,6 +142,11 @@ class AnswererConfig(PreTrainedConfig):
     def image_tokens(self) -> int:
         """How many tokens stand for the image."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def query_size(self) -> int:
+        """Size of the hidden state that the coordinate head reads."""
+        return int(self.text_config.hidden_size)
 
     @property
     def image_token_id(self) -> int:

@@ -87,7 +87,8 @@ def plain_text(text: str, forbidden: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True)
 class Round:
-    """A question with its answer; an answer of None is for the model to give, and ends the conversation.
+    """A question with its answer; an answer of None is for the model to give, and ends the conversation. An empty one
+    is the end marker alone.
 
     ``question`` holds {keypoint} and stands in place of the template's.
     """
@@ -121,7 +122,7 @@ class Template:
         text = "".join(lines)
         if one.answer is None:
             return text, None
-        answer = f" {one.answer}{self.end}"
+        answer = f" {one.answer}{self.end}" if one.answer else self.end
         return text + answer, (len(text), len(text) + len(answer))
 
     def render(self, rounds: Sequence[Round]) -> tuple[str, list[tuple[int, int]]]:

@@ -24,6 +24,7 @@ from talking_points.models.capellm.conversation import IGNORED_LABEL, ROLES, Tem
 from talking_points.models.capellm.decoding import AnswerGrammar
 from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
+from talking_points.models.localizer import CoordinateHead
 from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
 
@@ -49,7 +50,7 @@ class CapeLlmModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ("Dinov2Layer", "LlamaDecoderLayer")
     # The official recipe: base language weights in bfloat16, everything that is trained, and the vision, in float32.
-    _keep_in_fp32_modules_strict = ("vision", "projector", "lora_A", "lora_B")
+    _keep_in_fp32_modules_strict = ("vision", "projector", "coordinate_head", "lora_A", "lora_B")
     _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: AnswererConfig) -> None:
@@ -58,6 +59,7 @@ class CapeLlmModel(PreTrainedModel):
         self.vision = build_vision(config)
         self.projector = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
         self.language_model = LlamaForCausalLM(config.text_config)
+        self.coordinate_head = CoordinateHead(config) if config.head == "token" else None
         self.tokenizer: PreTrainedTokenizerFast | None = None
         self._grammar: tuple[Any, AnswerGrammar] | None = None
         self.post_init()
@@ -215,6 +217,7 @@ class CapeLlmModel(PreTrainedModel):
         position_ids: Tensor | None = None,
         head: Tensor | None = None,
         cells: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> AnswererOutput:
         """Next-token loss of conversations about crops.
 
@@ -228,18 +231,31 @@ class CapeLlmModel(PreTrainedModel):
             head: ids (n,) of the text behind every image that all conversations begin with. When given, ``input_ids``
                 are what follows it, without image or begin token: see ``forward_branches``.
             cells: see ``forward_branches``.
+            places: with the coordinate head, where the keypoints of the answers are (M, 2), in shares of the crop.
         """
         if head is not None:
             assert labels is not None
             assert image_index is not None
-            return self.forward_branches(pixel_values, head, input_ids, labels, image_index, cells)
+            return self.forward_branches(pixel_values, head, input_ids, labels, image_index, cells, places)
         images = self.image_tokens(pixel_values)
         embeddings = self.splice(input_ids, images if image_index is None else images[image_index])
         hidden = self.read(embeddings, attention_mask, position_ids)
         if labels is None:
             return AnswererOutput(logits=self.language_model.lm_head(hidden[:, -1]))
-        logits, targets = self.answer_logits(hidden, labels)
-        return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+        return self.answer_loss(hidden, labels, places)
+
+    def answer_loss(self, hidden: Tensor, labels: Tensor, places: Tensor | None) -> AnswererOutput:
+        """Cross-entropy of the learnt tokens behind hidden states (N, L, D).
+
+        With the coordinate head: the mean distance along x and y of what it gives for the end tokens from ``places``;
+        the output's logits (M, 2) are then places, its targets the true ones.
+        """
+        if self.coordinate_head is None:
+            logits, targets = self.answer_logits(hidden, labels)
+            return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+        assert places is not None
+        found = self.coordinate_head(hidden[labels == self.config.text_config.eos_token_id])
+        return AnswererOutput((found - places.to(found)).abs().mean(), found, places)
 
     def forward_branches(
         self,
@@ -249,6 +265,7 @@ class CapeLlmModel(PreTrainedModel):
         labels: Tensor,
         image_index: Tensor,
         cells: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> AnswererOutput:
         """The loss of ``forward`` where conversations about one crop share one reading of it, gradients included.
 
@@ -264,11 +281,12 @@ class CapeLlmModel(PreTrainedModel):
         beginning = self.beginning(self.image_tokens(pixel_values), head)
         branches = self.get_input_embeddings()(input_ids)
         hidden, attention = read_branches(self.language_model, beginning, branches, image_index, cells is not None)
-        logits, targets = self.answer_logits(hidden, labels)
-        loss = functional.cross_entropy(logits.float(), targets)
+        output = self.answer_loss(hidden, labels, places)
         if cells is not None:
-            loss = loss + self.config.attention_weight * attention_loss(attention[len(attention) // 2], cells)
-        return AnswererOutput(loss, logits, targets)
+            looked = attention_loss(attention[len(attention) // 2], cells)
+            assert output.loss is not None
+            output.loss = output.loss + self.config.attention_weight * looked
+        return output
 
     def beginning(self, images: Tensor, ids: Tensor) -> Tensor:
         """Embeddings (B, 1 + N_v + n, D) of the begin token, the images, and the text ``ids`` (n,) behind them."""
@@ -283,7 +301,8 @@ class CapeLlmModel(PreTrainedModel):
         With adapters those and the projector are trained, as in the paper; without, everything.
         """
         for name, parameter in self.named_parameters():
-            trained = not self.config.lora_active or ".lora_" in name or name.startswith("projector.")
+            apart = name.startswith(("projector.", "coordinate_head."))
+            trained = not self.config.lora_active or ".lora_" in name or apart
             parameter.requires_grad_(trained)
             if trained:
                 parameter.data = parameter.data.float()
