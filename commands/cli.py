@@ -164,8 +164,18 @@ def doctor(
     paper: Annotated[
         bool, typer.Option("--paper", help="list the datasets and weights of the paper's way; downloads nothing")
     ] = False,
+    source: Annotated[
+        tuple[str, Path] | None,
+        typer.Option("--source", help="mp100 and its folder: every category's images, found and missing, and whose"),
+    ] = None,
 ) -> None:
     """Check this machine: Python, libraries, extras, GPU, login of the Hub, Prefect server, disk."""
+    if source is not None:
+        with exit_codes():
+            from commands.source_check import print_source
+
+            print_source(*source)
+        return
     if paper:
         with exit_codes():
             from commands.paper_commands import print_resources

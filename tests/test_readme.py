@@ -22,6 +22,7 @@ from talking_points.evaluation.paper import ROWS
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig, command_line
 from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 
@@ -112,6 +113,7 @@ def _kind(command: str) -> Any:
     if command == "build":
         return BuildConfig
     others = {
+        "describe-keypoints": DescribeKeypointsConfig,
         "evaluate": EvaluateConfig,
         "evaluate-poses": EvaluatePosesConfig,
         "plan": ReproduceConfig,

@@ -34,7 +34,7 @@ KINDS = {
 }
 """By the name of the stage, of the configuration's section and of the folder below the output."""
 
-CARDED = {role: kind for role, kind in KINDS.items() if kind.reports}
+RETRAINED = {role: kind for role, kind in KINDS.items() if kind.reports}
 """Those that a run of retraining makes, judges and describes in a card."""
 
 

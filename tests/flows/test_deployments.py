@@ -15,6 +15,7 @@ from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig
 from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 
@@ -25,6 +26,7 @@ KINDS: dict[str, Any] = {
     "train-localizer": TrainConfig,
     "train-descriptor": TrainConfig,
     "adapt-descriptor": TrainConfig,
+    "describe-keypoints": DescribeKeypointsConfig,
     "train-answerer": AnswererConfig,
     "evaluate": EvaluateConfig,
     "evaluate-poses": EvaluatePosesConfig,

@@ -40,6 +40,7 @@ WRONG = {
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
     "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
+    "describe-keypoints": (["output=out", "sets=[nowhere]"], "nowhere"),
     "train-answerer": (["output=out", "poses.root=nowhere"], "nowhere"),
     "evaluate-poses": (["output=out", "keypoints.root=nowhere"], "nowhere"),
     "learn": (["vision.nothing=1"], "vision.nothing"),
