@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.utils import ModelOutput
 
-from talking_points.grounding.grammar import read_lenient
+from talking_points.grounding.grammar import UNIT, read_lenient
 from talking_points.grounding.lattice import snap_text
-from talking_points.grounding.outlines import Outlines
+from talking_points.grounding.outlines import Outlines, Point
 from talking_points.models.base import TalkingPointsModel, chunks, same_length, unique_images
 from talking_points.models.omg_llava.chat import Turn, plain_text
 from talking_points.models.omg_llava.features import VisionFeatures
@@ -88,6 +88,22 @@ class Segmenter(TalkingPointsModel):
             return [self.encode_turn(question) for question in asked]
         pairs = zip(asked, answers, strict=True)
         return [self.encode_turn(question, self._snap(plain_text(answer))) for question, answer in pairs]
+
+    def scale(self, width: int, height: int) -> Point:
+        """Answers are in shares of the image's own size."""
+        return UNIT
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of an answer, without the end of the turn."""
+        return len(self.text_tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def scale(self, width: int, height: int) -> Point:
+        """Answers are in shares of the image's own size."""
+        return UNIT
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of an answer, without the end of the turn."""
+        return len(self.text_tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _snap(self, text: str) -> str:
         return text if self.config.lattice is None else snap_text(text, self.config.lattice) or text

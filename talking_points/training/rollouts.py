@@ -14,6 +14,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ class RefineTrainer(ImageTrainer):
         groups = torch.from_numpy(rewards).view(len(examples), group)
         advantages = ADVANTAGES[self.refine.advantage](groups, 5.0, "population")
         edges = np.linspace(0, len(examples), updates + 1).round().astype(int).tolist()
-        shares = [slice(start, end) for start, end in zip(edges, edges[1:], strict=False)]
+        shares = [slice(start, end) for start, end in pairwise(edges)]
         parts = [samples.part(share) for share in shares]
         with torch.no_grad():
             old = [self.policy.log_probs(part) for part in parts]
@@ -198,8 +199,8 @@ class RefineTrainer(ImageTrainer):
         self._equal_steps = self._equal_steps + self.refine.updates if equal == 1 else 0
         if self._equal_steps >= ALL_EQUAL:
             tell(
-                f"all answers to a question earn the same since {self._equal_steps} steps: nothing is learnt; raise the "
-                "temperature, or go back to supervised training where few answers are well formed"
+                f"all answers to a question earn the same since {self._equal_steps} steps: nothing is learnt; raise "
+                "the temperature, or go back to supervised training where few answers are well formed"
             )
             self._equal_steps = 0
         owners = [example for example in examples for _ in range(self.refine.group)]
