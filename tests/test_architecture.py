@@ -50,6 +50,7 @@ ROOMS = (
     "candidates",
     "descriptions",
     "grounding",
+    "instructions",
     "examples",
     "training",
     "evaluation",
