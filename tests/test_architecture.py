@@ -50,6 +50,7 @@ ROOMS = (
     "sources",
     "candidates",
     "descriptions",
+    "instructions",
     "examples",
     "training",
     "evaluation",

@@ -97,14 +97,6 @@ class Segmenter(TalkingPointsModel):
         """Tokens of an answer, without the end of the turn."""
         return len(self.text_tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def scale(self, width: int, height: int) -> Point:
-        """Answers are in shares of the image's own size."""
-        return UNIT
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of an answer, without the end of the turn."""
-        return len(self.text_tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _snap(self, text: str) -> str:
         return text if self.config.lattice is None else snap_text(text, self.config.lattice) or text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,11 @@ def train_segmenter_stage(config: Any, folder: Path) -> dict[str, float]:
     """Supervised fine-tuning."""
     train, held_out = _regions(config, config.segmenter)
     words = {one.expression for one in train.examples}
-    forms = [
-        form.replace("{expression}", "").replace("{point}", "").replace("{box}", "") for form in QUESTIONS.values()
-    ]
+    forms = [re.sub(r"\{\w+\}", "", form) for form in QUESTIONS.values()]
     own = config.segmenter.phrasing == "own"
-    spoken = forms if own else [text.partition("[")[0] for one in train.examples for text in (one.question, one.text)]
+    spoken = [text.partition("[")[0] for one in train.examples for text in (one.question, one.text)]
     vision = config.output / "vision" / VISION if config.segmenter_vision.backbone_steps else None
-    model = start_segmenter(config, [*words, *spoken], vision)
+    model = start_segmenter(config, [*words, *(forms if own else spoken)], vision)
     return train_segmenter(model, train, held_out, config.segmenter, config.features, folder, config.seed)
 
 
