@@ -143,6 +143,9 @@ SAME_KIND = {
     "evaluate": "one job on three floors",
     "learn": "one job on three floors",
     "poses": "one job on two floors",
+    "outlines": "one job on two floors",
+    "regions": "as they are measured, and as they are asked about",
+    "segmenter": "a model, and its training",
     "plan": "what a run would do",
     **dict.fromkeys(("configuration", "conversion", "golden", "lora", "modeling", "vision"), "two families of models"),
 }

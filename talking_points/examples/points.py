@@ -173,8 +173,13 @@ class LengthBuckets:
         """Choose the order of one epoch."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    @property
+    def batch_count(self) -> int:
+        """Different batches of this process in an epoch."""
         return -(-len(self.lengths) // (self.batch_size * self.processes))
+
+    def __len__(self) -> int:
+        return self.batch_count
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
@@ -191,7 +196,7 @@ class LengthBuckets:
         samples = np.concatenate([group for pool in pools for group in pool]).tolist()
         batches = [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
         shuffled = [batches[index] for index in random.permutation(len(batches))]
-        own = range(self.process, len(self) * self.processes, self.processes)
+        own = range(self.process, self.batch_count * self.processes, self.processes)
         return iter([shuffled[index % len(shuffled)] for index in own])
 
 

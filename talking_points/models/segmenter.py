@@ -136,7 +136,9 @@ class Segmenter(TalkingPointsModel):
 
     # ------------------------------------------------------------------ answers
 
-    def segment(self, images: Sequence[ImageInput], expressions: Sequence[str], **options: Any) -> list[Outlines]:
+    def segment(  # type: ignore[override]  # outlines are written here, not decoded from [SEG]
+        self, images: Sequence[ImageInput], expressions: Sequence[str], **options: Any
+    ) -> list[Outlines]:
         """The outlines of what each expression refers to in its image, in unit coordinates of that image.
 
         ``options`` are those of ``answer``. What cannot be read gives outlines without polygons. Raises ``ValueError``

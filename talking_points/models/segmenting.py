@@ -37,8 +37,9 @@ def open_segmenter(
     revision: str | None = None,
     coordinates: Coordinates | None = None,
     trust_remote_code: bool = False,
+    device: Any = None,
 ) -> RegionModel:
-    """The segmenter in a folder or repository, on the device of this process.
+    """The segmenter in a folder or repository, on a ``device``, by default that of this process.
 
     Ours are told by their configuration; anything else is opened as a model of ``AutoModelForImageTextToText``, whose
     ``coordinates`` ("unit" if not said) are never guessed. Raises ``ConfigError`` for what is neither.
@@ -49,11 +50,12 @@ def open_segmenter(
         check_model(name, "segmenter", setting)
         from talking_points.models.segmenter import Segmenter
 
-        return Segmenter.from_pretrained(name, revision=revision or "main").to(process_state().device).eval()
+        model = Segmenter.from_pretrained(name, revision=revision or "main")
+        return model.to(device or process_state().device).eval()
     from talking_points.models.image_text import ImageTextSegmenter
 
     return ImageTextSegmenter.from_pretrained(
-        name, revision=revision, coordinates=coordinates or "unit", trust_remote_code=trust_remote_code
+        name, revision=revision, coordinates=coordinates or "unit", trust_remote_code=trust_remote_code, device=device
     )
 
 

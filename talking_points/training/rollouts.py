@@ -50,7 +50,7 @@ class HeldBatches(LengthBuckets):
     updates = 1
 
     def __len__(self) -> int:
-        return super().__len__() * self.updates
+        return self.batch_count * self.updates
 
     def __iter__(self) -> Iterator[list[int]]:
         once = super().__iter__()

@@ -88,6 +88,13 @@ class RefineStage(StageConfig):
         return self
 
 
+class ControlConfig(Section):
+    """More supervised training for as much CPU time as reinforcement took: what ``make outlines`` compares it with."""
+
+    learning_rate: float = Field(default=5e-4, gt=0, description="peak of the further cycle of rates")
+    max_steps: int | None = Field(default=None, ge=1, description="default: as many as take the same CPU time")
+
+
 class SegmenterConfig(TrainConfig):
     """Everything that training and refining a segmenter need."""
 
@@ -97,4 +104,5 @@ class SegmenterConfig(TrainConfig):
     segmenter_vision: VisionConfig = VisionConfig(separate=True)
     segmenter: SegmenterStage = SegmenterStage(epochs=12, learning_rate=5e-4, weight_decay=0.01)
     refine: RefineStage = RefineStage(epochs=1, learning_rate=1e-4, batch_size=32)
+    control: ControlConfig = ControlConfig()
     segmenter_path: str | None = Field(default=None, description="what is refined; default: output/segmenter")

@@ -51,6 +51,7 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
     "threads": True,
     "allow_drawn": True,
+    "control": True,
     "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
     "keypoints": {"test_categories"},
 }
