@@ -25,6 +25,7 @@ BuildPreset = Literal[
     "without_local_caption",
     "without_object_caption",
 ]
+InstructionPreset = Literal["none", "instructions", "instructions_refcoco", "instructions_plain"]
 TrainPreset = Literal[
     "none",
     "tiny",
@@ -51,6 +52,9 @@ SETTINGS = {
     "pascal_part116": "sources.pascal_part116.root",
     "ade20k_part234": "sources.ade20k_part234.root",
     "partimagenet": "sources.partimagenet.root",
+    "refcoco": "sources.refcoco.root",
+    "refcoco_plus": "sources.refcoco_plus.root",
+    "refcocog": "sources.refcocog.root",
     "keypoints": "keypoints.root",
 }
 """The setting that a field stands for, where it has another name."""
@@ -72,4 +76,10 @@ def load_run(
     return load_config(model, file, [*(f"{name}={value}" for name, value in given.items()), *(overrides or [])])
 
 
-_FOLDERS = {"BuildConfig": "build", "TrainConfig": "train", "EvaluateConfig": "evaluate", "RetrainConfig": "train"}
+_FOLDERS = {
+    "BuildConfig": "build",
+    "InstructionBuildConfig": "build",
+    "TrainConfig": "train",
+    "EvaluateConfig": "evaluate",
+    "RetrainConfig": "train",
+}
