@@ -14,6 +14,7 @@ import typer
 
 from commands import (  # noqa: F401  (add commands)
     answer,
+    instruction_commands,
     model_commands,
     paper_commands,
     publish_commands,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from talking_points.config import Section
+from talking_points.build_config import PublishConfig, SourceConfig
+from talking_points.config import Section, suggest
 from talking_points.grounding.contours import FEWEST_POINTS, SMALL_MASK, Tracing
 from talking_points.grounding.grammar import DECIMALS, MAX_POINTS
 from talking_points.instructions.elements import KINDS, Kind
+from talking_points.output_names import readable_output
+from talking_points.redaction import hide_secrets
+from talking_points.source_names import buildable_sources
+from talking_points.sources.refcoco import SETS
 
 TRAINING_KINDS: dict[Kind, float] = {
     "text_to_mask": 4.0,
@@ -90,7 +95,102 @@ class InstructionSettings(Section):
             raise ValueError("expected weights of at least 0, one of them above it")
         return value
 
+    def measuring(self) -> dict[str, Any]:
+        """Those that decide what a region is measured to be, whatever is asked about it, as plain JSON values."""
+        asked = {"kinds", "evaluation_kinds", "rows", "phrasings", "variants"}
+        return self.model_dump(mode="json", exclude=asked)
+
     def weights(self, side: str) -> dict[Kind, float]:
         """Of the kinds that can be drawn on a side ("train", or another for evaluation), in the order of ``KINDS``."""
         given = self.kinds if side == "train" else self.evaluation_kinds
         return {kind: given[kind] for kind in KINDS if given.get(kind)}
+
+
+def region_sources() -> tuple[str, ...]:
+    """Every source whose regions can become instructions, in the order in which builds read them."""
+    return (*buildable_sources(), *SETS, "images")
+
+
+class SplitSettings(Section):
+    """Which images are trained on. Those of refCOCO, refCOCO+ and refCOCOg keep the side of their published split."""
+
+    train_parts: int = Field(default=17, ge=1)
+    test_parts: int = Field(default=4, ge=0)
+    near_duplicate_bits: int = Field(
+        default=6,
+        ge=0,
+        le=32,
+        description="images whose 64-bit perceptual hashes differ in at most so many bits share a side",
+    )
+    exclude_evaluation_images: bool = Field(
+        default=True,
+        description="train on no image of any evaluation split of refCOCO, refCOCO+ or refCOCOg; false: as the papers",
+    )
+
+
+class InstructionBuildConfig(Section):
+    """Everything that ``build-instructions`` needs."""
+
+    output: str = Field(description="folder or fsspec URL that the dataset is written to")
+    seed: int = 0
+    limit: int | None = Field(default=None, ge=1, description="at most so many images of each source: a preview")
+    shard_size: int = Field(default=200, ge=1, description="images per task")
+    workers: int = Field(default=2, ge=1, description="tasks that run at the same time")
+    runner: Literal["threads", "processes", "dask"] = Field(default="threads", description="where tasks run")
+    resume: Literal["always", "if_possible", "never"] = Field(
+        default="always",
+        description="always: go on, refuse a folder with another configuration; if_possible: accept a changed one"
+        " and reuse what it leaves valid; never: refuse a folder that holds anything",
+    )
+    images: Literal["embed", "reference", "thumbnail"] | None = Field(
+        default=None, description="pixels in the dataset: the file's own bytes (default), none, or small images"
+    )
+    rows_per_file: int = Field(default=250, ge=1, description="rows per Parquet file, one row group each")
+    sources: dict[str, SourceConfig] = Field(
+        default_factory=dict, description="by name; a source without a root is left out"
+    )
+    instructions: InstructionSettings = InstructionSettings()
+    split: SplitSettings = SplitSettings()
+    publish: PublishConfig = PublishConfig()
+
+    @field_validator("sources")
+    @classmethod
+    def _check_sources(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+        for name in value:
+            if name not in (known := region_sources()):
+                raise ValueError(
+                    f"no source of regions '{name}': expected one of {', '.join(known)}{suggest(name, known)}"
+                )
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def _readable(cls, output: str) -> str:
+        if "://" in output and not output.startswith("file://"):
+            return output
+        return readable_output(output.removeprefix("file://"))
+
+    @property
+    def open_sources(self) -> dict[str, SourceConfig]:
+        """The sources that have a root, in the order in which they are read."""
+        return {
+            name: self.sources[name] for name in region_sources() if name in self.sources and self.sources[name].root
+        }
+
+    def reader_options(self, name: str) -> dict[str, Any]:
+        """The options with which the reader of a source is opened."""
+        options = dict(self.sources[name].options)
+        if name in SETS and not self.split.exclude_evaluation_images:
+            options.setdefault("exclude_evaluation_images", False)
+        return options
+
+    def dataset_settings(self) -> dict[str, Any]:
+        """The settings that can change a row, without secrets, as plain JSON values."""
+        left_out = {"output", "workers", "runner", "shard_size", "resume", "publish"}
+        settings = self.model_dump(mode="json", exclude=left_out)
+        settings["sources"] = {
+            name: {key: value for key, value in settings["sources"][name].items() if key not in ("root", "points")}
+            for name in self.open_sources
+        }
+        clean: dict[str, Any] = hide_secrets(settings)
+        return clean

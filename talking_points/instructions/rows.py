@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -142,11 +142,8 @@ def write_rows(
     decimals = settings.outlines.decimals
     weights = settings.weights(side)
     rows = []
+    usable = {kind: weights[kind] for kind in find_usable(weights, region.expressions, region.flags)}
     for number, expression in enumerate(region.expressions or ("",)):
-        lacking: list[Element] = [] if expression else ["text"]
-        if "approximate_mask" in region.flags:
-            lacking.append("mask")
-        usable = {kind: weights[kind] for kind in list_usable(weights, lacking)}
         elements = {
             "expression": expression,
             "point": write_point(point_to_unit(*region.point, image.width, image.height), decimals),
@@ -182,6 +179,20 @@ def write_rows(
                 )
             )
     return rows
+
+
+def count_rows(expressions: Sequence[str], flags: Sequence[str], settings: InstructionSettings, side: str) -> int:
+    """How many rows ``write_rows`` makes of a region."""
+    usable = find_usable(settings.weights(side), expressions, flags)
+    return min(len(usable), settings.rows) * max(1, len(expressions))
+
+
+def find_usable(kinds: Iterable[Kind], expressions: Sequence[str], flags: Sequence[str]) -> list[Kind]:
+    """The kinds that can be asked about a region."""
+    lacking: list[Element] = [] if expressions else ["text"]
+    if "approximate_mask" in flags:
+        lacking.append("mask")
+    return list_usable(kinds, lacking)
 
 
 def instruction_table(rows: list[InstructionRow], schema: pa.Schema) -> pa.Table:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from talking_points.dataset_schema import IMAGE, declare_features
 from talking_points.instructions.elements import KINDS
+from talking_points.records import LABELS
 
 _BOX = pa.list_(pa.float32(), 4)
 _POINT = pa.list_(pa.float32(), 2)
@@ -21,7 +22,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "image_sha256": (pa.string(), "sha256 of the source file's bytes"),
     "width": (pa.int32(), "pixels, of the source image"),
     "height": (pa.int32(), "pixels, of the source image"),
-    "source": (pa.string(), "name of the source"),
+    "source": (pa.string(), "name of the source; added: one of another package"),
     "split": (pa.string(), "train or test; of refCOCO, refCOCO+ and refCOCOg the split as published"),
     "object": (pa.string(), "category of the object, cleaned for reading"),
     "part": (pa.string(), "category of the part, cleaned for reading; empty for a whole object"),
@@ -41,6 +42,15 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "flags": (pa.list_(pa.string()), "approximate_mask, components_cut, holes_filled, no_text"),
 }
 """Arrow type and meaning of every column, in the published order."""
+
+SOURCES = (*LABELS, "refcoco", "refcoco_plus", "refcocog", "images")
+"""Names of the column ``source``; "added" stands for every source of another package."""
+
+
+def published_source(name: str) -> str:
+    """The name under which the rows of a source are published."""
+    return name if name in SOURCES else "added"
+
 
 INSTRUCTION_SCHEMA = declare_features(COLUMNS)
 """With the metadata from which ``datasets`` restores the features."""

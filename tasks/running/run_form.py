@@ -25,6 +25,7 @@ BuildPreset = Literal[
     "without_local_caption",
     "without_object_caption",
 ]
+InstructionPreset = Literal["none", "instructions", "instructions_refcoco", "instructions_plain"]
 TrainPreset = Literal[
     "none",
     "tiny",
@@ -55,6 +56,9 @@ SETTINGS = {
     "pascal_part116": "sources.pascal_part116.root",
     "ade20k_part234": "sources.ade20k_part234.root",
     "partimagenet": "sources.partimagenet.root",
+    "refcoco": "sources.refcoco.root",
+    "refcoco_plus": "sources.refcoco_plus.root",
+    "refcocog": "sources.refcocog.root",
     "keypoints": "keypoints.root",
     "instructions_root": "instructions.root",
 }
@@ -79,6 +83,7 @@ def load_run(
 
 _FOLDERS = {
     "BuildConfig": "build",
+    "InstructionBuildConfig": "build",
     "TrainConfig": "train",
     "EvaluateConfig": "evaluate",
     "RetrainConfig": "train",

@@ -16,6 +16,7 @@ from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig
 from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
+from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from talking_points.training.segmenter_config import SegmenterConfig
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 KINDS: dict[str, Any] = {
     "build-llamapointinpart": BuildConfig,
+    "build-instructions": InstructionBuildConfig,
     "train-localizer": TrainConfig,
     "train-descriptor": TrainConfig,
     "adapt-descriptor": TrainConfig,
