@@ -14,7 +14,7 @@ from commands.orchestrator import claim_port, orchestrator
 def main(
     output: Annotated[Path, typer.Option(help="folder of the run")] = Path("build/outlines"),
     images: Annotated[int, typer.Option(help="drawn images of each of three sources")] = 1500,
-    test_images: Annotated[int, typer.Option(help="the same, to judge on")] = 120,
+    questions: Annotated[int, typer.Option(help="held-out questions to judge on")] = 400,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the training configuration")
     ] = None,
@@ -26,7 +26,7 @@ def main(
     from talking_points.evaluation.outline_floors import outlines_table
 
     with orchestrator(port):
-        report = outlines(str(output), images, test_images, overrides or [])
+        report = outlines(str(output), images, questions, overrides or [])
     print(outlines_table(report))
     print(output / "report.json")
 

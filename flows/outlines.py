@@ -17,6 +17,7 @@ from prefect import flow
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.build_instructions import build_instructions
 from talking_points.bfloat16 import computes_bfloat16
 from talking_points.config import load_config
 from talking_points.evaluation.outline_floors import judge_outlines, outlines_table
@@ -24,7 +25,7 @@ from talking_points.sources.drawn import drawn_roots
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
-from tasks.learn_jobs import SOURCES, Result
+from tasks.learn_jobs import SOURCES, Result, draw_once
 from tasks.outline_jobs import figures_of, instructions, outline_jobs, scenes
 from tasks.running.run_page import end_run, last_part, name_run, tag_run
 
@@ -33,6 +34,14 @@ PROCESSES = 2
 
 WAITING: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=16)
 """Threads that wait for a process; more than there are jobs."""
+
+QUESTIONS = (
+    "split.train_parts=11",
+    "split.test_parts=1",
+    "instructions.rows=2",
+    "instructions.kinds={text_to_mask: 6, point_to_mask: 2, text_to_box: 1}",
+)
+"""Most questions are for outlines by words; a twelfth of the images is held out."""
 
 
 def describe_outlines(parameters: Mapping[str, Any]) -> str:
@@ -48,14 +57,14 @@ def describe_outlines(parameters: Mapping[str, Any]) -> str:
     task_runner=WAITING,
 )
 def outlines(
-    output: str = "build/outlines", images: int = 1500, test_images: int = 120, overrides: list[str] | None = None
+    output: str = "build/outlines", images: int = 1500, questions: int = 400, overrides: list[str] | None = None
 ) -> dict[str, Any]:
     """Run everything into ``output`` and return the report.
 
     Args:
         output: folder of the run; run again, or retried, it goes on from what is there.
-        images: drawn images of each of three sources to train on.
-        test_images: the same to judge on.
+        images: drawn images of each of three sources, a twelfth of them held out; as many for the vision path.
+        questions: at most so many held-out ones to judge on.
         overrides: ``key=value`` settings of the training configuration.
     """
     start, folder = time.monotonic(), Path(output)
@@ -64,7 +73,7 @@ def outlines(
     os.environ["TQDM_DISABLE"] = "1"
     processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
-    for job in outline_jobs(config, folder, images, test_images):
+    for job in outline_jobs(config, folder, images, questions, build_scenes):
         needed = [made[name] for name in job.after]
         made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
     found = figures_of({name: future.result() for name, future in made.items()})
@@ -76,9 +85,17 @@ def outlines(
     return end_run(f"{overlap:.1f} gIoU, {report['gain']['mean']:+.1f} by reward over more supervised training", report)
 
 
+def build_scenes(output: Path, images: int, seed: int) -> None:
+    """Draw scenes and build the questions about them as ``configs/build/instructions_plain.yaml`` says."""
+    draw_once(scenes(output, "instructions"), images, "plain", seed, SOURCES)
+    roots = drawn_roots(scenes(output, "instructions"))
+    settings = [f"output={instructions(output)}", *(f"sources.{name}.root={roots[name]}" for name in SOURCES)]
+    build_instructions("configs/build/instructions_plain.yaml", [*settings, *QUESTIONS, f"seed={seed}"])
+
+
 def outlines_config(output: Path, overrides: list[str]) -> SegmenterConfig:
     """``configs/train/outlines.yaml`` for this run."""
-    roots = drawn_roots(scenes(output, "train"))
+    roots = drawn_roots(scenes(output, "vision"))
     given = [
         f"output={output / 'train'}",
         f"instructions.root={instructions(output)}",

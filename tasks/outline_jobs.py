@@ -5,21 +5,13 @@ Prefect is not imported here: every job runs in a process of its own, which need
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from talking_points.evaluation.segmentation import evaluate_segmentation
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
-from talking_points.instructions.config import InstructionSettings
-from talking_points.instructions.rows import InstructionRow, instruction_table, make_rows
-from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS
-from talking_points.records import ImageRecord
-from talking_points.sources import open_source
-from talking_points.sources.drawn import drawn_roots
 from talking_points.training.made_once import FINISHED
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import run_stage
@@ -29,20 +21,10 @@ from tasks.learn_jobs import SOURCES, Job, Result, draw_once, time_work
 SEEDS = 3
 """Reinforcements from the same supervised model."""
 
-SETTINGS = InstructionSettings.model_validate(
-    {
-        "outlines": {"points": 14},
-        "regions": "objects",
-        "rows": 2,
-        "kinds": {"text_to_mask": 4.0, "point_to_mask": 2.0, "box_to_mask": 1.0, "text_to_box": 2.0},
-    }
-)
-"""Objects, outlines of at most 14 points, two questions for each expression."""
 
-
-def scenes(output: Path, side: str) -> Path:
-    """Where the scenes of a side are drawn."""
-    return output / f"scenes-{side}"
+def scenes(output: Path, use: str) -> Path:
+    """Where the scenes for a use are drawn: ``vision``, or ``instructions``."""
+    return output / f"scenes-{use}"
 
 
 def instructions(output: Path) -> Path:
@@ -50,17 +32,25 @@ def instructions(output: Path) -> Path:
     return output / "instructions"
 
 
-def outline_jobs(config: SegmenterConfig, output: Path, images: int, test_images: int) -> list[Job]:
+BuildInstructions = Callable[[Path, int, int], None]
+
+
+def outline_jobs(
+    config: SegmenterConfig, output: Path, images: int, questions: int, build_instructions: BuildInstructions
+) -> list[Job]:
     """All jobs of a run, what others wait for longest first.
+
+    ``build_instructions(output, images, seed)`` draws scenes of each source and builds questions about them. The vision
+    path has images of its own, so that it knows none of those that are held out.
 
     The control of every reinforcement is more supervised training from the same model for the same CPU time.
     """
-    judged = partial(_evaluate, config, output)
+    judged = partial(_evaluate, config, output, questions)
     names = refined_names()
     jobs = [
-        _other(config, "scenes", partial(_draw, config, output, images, test_images)),
-        Job("vision", partial(run_stage, "segmenter_vision", config), ("scenes",)),
-        _other(config, "instructions", partial(build_instructions, output, config.seed), "scenes"),
+        _other(config, "vision-scenes", partial(draw_once, scenes(output, "vision"), images, "plain", 1, SOURCES)),
+        Job("vision", partial(run_stage, "segmenter_vision", config), ("vision-scenes",)),
+        _other(config, "instructions", partial(build_instructions, output, images, config.seed)),
         Job("segmenter", partial(run_stage, "segmenter", config), ("vision", "instructions")),
     ]
     for seed, name in enumerate(names):
@@ -105,50 +95,7 @@ def _steps_of_equal_time(config: SegmenterConfig, refined: str) -> int:
     return max(1, round(config.segmenter.max_steps * spent / max(supervised, 1e-6)))
 
 
-def _draw(config: SegmenterConfig, output: Path, images: int, test_images: int) -> None:
-    for side, count, seed in (("train", images, config.seed), ("test", test_images, config.seed + 1000)):
-        draw_once(scenes(output, side), count, "plain", seed, SOURCES)
-
-
-def build_instructions(output: Path, seed: int) -> dict[str, int]:
-    """Write the instruction dataset of both sides; returns rows by side."""
-    folder = instructions(output) / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    counts = {}
-    for side in ("train", "test"):
-        roots = drawn_roots(scenes(output, side))
-        records = (record for name in SOURCES for record in open_source(name, roots[name]))
-        path = folder / f"{side}-00000-of-00001.parquet"
-        counts[side] = write_rows(path, _rows(records, side, seed))
-    return counts
-
-
-def _rows(records: Iterable[ImageRecord], side: str, seed: int) -> Iterator[list[InstructionRow]]:
-    for record in records:
-        rows, _ = make_rows(record, SETTINGS, seed, side=side)
-        if rows:
-            content = record.image_path.read_bytes()
-            yield [InstructionRow(**{**vars(row), "image": content}) for row in rows]
-
-
-def write_rows(path: Path, groups: Iterable[list[InstructionRow]], size: int = 256) -> int:
-    """Write rows into one file, ``size`` to a row group; returns how many. The file is there when it is whole."""
-    count, waiting = 0, []
-    temporary = path.with_suffix(".partial")
-    with pq.ParquetWriter(temporary, INSTRUCTION_SCHEMA, **PARQUET_OPTIONS) as writer:
-        for group in groups:
-            waiting += group
-            count += len(group)
-            if len(waiting) >= size:
-                writer.write_table(instruction_table(waiting, INSTRUCTION_SCHEMA))
-                waiting = []
-        if waiting:
-            writer.write_table(instruction_table(waiting, INSTRUCTION_SCHEMA))
-    temporary.replace(path)
-    return count
-
-
-def _evaluate(config: SegmenterConfig, output: Path) -> dict[str, Any]:
+def _evaluate(config: SegmenterConfig, output: Path, questions: int) -> dict[str, Any]:
     folder = config.output
     compare = {name: str(folder / name) for name in (*refined_names(), *map(control_name, range(SEEDS)))}
     return evaluate_segmentation(
@@ -158,6 +105,8 @@ def _evaluate(config: SegmenterConfig, output: Path) -> dict[str, Any]:
             compare=compare,
             instructions=instructions(output),
             phrasing=config.segmenter.phrasing,
+            limit=questions,
+            threads=config.threads,
             seed=config.seed,
         )
     )

@@ -22,14 +22,12 @@ from talking_points.examples.features import ImageFeatures
 from talking_points.examples.regions import RegionSet, load_regions
 from talking_points.grounding.grammar import read_lenient
 from talking_points.models.segmenter import Segmenter
-from talking_points.sources.drawn import draw_sample
 from talking_points.training.grpo import gspo_loss
 from talking_points.training.policy import SegmenterPolicy
 from talking_points.training.rollouts import HeldBatches
 from talking_points.training.segmenter_config import RefineStage, SegmenterConfig
 from talking_points.training.stages import run_stage
-from tasks.learn_jobs import SOURCES
-from tasks.outline_jobs import build_instructions, instructions, scenes
+from tests.training.small_instructions import write_instructions
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["talking_points.training.stages"])
@@ -40,7 +38,7 @@ def settings(folder: Path, output: str = "train", **refine: object) -> Segmenter
     return SegmenterConfig.model_validate(
         {
             "output": folder / output, "image_size": 64, "vocabulary_size": 400, "lattice": 32, "threads": 1,
-            "instructions": {"root": instructions(folder)},
+            "instructions": {"root": folder / "instructions"},
             "features": {"folder": folder / "features"},
             "segmenter_path": str(folder / "train" / "segmenter"),
             "segmenter": {
@@ -60,9 +58,7 @@ def settings(folder: Path, output: str = "train", **refine: object) -> Segmenter
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn scenes, their instructions, a trained and a refined segmenter."""
     found = tmp_path_factory.mktemp("segmenter")
-    for side, seed in (("train", 0), ("test", 1)):
-        draw_sample(scenes(found, side), 2, seed, variant="plain", sources=SOURCES)
-    build_instructions(found, 0)
+    write_instructions(found, 2)
     run_stage("segmenter", settings(found))
     run_stage("refined", settings(found))
     return found
@@ -71,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def policy(folder: Path) -> SegmenterPolicy:
     model = Segmenter.from_pretrained(folder / "train" / "segmenter").eval()
-    regions = load_regions(instructions(folder), "train")
+    regions = load_regions(folder / "instructions", "train")
     features: ImageFeatures[RegionSet] = ImageFeatures(model, regions, settings(folder).features)
     features.prepare()
     return SegmenterPolicy(model, features, "own", 1.0, 8, reference=True)
@@ -198,7 +194,7 @@ def test_the_report_counts_what_cannot_be_read_and_holds_every_control(folder: P
         output=folder / "evaluation",
         model=str(folder / "train" / "segmenter"),
         compare={"refined": str(folder / "train" / "refined")},
-        instructions=instructions(folder),
+        instructions=folder / "instructions",
         phrasing="own",
         max_new_tokens=8,
     )
@@ -218,4 +214,4 @@ def test_the_report_counts_what_cannot_be_read_and_holds_every_control(folder: P
 
 def test_a_split_without_such_questions_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="asks nothing of the kinds mask_to_text"):
-        load_regions(instructions(folder), "test", ["mask_to_text"])
+        load_regions(folder / "instructions", "test", ["mask_to_text"])
