@@ -14,9 +14,9 @@ from talking_points.evaluation.segmentation import evaluate_segmentation
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.training.made_once import FINISHED
 from talking_points.training.segmenter_config import SegmenterConfig
-from talking_points.training.stages import run_stage
 from talking_points.whole_files import read_json
 from tasks.learn_jobs import SOURCES, Job, Result, draw_once, time_work
+from tasks.model_cards import train_with_card
 
 SEEDS = 3
 """Reinforcements from the same supervised model."""
@@ -49,13 +49,13 @@ def outline_jobs(
     names = refined_names()
     jobs = [
         _other(config, "vision-scenes", partial(draw_once, scenes(output, "vision"), images, "plain", 1, SOURCES)),
-        Job("vision", partial(run_stage, "segmenter_vision", config), ("vision-scenes",)),
+        Job("vision", partial(train_with_card, "segmenter_vision", config), ("vision-scenes",)),
         _other(config, "instructions", partial(build_instructions, output, images, config.seed)),
-        Job("segmenter", partial(run_stage, "segmenter", config), ("vision", "instructions")),
+        Job("segmenter", partial(train_with_card, "segmenter", config), ("vision", "instructions")),
     ]
     for seed, name in enumerate(names):
         own = config.model_copy(update={"seed": config.seed + seed})
-        jobs.append(Job(name, partial(run_stage, "refined", own, name), ("segmenter",)))
+        jobs.append(Job(name, partial(train_with_card, "refined", own, name), ("segmenter",)))
     for seed, name in enumerate(names):
         own = config.model_copy(update={"seed": config.seed + seed})
         jobs.append(Job(control_name(seed), partial(_continue, own, name, control_name(seed)), (name,)))
@@ -83,7 +83,7 @@ def _continue(config: SegmenterConfig, refined: str, name: str) -> Result:
         "start": str(config.output / "segmenter"),
         "segmenter_vision": config.segmenter_vision.model_copy(update={"backbone_steps": 0}),
     }
-    return run_stage("segmenter", config.model_copy(update=further), name) | {"steps": steps}
+    return train_with_card("segmenter", config.model_copy(update=further), name) | {"steps": steps}
 
 
 def _steps_of_equal_time(config: SegmenterConfig, refined: str) -> int:

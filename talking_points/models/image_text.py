@@ -22,6 +22,7 @@ from talking_points.hub_client import bounded_hub
 from talking_points.models.base import chunks, same_length
 from talking_points.models.model_folders import loading
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
+from talking_points.models.patch_processor import open_processor
 
 ADAPTER = "adapter_config.json"
 SETTINGS = "segmenter.json"
@@ -75,7 +76,7 @@ class ImageTextSegmenter:
 
         Raises ``ConfigError`` for remote code without a pinned revision, before anything is fetched.
         """
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         from talking_points.processes import process_state
 
@@ -93,7 +94,7 @@ class ImageTextSegmenter:
             options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
             if revision is not None and not Path(base).is_dir():
                 options["revision"] = revision
-            processor = AutoProcessor.from_pretrained(base, **options)
+            processor = open_processor(base, **options)
             model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype, use_safetensors=True, **options)
             if adapters is not None:
                 from peft import PeftModel

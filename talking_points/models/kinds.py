@@ -39,6 +39,10 @@ CARDED = {role: kind for role, kind in KINDS.items() if kind.reports}
 """Those that a run of retraining makes, judges and describes in a card."""
 
 
+PUBLISHED = {role: kind for role, kind in KINDS.items() if kind.reports or role == "segmenter"}
+"""Those that have a card and can go to the Hub."""
+
+
 def find_kind(class_name: str) -> ModelKind | None:
     """The kind whose class this is."""
     return next((kind for kind in KINDS.values() if kind.class_name == class_name), None)
