@@ -21,6 +21,9 @@ from tasks.model_cards import train_with_card
 SEEDS = 3
 """Reinforcements from the same supervised model."""
 
+THREADS_ALONE = 2
+"""Of the trainings that everything else waits for."""
+
 
 def scenes(output: Path, use: str) -> Path:
     """Where the scenes for a use are drawn: ``vision``, or ``instructions``."""
@@ -47,11 +50,12 @@ def outline_jobs(
     """
     judged = partial(_evaluate, config, output, questions)
     names = refined_names()
+    alone = config.model_copy(update={"threads": THREADS_ALONE})
     jobs = [
         _other(config, "vision-scenes", partial(draw_once, scenes(output, "vision"), images, "plain", 1, SOURCES)),
-        Job("vision", partial(train_with_card, "segmenter_vision", config), ("vision-scenes",)),
+        Job("vision", partial(train_with_card, "segmenter_vision", alone), ("vision-scenes",)),
         _other(config, "instructions", partial(build_instructions, output, images, config.seed)),
-        Job("segmenter", partial(train_with_card, "segmenter", config), ("vision", "instructions")),
+        Job("segmenter", partial(train_with_card, "segmenter", alone), ("vision", "instructions")),
     ]
     for seed, name in enumerate(names):
         own = config.model_copy(update={"seed": config.seed + seed})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from talking_points.config import ConfigError
+from talking_points.dataset_files import dataset_file, dataset_names, open_parquet, read_group
 from talking_points.examples.example_sets import ExampleSet
 from talking_points.examples.points import derangement
 from talking_points.grounding.grammar import write_box, write_point
@@ -18,6 +21,7 @@ from talking_points.grounding.outlines import box_to_unit, point_to_unit
 from talking_points.grounding.rasters import decode_mask, encode_mask
 from talking_points.image_files import read_rgb
 from talking_points.instructions.rows import InstructionRow, read_instructions
+from talking_points.instructions.schema import COLUMNS
 from talking_points.records import Box, Rle
 
 
@@ -87,16 +91,8 @@ def load_regions(
     path = Path(folder)
     examples = [RegionExample.of(row) for row in read_instructions(path, split, images=False)]
 
-    def decode(digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
-        left = set(digests)
-        for row in read_instructions(path, split) if left else ():
-            if row.image_sha256 in left:
-                left.remove(row.image_sha256)
-                yield row.image_sha256, _decode(row, path)
-            if not left:
-                return
-
-    regions = RegionSet(examples, decode).of_kinds(kinds)
+    images = StoredImages(path)
+    regions = RegionSet(examples, images.decode).of_kinds(kinds)
     if not len(regions):
         raise ConfigError(
             f"split '{split}' of the instruction dataset {path} asks nothing of the kinds {', '.join(kinds)}: found "
@@ -105,13 +101,41 @@ def load_regions(
     return regions.sample(limit, seed) if limit else regions
 
 
-def _decode(row: InstructionRow, path: Path) -> Image.Image:
-    if row.image is None:
-        raise ConfigError(
-            f"the instruction dataset {path} holds references instead of images: put them back with "
-            "'talking-points rehydrate' first"
-        )
-    return read_rgb(row.image)
+class StoredImages:
+    """The images of an instruction dataset by digest; which file holds which is looked up once, when first needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: dict[str, str] = {}
+
+    def decode(self, digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
+        """Those of some digests, each once, file by file. Raises ``ConfigError`` where there are references alone."""
+        left = set(digests)
+        if not self._files and left:
+            for name in dataset_names(self.root, "data/*.parquet"):
+                for table in self._tables(name, ("image_sha256",)):
+                    for digest in table["image_sha256"].to_pylist():
+                        self._files.setdefault(digest, name)
+        for name in dict.fromkeys(sorted(self._files[digest] for digest in left)):
+            for table in self._tables(name, ("image_sha256", "image")):
+                for place, digest in enumerate(table["image_sha256"].to_pylist()):
+                    if digest in left:
+                        left.remove(digest)
+                        yield digest, self._open(table["image"][place].as_py())
+
+    def _tables(self, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        path = dataset_file(self.root, name)
+        with open_parquet(path, columns, COLUMNS) as file:
+            for group in range(file.num_row_groups):
+                yield read_group(file, group, columns, path, COLUMNS, ("image",))
+
+    def _open(self, stored: Mapping[str, Any] | None) -> Image.Image:
+        if not stored or not stored.get("bytes"):
+            raise ConfigError(
+                f"the instruction dataset {self.root} holds references instead of images: put them back with "
+                "'talking-points rehydrate' first"
+            )
+        return read_rgb(stored["bytes"])
 
 
 def shrink_mask(mask: Rle, longest: int) -> Rle:

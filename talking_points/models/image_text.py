@@ -8,6 +8,7 @@ the image as it was resized, Qwen3-VL thousandths.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -103,10 +104,26 @@ class ImageTextSegmenter:
         model = model.to(device or process_state().device).eval()
         return cls(model, processor, coordinates, base=base, revision=revision)
 
-    def add_lora(self, rank: int = 64, alpha: float = 128.0, seed: int = 0) -> list[str]:
-        """Add adapters to all linear layers of the language model, freeze the rest; returns the trained names."""
-        from peft import LoraConfig, get_peft_model
+    @property
+    def never_written(self) -> list[int]:
+        """Ids of the placeholders of images and videos: an answer with one could not be read again."""
+        config = self.model.config
+        ids = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
+        return sorted({token for token in ids if isinstance(token, int)})
 
+    def add_lora(self, rank: int = 64, alpha: float = 128.0, seed: int = 0) -> list[str]:
+        """Add adapters to all linear layers of the language model, freeze the rest; returns the trained names.
+
+        Adapters that are there are trained on. Raises ``ConfigError`` for a model without such layers.
+        """
+        from peft import LoraConfig, PeftModel, get_peft_model
+
+        if isinstance(self.model, PeftModel):
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(".lora_" in name)
+            return [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        if not any(re.fullmatch(LINEAR_LAYERS, name) for name, _ in self.model.named_modules()):
+            raise ConfigError(f"{self.base} has no linear layers of a language model: no place for adapters")
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEAR_LAYERS, bias="none")
         self.model = get_peft_model(self.model, config)
@@ -148,6 +165,7 @@ class ImageTextSegmenter:
         same_length(images=images, questions=questions)
         texts: list[str] = []
         sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        options = {"suppress_tokens": self.never_written or None, **options}
         for part in chunks(len(questions), batch_size):
             inputs = self.encode([to_rgb(image) for image in images[part]], questions[part]).to(self.model.device)
             limit = max_new_tokens or self.max_new_tokens
@@ -158,13 +176,34 @@ class ImageTextSegmenter:
 
     def encode(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Any:
         """Inputs of the model for questions that each stand behind their image, left-padded."""
+        return self._process(self.prompts(questions), images)
+
+    def prompts(self, questions: Sequence[str]) -> list[str]:
+        """Questions as the model's chat template writes them, each behind its image."""
         prompts = []
         for question in questions:
             content = [{"type": "image"}, {"type": "text", "text": question}]
             message = [{"role": "user", "content": content}]
             prompts.append(self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+        return prompts
+
+    def _process(self, texts: list[str], images: Sequence[Image.Image]) -> Any:
         self.processor.tokenizer.padding_side = "left"
-        return self.processor(text=prompts, images=list(images), padding=True, return_tensors="pt")
+        return self.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+
+    def encode_answered(
+        self, images: Sequence[Image.Image], questions: Sequence[str], answers: Sequence[str]
+    ) -> dict[str, Any]:
+        """Inputs with ``labels`` for answered questions: -100 but at the answers and the ends of their turns."""
+        prompts = self.prompts(questions)
+        end = self.processor.tokenizer.eos_token
+        inputs = self._process([f"{one}{answer}{end}" for one, answer in zip(prompts, answers, strict=True)], images)
+        ids = self.processor.tokenizer
+        labels = inputs["input_ids"].clone()
+        for row, answer in enumerate(answers):
+            count = len(ids(f"{answer}{end}", add_special_tokens=False)["input_ids"])
+            labels[row, : labels.shape[1] - count] = -100
+        return {**inputs, "labels": labels}
 
     def scale(self, width: int, height: int) -> Point:
         """What written coordinates are divided by: for pixels, the image's size as the processor resizes it."""

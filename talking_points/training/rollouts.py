@@ -38,7 +38,7 @@ from talking_points.training.precision import autocast, prepare_to_train
 from talking_points.training.sample_tables import rewind
 from talking_points.training.segmenter import RegionFeatures, running_overlap
 from talking_points.training.segmenter_config import RefineStage
-from talking_points.training.trainer import ImageTrainer
+from talking_points.training.trainer import StageTrainer
 
 ALL_EQUAL = 20
 """After so many steps in a row that taught nothing the run says so."""
@@ -68,22 +68,23 @@ class Rollout:
     reference: list[Tensor | None]
 
 
-class RefineTrainer(ImageTrainer):
+class RefineTrainer(StageTrainer):
     """The loss of a batch of questions is that of answers sampled from the model itself."""
 
     what = "questions"
 
     def __init__(
         self,
-        model: Segmenter,
-        features: RegionFeatures,
+        model: Any,
+        regions: RegionSet,
         policy: Policy[RegionAnswers],
         config: RefineStage,
         output: Path,
         seed: int,
         metric: Any = None,
     ) -> None:
-        super().__init__(model, features, config, output, seed, metric)
+        super().__init__(model, regions.examples, config, output, seed, metric)
+        self.points = regions
         if self.args.world_size > 1:
             raise ConfigError("reinforcement runs on one device: start it without accelerate launch")
         self.refine = config
@@ -271,4 +272,6 @@ def refine_segmenter(
     metric = None
     if held_out is not None:
         metric = running_overlap(model, held_out, features, phrasing, config.eval_points, seed)
-    return RefineTrainer(model, own, policy, config, output, seed, metric).run()
+    model.config.feature_dtype = own.dtype
+    own.store.remember_bound()
+    return RefineTrainer(model, train, policy, config, output, seed, metric).run()

@@ -23,6 +23,7 @@ from talking_points.models.presets import train_tokenizer
 from talking_points.models.segmenter import Segmenter
 from talking_points.models.segmenter_configuration import SegmenterConfig as ModelConfig
 from talking_points.models.segmenter_presets import add_lattice, order_lattice, segmenter_config
+from talking_points.models.segmenting import RegionModel
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.segmenter_config import SegmenterConfig, SegmenterStage
 from talking_points.training.start import check_tokenizer
@@ -31,7 +32,7 @@ from talking_points.training.trainer import ImageTrainer
 RegionFeatures = ImageFeatures[RegionSet]
 
 
-def question_of(model: Segmenter, example: RegionExample, phrasing: str) -> str:
+def question_of(model: RegionModel, example: RegionExample, phrasing: str) -> str:
     """What the model is asked: the row's question, or its own short one."""
     return example.question if phrasing == "rows" else model.question(example.kind, **example.elements)
 
@@ -93,8 +94,6 @@ def start_segmenter(config: SegmenterConfig, texts: Sequence[str], vision: Path 
         for name, value in choices.items():
             setattr(settings, name, value)
         model = Segmenter.from_pretrained(config.start, config=settings, revision=config.start_revision)
-    elif config.preset == "paper":
-        raise ConfigError("preset paper is for the other models: expected tiny, or start with a trained segmenter")
     else:
         tokenizer = train_tokenizer(sorted(set(texts)), config.vocabulary_size)
         add_lattice(tokenizer, config.lattice)

@@ -99,6 +99,11 @@ class SegmenterConfig(TrainConfig):
     """Everything that training and refining a segmenter need."""
 
     dataset: str = Field(default="", description="not used: instructions are named by the section instructions")
+    preset: Literal["tiny", "image_text"] = "tiny"  # type: ignore[assignment]  # a foreign model instead of the paper's
+    coordinates: Literal["unit"] = Field(default="unit", description="what is written: shares of the image's size")
+    lora_rank: int = Field(default=64, ge=1, description="of the adapters of preset image_text")
+    lora_alpha: float = Field(default=128.0, gt=0)
+    memory_gb: float = Field(default=1.5, ge=0, description="of decoded images that preset image_text keeps")
     lattice: int = Field(default=128, ge=2, le=1000, description="steps of the tiny preset's coordinates")
     instructions: InstructionFiles = InstructionFiles()
     segmenter_vision: VisionConfig = VisionConfig(separate=True)
@@ -106,3 +111,12 @@ class SegmenterConfig(TrainConfig):
     refine: RefineStage = RefineStage(epochs=1, learning_rate=1e-4, batch_size=32)
     control: ControlConfig = ControlConfig()
     segmenter_path: str | None = Field(default=None, description="what is refined; default: output/segmenter")
+
+    @model_validator(mode="after")
+    def _starts(self) -> SegmenterConfig:
+        if self.preset == "image_text" and not self.start:
+            raise ValueError(
+                "preset image_text adapts a model of others: expected start, a folder or a repository such as "
+                "Qwen/Qwen2.5-VL-7B-Instruct, found none"
+            )
+        return self

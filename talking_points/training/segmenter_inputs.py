@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
 from talking_points.training.segmenter_config import SegmenterConfig
@@ -10,6 +12,8 @@ from talking_points.training.segmenter_config import SegmenterConfig
 def check_segmenter(config: SegmenterConfig) -> None:
     """Raise ``ConfigError`` for instructions, sources of the vision path or a start that are not there."""
     _check_instructions(config)
+    if config.preset == "image_text":
+        return  # opening the model of others says what is wrong with it
     if config.start:
         check_model(config.start, "segmenter", "start")
     elif config.segmenter_vision.backbone_steps and not (config.output / "vision" / "stage.json").exists():
@@ -29,7 +33,10 @@ def check_segmenter(config: SegmenterConfig) -> None:
 def check_refinement(config: SegmenterConfig) -> None:
     """Raise ``ConfigError`` for instructions or a segmenter that are not there."""
     _check_instructions(config)
-    check_model(config.segmenter_path or config.output / "segmenter", "segmenter", "segmenter_path")
+    place = config.segmenter_path or config.output / "segmenter"
+    if config.preset == "image_text" and (Path(place) / "adapter_config.json").is_file():
+        return
+    check_model(place, "segmenter", "segmenter_path")
 
 
 def _check_instructions(config: SegmenterConfig) -> None:

@@ -17,6 +17,7 @@ from talking_points.models.segmenter_configuration import QUESTIONS
 from talking_points.sources import open_source
 from talking_points.step_progress import follow_each
 from talking_points.training.backbone import pretrain_backbone
+from talking_points.training.image_text import refine_image_text, start_image_text, train_image_text
 from talking_points.training.rollouts import refine_segmenter
 from talking_points.training.segmenter import start_segmenter, train_segmenter
 from talking_points.training.segmenter_config import SegmenterConfig
@@ -56,19 +57,27 @@ def pretrain_segmenter_vision(config: Any, folder: Path) -> dict[str, float]:
 def train_segmenter_stage(config: Any, folder: Path) -> dict[str, float]:
     """Supervised fine-tuning."""
     train, held_out = _regions(config, config.segmenter)
+    if config.preset == "image_text":
+        own = start_image_text(config, config.start, config.start_revision)
+        return train_image_text(own, train, held_out, config.segmenter, config.memory_gb, folder, config.seed)
     words = {one.expression for one in train.examples}
     forms = [re.sub(r"\{\w+\}", "", form) for form in QUESTIONS.values()]
-    own = config.segmenter.phrasing == "own"
+    short = config.segmenter.phrasing == "own"
     spoken = [text.partition("[")[0] for one in train.examples for text in (one.question, one.text)]
     vision = config.output / "vision" / VISION if config.segmenter_vision.backbone_steps else None
-    model = start_segmenter(config, [*words, *(forms if own else spoken)], vision)
+    model = start_segmenter(config, [*words, *(forms if short else spoken)], vision)
     return train_segmenter(model, train, held_out, config.segmenter, config.features, folder, config.seed)
 
 
 def refine_segmenter_stage(config: Any, folder: Path) -> dict[str, float]:
     """Reinforcement of a trained segmenter."""
     train, held_out = _regions(config, config.refine)
-    model = Segmenter.from_pretrained(config.segmenter_path or config.output / "segmenter")
+    place = config.segmenter_path or config.output / "segmenter"
+    if config.preset == "image_text":
+        own = start_image_text(config, place, None)
+        phrasing = config.segmenter.phrasing
+        return refine_image_text(own, train, held_out, config.refine, phrasing, config.memory_gb, folder, config.seed)
+    model = Segmenter.from_pretrained(place)
     check_tokenizer(model)
     phrasing = config.segmenter.phrasing
     return refine_segmenter(model, train, held_out, config.refine, phrasing, config.features, folder, config.seed)

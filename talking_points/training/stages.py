@@ -52,6 +52,7 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
     "threads": True,
     "allow_drawn": True,
     "control": True,
+    "memory_gb": True,
     "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
     "keypoints": {"test_categories"},
 }

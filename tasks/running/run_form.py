@@ -47,7 +47,14 @@ EvaluatePreset = Literal[
     "paper_omg_llava",
 ]  # fmt: skip
 SegmentPreset = Literal[
-    "none", "segment_tiny", "outlines", "segment_iou_alone", "segment_iou_steps", "segment_grpo", "segment_mask_alone"
+    "none",
+    "segment_tiny",
+    "outlines",
+    "segment_iou_alone",
+    "segment_iou_steps",
+    "segment_grpo",
+    "segment_mask_alone",
+    "segment_7b",
 ]
 EvaluateSegmentationPreset = Literal["none", "segment_parts", "refcoco"]
 """Names of the shipped configurations in ``configs/build``, ``configs/train`` and ``configs/evaluate``."""
