@@ -32,6 +32,10 @@ source of another package.
 """
 
 
+REGION_LABELS = (*LABELS, "refcoco", "refcoco_plus", "refcocog", "images")
+"""All names that the column ``source`` of instruction datasets can have."""
+
+
 def source_label(name: str) -> str:
     """The name under which the rows of a source are published."""
     return name if name in LABELS else LABELS[-1]

@@ -173,9 +173,9 @@ def _count_pieces(mask: Mask) -> tuple[int, int, int]:
 def _choose_point(crop: MaskCrop, seed: int, identity: str) -> tuple[float, float]:
     """One of the pixels farthest from the border of a region, never its centroid, which may lie outside it."""
     distances = cv2.distanceTransform(np.pad(crop.mask.view(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    inside = distances[1:-1, 1:-1]
     rows, columns = np.nonzero(crop.mask)
-    values = inside[rows, columns]
+    # Squares of these distances are whole numbers; OpenCV's roots differ in their last bit from call to call.
+    values = np.rint(distances[1:-1, 1:-1][rows, columns].astype(np.float64) ** 2)
     best = max(1, int(INNERMOST * len(values)))
     deep = np.flatnonzero(values >= np.partition(values, -best)[-best])
     chosen = deep[derive_seed(seed, identity, "point") % len(deep)]
