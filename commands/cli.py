@@ -19,6 +19,7 @@ from commands import (  # noqa: F401  (add commands)
     paper_commands,
     publish_commands,
     report_commands,
+    segment,
     training_commands,
     view_commands,
 )

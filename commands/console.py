@@ -51,13 +51,16 @@ _ORDER = {
         "train-descriptor",
         "adapt-descriptor",
         "train-answerer",
+        "train-segmenter",
+        "refine-segmenter",
         "evaluate",
         "evaluate-poses",
+        "evaluate-segmentation",
         "tables",
         "retrain-and-evaluate",
         "restore-champion",
     ),
-    USE: ("describe", "localize", "answer"),
+    USE: ("describe", "localize", "answer", "segment"),
     OPERATE: ("server", "deploy", "notify"),
 }
 

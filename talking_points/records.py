@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 Box = tuple[float, float, float, float]
 Mask = NDArray[np.bool_]
 
+Rle = Mapping[str, Any]
+"""A mask as COCO's run lengths: ``size`` [height, width] and ``counts``."""
+
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 """Part-annotated sources, in the order of the published ``source`` ClassLabel."""
 

@@ -37,6 +37,13 @@ from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
 from talking_points.training.made_once import FINISHED, make_once
 from talking_points.training.precision import check_bf16
+from talking_points.training.segmenter_config import SegmenterConfig
+from talking_points.training.segmenter_stages import (
+    instruction_data,
+    pretrain_segmenter_vision,
+    refine_segmenter_stage,
+    train_segmenter_stage,
+)
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
 
@@ -44,6 +51,8 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
     "threads": True,
     "allow_drawn": True,
+    "control": True,
+    "memory_gb": True,
     "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
     "keypoints": {"test_categories"},
 }
@@ -155,6 +164,27 @@ STAGES = {
         AnswererConfig,
         pose_data,
     ),
+    "segmenter_vision": Stage(
+        ("segmenter_vision",),
+        pretrain_segmenter_vision,
+        lambda config: "vision",
+        SegmenterConfig,
+        lambda config: None,
+    ),
+    "segmenter": Stage(
+        ("segmenter_vision", "instructions", "segmenter"),
+        train_segmenter_stage,
+        lambda config: "segmenter",
+        SegmenterConfig,
+        instruction_data,
+    ),
+    "refined": Stage(
+        ("segmenter_vision", "instructions", "segmenter", "refine"),
+        refine_segmenter_stage,
+        lambda config: "refined",
+        SegmenterConfig,
+        instruction_data,
+    ),
 }
 
 
@@ -170,7 +200,7 @@ def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[s
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     folder = config.output / (name or stage.folder(config))
-    section, field = stage.sections[-1], "backbone_bf16" if kind == "vision" else "bf16"
+    section, field = stage.sections[-1], "backbone_bf16" if kind in ("vision", "segmenter_vision") else "bf16"
     if getattr(getattr(config, section), field) and not (folder / FINISHED).is_file():
         check_bf16(f"{section}.{field}")
     made = (folder / FINISHED).is_file()

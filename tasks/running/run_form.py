@@ -46,6 +46,17 @@ EvaluatePreset = Literal[
     "paper", "paper_ap10k", "paper_ap10k_bovidae", "paper_figure_1", "paper_frozen_lm", "paper_no_gaussian",
     "paper_omg_llava",
 ]  # fmt: skip
+SegmentPreset = Literal[
+    "none",
+    "segment_tiny",
+    "outlines",
+    "segment_iou_alone",
+    "segment_iou_steps",
+    "segment_grpo",
+    "segment_mask_alone",
+    "segment_7b",
+]
+EvaluateSegmentationPreset = Literal["none", "segment_parts", "refcoco"]
 """Names of the shipped configurations in ``configs/build``, ``configs/train`` and ``configs/evaluate``."""
 
 SETTINGS = {
@@ -56,6 +67,7 @@ SETTINGS = {
     "refcoco_plus": "sources.refcoco_plus.root",
     "refcocog": "sources.refcocog.root",
     "keypoints": "keypoints.root",
+    "instructions_root": "instructions.root",
 }
 """The setting that a field stands for, where it has another name."""
 
@@ -82,4 +94,6 @@ _FOLDERS = {
     "TrainConfig": "train",
     "EvaluateConfig": "evaluate",
     "RetrainConfig": "train",
+    "SegmenterConfig": "train",
+    "EvaluateSegmentationConfig": "evaluate",
 }
