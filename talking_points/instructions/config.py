@@ -108,7 +108,7 @@ class InstructionSettings(Section):
 
 def region_sources() -> tuple[str, ...]:
     """Every source whose regions can become instructions, in the order in which builds read them."""
-    return (*buildable_sources(), *SETS, "images")
+    return (*buildable_sources(), *SETS)
 
 
 class SplitSettings(Section):
