@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "round_trip_iou": (pa.float32(), "overlap of the mask with its outlines once written and read: the ceiling"),
     "components": (pa.int32(), "pieces of the mask, 8-connected"),
     "holes": (pa.int32(), "holes in the mask, 4-connected"),
-    "flags": (pa.list_(pa.string()), "approximate_mask, components_cut, holes_filled, no_text"),
+    "flags": (pa.list_(pa.string()), "approximate_mask, components_cut, described_point, holes_filled, no_text"),
 }
 """Arrow type and meaning of every column, in the published order."""
 
