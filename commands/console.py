@@ -55,6 +55,7 @@ _ORDER = {
         "refine-segmenter",
         "evaluate",
         "evaluate-poses",
+        "outline-points",
         "evaluate-segmentation",
         "tables",
         "retrain-and-evaluate",

@@ -127,7 +127,8 @@ class ViewPage:
                 self._show_row(int(self.found[self.place]))
 
     def _show_line(self, line: dict[str, Any], place: int) -> None:
-        title = f"{line['stage']}: {line['reason']}" if self.rejected else f"{line['object']}, {line['part']}"
+        own = (line["stage"], line["reason"]) if self.rejected else (line["object"], line["part"])
+        title = (": " if self.rejected else ", ").join(filter(None, own))
         text = line["text"] or line["detail"] if self.rejected else line["description"]
         button = ui.button(on_click=lambda: self._at(place)).props("flat no-caps align=left dense")
         button.classes("w-full " + ("bg-blue-50" if place == self.place else ""))

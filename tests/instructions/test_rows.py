@@ -17,7 +17,15 @@ from talking_points.instructions.described_points import DescribedPoint, part_ke
 from talking_points.instructions.elements import KINDS, draw_kinds
 from talking_points.instructions.phrasings import load_phrasings
 from talking_points.instructions.regions import MeasuredRegion, measure_regions
-from talking_points.instructions.rows import InstructionRow, instruction_table, make_rows, read_instructions
+from talking_points.instructions.rows import (
+    ImageFacts,
+    InstructionRow,
+    count_rows,
+    instruction_table,
+    make_rows,
+    read_instructions,
+    write_rows,
+)
 from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS
 from talking_points.records import AnnotatedObject, AnnotatedPart, ImageRecord, Mask
 
@@ -306,3 +314,20 @@ def test_a_sentence_about_a_point_is_an_expression_of_its_part() -> None:
         assert measured.expressions == ("the dog's head", "a spot on the nose")
         assert measured.flags == flags
         assert (measured.point == point) is bool(flags), "a point outside the part is none of it"
+
+
+def test_a_sentence_is_quoted_and_is_no_name_to_answer_with() -> None:
+    head = part("head", rectangle(10, 20, 40, 50))
+    record = image(thing("dog", rectangle(10, 20, 60, 70), head))
+    key = part_key("made", "scene.png", "dog", "head", head.bbox)
+    sentence = "The point is on the dog's nose."
+    facts = ImageFacts("scene", "scene.png", "", WIDTH, HEIGHT, "made")
+    _, measured = measure_regions(record, EVERYTHING, 0, {key: [DescribedPoint((12.0, 22.0), sentence)]})
+    assert isinstance(measured, MeasuredRegion)
+    rows = write_rows(measured, facts, EVERYTHING, 0, side="train", split="train")
+    own = [row for row in rows if row.expression == sentence]
+    assert len(rows) == count_rows(measured.expressions, measured.flags, EVERYTHING, "train") == 10 + 7
+    assert all(not row.kind.endswith("_to_text") for row in own)
+    asked = [row.question for row in own if row.kind.startswith("text")]
+    assert asked
+    assert all('what is meant by "The point is on the dog\'s nose"' in question for question in asked)
