@@ -106,7 +106,7 @@ class SegmenterConfig(TrainConfig):
     memory_gb: float = Field(default=1.5, ge=0, description="of decoded images that preset image_text keeps")
     lattice: int = Field(default=128, ge=2, le=1000, description="steps of the tiny preset's coordinates")
     instructions: InstructionFiles = InstructionFiles()
-    segmenter_vision: VisionConfig = VisionConfig(separate=True)
+    segmenter_vision: VisionConfig = VisionConfig()
     segmenter: SegmenterStage = SegmenterStage(epochs=12, learning_rate=5e-4, weight_decay=0.01)
     refine: RefineStage = RefineStage(epochs=1, learning_rate=1e-4, batch_size=32)
     control: ControlConfig = ControlConfig()

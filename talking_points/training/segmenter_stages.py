@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 from talking_points.config import ConfigError, fingerprint
 from talking_points.examples.labelled_images import load_labelled_images
 from talking_points.examples.regions import RegionSet, load_regions
+from talking_points.instructions.rows import read_instructions
 from talking_points.models.segmenter import Segmenter
 from talking_points.models.segmenter_configuration import QUESTIONS
-from talking_points.sources import open_source
 from talking_points.step_progress import follow_each
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.image_text import refine_image_text, start_image_text, train_image_text
@@ -22,6 +21,7 @@ from talking_points.training.rollouts import refine_segmenter
 from talking_points.training.segmenter import start_segmenter, train_segmenter
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.start import check_tokenizer, save_vision
+from talking_points.training.vision_records import vision_records
 from talking_points.whole_files import file_sha256
 
 VISION = "vision.safetensors"
@@ -39,12 +39,11 @@ def pretrain_segmenter_vision(config: Any, folder: Path) -> dict[str, float]:
     """The backbone that a tiny segmenter starts from: it learns which object and part lies where."""
     model = start_segmenter(config, [])  # no text reaches the vision path
     vision = config.segmenter_vision
-    records = (
-        record
-        for name, root in sorted(vision.sources.items())
-        for record in islice(open_source(name, root), vision.images)
-    )
-    seen = follow_each(records, "reading images for the vision path", unit="image")
+    held_out_images: set[str] = set()
+    if not vision.separate and config.instructions.root is not None:
+        rows = read_instructions(config.instructions.root, images=False)
+        held_out_images = {row.image_sha256 for row in rows if row.split != "train"}
+    seen = follow_each(vision_records(vision, held_out_images), "reading images for the vision path", unit="image")
     data = load_labelled_images(seen, config.image_size, stretch=model.config.image_frame == "stretched")
     random = np.random.default_rng(config.seed)
     order = random.permutation(len(data))

@@ -74,6 +74,7 @@ SETTINGS = {
 
 def load_run(
     model: type[Loaded],
+    /,
     config: str | Path,
     overrides: Iterable[str] | None = None,
     preset: str = "none",
