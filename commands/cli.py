@@ -16,6 +16,7 @@ from commands import (  # noqa: F401  (add commands)
     answer,
     instruction_commands,
     model_commands,
+    outline_points,
     paper_commands,
     publish_commands,
     report_commands,

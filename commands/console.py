@@ -56,6 +56,7 @@ _ORDER = {
         "refine-segmenter",
         "evaluate",
         "evaluate-poses",
+        "outline-points",
         "evaluate-segmentation",
         "tables",
         "retrain-and-evaluate",

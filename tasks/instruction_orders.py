@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from talking_points.instructions.config import InstructionBuildConfig
+from talking_points.instructions.described_points import identify_points
 from talking_points.instructions.phrasings import load_phrasings
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import NothingListedError
@@ -52,6 +53,8 @@ class InstructionOrders:
             places = zip(self.environment.roots.items(), listed.values(), strict=True)
             raise NothingListedError({name: (root, made["details"]["skipped"]) for (name, root), made in places})
         orders: list[RegionsOrder] = []
+        folder = self.config.points
+        points = identify_points(folder) if folder is not None else ""
         for number, (name, source) in enumerate(self.config.open_sources.items()):
             options = self.environment.sources[name].options
             settings = regions.Settings(
@@ -60,6 +63,8 @@ class InstructionOrders:
                 options=without_paths(options),
                 instructions=self.config.instructions,
                 seed=self.config.seed,
+                points=points,
+                points_folder=str(folder or ""),
             )
             shards = listed[number]["details"]["shards"]
             for place, shard in enumerate(shards, 1):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import pyarrow as pa
-from pydantic import JsonValue, PlainSerializer
+from pydantic import Field, JsonValue, PlainSerializer
 
 from talking_points.candidates.build import perceptual_hash
 from talking_points.config import Section
 from talking_points.instructions.config import InstructionSettings
+from talking_points.instructions.described_points import read_described_points
 from talking_points.instructions.regions import Dropped, measure_regions
 from talking_points.instructions.rows import ImageFacts
 from talking_points.instructions.schema import COLUMNS
@@ -40,13 +41,18 @@ REGION_SCHEMA = pa.schema(
 
 
 class Settings(Section):
-    """What can change the regions. Options that name a file are left out: its content is in the listing."""
+    """What can change the regions. Options that name a file are left out: its content is in the listing.
+
+    ``points`` is the digest of the dataset in ``points_folder``.
+    """
 
     source: str
     split: str | None
     options: dict[str, JsonValue]
     instructions: Annotated[InstructionSettings, PlainSerializer(InstructionSettings.measuring)]
     seed: int
+    points: str = Field(default="", exclude_if=lambda digest: not digest)
+    points_folder: str = Field(default="", exclude=True)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ def run_regions(order: Order[Settings, EntryInput]) -> Manifest:
     place = order.environment.sources[settings.source]
     source = open_source(settings.source, place.root, split=settings.split, **place.options)
     writer = ShardWriter(order, folder=f"regions/{settings.source}")
+    described = read_described_points(settings.points_folder) if settings.points else None
     rows = []
     for entry, sha256 in read_entries(writer.storage.read_table(order.inputs.entries["path"])):
         stop_if_requested()
@@ -72,7 +79,7 @@ def run_regions(order: Order[Settings, EntryInput]) -> Manifest:
             writer.reject({"id": entry.image_id, **named}, reason.reason, reason.detail)
             continue
         phash = perceptual_hash(record.pixels)
-        for region in measure_regions(record, settings.instructions, settings.seed):
+        for region in measure_regions(record, settings.instructions, settings.seed, described):
             if isinstance(region, Dropped):
                 writer.reject({"id": region.region, **named}, region.reason, f"{region.name}: {region.detail}")
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -10,6 +11,7 @@ from talking_points.build_config import PublishConfig, SourceConfig
 from talking_points.config import Section, suggest
 from talking_points.grounding.contours import FEWEST_POINTS, SMALL_MASK, Tracing
 from talking_points.grounding.grammar import DECIMALS, MAX_POINTS
+from talking_points.instructions.described_points import identify_points
 from talking_points.instructions.elements import KINDS, Kind
 from talking_points.output_names import readable_output
 from talking_points.redaction import hide_secrets
@@ -108,7 +110,7 @@ class InstructionSettings(Section):
 
 def region_sources() -> tuple[str, ...]:
     """Every source whose regions can become instructions, in the order in which builds read them."""
-    return (*buildable_sources(), *SETS, "images")
+    return (*buildable_sources(), *SETS)
 
 
 class SplitSettings(Section):
@@ -149,6 +151,11 @@ class InstructionBuildConfig(Section):
     sources: dict[str, SourceConfig] = Field(
         default_factory=dict, description="by name; a source without a root is left out"
     )
+    points: Path | None = Field(
+        default=None,
+        description="a built dataset of points of the same sources: its sentences are expressions of the parts that"
+        " they describe a point of, and its points theirs",
+    )
     instructions: InstructionSettings = InstructionSettings()
     split: SplitSettings = SplitSettings()
     publish: PublishConfig = PublishConfig()
@@ -186,11 +193,13 @@ class InstructionBuildConfig(Section):
 
     def dataset_settings(self) -> dict[str, Any]:
         """The settings that can change a row, without secrets, as plain JSON values."""
-        left_out = {"output", "workers", "runner", "shard_size", "resume", "publish"}
+        left_out = {"points", "output", "workers", "runner", "shard_size", "resume", "publish"}
         settings = self.model_dump(mode="json", exclude=left_out)
         settings["sources"] = {
             name: {key: value for key, value in settings["sources"][name].items() if key not in ("root", "points")}
             for name in self.open_sources
         }
+        if self.points is not None:
+            settings["points"] = identify_points(self.points)
         clean: dict[str, Any] = hide_secrets(settings)
         return clean

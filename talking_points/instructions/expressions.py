@@ -11,7 +11,7 @@ from talking_points.descriptions.answer_text import visible
 from talking_points.descriptions.nouns import possessive, say_object, say_part
 from talking_points.records import AnnotatedObject, Box
 
-MAX_CHARACTERS = 400
+MAX_CHARACTERS = 1200
 """Longest expression that is asked with."""
 
 

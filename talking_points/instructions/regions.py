@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from talking_points.grounding.contours import trace
 from talking_points.grounding.grammar import read_strict, write_outlines
 from talking_points.grounding.rasters import encode_mask, mask_box, round_trip_iou
 from talking_points.instructions.config import InstructionSettings
+from talking_points.instructions.described_points import DescribedPoint, PartKey, part_key
 from talking_points.instructions.expressions import clean_expressions, name_object, name_part
 from talking_points.records import Box, ImageRecord, Mask, MaskCrop, Region, derive_seed, stable_id
 from talking_points.sources.coco_parts import Rle
@@ -68,49 +69,61 @@ class Dropped:
     detail: str
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """A region to be measured: object and part by name, its words, its id, and points of it that are described."""
+
+    object: str
+    part: str
+    region: Region
+    expressions: list[str]
+    id: str
+    points: list[DescribedPoint] = field(default_factory=list)
+
+
 def measure_regions(
-    record: ImageRecord, settings: InstructionSettings, seed: int
+    record: ImageRecord,
+    settings: InstructionSettings,
+    seed: int,
+    described: Mapping[PartKey, list[DescribedPoint]] | None = None,
 ) -> Iterator[MeasuredRegion | Dropped]:
     """The regions of an image, in the order of its annotation: each measured, or dropped with its reason.
 
+    ``described`` points of a part take the place of the drawn one, their sentences are expressions of it as well.
     Reasons: no_mask, empty_mask, small_region, too_many_points, too_many_tokens, unwritable_outline, low_round_trip.
     """
-    for name, part, region, expressions, identity in _list_regions(record, settings):
+    for listed in _list_regions(record, settings, described or {}):
         try:
-            yield _measure(name, part, region, expressions, identity, settings, seed)
+            yield _measure(listed, settings, seed)
         except UnusableRegionError as unusable:
-            shown = f"{name}'s {part}" if part else name
-            yield Dropped(identity, shown, unusable.reason, unusable.detail)
+            shown = f"{listed.object}'s {listed.part}" if listed.part else listed.object
+            yield Dropped(listed.id, shown, unusable.reason, unusable.detail)
 
 
 def _list_regions(
-    record: ImageRecord, settings: InstructionSettings
-) -> Iterator[tuple[str, str, Region, list[str], str]]:
-    """Object, part, region, expressions and id."""
+    record: ImageRecord, settings: InstructionSettings, described: Mapping[PartKey, list[DescribedPoint]]
+) -> Iterator[_Listed]:
     instances = find_instances(record)
     for number, annotated in enumerate(record.objects):
         identity = (record.source, record.image_id, f"{number}:{annotated.label}")
         if settings.regions != "parts":
             written = clean_expressions(annotated.expressions)
             named = None if annotated.expressions else name_object(annotated, instances[number])
-            yield annotated.name, "", annotated, written or ([named] if named else []), stable_id(*identity)
+            yield _Listed(annotated.name, "", annotated, written or ([named] if named else []), stable_id(*identity))
         if settings.regions == "objects":
             continue
         for position, part in enumerate(annotated.parts):
             named = name_part(annotated, position, instances[number], record.width)
             key = stable_id(*identity, f"{position}:{part.label}")
-            yield annotated.name, part.name, part, [named] if named else [], key
+            place = part_key(record.source, record.relative_path, annotated.name, part.name, part.bbox)
+            points = described.get(place, [])
+            words = [named] if named else []
+            words += clean_expressions([point.text for point in points])
+            yield _Listed(annotated.name, part.name, part, words, key, points)
 
 
-def _measure(
-    name: str,
-    part: str,
-    region: Region,
-    expressions: list[str],
-    identity: str,
-    settings: InstructionSettings,
-    seed: int,
-) -> MeasuredRegion:
+def _measure(listed: _Listed, settings: InstructionSettings, seed: int) -> MeasuredRegion:
+    region, expressions = listed.region, listed.expressions
     crop = region.crop
     if crop is None:
         raise UnusableRegionError("no_mask", "a box alone")
@@ -136,21 +149,23 @@ def _measure(
     if kept < settings.min_iou:
         raise UnusableRegionError("low_round_trip", f"IoU {kept:.3f} of at least {settings.min_iou:g}")
     components, holes, hole_area = _count_pieces(crop.mask)
+    inside = [found for found in listed.points if _is_inside(found.point, mask)]
     flags = {
         "approximate_mask": not region.mask_exact,
+        "described_point": bool(inside),
         "components_cut": style.components is not None and components > style.components,
         "holes_filled": not style.holes and hole_area > settings.warn_holes * (size + hole_area),
         "no_text": not expressions,
     }
     return MeasuredRegion(
-        region=identity,
-        object=name,
-        part=part,
+        region=listed.id,
+        object=listed.object,
+        part=listed.part,
         expressions=tuple(expressions),
         outlines=text,
         mask={"size": list(runs["size"]), "counts": runs["counts"].decode("ascii")},
         box=region.bbox if getattr(region, "expressions", ()) else mask_box(runs),
-        point=_choose_point(crop, seed, identity),
+        point=inside[0].point if inside else _choose_point(crop, seed, listed.id),
         epsilon=None if style.points is not None else style.tolerance,
         points=points,
         round_trip_iou=kept,
@@ -158,6 +173,11 @@ def _measure(
         holes=holes,
         flags=tuple(flag for flag, raised in flags.items() if raised),
     )
+
+
+def _is_inside(point: tuple[float, float], mask: Mask) -> bool:
+    x, y = round(point[0]), round(point[1])
+    return 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and bool(mask[y, x])
 
 
 def _count_pieces(mask: Mask) -> tuple[int, int, int]:
@@ -173,9 +193,9 @@ def _count_pieces(mask: Mask) -> tuple[int, int, int]:
 def _choose_point(crop: MaskCrop, seed: int, identity: str) -> tuple[float, float]:
     """One of the pixels farthest from the border of a region, never its centroid, which may lie outside it."""
     distances = cv2.distanceTransform(np.pad(crop.mask.view(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    inside = distances[1:-1, 1:-1]
     rows, columns = np.nonzero(crop.mask)
-    values = inside[rows, columns]
+    # Squares of these distances are whole numbers; OpenCV's roots differ in their last bit from call to call.
+    values = np.rint(distances[1:-1, 1:-1][rows, columns].astype(np.float64) ** 2)
     best = max(1, int(INNERMOST * len(values)))
     deep = np.flatnonzero(values >= np.partition(values, -best)[-best])
     chosen = deep[derive_seed(seed, identity, "point") % len(deep)]

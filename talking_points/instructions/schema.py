@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from talking_points.dataset_schema import IMAGE, declare_features
 from talking_points.instructions.elements import KINDS
-from talking_points.records import LABELS
+from talking_points.records import REGION_LABELS
 
 _BOX = pa.list_(pa.float32(), 4)
 _POINT = pa.list_(pa.float32(), 2)
@@ -39,17 +39,14 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "round_trip_iou": (pa.float32(), "overlap of the mask with its outlines once written and read: the ceiling"),
     "components": (pa.int32(), "pieces of the mask, 8-connected"),
     "holes": (pa.int32(), "holes in the mask, 4-connected"),
-    "flags": (pa.list_(pa.string()), "approximate_mask, components_cut, holes_filled, no_text"),
+    "flags": (pa.list_(pa.string()), "approximate_mask, components_cut, described_point, holes_filled, no_text"),
 }
 """Arrow type and meaning of every column, in the published order."""
-
-SOURCES = (*LABELS, "refcoco", "refcoco_plus", "refcocog", "images")
-"""Names of the column ``source``; "added" stands for every source of another package."""
 
 
 def published_source(name: str) -> str:
     """The name under which the rows of a source are published."""
-    return name if name in SOURCES else "added"
+    return name if name in REGION_LABELS else "added"
 
 
 INSTRUCTION_SCHEMA = declare_features(COLUMNS)

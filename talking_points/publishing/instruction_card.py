@@ -54,7 +54,7 @@ def render_instruction_card(manifest: Mapping[str, Any], *, repo: str | None = N
         },
         regions=manifest.get("regions"),
         excludes=manifest.get("excludes_evaluation_images", True),
-        phrasings=manifest.get("phrasings", {}),
+        phrasings=manifest.get("phrasings") or {"name": "", "sha256": ""},
         stages=manifest.get("stages", {}),
         seed=manifest["seed"],
         fingerprint=manifest["fingerprint"],

@@ -79,9 +79,10 @@ TERMS: dict[str, SourceTerms] = {
         citations=(),
     ),
     "added": SourceTerms(
-        title="Source of another package",
+        title="Own images, or a source of another package",
         homepage="",
-        terms="Read by a source that another package adds; the terms are those of its images and annotations.",
+        terms="Images of those who built the dataset, or of a source that another package adds; the terms are those of"
+        " these images and annotations.",
         images="reference",
         citations=(),
     ),

@@ -14,6 +14,7 @@ from talking_points.descriptions.backends.protocol import Step
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.extras import how_to_install
 from talking_points.instructions.config import InstructionBuildConfig, region_sources
+from talking_points.instructions.described_points import identify_points
 from talking_points.instructions.phrasings import load_phrasings
 from talking_points.models.model_folders import check_model
 from talking_points.sources import open_source
@@ -59,6 +60,8 @@ def check_instructions(settings: InstructionBuildConfig) -> dict[str, str]:
             "sources with 'talking-points draw-sample build/sample'"
         )
     load_phrasings(settings.instructions.phrasings)
+    if settings.points is not None:
+        identify_points(settings.points)
     return {
         name: _resolve_root(name, source, settings.reader_options(name))
         for name, source in settings.open_sources.items()

@@ -13,9 +13,19 @@ from talking_points.grounding.grammar import read_box, read_point, read_strict
 from talking_points.grounding.outlines import box_to_pixels, point_to_pixels
 from talking_points.grounding.rasters import decode_mask, iou, rasterise
 from talking_points.instructions.config import TRAINING_KINDS, InstructionSettings, OutlineSettings
+from talking_points.instructions.described_points import DescribedPoint, part_key
 from talking_points.instructions.elements import KINDS, draw_kinds
 from talking_points.instructions.phrasings import load_phrasings
-from talking_points.instructions.rows import InstructionRow, instruction_table, make_rows, read_instructions
+from talking_points.instructions.regions import MeasuredRegion, measure_regions
+from talking_points.instructions.rows import (
+    ImageFacts,
+    InstructionRow,
+    count_rows,
+    instruction_table,
+    make_rows,
+    read_instructions,
+    write_rows,
+)
 from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS
 from talking_points.records import AnnotatedObject, AnnotatedPart, ImageRecord, Mask
 
@@ -291,3 +301,33 @@ def test_folders_without_the_rows_are_refused(folder: Path, tmp_path: Path) -> N
     path.write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match="cannot be read as Parquet"):
         list(read_instructions(folder))
+
+
+def test_a_sentence_about_a_point_is_an_expression_of_its_part() -> None:
+    head = part("head", rectangle(10, 20, 40, 50))
+    record = image(thing("dog", rectangle(10, 20, 60, 70), head))
+    key = part_key("made", "scene.png", "dog", "head", head.bbox)
+    for point, flags in (((12.0, 22.0), ("described_point",)), ((100.0, 100.0), ())):
+        found = measure_regions(record, EVERYTHING, 0, {key: [DescribedPoint(point, "a spot on the\nnose")]})
+        _, measured = found
+        assert isinstance(measured, MeasuredRegion)
+        assert measured.expressions == ("the dog's head", "a spot on the nose")
+        assert measured.flags == flags
+        assert (measured.point == point) is bool(flags), "a point outside the part is none of it"
+
+
+def test_a_sentence_is_quoted_and_is_no_name_to_answer_with() -> None:
+    head = part("head", rectangle(10, 20, 40, 50))
+    record = image(thing("dog", rectangle(10, 20, 60, 70), head))
+    key = part_key("made", "scene.png", "dog", "head", head.bbox)
+    sentence = "The point is on the dog's nose."
+    facts = ImageFacts("scene", "scene.png", "", WIDTH, HEIGHT, "made")
+    _, measured = measure_regions(record, EVERYTHING, 0, {key: [DescribedPoint((12.0, 22.0), sentence)]})
+    assert isinstance(measured, MeasuredRegion)
+    rows = write_rows(measured, facts, EVERYTHING, 0, side="train", split="train")
+    own = [row for row in rows if row.expression == sentence]
+    assert len(rows) == count_rows(measured.expressions, measured.flags, EVERYTHING, "train") == 10 + 7
+    assert all(not row.kind.endswith("_to_text") for row in own)
+    asked = [row.question for row in own if row.kind.startswith("text")]
+    assert asked
+    assert all('what is meant by "The point is on the dog\'s nose"' in question for question in asked)
