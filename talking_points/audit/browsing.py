@@ -24,7 +24,7 @@ from talking_points.dataset_files import (
     read_texts,
 )
 from talking_points.dataset_schema import COLUMNS
-from talking_points.records import SOURCES
+from talking_points.records import LABELS
 
 LIGHT = ("id", "source", "object", "part", "description", "draft", "flags")
 """Columns that are read of every row: what is listed, filtered and searched."""
@@ -54,6 +54,7 @@ class Filter:
     flag: str | None = None
     judge: str | None = None
     words: str = ""
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,9 @@ class DatasetRows:
         table = pa.concat_tables(tables)
         if judged:
             table = table.drop_columns([SCORE]).append_column("judge", _group_scores(table[SCORE]))
-        names = pa.array(SOURCES).take(table["source"].combine_chunks())
+        names = pa.array(LABELS).take(table["source"].combine_chunks())
         table = table.set_column(table.schema.get_field_index("source"), "source", names)
-        rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
-        empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
-        return cls(table.append_column("split", pa.array(splits)), places, pa.concat_tables([empty, *rejected]))
+        return cls(table.append_column("split", pa.array(splits)), places, list_rejected(root))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -105,7 +104,7 @@ class DatasetRows:
     def find(self, wanted: Filter) -> NDArray[np.int64]:
         """Numbers of the rows that pass, in the order of the dataset."""
         kept = np.ones(len(self), dtype=np.bool_)
-        for name in ("split", "source", "object", "part", "judge"):
+        for name in ("split", "source", "object", "part", "kind", "judge"):
             value = getattr(wanted, name)
             if value is not None:
                 here = name in self.table.column_names
@@ -147,7 +146,7 @@ class DatasetRows:
         with open_parquet(path, FULL) as file:
             row: dict[str, Any] = read_group(file, group, FULL, path).slice(place, 1).to_pylist()[0]
         judge = {"judge": self.table["judge"][number].as_py()} if "judge" in self.table.column_names else {}
-        return row | {"source": SOURCES[row["source"]], "split": path.name.partition("-")[0]} | judge
+        return row | {"source": LABELS[row["source"]], "split": path.name.partition("-")[0]} | judge
 
     def _find_flag(self, flag: str) -> NDArray[np.bool_]:
         kept = np.zeros(len(self), dtype=np.bool_)
@@ -161,6 +160,13 @@ class DatasetRows:
         return pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), np.array(
             pc.list_flatten(lists).to_pylist(), dtype=object
         )
+
+
+def list_rejected(root: Path) -> pa.Table:
+    """All rejected rows of the dataset in ``root``. Raises ``DatasetError``."""
+    rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
+    empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
+    return pa.concat_tables([empty, *rejected])
 
 
 def list_writers(row: Mapping[str, Any]) -> list[tuple[str, str]]:
