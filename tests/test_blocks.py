@@ -135,6 +135,7 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/own_data.md", "[project.entry-points"): Run(OWN_DATA),
     ("docs/texts.md", "generate:"): Run(SETTINGS),
     ("docs/texts.md", "vllm run-batch"): Parsed("wants vLLM and a model"),
+    ("docs/texts.md", "python benchmarks/peers.py"): Parsed("installs other tools and takes minutes"),
     ("docs/texts.md", "judge: {by: localizer"): Run(SETTINGS),
     ("docs/texts.md", "judge: {backend: openai"): Run(SETTINGS),
     ("docs/texts.md", "near_duplicates: true"): Run(SETTINGS),
