@@ -57,7 +57,7 @@ def check_instructions(settings: InstructionBuildConfig) -> dict[str, str]:
     if not settings.open_sources:
         raise ConfigError(
             f"no source has a root: set at least one of sources.{{{','.join(region_sources())}}}.root, or draw sample "
-            "sources with 'talking-points draw-sample build/sample'"
+            "sources with 'talking-points draw-sample build/sample' (--config build/instructions_sample.yaml)"
         )
     load_phrasings(settings.instructions.phrasings)
     if settings.points is not None:
