@@ -75,6 +75,8 @@ _DRAWN = {"sample": "", "sample-plain": " --variant plain", "sample-hard": " --v
 def _resolve_root(name: str, source: SourceConfig, options: Mapping[str, Any]) -> str:
     """The folder of a source. Where nothing is at its root, which a configuration may have set, ways on are told."""
     root = source.root or Path()
+    if isinstance(segmenter := options.get("segmenter"), str) and not (Path(segmenter) / "config.json").is_file():
+        check_model(segmenter, "segmenter", f"sources.{name}.options.segmenter")
     try:
         return str(open_source(name, root, split=source.split, **options).root)
     except SourceError as error:
