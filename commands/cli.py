@@ -109,12 +109,12 @@ def draw_sample_command(
 
 @app.command()
 def status(
-    output: Annotated[str, typer.Argument(help="output folder of a build")],
+    output: Annotated[str, typer.Argument(help="output folder of a build or a training")],
     rejected: Annotated[bool, typer.Option("--rejected", help="list the rejected rows")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the status as one line of JSON")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="draw it anew until the build ends")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="draw it anew until it ends")] = False,
 ) -> None:
-    """Show what a build has done, does and has to do, stage by stage."""
+    """Show what a build or a training has done, does and has to do, stage by stage."""
     with exit_codes():
         from commands import status
         from commands.plan import open_output
@@ -167,8 +167,18 @@ def doctor(
     paper: Annotated[
         bool, typer.Option("--paper", help="list the datasets and weights of the paper's way; downloads nothing")
     ] = False,
+    source: Annotated[
+        tuple[str, Path] | None,
+        typer.Option("--source", help="mp100 and its folder: every category's images, found and missing, and whose"),
+    ] = None,
 ) -> None:
     """Check this machine: Python, libraries, extras, GPU, login of the Hub, Prefect server, disk."""
+    if source is not None:
+        with exit_codes():
+            from commands.source_check import print_source
+
+            print_source(*source)
+        return
     if paper:
         with exit_codes():
             from commands.paper_commands import print_resources

@@ -50,6 +50,7 @@ _ORDER = {
         "train-localizer",
         "train-descriptor",
         "adapt-descriptor",
+        "describe-keypoints",
         "train-answerer",
         "train-segmenter",
         "refine-segmenter",
