@@ -20,6 +20,7 @@ ROOMS = (
     "stand_in_server",
     "proxies",
     "escaping",
+    "json_depth",
     "units",
     "step_progress",
     "records",

@@ -116,8 +116,8 @@ def _kind(command: str) -> Any:
     if command == "build":
         return BuildConfig
     others = {
-        "build-instructions": InstructionBuildConfig,
         "describe-keypoints": DescribeKeypointsConfig,
+        "build-instructions": InstructionBuildConfig,
         "evaluate": EvaluateConfig,
         "evaluate-poses": EvaluatePosesConfig,
         "plan": ReproduceConfig,

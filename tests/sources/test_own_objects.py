@@ -158,7 +158,7 @@ def test_files_that_fiftyone_writes(tmp_path: Path) -> None:
     assert parts == [[("dog", ["head", "tail"])]] * 2
     assert source.skipped == {}
     records = list(open_source("images", tmp_path))
-    assert [item.bbox for item in records[0].objects] == [(10, 20, 70, 60), (14, 24, 25, 20), (56, 60, 16, 12)]
+    assert [item.name for item in records[0].objects] == ["dog", "dog's head", "dog's tail"]
 
 
 def test_files_that_pycocotools_writes(tmp_path: Path) -> None:
