@@ -11,10 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
 from tests.flows.serving import REPOSITORY, executions, session, wait_for
+from tests.tiny_models import build_tiny_tokenizer, tiny_text_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -67,3 +70,48 @@ def test_a_signal_stops_the_build_and_all_it_started(
     assert not {key for key in again if key.startswith(("index", "candidates", "sample", "object_caption"))}
     finished = {line.split()[1] for line in log.read_text().splitlines() if line.startswith("end ")}
     assert set(before) - {"assemble-0"} <= finished
+
+
+def build_endless_llama(folder: Path) -> None:
+    """A text model that never ends its answer: thousands of tokens for every row."""
+    torch.manual_seed(0)
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.model_max_length = 16_000
+    config = tiny_text_config(tokenizer)
+    config.max_position_embeddings, config.num_hidden_layers = 16_000, 6
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(1.0)
+        model.lm_head.weight[tokenizer.eos_token_id] = 0.0
+        model.lm_head.weight[10] = 1.0 + model.lm_head.weight[10]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def test_sigterm_in_the_middle_of_a_torch_generation_ends_as_documented(drawn: dict[str, Path], tmp_path: Path) -> None:
+    build_endless_llama(tmp_path / "llama")
+    log = tmp_path / "executions"
+    step = f"generate={{backend: transformers, model: {tmp_path / 'llama'}, max_tokens: 12000, batch_size: 2}}"
+    given = overrides(tmp_path / "out", drawn, "shard_size=6", "limit=6", "runner=threads", step)
+    command = [sys.executable, "-m", "tests.flows.logged_build", "build", "--config", CONFIG]
+    command += [word for setting in given for word in ("--set", setting)]
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "EXECUTIONS": str(log)}
+    process = subprocess.Popen(
+        command, env=environment, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for(lambda: any(key.startswith("generate") for key in executions(log)), 300, "texts are generated")
+        time.sleep(6)  # the model is loaded, and writes
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        took = time.monotonic() - began
+        wait_for(lambda: not session(process.pid), 10, "no process of the build is left")
+    finally:
+        for pid in session(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert process.returncode == 130, errors
+    assert "terminate called" not in errors
+    assert "Traceback" not in errors
+    assert took < 30, f"{took:.1f} s"
