@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from talking_points.models.omg_llava.features import VisionFeatures
 
 
+_IMAGES_AT_ONCE = 8
+"""Images that the vision path reads in one pass: 1024 pixels wide, a few gigabytes."""
+
+
 class OmgLlavaBackend:
     """Answers object-caption requests in batches; the vision path runs once per image.
 
@@ -131,10 +135,7 @@ class OmgLlavaBackend:
         import torch
 
         with torch.no_grad():
-            features = {
-                digest: self._encode(digest, request.images[0])
-                for digest, request in zip(digests, requests, strict=True)
-            }
+            features = self._encode({digest: r.images[0] for digest, r in zip(digests, requests, strict=True)})
             turns = [self._turn(request) for request in requests]
             lengths = [_length(turn, features[digest]) for turn, digest in zip(turns, digests, strict=True)]
             fitting = [i for i, request in enumerate(requests) if lengths[i] + request.max_tokens <= self._limit]
@@ -199,14 +200,20 @@ class OmgLlavaBackend:
         text = self._model.tokenizer.decode(tokens[: min(length, limit)], skip_special_tokens=True).strip()
         return Completion(text, "stop" if finished else "length", prompt_tokens, min(length, limit))
 
-    def _encode(self, digest: str, image: Any) -> VisionFeatures:
-        """Features of one image, from the cache when it was seen lately."""
-        if digest not in self._features:
-            self._features[digest] = self._model.encode_images([image])
-            while len(self._features) > max(self._cached_images, 1):
-                self._features.popitem(last=False)
-        self._features.move_to_end(digest)
-        return self._features[digest]
+    def _encode(self, images: Mapping[str, Any]) -> dict[str, VisionFeatures]:
+        """Features of some images by digest, from the cache where they were seen lately; the others go in batches."""
+        missing = [digest for digest in images if digest not in self._features]
+        found = {digest: self._features[digest] for digest in images if digest in self._features}
+        for start in range(0, len(missing), _IMAGES_AT_ONCE):
+            part = missing[start : start + _IMAGES_AT_ONCE]
+            encoded = self._model.encode_images([images[digest] for digest in part])
+            found |= {digest: encoded.select([place]) for place, digest in enumerate(part)}
+        for digest in images:
+            self._features[digest] = found[digest]
+            self._features.move_to_end(digest)
+        while len(self._features) > max(self._cached_images, 1):
+            self._features.popitem(last=False)
+        return found
 
 
 def _problem(request: ChatRequest) -> RequestError | None:
