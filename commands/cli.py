@@ -106,12 +106,12 @@ def draw_sample_command(
 
 @app.command()
 def status(
-    output: Annotated[str, typer.Argument(help="output folder of a build")],
+    output: Annotated[str, typer.Argument(help="output folder of a build or a training")],
     rejected: Annotated[bool, typer.Option("--rejected", help="list the rejected rows")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the status as one line of JSON")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="draw it anew until the build ends")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="draw it anew until it ends")] = False,
 ) -> None:
-    """Show what a build has done, does and has to do, stage by stage."""
+    """Show what a build or a training has done, does and has to do, stage by stage."""
     with exit_codes():
         from commands import status
         from commands.plan import open_output

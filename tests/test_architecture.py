@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
+    "whole_files",
     "redaction",
     "server_guard",
     "stand_in_server",
@@ -34,7 +35,6 @@ ROOMS = (
     "dataset_manifest",
     "build_config",
     "image_files",
-    "whole_files",
     "sqlite_files",
     "locks",
     "extras",
