@@ -59,6 +59,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 96, grid: 
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
+            # About the inverse root of its width: a small model that starts with less learns as much in twice the steps.
+            "initializer_range": 0.06,
         },
         stem="convolution",
         question="{keypoint}",
