@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field, JsonValue
 
 from talking_points.config import Section
 from talking_points.records import stable_id
@@ -25,7 +26,8 @@ from talking_points.sources.protocol import Source, SourceEntry
 from talking_points.stop_requests import stop_if_requested
 from talking_points.whole_files import file_sha256
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import WORK, Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.shards import Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 VERSION = 1
@@ -80,7 +82,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 class Settings(Section):
-    """What can change the listing. ``images`` are listed in a preview; ``tree`` is the digest of the source's files."""
+    """What can change the listing. ``images`` are listed in a preview; ``tree`` is the digest of the source's files.
+
+    ``options`` are the reader's, without those that name files.
+    """
 
     source: str
     split: str | None
@@ -88,6 +93,10 @@ class Settings(Section):
     shard_size: int
     images: int | None
     tree: str
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        exclude_if=lambda options: not options,  # keys of before it counted stay
+    )
 
 
 def run_index(order: Order[Settings, Inputs]) -> Manifest:
