@@ -15,7 +15,7 @@ from rich.text import Text
 from commands.build import find_kept_build
 from commands.local import local_orchestration
 from commands.orchestrator import claim_port, orchestrator
-from commands.plan import open_output
+from commands.outputs import open_output
 from talking_points.escaping import for_terminal
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.redaction import redact, seal

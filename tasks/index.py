@@ -26,7 +26,8 @@ from talking_points.sources.protocol import Source, SourceEntry
 from talking_points.stop_requests import stop_if_requested
 from talking_points.whole_files import file_sha256
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import WORK, Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.shards import Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 VERSION = 1

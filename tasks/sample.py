@@ -18,7 +18,8 @@ from talking_points.config import Section
 from talking_points.records import CANDIDATE_SCHEMA
 from talking_points.sources.protocol import SourceError, reasons_in_words
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import WORK, Inputs, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.shards import Inputs, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.stages import WORK
 
 VERSION = 1
 

@@ -14,11 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
+    "whole_files",
     "redaction",
     "server_guard",
     "stand_in_server",
     "proxies",
     "escaping",
+    "json_depth",
     "units",
     "step_progress",
     "records",
@@ -34,7 +36,6 @@ ROOMS = (
     "dataset_manifest",
     "build_config",
     "image_files",
-    "whole_files",
     "sqlite_files",
     "locks",
     "extras",

@@ -71,6 +71,8 @@ class ViewPage:
         names = ("source", "stage", "reason") if self.rejected else ("split", "source", "object", "part", "flag")
         if not self.rejected and "kind" in self.rows.table.column_names:
             names = ("kind", *names)
+        if not self.rejected and "judge" in self.rows.table.column_names:
+            names = (*names, "judge")
         with self.filters:
             search = ui.input("Search", value=self.filter.words).props("dense outlined clearable debounce=250")
             search.classes("search-field w-full sm:w-64").on_value_change(
@@ -127,7 +129,8 @@ class ViewPage:
                 self._show_row(int(self.found[self.place]))
 
     def _show_line(self, line: dict[str, Any], place: int) -> None:
-        title = f"{line['stage']}: {line['reason']}" if self.rejected else f"{line['object']}, {line['part']}"
+        own = (line["stage"], line["reason"]) if self.rejected else (line["object"], line["part"])
+        title = (": " if self.rejected else ", ").join(filter(None, own))
         text = line["text"] or line["detail"] if self.rejected else line["description"]
         button = ui.button(on_click=lambda: self._at(place)).props("flat no-caps align=left dense")
         button.classes("w-full " + ("bg-blue-50" if place == self.place else ""))
@@ -144,6 +147,8 @@ class ViewPage:
         with ui.row().classes("gap-1"):
             for flag in row["flags"]:
                 ui.badge(flag).props("color=amber-2 text-color=black")
+            if "judge" in row:
+                ui.badge(f"judge: {row['judge']}").props("color=blue-2 text-color=black")
         x, y = row["keypoint"]
         size = image_size(self.rows.places[number])
         if size is None:

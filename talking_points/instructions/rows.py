@@ -12,7 +12,7 @@ import pyarrow as pa
 from talking_points.grounding.grammar import write_box, write_point
 from talking_points.grounding.outlines import box_to_unit, point_to_unit
 from talking_points.instructions.config import InstructionSettings
-from talking_points.instructions.elements import Element, Kind, draw_kinds, list_usable
+from talking_points.instructions.elements import KINDS, Element, Kind, draw_kinds, list_usable
 from talking_points.instructions.files import read_tables
 from talking_points.instructions.phrasings import load_phrasings
 from talking_points.instructions.regions import Dropped, MeasuredRegion, measure_regions
@@ -142,10 +142,10 @@ def write_rows(
     decimals = settings.outlines.decimals
     weights = settings.weights(side)
     rows = []
-    usable = {kind: weights[kind] for kind in find_usable(weights, region.expressions, region.flags)}
     for number, expression in enumerate(region.expressions or ("",)):
+        usable = {kind: weights[kind] for kind in find_usable(weights, expression, region.flags)}
         elements = {
-            "expression": expression,
+            "expression": quote_sentence(expression),
             "point": write_point(point_to_unit(*region.point, image.width, image.height), decimals),
             "box": write_box(box_to_unit(region.box, image.width, image.height), decimals),
             "mask": region.outlines,
@@ -183,16 +183,27 @@ def write_rows(
 
 def count_rows(expressions: Sequence[str], flags: Sequence[str], settings: InstructionSettings, side: str) -> int:
     """How many rows ``write_rows`` makes of a region."""
-    usable = find_usable(settings.weights(side), expressions, flags)
-    return min(len(usable), settings.rows) * max(1, len(expressions))
+    usable = [find_usable(settings.weights(side), expression, flags) for expression in expressions or ("",)]
+    return sum(min(len(kinds), settings.rows) for kinds in usable)
 
 
-def find_usable(kinds: Iterable[Kind], expressions: Sequence[str], flags: Sequence[str]) -> list[Kind]:
-    """The kinds that can be asked about a region."""
-    lacking: list[Element] = [] if expressions else ["text"]
+def find_usable(kinds: Iterable[Kind], expression: str, flags: Sequence[str]) -> list[Kind]:
+    """The kinds that can be asked about a region with this expression; a whole sentence is no name to answer with."""
+    lacking: list[Element] = [] if expression else ["text"]
     if "approximate_mask" in flags:
         lacking.append("mask")
-    return list_usable(kinds, lacking)
+    usable = list_usable(kinds, lacking)
+    return [kind for kind in usable if KINDS[kind].answered != "text"] if is_sentence(expression) else usable
+
+
+def is_sentence(expression: str) -> bool:
+    """Whether an expression is a sentence, as descriptions of points are, and no phrase."""
+    return expression[:1].isupper() and expression.endswith(".")
+
+
+def quote_sentence(expression: str) -> str:
+    """An expression as it stands inside a question."""
+    return f'what is meant by "{expression[:-1]}"' if is_sentence(expression) else expression
 
 
 def instruction_table(rows: list[InstructionRow], schema: pa.Schema) -> pa.Table:

@@ -35,12 +35,8 @@ KINDS = {
 }
 """By the name of the stage, of the configuration's section and of the folder below the output."""
 
-CARDED = {role: kind for role, kind in KINDS.items() if kind.reports}
+RETRAINED = {role: kind for role, kind in KINDS.items() if kind.reports}
 """Those that a run of retraining makes, judges and describes in a card."""
-
-
-PUBLISHED = {role: kind for role, kind in KINDS.items() if kind.reports or role == "segmenter"}
-"""Those that have a card and can go to the Hub."""
 
 
 def find_kind(class_name: str) -> ModelKind | None:

@@ -16,7 +16,7 @@ from talking_points.models.segmenter import Segmenter
 from talking_points.models.segmenter_configuration import QUESTIONS
 from talking_points.step_progress import follow_each
 from talking_points.training.backbone import pretrain_backbone
-from talking_points.training.image_text import refine_image_text, start_image_text, train_image_text
+from talking_points.training.image_text_adapters import refine_image_text, start_image_text, train_image_text
 from talking_points.training.rollouts import refine_segmenter
 from talking_points.training.segmenter import start_segmenter, train_segmenter
 from talking_points.training.segmenter_config import SegmenterConfig

@@ -57,7 +57,7 @@ def check_instructions(settings: InstructionBuildConfig) -> dict[str, str]:
     if not settings.open_sources:
         raise ConfigError(
             f"no source has a root: set at least one of sources.{{{','.join(region_sources())}}}.root, or draw sample "
-            "sources with 'talking-points draw-sample build/sample'"
+            "sources with 'talking-points draw-sample build/sample' (--config build/instructions_sample.yaml)"
         )
     load_phrasings(settings.instructions.phrasings)
     if settings.points is not None:
@@ -75,6 +75,8 @@ _DRAWN = {"sample": "", "sample-plain": " --variant plain", "sample-hard": " --v
 def _resolve_root(name: str, source: SourceConfig, options: Mapping[str, Any]) -> str:
     """The folder of a source. Where nothing is at its root, which a configuration may have set, ways on are told."""
     root = source.root or Path()
+    if isinstance(segmenter := options.get("segmenter"), str) and not (Path(segmenter) / "config.json").is_file():
+        check_model(segmenter, "segmenter", f"sources.{name}.options.segmenter")
     try:
         return str(open_source(name, root, split=source.split, **options).root)
     except SourceError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,8 @@ from filelock import FileLock, Timeout
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.stop_requests import clear_stop
 from talking_points.whole_files import TEMPORARY
-from tasks.running.shards import WORK
+from tasks.running.folder_lock import in_use, lock_file
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 SETTINGS_FILE = f"{WORK}/settings.json"
@@ -51,7 +51,7 @@ def build_folder(config: OutputConfig) -> Iterator[Storage]:
     """
     storage = Storage(config.output)
     _refuse_links(storage)
-    path = _lock_file(storage)
+    path = lock_file(storage)
     lock = FileLock(path, timeout=_A_LOOK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,32 +139,6 @@ def _check_content(storage: Storage, config: OutputConfig) -> None:
         )
 
 
-def in_use(storage: Storage) -> bool:
-    """Whether a build is writing to this folder right now."""
-    path = _lock_file(storage)
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return _is_locked(path)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether somebody holds a lock file that this user may only read."""
-    import fcntl  # on systems whose locks these are; others do not come here
-
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
-
-
 def _explain_closed(storage: Storage, config: OutputConfig) -> str | None:
     """Why this user cannot write to a local output: whose folder is in the way. None where nothing is."""
     if not storage.is_local:
@@ -197,10 +171,3 @@ def request_cache_folder(storage: Storage) -> Path:
 
 def _settings(config: OutputConfig) -> dict[str, Any]:
     return {"settings": config.dataset_settings()}
-
-
-def _lock_file(storage: Storage) -> Path:
-    if storage.is_local:
-        return Path(storage.path(WORK), "lock")
-    name = hashlib.sha256(storage.path().encode()).hexdigest()[:16]
-    return Path.home() / ".cache" / "talking-points" / "locks" / f"{name}.lock"

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from rich.console import Console
@@ -27,9 +27,11 @@ from rich.progress import (
 
 from talking_points.escaping import for_markdown, for_terminal
 from talking_points.redaction import redact
-from tasks.running.manifests import Manifest
-from tasks.running.shards import OPTIONAL_STAGES, SPENT, STAGES, WORK
+from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
+
+if TYPE_CHECKING:
+    from tasks.running.manifests import Manifest
 
 STATUS_FILE = f"{WORK}/status.json"
 _WRITE_EVERY = 2.0

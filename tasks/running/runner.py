@@ -24,7 +24,8 @@ from tasks.running.manifests import Manifest, holds
 from tasks.running.prefect_tasks import PrefectTask, find_manifest
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
-from tasks.running.shards import STAGES, WAITING, AnyOrder, count_rows, order_key
+from tasks.running.shards import AnyOrder, count_rows, order_key
+from tasks.running.stages import STAGES, WAITING
 from tasks.running.storage import Storage
 
 

@@ -48,6 +48,10 @@ FAILURES: dict[str, list[list[str]]] = {
     "train-localizer": [["-s", "dataset=org/name"], ["-s", f"dataset={URL}"], ["-s", f"start={URL}"]],
     "train-descriptor": [["-s", "dataset=org/name"], ["-s", f"token={OPTION}"]],
     "adapt-descriptor": [["-s", f"keypoints.root={URL}"], ["-s", "descriptor_path=org/name"]],
+    "describe-keypoints": [
+        ["-s", "output={t}/k", "-s", "author=model", "-s", f"text={STEP}", "-s", "sets=[four_legs]"],
+        ["-s", f"poses.own={URL}"],
+    ],
     "train-answerer": [["-s", f"poses.root={URL}"], ["-s", f"nothing={URL}"]],
     "evaluate-poses": [["-s", f"answerer={URL}"], ["--config", URL]],
     "train-segmenter": [["-s", f"instructions.root={URL}"], ["-s", f"start={URL}"]],

@@ -16,6 +16,7 @@ from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig
 from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
+from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
@@ -29,6 +30,7 @@ KINDS: dict[str, Any] = {
     "train-localizer": TrainConfig,
     "train-descriptor": TrainConfig,
     "adapt-descriptor": TrainConfig,
+    "describe-keypoints": DescribeKeypointsConfig,
     "train-answerer": AnswererConfig,
     "train-segmenter": SegmenterConfig,
     "refine-segmenter": SegmenterConfig,

@@ -4,8 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from talking_points.config import ConfigError
 from talking_points.dataset_files import DatasetError
@@ -17,7 +21,15 @@ from talking_points.instructions.described_points import DescribedPoint, part_ke
 from talking_points.instructions.elements import KINDS, draw_kinds
 from talking_points.instructions.phrasings import load_phrasings
 from talking_points.instructions.regions import MeasuredRegion, measure_regions
-from talking_points.instructions.rows import InstructionRow, instruction_table, make_rows, read_instructions
+from talking_points.instructions.rows import (
+    ImageFacts,
+    InstructionRow,
+    count_rows,
+    instruction_table,
+    make_rows,
+    read_instructions,
+    write_rows,
+)
 from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS
 from talking_points.records import AnnotatedObject, AnnotatedPart, ImageRecord, Mask
 
@@ -306,3 +318,72 @@ def test_a_sentence_about_a_point_is_an_expression_of_its_part() -> None:
         assert measured.expressions == ("the dog's head", "a spot on the nose")
         assert measured.flags == flags
         assert (measured.point == point) is bool(flags), "a point outside the part is none of it"
+
+
+def test_a_sentence_is_quoted_and_is_no_name_to_answer_with() -> None:
+    head = part("head", rectangle(10, 20, 40, 50))
+    record = image(thing("dog", rectangle(10, 20, 60, 70), head))
+    key = part_key("made", "scene.png", "dog", "head", head.bbox)
+    sentence = "The point is on the dog's nose."
+    facts = ImageFacts("scene", "scene.png", "", WIDTH, HEIGHT, "made")
+    _, measured = measure_regions(record, EVERYTHING, 0, {key: [DescribedPoint((12.0, 22.0), sentence)]})
+    assert isinstance(measured, MeasuredRegion)
+    rows = write_rows(measured, facts, EVERYTHING, 0, side="train", split="train")
+    own = [row for row in rows if row.expression == sentence]
+    assert len(rows) == count_rows(measured.expressions, measured.flags, EVERYTHING, "train") == 10 + 7
+    assert all(not row.kind.endswith("_to_text") for row in own)
+    asked = [row.question for row in own if row.kind.startswith("text")]
+    assert asked
+    assert all('what is meant by "The point is on the dog\'s nose"' in question for question in asked)
+
+
+def spoil(folder: Path, **values: object) -> None:
+    """Other values in the first row of the training file."""
+    path = folder / "data/train-00000-of-00001.parquet"
+    first, *others = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([first | values, *others], schema=INSTRUCTION_SCHEMA), path)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"mask": {"size": [HEIGHT, WIDTH], "counts": "~~~~"}}, "a mask is damaged"),
+        ({"mask": {"size": [10**9, 10**9], "counts": "0"}}, "a mask is damaged"),
+        ({"mask": {"size": [HEIGHT, WIDTH], "counts": ""}}, "a mask is damaged"),
+        ({"mask": {"size": [HEIGHT, WIDTH], "counts": "\u00e9"}}, "a mask is damaged"),
+        ({"mask": {"size": None, "counts": None}}, "a mask is damaged"),
+        ({"kind": "text_to_video"}, "expected kinds of"),
+        ({"box": [float("nan")] * 4}, "not finite"),
+        ({"width": 0}, "sizes below one pixel"),
+        ({"question": None}, "empty cells"),
+        ({"image": {"bytes": None, "path": "/etc/passwd"}}, "names of files without their bytes"),
+    ],
+)
+def test_damaged_rows_are_refused(values: dict[str, object], told: str, folder: Path) -> None:
+    spoil(folder, **values)
+    with pytest.raises(DatasetError, match=told):
+        list(read_instructions(folder))
+
+
+@given(
+    arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 24))),
+    st.lists(st.text(max_size=20), max_size=3),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=120, deadline=None)
+def test_any_mask_and_any_words_give_rows_or_a_reason(mask: Mask, texts: list[str], seed: int) -> None:
+    height, width = mask.shape
+    box = (0.0, 0.0, float(width), float(height))
+    one = AnnotatedObject("dog", "dog", 1, box, expressions=tuple(texts), load_mask=lambda: mask)
+    record = ImageRecord("made", "scene", Path("scene.png"), "scene.png", width, height, "train", (one,))
+    wanted = EVERYTHING.model_copy(update={"min_area": 1, "min_iou": 0.0})
+    rows, dropped = make_rows(record, wanted, seed, image_sha256="")
+    assert bool(rows) != bool(dropped)
+    for row in rows:
+        assert mask[round(row.point[1]), round(row.point[0])]
+        assert row.question.isprintable()
+        if row.kind.endswith("to_mask"):
+            outlines = read_strict(row.answer).outlines
+            assert outlines is not None
+            assert iou(rasterise(outlines, width, height), row.mask) == pytest.approx(row.round_trip_iou)
+    instruction_table(rows, INSTRUCTION_SCHEMA)

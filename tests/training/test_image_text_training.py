@@ -11,7 +11,7 @@ import torch
 from talking_points.examples.regions import load_regions
 from talking_points.models.image_text import ImageTextSegmenter
 from talking_points.models.segmenting import open_segmenter
-from talking_points.training.image_text import ImageTextPolicy, RegionImages
+from talking_points.training.image_text_adapters import ImageTextPolicy, RegionImages
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import run_stage
 from tests.models.test_image_text import images, tiny_qwen
