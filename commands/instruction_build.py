@@ -101,6 +101,11 @@ def print_outcome(storage: Storage) -> None:
         left_out = source["skipped"].get("evaluation_image", 0)
         if left_out:
             console.print(f"{name}: {left_out:,} images or regions of evaluation images are not trained on")
+    if manifest.get("unseen_evaluation_sets"):
+        console.print(
+            f"not below these roots: {', '.join(manifest['unseen_evaluation_sets'])}, whose evaluation images may be "
+            "among those trained on"
+        )
     for name in ("README.md", "data/", "rejected/", "manifest.json"):
         if storage.exists(name.rstrip("/")):
             console.print(f"  {for_terminal(storage.path(name))}", markup=False, soft_wrap=True)

@@ -220,6 +220,7 @@ class Manifest(_Part):
     kinds: dict[Split, Counts] = Field(default={}, exclude_if=lambda found: not found)
     regions: _Regions | None = Field(default=None, exclude_if=lambda found: found is None)
     phrasings: _Phrasings | None = Field(default=None, exclude_if=lambda found: found is None)
+    unseen_evaluation_sets: list[Source] = Field(default=[], exclude_if=lambda names: not names)
     excludes_evaluation_images: bool | None = Field(default=None, exclude_if=lambda said: said is None)
 
 

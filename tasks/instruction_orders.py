@@ -8,8 +8,10 @@ from pathlib import Path
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.instructions.described_points import identify_points
 from talking_points.instructions.phrasings import load_phrasings
+from talking_points.instructions.sides import is_divided
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import NothingListedError
+from talking_points.sources.refcoco import list_unseen_sets
 from tasks import assemble_instructions, index, regions
 from tasks.assemble import package_versions
 from tasks.orders import Made, path_values, without_paths
@@ -80,6 +82,7 @@ class InstructionOrders:
             config=config,
             phrasings=load_phrasings(config.instructions.phrasings).digest,
             packages=package_versions(),
+            unseen_sets=self._unseen_sets(),
             drawn=[name for name, root in self.environment.roots.items() if is_drawn(Path(root))],
         )
         sources = []
@@ -92,3 +95,9 @@ class InstructionOrders:
         stage = "assemble_instructions"
         version = assemble_instructions.VERSION
         return [Order(stage, version, 0, "write the dataset", inputs, settings, self.environment)]
+
+    def _unseen_sets(self) -> list[str]:
+        """Of refCOCO, refCOCO+ and refCOCOg those that nothing in this build knows the evaluation images of."""
+        roots = [Path(root) for name, root in self.environment.roots.items() if is_divided(name)]
+        unseen = [set(list_unseen_sets(root)) for root in roots]
+        return sorted(set.intersection(*unseen) - set(self.environment.roots)) if unseen else []
