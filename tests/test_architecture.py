@@ -32,6 +32,7 @@ ROOMS = (
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",
+    "runner_config",
     "build_config",
     "image_files",
     "whole_files",

@@ -15,6 +15,7 @@ from talking_points.extras import how_to_install
 from talking_points.models.model_folders import check_model
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SourceError
+from tasks.running.runner_checks import check_runner
 
 
 def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, str]:
@@ -29,6 +30,7 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
             "or draw sample sources with 'talking-points draw-sample DIR' (--config build/sample.yaml reads those in "
             "build/sample)"
         )
+    check_runner(settings.runner)
     problems = []
     for step, section in settings.asking.items():
         missing = what_is_missing(section)

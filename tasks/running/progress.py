@@ -100,6 +100,8 @@ class BuildProgress:
         self.workers = workers
         self.on_page = on_page
         self.failures: list[dict[str, Any]] = []
+        self.seen_workers: list[dict[str, Any]] = []
+        self.slowest: list[dict[str, Any]] = []
         self.state = "running"
         self.started = time.monotonic()
         self.ended: float | None = None
@@ -171,6 +173,11 @@ class BuildProgress:
             }
         )
         self._show(stage, force=True)
+
+    def show_workers(self, workers: list[dict[str, Any]]) -> None:
+        """What every worker of a cluster does now."""
+        self.seen_workers = workers
+        self._write(force=False)
 
     def say(self, line: str) -> None:
         """Tell people something about the stage that runs."""
