@@ -151,9 +151,7 @@ class RunnerConfig(Section):
         if self.cluster_class is not None and kind != "dask":
             raise ValueError(f"cluster_class: a cluster of Dask, but runner.kind is {kind}")
         if self.address is not None and (self.cluster_class is not None or self.cluster_kwargs):
-            raise ValueError(
-                "address: names a cluster that exists, cluster_class and cluster_kwargs start one: set one"
-            )
+            raise ValueError("address names a cluster that exists, cluster_class and cluster_kwargs start one: set one")
         if self.address is not None and not (kind == "ray" and self.address == "auto"):
             place = self.host_and_port
             if place is None or not 0 < place[1] < 65536:
@@ -205,5 +203,5 @@ def runner_as_section(data: Any) -> Any:
 def database_url(url: str | None) -> str | None:
     """The URL of a shared request cache, of the one kind of database that there is."""
     if url and not re.fullmatch(r"postgresql(\+psycopg)?://\S+/\S+", url):
-        raise ValueError("expected postgresql://USER:PASSWORD@HOST/DATABASE")
+        raise ValueError("expected postgresql://HOST/DATABASE, with the user, if any, before the host")
     return url or None

@@ -31,6 +31,10 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
             "build/sample)"
         )
     check_runner(settings.runner)
+    if settings.request_cache is not None:
+        from talking_points.descriptions.shared_cache import check_shared_cache
+
+        check_shared_cache(settings.request_cache)
     problems = []
     for step, section in settings.asking.items():
         missing = what_is_missing(section)

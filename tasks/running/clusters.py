@@ -23,7 +23,11 @@ from tasks.running.shards import AnyOrder
 from tasks.running.worker_checks import Expectation, end_stage, find_differences, set_up_worker
 
 _WORKERS = 20.0
-"""Seconds in which the workers of an existing cluster have to be there, and in which they have to answer."""
+"""Seconds in which the first worker of an existing cluster has to be there."""
+_ASSURED = 60.0
+"""Seconds that a worker gets to import the code and to look around."""
+PRELOAD = "tasks.running.dask_worker"
+"""What workers load when they start."""
 _ASKED_EVERY = 2.0
 """Seconds between two questions for the workers that there are."""
 
@@ -100,16 +104,22 @@ class DaskWorkers(Workers):
 
     def check(self, expected: Expectation) -> None:
         self._wait()
-        found: dict[str, Any] = self.client.run(
-            _compare, expected, {stage: dict(wanted) for stage, wanted in self.config.resources.items()},
-            on_error="return",
-        )  # fmt: skip
-        for address, differences in found.items():
-            if isinstance(differences, BaseException):
+        stages = {stage: dict(wanted) for stage, wanted in self.config.resources.items()}
+        # As tasks, not in the workers' own loops, which have to answer their scheduler while the code is imported.
+        asked = {
+            address: self.client.submit(_compare, expected, stages, workers=[address], pure=False)
+            for address in self.client.scheduler_info(n_workers=-1)["workers"]
+        }
+        for address, future in asked.items():
+            try:
+                differences = future.result(timeout=_ASSURED)
+            except (TimeoutError, OSError, self.lost[0]):
+                continue  # it has gone, or is busy: its first task looks again
+            except Exception as error:
                 raise ConfigError(
-                    f"the worker {address} cannot run the code of this build ({differences}): install talking-points "
-                    "there as it is here"
-                )
+                    f"the worker {address} cannot run the code of this build ({type(error).__name__}: {error}): "
+                    "install talking-points there as it is here"
+                ) from error
             if differences:
                 raise ConfigError(f"the worker {address} cannot do the tasks of this build: {'; '.join(differences)}")
         self._check_resources()
@@ -133,14 +143,17 @@ class DaskWorkers(Workers):
 
         if isinstance(outcome, FutureCancelledError):
             raise ClusterLost(
-                f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run the "
-                "build again to go on; finished shards are kept"
+                f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
+                "the build again to go on; finished shards are kept"
             )
         return super().is_lost(outcome)
 
     def end_stage(self) -> None:
+        from distributed import fire_and_forget
+
         with suppress(Exception):  # a worker that does not answer releases it with its next model
-            self.client.run(end_stage, on_error="ignore", wait=False)
+            for worker in self.client.scheduler_info(n_workers=-1)["workers"]:
+                fire_and_forget(self.client.submit(end_stage, workers=[worker], pure=False))
 
     def describe(self) -> list[dict[str, Any]]:
         try:
@@ -172,7 +185,7 @@ class DaskWorkers(Workers):
             self.client.wait_for_workers(1, timeout=patience)
         except TimeoutError as error:
             raise ConfigError(
-                f"no worker is connected to the scheduler {place or ''}: start one with 'dask worker {place or 'ADDRESS'}'"
+                f"no worker is connected to the scheduler {place}: start one with 'dask worker {place}'"
             ) from error
 
     def _check_resources(self) -> None:
@@ -230,10 +243,12 @@ class RayWorkers(Workers):
             return self.runner.submit(task, parameters=dict(parameters))
 
 
-def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]], dask_worker: Any) -> list[str]:
+def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]]) -> list[str]:
     """On a worker of Dask: set it up, and say what it lacks for the stages that may be given to it."""
+    from distributed import get_worker
+
     set_up_worker()
-    own = dask_worker.state.total_resources
+    own = get_worker().state.total_resources
     stages = [
         stage
         for stage in expected.needs
@@ -290,11 +305,11 @@ def _cluster_kwargs(config: RunnerConfig, workers: int) -> dict[str, Any]:
         most = {name: max(most.get(name, 0), wanted.get(name, 0)) for name in {*most, *wanted}}
     name = config.cluster_class or "distributed.LocalCluster"
     if name.endswith("LocalCluster"):
-        given = {"threads_per_worker": 1, "dashboard_address": None} | given
+        given = {"threads_per_worker": 1, "dashboard_address": None, "preload": [PRELOAD]} | given
         return given | ({"resources": most} if most else {})
-    if name.startswith("dask_jobqueue.") and most:
+    if name.startswith("dask_jobqueue."):
         resources = ",".join(f"{key}={value:g}" for key, value in sorted(most.items()))
-        given["worker_extra_args"] = ["--resources", resources]
+        given["worker_extra_args"] = ["--preload", PRELOAD, *(["--resources", resources] if most else [])]
     return given
 
 

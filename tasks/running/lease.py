@@ -135,7 +135,7 @@ class Lease:
         self._ended.set()
         self._thread.join(BEAT)
         if not self.lost:
-            with suppress(OSError):
+            with suppress(Exception):
                 _write(self.storage, replace(self.content, state="released", time=time.time()))
 
     def _beat(self) -> None:
@@ -150,7 +150,7 @@ class Lease:
                     self._on_stop()
                 if not self._ended.is_set():
                     _write(self.storage, self.content)
-            except OSError:  # a full disk, a store that does not answer: the tasks say so
+            except Exception:  # a full disk, a store that does not answer: the tasks say so
                 continue
 
 
@@ -184,8 +184,8 @@ def find_holder(storage: Storage, *, alone_here: bool = False) -> LeaseFile | No
 def refuse(storage: Storage, held: LeaseFile) -> FolderInUse:
     """What is said of an output that somebody else writes to."""
     return FolderInUse(
-        f"another build is writing to {storage.output} ({held.owner}): wait for it, stop it with 'talking-points stop', "
-        "or choose another output"
+        f"another build is writing to {storage.output} ({held.owner}): wait for it, stop it with "
+        "'talking-points stop', or choose another output"
     )
 
 

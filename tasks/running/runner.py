@@ -63,6 +63,7 @@ class StageRunner:
         self.storage = storage
         self.progress = progress
         self._described = 0.0
+        self._deserted = False
 
     @classmethod
     @contextmanager
@@ -201,7 +202,10 @@ class StageRunner:
             raise KeyboardInterrupt
         if self.workers.config.is_cluster and time.monotonic() - self._described >= _DESCRIBE_EVERY:
             self._described = time.monotonic()
-            self.progress.show_workers(self.workers.describe())
+            self.progress.show_workers(found := self.workers.describe())
+            if not found and self.workers.config.kind == "dask" and not self._deserted:
+                self.progress.say("no worker is connected: the build goes on when one is")
+            self._deserted = not found
 
     def _stop_workers(self) -> None:
         request_stop()

@@ -33,5 +33,6 @@ def check_runner(config: RunnerConfig) -> None:
         except OSError as error:
             what = "Dask's scheduler" if config.kind == "dask" else "Ray"
             raise ConfigError(
-                f"runner.address: {what} does not answer at {config.address} ({error}): start it, or correct the address"
+                f"runner.address: {what} does not answer at {config.address} ({error}): start it, or "
+                "correct the address"
             ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from commands.orchestrator import free_port
 from tests.flows.serving import REPOSITORY, wait_for
 
-LOST_AFTER = "4 s"
+LOST_AFTER = "12 s"
 """What a scheduler of the tests waits for a worker that does not answer."""
 
 
@@ -41,6 +41,7 @@ class DaskCluster:
     def start_worker(self, name: str, *arguments: str) -> None:
         self.workers[name] = self._start(
             name, "dask", "worker", self.address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+            "--preload", "tasks.running.dask_worker",
             "--host", "127.0.0.1", "--local-directory", str(self.folder / "spill"), *arguments,
         )  # fmt: skip
 
@@ -72,7 +73,7 @@ class DaskCluster:
             return subprocess.Popen(
                 [str(Path(sys.executable).with_name(program)), *arguments],
                 cwd=REPOSITORY,
-                env=environment | self.environment,
+                env={**environment, **self.environment},
                 stdout=log,
                 stderr=log,
             )
