@@ -124,7 +124,7 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/own_data.md", "all/robin"): Shown(OWN_DATA),
     ("docs/own_data.md", "# my_package/birds.py"): Run(OWN_DATA),
     ("docs/own_data.md", "[project.entry-points"): Run(OWN_DATA),
-    ("docs/clusters.md", "$ dask scheduler"): Parsed("machines of one's own; tests/flows/test_clusters.py has some here"),
+    ("docs/clusters.md", "$ dask scheduler"): Parsed("wants machines; tests/flows/test_clusters.py has some"),
     ("docs/clusters.md", "resources: {object_caption"): Run(SETTINGS),
     ("docs/clusters.md", "dask_jobqueue.SLURMCluster"): Run(SETTINGS),
     ("docs/clusters.md", "dask_kubernetes.operator.KubeCluster"): Run(SETTINGS),

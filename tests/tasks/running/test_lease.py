@@ -86,7 +86,10 @@ def elsewhere(storage: Storage, held: Lease, **changes: object) -> None:
     storage.write_json(f"{LEASES}/{held.number:08d}.json", asdict(content))
 
 
-def test_one_of_many_who_begin_at_once_gets_the_lease(place: Callable[[str], str]) -> None:
+def test_one_of_many_who_begin_at_once_gets_the_lease(
+    place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "EXPIRES", 30.0)
     held: list[Lease] = []
     refused: list[FolderInUse] = []
     start = threading.Barrier(6)
