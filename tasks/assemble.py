@@ -415,7 +415,8 @@ def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, An
     rejected = Counter[str]()
     for stage in manifest["stages"].values():
         rejected.update(stage["rejected"])
-    examples = _choose_examples(order, storage, light)
+    # Without pixels in the dataset none are shown, and no image is read for them.
+    examples = _choose_examples(order, storage, light) if order.settings.images == "embed" else []
     figures = {
         "composition": lambda path: composition_sunburst(manifest["composition"], path),
         "lengths": lambda path: length_histogram(texts, path),

@@ -147,7 +147,8 @@ def near_duplicate_groups(
     Two images are near-duplicates if their 64-bit perceptual ``hashes`` differ in at most ``bits`` bits, their
     ``aspects`` (width / height) agree within ``ASPECT_TOLERANCE``, and neither hash is that of a nearly blank image
     (``MIN_HASH_BITS``), whose remaining bits are noise; or if their ``contents`` (sha256 of the file) are equal. Groups
-    are the connected components of that relation. Only images that share a band of their hashes are compared (``_close_pairs``).
+    are the connected components of that relation. Only images that share a band of their hashes are
+    compared (``_close_pairs``).
     """
     count = len(hashes)
     identical = _first_occurrences(contents)
