@@ -89,9 +89,9 @@ def make_candidates(count: int, folder: Path) -> None:
     from tasks.running.storage import Storage
 
     storage, draw = Storage(folder), np.random.default_rng(0)
-    manifests = []
-    for number, start in enumerate(range(0, count, SHARD)):
-        size = min(SHARD, count - start)
+    manifests, rows = [], min(SHARD, -(-count // 3))
+    for number, start in enumerate(range(0, count, rows)):
+        size = min(rows, count - start)
         numbers = np.arange(start, start + size)
         text: dict[str, Any] = {
             "id": [f"{value * 0x9E3779B97F4A7C15 % 2**64:016x}" for value in numbers.tolist()],

@@ -22,12 +22,13 @@ SMALLEST = {
     "overhead": ["--images", "2"],
     "peers": ["--rows", "6", "--peers", "ours"],
     "resume": ["--images", "2"],
+    "scale": ["rows", "30"],
     "texts": ["--rows", "4"],
     "training": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "4"],
 }
 
 
-PARTS = {"null_server", "peer_jobs"}
+PARTS = {"null_server", "peer_jobs", "scale_stage"}
 """Programs that a benchmark starts."""
 
 
