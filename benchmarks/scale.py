@@ -230,8 +230,8 @@ def _run(output: Path, address: str, shards: int, waits: float, size: int) -> tu
     """Seconds of a stage whose shards wait so long, and the memory of this process in GiB."""
     from prefect import flow
     from rich.console import Console
+    from scale_stage import Settings, wait
 
-    from benchmarks.scale_stage import Settings, wait
     from talking_points.runner_config import RunnerConfig
     from tasks.running.clusters import open_workers
     from tasks.running.progress import BuildProgress
@@ -297,7 +297,7 @@ def _cluster(folder: Path, workers: int) -> Iterator[str]:
     program, port = str(Path(sys.executable).with_name("dask")), free_port()
     address = f"tcp://127.0.0.1:{port}"
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent)}
     started = [
         subprocess.Popen([program, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet)
     ]

@@ -1,9 +1,10 @@
-"""``talking-points status``: what a build has done, does and has to do, from the files it keeps."""
+"""``talking-points status``: what a build or a training has done, does and has to do, from the files it keeps."""
 
 from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,10 +15,10 @@ from rich.text import Text
 from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.redaction import redact
-from tasks.running.build_folder import in_use
+from tasks.running.folder_lock import in_use
 from tasks.running.lease import ask_to_stop
 from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows, worker_notes
-from tasks.running.shards import WORK
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 LOOK_EVERY = 2.0
@@ -25,33 +26,58 @@ LOOK_EVERY = 2.0
 
 
 def print_status(storage: Storage) -> None:
-    """One line per stage, begun or to come. Raises ``ConfigError`` when no build wrote to this folder."""
-    Console(highlight=False).print(_show(storage, read_status(storage)))
+    """One line per stage, begun or to come. Raises ``ConfigError`` when nothing was built or trained in this folder."""
+    Console(highlight=False).print(_look(storage)[0])
 
 
 def print_status_json(storage: Storage) -> None:
-    """What the build keeps of its status as one line of JSON, with ``running`` and the ``state`` as it is now."""
-    print(json.dumps(read_status(storage)))
+    """What is known of the status as one line of JSON, with ``running`` and the ``state`` as it is now."""
+    print(json.dumps(_look(storage)[1]))
 
 
 def watch_status(storage: Storage) -> None:
-    """The table, drawn anew until no build is running."""
+    """The table, drawn anew until nothing is running."""
     console = Console(highlight=False)
-    status = read_status(storage)
-    with Live(_show(storage, status), console=console, auto_refresh=False) as live:
+    shown, status = _look(storage)
+    with Live(shown, console=console, auto_refresh=False) as live:
         while status["running"]:
             time.sleep(LOOK_EVERY)
-            status = read_status(storage)
-            live.update(_show(storage, status), refresh=True)
+            shown, status = _look(storage)
+            live.update(shown, refresh=True)
     if not console.is_terminal:
         # What is drawn over ends its last line on a terminal alone.
         console.line()
 
 
+def _look(storage: Storage) -> tuple[Group, dict[str, Any]]:
+    """The status as a table and as data: that of the build in this folder, or of the trainings in it."""
+    if not storage.is_local or storage.exists(STATUS_FILE):
+        return _show_build(storage)
+    # They come with torch, which the status of a build does not wait for.
+    from commands.training_status import find_trainings, read_training, show_trainings
+
+    trainings = find_trainings(Path(storage.root))
+    if not trainings:
+        return _show_build(storage)
+    stages = [read_training(folder) for folder in trainings]
+    running = any(stage["state"] == "training" for stage in stages)
+    return show_trainings(storage.output, stages), {"stages": stages, "running": running}
+
+
+def _show_build(storage: Storage) -> tuple[Group, dict[str, Any]]:
+    status = read_status(storage)
+    return _show(storage, status), status
+
+
 def read_status(storage: Storage) -> dict[str, Any]:
     """The status of the last build; one that is recorded as running but holds no lock was killed."""
     if not storage.exists(STATUS_FILE):
-        raise ConfigError(f"no build found in {storage.root}: expected {STATUS_FILE}")
+        from talking_points.training.made_once import STARTED
+
+        raise ConfigError(
+            f"no build found in {storage.root}, nor a training: expected {STATUS_FILE}, or folders of stages "
+            f"with {STARTED}"
+        )
     try:
         status: dict[str, Any] = storage.read_json(STATUS_FILE)
         status["running"] = in_use(storage)

@@ -20,6 +20,8 @@ from talking_points.errors import InputError, RunError
 from talking_points.whole_files import write_json
 
 LOCK, OWNER = ".lock", ".owner.json"
+_A_LOOK = 0.5
+"""Seconds: whoever looks whether a folder is written to (``is_held``) holds the lock for a moment."""
 
 
 class FolderInUseError(InputError):
@@ -30,11 +32,11 @@ class FolderInUseError(InputError):
 def only_writer(folder: str | Path, what: str) -> Iterator[None]:
     """Lock a folder, which is made where it is missing, for as long as this lasts.
 
-    ``what`` says in the other's message who holds it ("a training"). Raises ``FolderInUseError`` at once where another
-    process or thread holds it, and ``RunError`` where the folder cannot be written to.
+    ``what`` says in the other's message who holds it ("a training"). Raises ``FolderInUseError`` where another process
+    or thread holds it, and ``RunError`` where the folder cannot be written to.
     """
     folder = Path(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=_A_LOOK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -53,6 +55,20 @@ def only_writer(folder: str | Path, what: str) -> Iterator[None]:
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+def is_held(folder: str | Path) -> bool:
+    """Whether somebody is writing to the folder right now, as far as this user may know."""
+    path = Path(folder) / LOCK
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder of somebody else: their lock cannot be tried
+        return (path.parent / OWNER).exists()
 
 
 def _owner(folder: Path) -> str:

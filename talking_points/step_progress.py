@@ -10,18 +10,24 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager, nullcontext
-from typing import TextIO, TypeVar
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from talking_points.redaction import redact
 from talking_points.units import format_duration
+from talking_points.whole_files import write_json
 
 LINES_ONLY = "TALKING_POINTS_PROGRESS_LINES"
 """A variable that is set where several processes share a terminal, so that none draws over another's line."""
 
-_FIRST, _REDRAW, _EVERY, _RAREST = 1.0, 0.5, 10.0, 60.0
+PROGRESS = ".progress.json"
+"""What others can read of a loop under way, in the folder that it works for. It has no part in what is made."""
+
+_FIRST, _REDRAW, _EVERY, _RAREST, _RECORD = 1.0, 0.5, 10.0, 60.0, 2.0
 """Seconds below which a loop is not worth a word; between two drawings on a terminal; between two lines elsewhere, at
-first and at most."""
+first and at most; between two writings of ``PROGRESS``."""
 
 Item = TypeVar("Item")
 
@@ -33,8 +39,15 @@ class StepProgress:
     """
 
     def __init__(
-        self, what: str, total: int | None, done: int = 0, unit: str = "step", stream: TextIO | None = None
+        self,
+        what: str,
+        total: int | None,
+        done: int = 0,
+        unit: str = "step",
+        stream: TextIO | None = None,
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
         self.what, self.total, self.done, self.unit = what, total, done, unit
         self._stream = stream or sys.stderr
         self._drawn_over = self._stream.isatty() and LINES_ONLY not in os.environ
@@ -45,6 +58,7 @@ class StepProgress:
         self._sums: dict[str, tuple[float, int]] = {}
         self._latest: dict[str, float] = {}
         self._open = False
+        self._recorded: float | None = None
 
     def begin(self, total: int, done: int) -> None:
         """What was not known at first: how many steps there are, and how many were made before."""
@@ -58,6 +72,8 @@ class StepProgress:
             total, number = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, number + 1)
         now = time.monotonic()
+        if self._folder and (self._recorded is None or now - self._recorded >= _RECORD):
+            self._record(now)
         rarely = _REDRAW if self._drawn_over else min(_RAREST, max(_EVERY, (now - self._began) / 20))
         if now - self._began >= _FIRST if self._told is None else now - self._told >= rarely:
             self._tell(now)
@@ -72,6 +88,8 @@ class StepProgress:
         known = bool(self._latest or self._sums) or (self._told is not None and self.done == self.total)
         if known and self.done != self._told_of:
             self._tell(time.monotonic())
+        if self._folder:
+            self._record(time.monotonic())
         self._close()
 
     def line(self, now: float) -> str:
@@ -82,11 +100,35 @@ class StepProgress:
         if made and seconds > 0:
             rate = made / seconds
             parts.append(f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}")
-            if self.total and self.total > self.done:
-                parts.append(f"{format_duration((self.total - self.done) / rate)} left")
+            left = self.seconds_left(now)
+            if left is not None:
+                parts.append(f"{format_duration(left)} left")
             else:
                 parts.append(f"{format_duration(seconds)} in all")
         return ", ".join(parts)
+
+    def seconds_left(self, now: float) -> float | None:
+        """As fast as so far; None where nobody knows, or nothing is left."""
+        seconds, made = now - self._began, self.done - self._first
+        return seconds * (self.total - self.done) / made if self.total and self.total > self.done and made else None
+
+    def _record(self, now: float) -> None:
+        assert self._folder is not None
+        self._recorded = now
+        left = self.seconds_left(now)
+        means = {name: total / number for name, (total, number) in self._sums.items()}
+        content: dict[str, Any] = {
+            "what": self.what,
+            "unit": self.unit,
+            "done": self.done,
+            "total": self.total,
+            "values": self._latest | means,
+            "seconds_left": None if left is None else round(left, 1),
+            "line": redact(self.line(now)),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with suppress(OSError):  # a full disk is told of by what is made, not by this
+            write_json(self._folder / PROGRESS, content)
 
     def _tell(self, now: float) -> None:
         self._told, self._told_of = now, self.done
@@ -107,8 +149,22 @@ class StepProgress:
             self._open = False
 
 
+_folders: list[Path] = []
+"""The folders that the loops of this process work for, the innermost last."""
+
 _followed: list[str] = []
 """The loops of this process that are under way. What happens inside one of them is not told by itself."""
+
+
+@contextmanager
+def recording_in(folder: Path) -> Iterator[None]:
+    """Around work for ``folder``: its loops write there how far they are. When the work is done, nothing is left."""
+    _folders.append(folder)
+    try:
+        yield
+        (folder / PROGRESS).unlink(missing_ok=True)
+    finally:
+        _folders.pop()
 
 
 @contextmanager
@@ -117,7 +173,7 @@ def follow(what: str, total: int | None, done: int = 0, unit: str = "step") -> I
     together."""
     alone = not _followed and os.environ.get("RANK", "0") == "0"
     with nullcontext(sys.stderr) if alone else open(os.devnull, "w") as stream:  # noqa: PTH123
-        progress = StepProgress(what, total, done, unit, stream)
+        progress = StepProgress(what, total, done, unit, stream, _folders[-1] if alone and _folders else None)
         _followed.append(what)
         try:
             yield progress

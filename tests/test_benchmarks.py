@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,19 +17,18 @@ SMALLEST = {
     "answering": ["--rounds", "1"],
     "backends": ["--rows", "4", "--tokens", "2"],
     "candidates": ["--images", "2", "--plain-images", "2"],
+    "gpu": ["--tiny"],
     "grpo_against_trl": ["--prompts", "2", "--new-tokens", "4", "--steps", "1"],
     "outlines": ["--images", "2", "--repeats", "1"],
-    "omg_llava": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "2"],
     "overhead": ["--images", "2"],
     "peers": ["--rows", "6", "--peers", "ours"],
     "resume": ["--images", "2"],
     "scale": ["rows", "30"],
     "texts": ["--rows", "4"],
-    "training": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "4"],
 }
 
 
-PARTS = {"null_server", "peer_jobs", "scale_stage"}
+PARTS = {"null_server", "peer_jobs", "omg_llava", "scale_stage", "training"}
 """Programs that a benchmark starts."""
 
 
@@ -45,3 +45,8 @@ def test_ends_with_a_figure(name: str, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r"\d", done.stdout.splitlines()[-1])
+    if name == "gpu":
+        steps = json.loads(done.stdout.splitlines()[-1])
+        assert steps["inference"]["tiny"]["describe_samples_per_second"] > 0
+        assert min(steps["training"]["tiny"][stage] for stage in ("sft", "localizer", "grpo")) > 0
+        assert [name for name, step in steps.items() if "left_out" in step] == ["parity", "answering", "text"]

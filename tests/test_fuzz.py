@@ -1,8 +1,7 @@
 """Damaged and invented inputs for each reader of what somebody else wrote: used, or refused by a documented error.
 
-Ten thousand for each, two thousand where a case takes a millisecond or more: ``FUZZ_CASES=10000`` asks for as many of
-those too. A seed is a case: ``Odd(seed)`` makes it again. Sources
-and images are in ``tests/sources/test_fuzz.py``, configurations in ``tests/test_fuzz_configs.py``.
+Ten thousand for each. A seed is a case: ``Odd(seed)`` makes it again. Sources and images are in
+``tests/sources/test_fuzz.py``, configurations in ``tests/test_fuzz_configs.py``.
 """
 
 # ruff: noqa: PT017  (an error is one of the allowed results, and looked at)
@@ -44,7 +43,7 @@ from talking_points.sources.plain_pickle import UnsafePickleError, load_plain
 from talking_points.sources.reasons import SKIP_REASONS
 from talking_points.sources.refs import _json_mapping, parse_ref
 from talking_points.yaml_text import load_yaml
-from tests.fuzz import CASES, SOME, Odd, harmless
+from tests.fuzz import CASES, Odd, harmless
 from tests.publishing.small_dataset import write_dataset
 from tests.test_dataset_manifest import HOSTILE_NAMES, places
 
@@ -95,10 +94,10 @@ def written(odd: Odd, value: Any, names: Sequence[Any] = ()) -> bytes:
     return odd.damaged(json.dumps(value).encode(), JSON_PIECES)
 
 
-def outcomes(case: Callable[[Odd], object], *refusals: type[Exception], cases: int = CASES) -> None:
+def outcomes(case: Callable[[Odd], object], *refusals: type[Exception]) -> None:
     """Each case ends, or with one of the refusals; a hundredth of them at least is not nonsense."""
     used = 0
-    for seed in range(cases):
+    for seed in range(CASES):
         try:
             case(Odd(seed))
         except refusals as error:
@@ -107,7 +106,7 @@ def outcomes(case: Callable[[Odd], object], *refusals: type[Exception], cases: i
             raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
         else:
             used += 1
-    assert used >= cases / 100
+    assert used >= CASES / 100
 
 
 def test_manifests(output: Path) -> None:
@@ -120,7 +119,7 @@ def test_manifests(output: Path) -> None:
             assert (output / file["path"]).resolve().is_relative_to(output / "data")
         json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
 
-    outcomes(case, DatasetError, cases=SOME)
+    outcomes(case, DatasetError)
 
 
 def test_summaries_of_the_human_check(output: Path) -> None:
@@ -146,7 +145,7 @@ def test_parquet(output: Path) -> None:
             for group in range(file.num_row_groups):
                 read_group(file, group, columns, Path("train.parquet")).to_pylist()
 
-    outcomes(case, DatasetError, cases=SOME)
+    outcomes(case, DatasetError)
 
 
 def test_result_records() -> None:
@@ -176,7 +175,7 @@ def test_descriptions(tmp_path: Path) -> None:
         )
         assert all(isinstance(text, str) for text in read_descriptions(path).values())
 
-    outcomes(case, ConfigError, cases=SOME)
+    outcomes(case, ConfigError)
 
 
 def test_pickled_and_mirrored_references() -> None:
@@ -335,7 +334,7 @@ def test_answers_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
                 else:
                     repository.tag("v1", "a" * 40)
 
-        outcomes(case, RunError, InputError, cases=SOME)
+        outcomes(case, RunError, InputError)
     finally:
         huggingface_hub.set_client_factory(hub_client._client)
 
@@ -356,7 +355,7 @@ def test_model_folders(tmp_path: Path) -> None:
         model_size(step)
         check_model(tmp_path, "descriptor")
 
-    outcomes(case, ConfigError, cases=SOME)
+    outcomes(case, ConfigError)
 
 
 def test_names_of_models_and_gguf_files() -> None:
@@ -387,4 +386,4 @@ def test_reports_of_evaluations(tmp_path: Path) -> None:
         if odd.random() < 0.02:
             paper_tables(found)
 
-    outcomes(case, ConfigError, cases=SOME)
+    outcomes(case, ConfigError)

@@ -162,12 +162,24 @@ def near_duplicate_groups(
         lefts.append(usable[first[similar]])
         rights.append(usable[second[similar]])
     left, right = np.concatenate(lefts), np.concatenate(rights)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    return _first_occurrences(_join(count, left, right).tolist(), number=True)
 
-    graph = coo_array((np.ones(len(left), dtype=bool), (left, right)), shape=(count, count))
-    _, labels = connected_components(graph, directed=False)
-    return _first_occurrences(labels.tolist(), number=True)
+
+def _join(count: int, left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each of ``count`` nodes the least one that edges from ``left`` to ``right`` lead to, over any others.
+
+    SciPy's way takes a third of a second and tens of megabytes to import, far more than it takes.
+    """
+    least = np.arange(count)
+    while True:
+        first, second = least[left], least[right]
+        if np.array_equal(first, second):
+            return least
+        # Both trees are hung under the lesser of their roots, and then made flat.
+        np.minimum.at(least, first, second)
+        np.minimum.at(least, second, first)
+        while not np.array_equal(least[least], least):
+            least = least[least]
 
 
 def _close_pairs(hashes: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

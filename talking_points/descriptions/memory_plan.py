@@ -185,23 +185,30 @@ def _folder_size(folder: Path, step: StepConfig) -> ModelSize | None:
 
 
 def _architecture(config: Mapping[str, Any]) -> Architecture:
-    text = config.get("text_config", config)
-    hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
-    heads = text["num_attention_heads"]
-    kv_heads = text.get("num_key_value_heads") or heads
-    head_size = text.get("head_dim") or hidden // heads
+    text, vision = config.get("text_config", config), config.get("vision_config", {})
+    hidden, inner, layers, heads = (
+        _count(text[name]) for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    )
+    kv_heads = _count(text.get("num_key_value_heads") or heads)
+    head_size = _count(text.get("head_dim") or hidden // heads)
     block = 2 * hidden * heads * head_size + 2 * hidden * kv_heads * head_size + 3 * hidden * inner
-    vision = config.get("vision_config", {})
-    tokens = (vision["image_size"] // vision["patch_size"]) ** 2 if "patch_size" in vision else 0
+    tokens = (_count(vision["image_size"]) // _count(vision["patch_size"])) ** 2 if "patch_size" in vision else 0
     return Architecture(
         block_parameters=layers * block,
-        other_parameters=2 * text["vocab_size"] * hidden,
+        other_parameters=2 * _count(text["vocab_size"]) * hidden,
         layers=layers,
         kv_heads=kv_heads,
         head_size=head_size,
-        context=text["max_position_embeddings"],
+        context=_count(text["max_position_embeddings"]),
         image_tokens=tokens,
     )
+
+
+def _count(value: Any) -> int:
+    """A size in a model's configuration. Raises ``TypeError``: a text or list times a number fills the memory."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected a whole number, found {type(value).__name__}")
+    return value
 
 
 def _weight_bytes(folder: Path) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import only_writer
 from talking_points.processes import process_state
+from talking_points.step_progress import recording_in
 from talking_points.whole_files import advising, file_sha256, read_json, write_json
 
 STARTED, FINISHED = "started.json", "stage.json"
@@ -46,7 +47,8 @@ def make_once(
             if state.is_main_process and not (folder / STARTED).exists():
                 _write(folder / STARTED, settings)
         wall, cpu = time.monotonic(), time.process_time()
-        metrics = work(folder)
+        with recording_in(folder) if state.is_main_process else nullcontext():
+            metrics = work(folder)
         result = {
             "stage": folder.name,
             "kind": kind,

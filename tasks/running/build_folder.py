@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.stop_requests import clear_stop, request_stop
 from talking_points.whole_files import TEMPORARY
+from tasks.running.folder_lock import in_use, lock_file
 from tasks.running.lease import LEASES, Fence, FolderInUse, Lease, find_holder, refuse, take_lease
-from tasks.running.shards import WORK
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
-from tasks.running.worker_checks import Expectation
+
+if TYPE_CHECKING:
+    from tasks.running.worker_checks import Expectation
 
 SETTINGS_FILE = f"{WORK}/settings.json"
 _RESERVE = 200 * 2**20
@@ -26,6 +28,20 @@ _NO_CONTENT = ("lock", LEASES.rpartition("/")[2])
 """What a build leaves in ``WORK`` before it has made anything."""
 _A_LOOK = 0.5
 """Seconds: whoever looks whether a build is running (``in_use``) holds the lock for a moment."""
+
+
+class OutputConfig(Protocol):
+    """What a configuration says of its output, whatever is built there."""
+
+    @property
+    def output(self) -> str: ...
+
+    @property
+    def resume(self) -> str: ...
+
+    def dataset_settings(self) -> dict[str, Any]:
+        """The settings that can change a row, without secrets, as plain JSON values."""
+        ...
 
 
 class BuildStorage(Storage):
@@ -40,7 +56,7 @@ class BuildStorage(Storage):
 
 
 @contextmanager
-def build_folder(config: BuildConfig) -> Iterator[BuildStorage]:
+def build_folder(config: OutputConfig) -> Iterator[BuildStorage]:
     """Lock and check the output folder for the length of a build.
 
     The lock is the operating system's, so a killed build does not leave it behind; it keeps out the builds of this
@@ -49,7 +65,7 @@ def build_folder(config: BuildConfig) -> Iterator[BuildStorage]:
     """
     storage = BuildStorage(config.output)
     _refuse_links(storage)
-    path = _lock_file(storage)
+    path = lock_file(storage)
     lock = FileLock(path, timeout=_A_LOOK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +84,7 @@ def build_folder(config: BuildConfig) -> Iterator[BuildStorage]:
         storage.lease = take_lease(storage, request_stop, alone_here=True)
         try:
             storage.remove_temporaries()
-            settings = dataset_settings(config)
+            settings = config.dataset_settings()
             storage.write_json(SETTINGS_FILE, {"fingerprint": fingerprint(settings), "settings": settings})
             yield storage
         finally:
@@ -77,7 +93,7 @@ def build_folder(config: BuildConfig) -> Iterator[BuildStorage]:
         lock.release()
 
 
-def check_folder(storage: Storage, config: BuildConfig) -> None:
+def check_folder(storage: Storage, config: OutputConfig) -> None:
     """Refuse now what ``build_folder`` would refuse, and write nothing. Raises what it raises."""
     _refuse_links(storage)
     if in_use(storage):
@@ -110,7 +126,7 @@ def _refuse_shared_use(storage: Storage) -> FolderInUse:
     return FolderInUse(f"another build is writing to {storage.output}: wait for it, stop it, or choose another output")
 
 
-def _check_content(storage: Storage, config: BuildConfig) -> None:
+def _check_content(storage: Storage, config: OutputConfig) -> None:
     """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
     closed = _explain_closed(storage, config)
     if closed:
@@ -134,7 +150,7 @@ def _check_content(storage: Storage, config: BuildConfig) -> None:
         return
     try:
         recorded = storage.read_json(SETTINGS_FILE)["settings"]
-        differences = list_changes(recorded, dataset_settings(config))
+        differences = list_changes(recorded, config.dataset_settings())
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{config.output} holds a build, but {SETTINGS_FILE} is missing or damaged ({error}): "
@@ -147,34 +163,7 @@ def _check_content(storage: Storage, config: BuildConfig) -> None:
         )
 
 
-def in_use(storage: Storage) -> bool:
-    """Whether a build is writing to this folder right now, on this machine or on another one."""
-    path = _lock_file(storage)
-    if path.exists():
-        try:
-            with FileLock(path, timeout=0):
-                return find_holder(storage, alone_here=True) is not None
-        except Timeout:
-            return True
-        except OSError:
-            if _is_locked(path):
-                return True
-    return find_holder(storage, alone_here=storage.is_local) is not None
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether somebody holds a lock file that this user may only read."""
-    import fcntl  # on systems whose locks these are; others do not come here
-
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
-
-
-def _explain_closed(storage: Storage, config: BuildConfig) -> str | None:
+def _explain_closed(storage: Storage, config: OutputConfig) -> str | None:
     """Why this user cannot write to a local output: whose folder is in the way. None where nothing is."""
     if not storage.is_local:
         return None
@@ -202,10 +191,3 @@ def request_cache_folder(storage: Storage) -> Path:
     if storage.is_local:
         return Path(storage.path(WORK), "requests")
     return Path.home() / ".cache" / "talking-points" / "requests"
-
-
-def _lock_file(storage: Storage) -> Path:
-    if storage.is_local:
-        return Path(storage.path(WORK), "lock")
-    name = hashlib.sha256(storage.path().encode()).hexdigest()[:16]
-    return Path.home() / ".cache" / "talking-points" / "locks" / f"{name}.lock"

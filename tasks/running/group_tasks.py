@@ -12,7 +12,8 @@ from prefect.cache_policies import NO_CACHE
 from talking_points.errors import RunError
 from tasks.running.prefect_tasks import keep_manifest
 from tasks.running.result_records import ShardTask
-from tasks.running.shards import WAITING, AnyOrder, order_key
+from tasks.running.shards import AnyOrder, order_key
+from tasks.running.stages import WAITING
 
 
 @cache

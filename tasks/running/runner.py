@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
@@ -18,6 +18,7 @@ from talking_points.build_config import BuildConfig
 from talking_points.descriptions.asking import WholesaleFailure
 from talking_points.descriptions.budget import plan_seconds
 from talking_points.errors import RunError
+from talking_points.runner_config import RunnerConfig, RunnerKind
 from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
@@ -29,7 +30,8 @@ from tasks.running.manifests import Manifest, holds
 from tasks.running.prefect_tasks import find_manifest, records_folder
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
-from tasks.running.shards import WAITING, AnyOrder, count_rows, order_key
+from tasks.running.shards import AnyOrder, count_rows, order_key
+from tasks.running.stages import STAGES, WAITING
 from tasks.running.storage import Storage
 from tasks.running.worker_checks import WorkerDiffers, expect, forget_marks
 
@@ -37,6 +39,16 @@ TASK_SECONDS = 120.0
 """Seconds that a task run is to take where it gets as many shards as it needs for that."""
 _MOST_SHARDS = 1000
 _LOOK_EVERY, _DESCRIBE_EVERY = 1.0, 5.0
+
+
+class RunningConfig(Protocol):
+    """What a configuration says of where its tasks run."""
+
+    @property
+    def runner(self) -> RunnerConfig | RunnerKind: ...
+
+    @property
+    def workers(self) -> int: ...
 
 
 class BuildFailed(RunError):
@@ -67,19 +79,28 @@ class StageRunner:
 
     @classmethod
     @contextmanager
-    def for_build(cls, settings: BuildConfig, storage: BuildStorage, roots: Mapping[str, str]) -> Iterator[StageRunner]:
+    def for_build(
+        cls,
+        settings: RunningConfig,
+        storage: BuildStorage,
+        roots: Mapping[str, str] | None = None,
+        stages: Sequence[str] = STAGES,
+    ) -> Iterator[StageRunner]:
         """The workers that a configuration asks for, with the progress of its build, for the length of the build.
 
-        Raises ``ConfigError`` where they cannot be had, or cannot do the work.
+        ``stages``: all that the build may run, in their order. Raises ``ConfigError`` where workers cannot be had, or
+        cannot do the work.
         """
+        planned = plan_seconds(settings) if isinstance(settings, BuildConfig) else {}
+        runner = settings.runner if isinstance(settings.runner, RunnerConfig) else RunnerConfig(kind=settings.runner)
         with (
-            BuildProgress(storage, planned=plan_seconds(settings), workers=settings.workers) as progress,
-            open_workers(settings.runner, settings.workers) as workers,
+            BuildProgress(storage, planned=planned, workers=settings.workers, order=stages) as progress,
+            open_workers(runner, settings.workers) as workers,
         ):
-            if not settings.runner.is_cluster:
+            if not runner.is_cluster or not isinstance(settings, BuildConfig):
                 yield cls(workers, storage, progress)
                 return
-            storage.expected = expect(settings, roots, storage.lease.number, records_folder())
+            storage.expected = expect(settings, roots or {}, storage.lease.number, records_folder())
             try:
                 workers.check(storage.expected)
                 yield cls(workers, storage, progress)

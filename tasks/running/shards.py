@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial, wraps
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pyarrow as pa
 from pydantic import JsonValue
@@ -28,37 +28,12 @@ from tasks.running.claims import Attempt, begin_attempt
 from tasks.running.lease import Fence, stop_asked
 from tasks.running.manifests import Details, Manifest, add_seal
 from tasks.running.result_records import ShardTask
+from tasks.running.stages import WAITING, WORK
 from tasks.running.storage import Storage
 from tasks.running.worker_checks import Expectation, check_worker
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
-
-WORK = ".work"
-"""Folder of intermediate shards inside the output; the published dataset never refers to it."""
-
-WAITING = "Waiting"
-"""Name of the state of a shard that waits for a batch."""
-
-STAGES = (
-    "index",
-    "candidates",
-    "sample",
-    "object_caption",
-    "local_caption",
-    "generate",
-    "refine",
-    "verify",
-    "judge",
-    "assemble",
-)
-"""In the order in which a build runs them."""
-
-OPTIONAL_STAGES = ("judge",)
-"""Those that run only where the configuration asks for them."""
-
-SPENT: tuple[Literal["requests", "tokens_in", "tokens_out"], ...] = ("requests", "tokens_in", "tokens_out")
-"""What the texts of a shard took, in its manifest's details; answers from the request cache count as when paid."""
 
 REJECTED_SCHEMA = pa.schema(
     [

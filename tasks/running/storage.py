@@ -15,16 +15,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from talking_points.dataset_manifest import check_depth
 from talking_points.errors import InputError
+from talking_points.json_depth import check_depth
 from talking_points.whole_files import TEMPORARY, writing_whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _CHUNK = 1 << 20
 _LARGEST = 64 << 20
@@ -167,11 +168,15 @@ class Storage:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a small table as one Parquet file."""
+        import pyarrow.parquet as pq
+
         with self.writing(name) as path:
             pq.write_table(table, path, compression="zstd")
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file. Raises ``FileNotFoundError``, and ``InputError`` for what is no file."""
+        import pyarrow.parquet as pq
+
         with self.fs.open(self._read_path(name), "rb") as stream:
             return pq.read_table(stream, columns=columns)
 

@@ -23,7 +23,8 @@ from talking_points.models.omg_llava.prompt_forms import captioner_prompt, promp
 from talking_points.records import Candidate
 from talking_points.redaction import hide_secrets
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import SPENT, AnyOrder, ShardFailed, ShardWriter
+from tasks.running.shards import AnyOrder, ShardFailed, ShardWriter
+from tasks.running.stages import SPENT
 from tasks.running.storage import Storage
 
 TEXT_SCHEMA = pa.schema(

@@ -13,6 +13,8 @@ from commands import cli  # noqa: F401  (adds its commands)
 from commands.console import app
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
+from talking_points.locks import only_writer
+from talking_points.whole_files import write_json
 from tasks.running.build_folder import SETTINGS_FILE, build_folder
 from tasks.running.progress import STATUS_FILE
 
@@ -78,3 +80,25 @@ def plant(path: Path, content: bytes | None) -> None:
         os.mkfifo(path)
     else:
         path.write_bytes(content)
+
+
+def test_a_training_shows_its_stages(tmp_path: Path) -> None:
+    done, stopped = tmp_path / "localizer", tmp_path / "vision"
+    for folder in (done, stopped):
+        write_json(folder / "started.json", {})
+    write_json(done / "stage.json", {"seconds": 83.0, "metrics": {"step": 40, "loss": 0.25, "train_runtime": 80.0}})
+    write_json(stopped / "checkpoint-20" / "complete.json", {})
+    (stopped / ".progress.json").write_text('{"line": "vision: step 2')  # torn, as by another program
+    assert [" ".join(line.split()) for line in run(tmp_path).stdout.splitlines()[2:]] == [
+        "localizer done in 1 min 23 s, step 40, loss 0.25",
+        "vision stopped the same command goes on from step 20",
+    ]
+    with only_writer(stopped, "a training"):
+        status = json.loads(run(tmp_path, "--json").stdout)
+        assert status["running"]
+        assert [stage["state"] for stage in status["stages"]] == ["done", "training"]
+        assert " ".join(run(stopped).stdout.split()) == f"{stopped} vision training has begun"
+    (done / "stage.json").write_text('{"seconds": 3')
+    broken = run(tmp_path)
+    assert broken.exit_code == 2
+    assert "stage.json is damaged" in broken.stderr

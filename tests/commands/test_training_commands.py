@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -75,6 +76,7 @@ def test_a_training_says_at_once_what_it_does_and_is_stopped_within_seconds(tmp_
             lines.append((time.monotonic() - begun, line.strip()))
             if "step" in line:
                 break
+        running = _status(tmp_path / "out")
         stopped = time.monotonic()
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=60)[0]
@@ -87,3 +89,20 @@ def test_a_training_says_at_once_what_it_does_and_is_stopped_within_seconds(tmp_
     assert process.returncode == 130, rest
     assert time.monotonic() - stopped < 30, "a few seconds, but for a machine that does other things as well"
     assert rest.strip().splitlines()[-1] == "stopped; what is finished is kept, run the same command again to go on"
+    assert running["running"]
+    (stage,) = running["stages"]
+    assert stage["state"] == "training"
+    assert stage["progress"]["total"] == 3000
+    assert stage["progress"]["done"] > 0
+    assert stage["progress"]["seconds_left"] > 0
+    after = _status(tmp_path / "out")
+    assert not after["running"]
+    assert after["stages"][0]["state"] == "stopped"
+    assert after["stages"][0]["line"].startswith(
+        "the same command goes on from step 0; it was last at descriptor: step "
+    )
+
+
+def _status(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(CliRunner().invoke(app, ["status", str(output), "--json"]).stdout)
+    return found

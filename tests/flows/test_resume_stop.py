@@ -67,3 +67,31 @@ def test_a_signal_stops_the_build_and_all_it_started(
     assert not {key for key in again if key.startswith(("index", "candidates", "sample", "object_caption"))}
     finished = {line.split()[1] for line in log.read_text().splitlines() if line.startswith("end ")}
     assert set(before) - {"assemble-0"} <= finished
+
+
+def test_a_signal_stops_a_model_of_torch_in_the_middle_of_an_answer(drawn: dict[str, Path], tmp_path: Path) -> None:
+    """Its threads run on while the interpreter takes itself apart, which aborts a process that waits for that."""
+    pytest.importorskip("torch", reason="the model is one of torch")
+    from tests.tiny_models import build_tiny_llama
+
+    roots = {"pascal_part116": drawn["pascal_part116"]}
+    folder, errors = build_tiny_llama(tmp_path / "llama"), tmp_path / "stderr"
+    for name in ("config.json", "tokenizer_config.json"):  # long enough for prompts and for answers without an end
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace("1024", "9000"))
+    step = f"generate={{backend: transformers, model: {folder}, max_tokens: 6000, batch_size: 8}}"
+    command = [sys.executable, "-m", "talking_points", "build", "--config", CONFIG]
+    command += [word for setting in overrides(tmp_path / "out", roots, "limit=8", step) for word in ("--set", setting)]
+    with errors.open("wb") as stream:
+        process = subprocess.Popen(
+            command, env=os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}, cwd=tmp_path, stderr=stream
+        )
+        try:
+            wait_for(lambda: b"Loading weights: 100%" in errors.read_bytes(), 300, "the model is loaded")
+            time.sleep(2)
+            assert process.poll() is None
+            process.terminate()
+            assert process.wait(60) == 130, errors.read_text()
+        finally:
+            process.kill()
+    assert errors.read_text().splitlines()[-1].startswith("stopped; what is finished is kept"), errors.read_text()

@@ -1,7 +1,11 @@
-"""What schedules and deployments do on a real server, with ``prefect.yaml`` as it is shipped."""
+"""What schedules and deployments do on a real server, with ``prefect.yaml`` as it is shipped.
+
+All on one server, beside runs that are silent for minutes from the beginning on.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,10 @@ from typing import Any
 import pytest
 import yaml
 
+from commands.local import HEARTBEAT
+from commands.server import SILENCE
+from tests.fault_server import MODEL, FaultServer, serving
+from tests.flows.building import CONFIG, overrides
 from tests.flows.serving import REPOSITORY, Served, served, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -23,13 +32,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 OFTEN = 20
 """Seconds between two runs of the schedule that is waited for; the worker looks for runs every ten."""
 
+SILENT = 180
+"""Seconds that a model takes for its answers: twice as long as a run without a heartbeat is left alone."""
+
 WRONG = {
     "build-llamapointinpart": (["output=out"], "expected the dataset folder at"),
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
     "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
+    "describe-keypoints": (["output=out", "sets=[nowhere]"], "nowhere"),
     "train-answerer": (["output=out", "poses.root=nowhere"], "nowhere"),
     "evaluate-poses": (["output=out", "keypoints.root=nowhere"], "nowhere"),
+    "train-segmenter": (["output=out", "instructions.root=nowhere"], "nowhere"),
+    "refine-segmenter": (["output=out", "instructions.root=nowhere"], "nowhere"),
+    "evaluate-segmentation": (["output=out", "instructions=nowhere"], "nowhere"),
+    "outlines": (["vision.nothing=1"], "vision.nothing"),
     "learn": (["vision.nothing=1"], "vision.nothing"),
     "poses": (["vision.nothing=1"], "vision.nothing"),
     "reproduce": (["nothing=1"], "nothing"),
@@ -59,44 +76,106 @@ def project(folder: Path) -> Path:
     return folder
 
 
-def test_schedules_give_runs_and_deployments_run(drawn: dict[str, Path], tmp_path: Path) -> None:
+@dataclass
+class Stage:
+    """The server of this file, the folders of its project and of its state, and the two runs that are silent."""
+
+    prefect: Served
+    home: Path
+    state: Path
+    command: subprocess.Popen[str]
+    run: str
+
+
+@pytest.fixture(scope="module")
+def stage(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("served")
+    home, state = project(folder / "home"), folder / "state"
+    with serving(FaultServer(delay=SILENT)) as model, served(home, state) as prefect:
+        prefect.call("PATCH", "work_pools/talking-points", concurrency_limit=4)
+        step = f"local_caption={{backend: openai, model: {MODEL}, endpoint: '{model.url}', timeout: 300}}"
+        given = {name: overrides(folder / name, drawn, "limit=3", step) for name in ("command", "worker")}
+        words = [str(Path(sys.executable).with_name("talking-points")), "build", "--config", CONFIG]
+        words += [word for setting in given["command"] for word in ("--set", setting)]
+        with subprocess.Popen(
+            words, env=os.environ | prefect.environment, cwd=folder, stdout=subprocess.PIPE, text=True
+        ) as command:
+            try:
+                yield Stage(prefect, home, state, command, prefect.trigger(*given["worker"]))
+            finally:
+                command.terminate()
+    assert len(model.seen) >= 6
+
+
+def test_schedules_give_runs_that_the_worker_executes(stage: Stage) -> None:
+    prefect = stage.prefect
+    weekly = deployment(prefect, "retrain-and-evaluate")
+    wait_for(lambda: len(runs(prefect, weekly, "SCHEDULED")) >= 3, 60, "the next runs of the weekly schedule")
+    times = sorted(run["expected_start_time"] for run in runs(prefect, weekly, "SCHEDULED"))
+    assert all(time[11:16] == "03:00" for time in times)
+
+    log = (stage.state / "serve.log").read_text()
+    assert "Traceback" not in log, log
+
+    often = deployment(prefect, "often")
+    schedule = f"deployments/{often['id']}/schedules/{often['schedules'][0]['id']}"
+    prefect.call("PATCH", schedule, active=True)
+    wait_for(lambda: runs(prefect, often, "COMPLETED") != [], 120, "a scheduled run is executed by the worker")
+    assert runs(prefect, often, "COMPLETED")[0]["auto_scheduled"]
+    prefect.call("PATCH", schedule, active=False)
+
+
+def test_every_deployment_runs_and_what_fails_is_told(stage: Stage, drawn: dict[str, Path], tmp_path: Path) -> None:
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
     assert set(WRONG) == {item["name"] for item in deployments}
-    home, state = project(tmp_path / "home"), tmp_path / "state"
-    with Listener.listening() as told, served(home, state) as prefect:
-        weekly = deployment(prefect, "retrain-and-evaluate")
-        wait_for(lambda: len(runs(prefect, weekly, "SCHEDULED")) >= 3, 60, "the next runs of the weekly schedule")
-        times = sorted(run["expected_start_time"] for run in runs(prefect, weekly, "SCHEDULED"))
-        assert all(time[11:16] == "03:00" for time in times)
-
-        log = (state / "serve.log").read_text()
-        assert "Traceback" not in log, log
-
-        often = deployment(prefect, "often")
-        schedule = f"deployments/{often['id']}/schedules/{often['schedules'][0]['id']}"
-        prefect.call("PATCH", schedule, active=True)
-        wait_for(lambda: runs(prefect, often, "COMPLETED") != [], 120, "a scheduled run is executed by the worker")
-        assert runs(prefect, often, "COMPLETED")[0]["auto_scheduled"]
-        prefect.call("PATCH", schedule, active=False)
-
+    prefect = stage.prefect
+    with Listener.listening() as told:
         # What fails is told of through a block, here one that calls this machine.
         webhook(prefect, told.url)
         # Every deployment starts from the worker, side by side, and ends with the message that the command has.
-        prefect.call("PATCH", "work_pools/talking-points", concurrency_limit=3)
         started = {name: prefect.start(name, *given) for name, (given, _) in WRONG.items()}
-        built = fill_form(prefect, preset="rules", output=str(tmp_path / "out"), limit=6, **roots(drawn))
+        later = tmp_path / "PascalPart116"
+        form: dict[str, object] = {"preset": "rules", "limit": 6, **roots(drawn)}
+        built = fill_form(prefect, **form, output=str(tmp_path / "out"))
+        early = fill_form(prefect, **form | {"pascal_part116": str(later)}, output=str(tmp_path / "early"))
         ends = {name: prefect.wait(run, "FAILED", "CRASHED", "COMPLETED") for name, run in started.items()}
         for name, ended in ends.items():
             assert ended["type"] == "FAILED", (name, ended)
             assert WRONG[name][1] in ended["message"], (name, ended, ends)
-        wait_for(lambda: len(told.bodies) >= len(WRONG), 60, f"a message for each run that failed: {told.bodies}")
+        assert "expected the dataset folder at" in prefect.wait(early, "FAILED", "CRASHED", "COMPLETED")["message"]
+        later.symlink_to(drawn["pascal_part116"])
+        prefect.retry(early)
+        wait_for(lambda: len(told.bodies) > len(WRONG), 60, f"a message for each run that failed: {told.bodies}")
         messages = " ".join(told.bodies)
         assert all(name in messages and WRONG[name][1] in messages for name in WRONG), messages
         assert "/runs/flow-run/" in messages
-        ended = prefect.wait(built, "FAILED", "CRASHED", "COMPLETED")
-        assert ended["type"] == "COMPLETED", ended
-        assert ended["message"].startswith("6 rows")
-        assert len(runs(prefect, weekly, "SCHEDULED")) >= 3
+        for run in (built, early):
+            ended = prefect.wait(run, "FAILED", "CRASHED", "COMPLETED")
+            assert ended["type"] == "COMPLETED", ended
+            assert ended["message"].startswith("6 rows")
+    assert len(runs(prefect, deployment(prefect, "retrain-and-evaluate"), "SCHEDULED")) >= 3
+
+
+def test_a_silent_run_is_not_marked_crashed_from_the_command_line_nor_from_the_worker(stage: Stage) -> None:
+    prefect = stage.prefect
+    prefect.wait(stage.run, "COMPLETED", "FAILED", "CRASHED", seconds=400)
+    output, _ = stage.command.communicate(timeout=400)
+    assert stage.command.returncode == 0
+    assert json.loads(output.splitlines()[-1])["rows"] > 0
+    silent = [run for run in prefect.call("POST", "flow_runs/filter") if "local_caption" in str(run["parameters"])]
+    assert len(silent) == 2
+    for run in silent:
+        assert run["total_run_time"] > SILENT >= 2 * SILENCE
+        states = prefect.call("GET", f"flow_run_states/?flow_run_id={run['id']}")
+        names = [state["type"] for state in sorted(states, key=lambda state: state["timestamp"])]
+        assert names[-1] == "COMPLETED", names
+        assert "CRASHED" not in names
+
+
+def test_deployments_have_the_heartbeat_of_commands() -> None:
+    settings = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    for item in settings["deployments"]:
+        assert item["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT)
 
 
 def roots(drawn: dict[str, Path]) -> dict[str, str]:

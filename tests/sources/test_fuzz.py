@@ -18,11 +18,8 @@ from talking_points.sources.coco_parts import BadAnnotationError, clip_box, outl
 from talking_points.sources.own_objects import CocoParts
 from talking_points.sources.protocol import SourceError
 from talking_points.sources.reasons import SKIP_REASONS
-from tests.fuzz import CASES, SOME, Odd, harmless
+from tests.fuzz import CASES, Odd, harmless
 from tests.sources.trees import annotation, coco, image_entry, rectangle_polygon, write_image, write_json
-
-FILES = SOME
-"""Whole files take milliseconds each, most of it for the disk; each holds several annotations, which are the cases."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
 
@@ -125,7 +122,7 @@ def test_categories_and_clipped_boxes() -> None:
 def test_coco_files_of_any_content(parts: CocoParts) -> None:
     found = 0
     with harmless(parts.root):
-        for seed in range(FILES):
+        for seed in range(CASES):
             (parts.root / "own.json").write_text(json.dumps(some_file(Odd(seed))))
             parts.skipped.clear()
             try:
@@ -137,7 +134,7 @@ def test_coco_files_of_any_content(parts: CocoParts) -> None:
             except SourceError as error:
                 assert len(str(error)) < 2000, seed
             assert set(parts.skipped) <= set(SKIP_REASONS), seed
-    assert found > FILES / 10
+    assert found > CASES / 10
 
 
 def test_coco_files_that_are_damaged(parts: CocoParts) -> None:
@@ -145,7 +142,7 @@ def test_coco_files_that_are_damaged(parts: CocoParts) -> None:
     whole = json.dumps(coco([image_entry(1, "a.jpg")], listed, CATEGORIES)).encode()
     file, source = parts.root / "own.json", CocoParts(parts.root)
     with harmless(parts.root):
-        for seed in range(FILES):
+        for seed in range(CASES):
             odd = Odd(seed)
             file.write_bytes(
                 odd.damaged(whole, (b"NaN", b"[[", b'"', b"Infinity", b"9" * 25, b"\xef\xbb\xbf", b"[" * 99))

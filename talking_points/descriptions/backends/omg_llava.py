@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 
 class OmgLlavaBackend:
-    """Answers object-caption requests in batches; the vision path runs once per image.
+    """Answers object-caption requests in batches; the vision path runs once per image, over several images at a time.
 
-    ``options``: ``cached_images`` (default 8), how many images' features are kept between calls; ``prompt_form``,
+    ``options``: ``cached_images`` (default 8), how many images' features are kept between calls, and encoded at a time;
+    ``prompt_form``,
     "marks" (default) or "region_caption", which asks the release's own question in place of the request's; ``box``
     (default true), whether the object's box is shown beside the point, in the form "marks" alone.
     """
@@ -73,7 +74,7 @@ class OmgLlavaBackend:
         self._limit = int(model.config.text_config.max_position_embeddings)
         self._batch_size = step.batch_size
         self._features: OrderedDict[str, VisionFeatures] = OrderedDict()
-        self._cached_images = int(step.options.get("cached_images", 8))
+        self._cached_images = max(1, int(step.options.get("cached_images", 8)))
         self._form, self._box = form, box
         self._identity = {
             "backend": "omg_llava",
@@ -131,10 +132,9 @@ class OmgLlavaBackend:
         import torch
 
         with torch.no_grad():
-            features = {
-                digest: self._encode(digest, request.images[0])
-                for digest, request in zip(digests, requests, strict=True)
-            }
+            features = self._encode(
+                {digest: request.images[0] for digest, request in zip(digests, requests, strict=True)}
+            )
             turns = [self._turn(request) for request in requests]
             lengths = [_length(turn, features[digest]) for turn, digest in zip(turns, digests, strict=True)]
             fitting = [i for i, request in enumerate(requests) if lengths[i] + request.max_tokens <= self._limit]
@@ -199,14 +199,20 @@ class OmgLlavaBackend:
         text = self._model.tokenizer.decode(tokens[: min(length, limit)], skip_special_tokens=True).strip()
         return Completion(text, "stop" if finished else "length", prompt_tokens, min(length, limit))
 
-    def _encode(self, digest: str, image: Any) -> VisionFeatures:
-        """Features of one image, from the cache when it was seen lately."""
-        if digest not in self._features:
-            self._features[digest] = self._model.encode_images([image])
-            while len(self._features) > max(self._cached_images, 1):
-                self._features.popitem(last=False)
-        self._features.move_to_end(digest)
-        return self._features[digest]
+    def _encode(self, images: Mapping[str, Any]) -> dict[str, VisionFeatures]:
+        """Features of images by digest, from the cache where they were seen lately."""
+        found = {digest: self._features[digest] for digest in images if digest in self._features}
+        missing = [digest for digest in images if digest not in found]
+        for start in range(0, len(missing), self._cached_images):
+            together = missing[start : start + self._cached_images]
+            encoded = self._model.encode_images([images[digest] for digest in together])
+            found |= {digest: encoded.select([place]) for place, digest in enumerate(together)}
+        for digest in images:
+            self._features[digest] = found[digest]
+            self._features.move_to_end(digest)
+        while len(self._features) > self._cached_images:
+            self._features.popitem(last=False)
+        return found
 
 
 def _problem(request: ChatRequest) -> RequestError | None:

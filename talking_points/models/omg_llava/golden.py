@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class Comparison:
             return
         if where is not None:
             actual, expected = actual[where], expected[where]
+        actual, expected = actual.cpu(), expected.cpu()
         if expected.is_floating_point():
             error = (actual.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1e-12)
         else:
@@ -67,20 +69,38 @@ class Comparison:
         return self.results + [(name, float("inf")) for name in self.expected if name not in self.compared]
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A golden folder, and the device that its tensors are read to."""
+
+    folder: Path
+    device: str = "cpu"
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The sizes."""
+        found: Mapping[str, Any] = json.loads((self.folder / "golden.json").read_text(encoding="utf-8"))
+        return found
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What ``name.safetensors`` holds."""
+        return load_file(self.folder / f"{name}.safetensors", device=self.device)
+
+
 @torch.no_grad()
-def check(folder: str | Path) -> list[tuple[str, float]]:
-    """Run the whole comparison on a golden folder.
+def check(folder: str | Path, device: str = "cpu", bfloat16: bool = False) -> list[tuple[str, float]]:
+    """Run the whole comparison on a golden folder, on a device, with ``bfloat16`` under autocast.
 
     Returns (name of the recorded output, maximum relative error) for every recorded output: errors of floats are
     relative to the largest absolute value of the tensor, errors of masks, labels and choices are the share that
     differs. The weights go through the same key conversion and accounting as the official release.
     """
-    folder = Path(folder)
-    spec = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-    vision = Comparison(load_file(folder / "vision_outputs.safetensors"))
-    _check_vision(folder, spec, vision)
-    language = Comparison(_language_outputs(folder))
-    _check_language(folder, spec, language)
+    recorded = Recorded(Path(folder), device)
+    vision = Comparison(recorded.tensors("vision_outputs"))
+    language = Comparison(_language_outputs(recorded))
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
+        _check_vision(recorded, vision)
+        _check_language(recorded, language)
     return vision.finish() + language.finish()
 
 
@@ -117,22 +137,23 @@ def _text_config(spec: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _load(module: nn.Module, catalogue: Catalogue, heads: Heads, lora_scale: float = 1.0) -> nn.Module:
+def _load(module: nn.Module, catalogue: Catalogue, heads: Heads, device: str, lora_scale: float = 1.0) -> nn.Module:
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     plan = plan_conversion(catalogue, expected, heads, lora_scale)
     module.load_state_dict({name: plan.tensor(name) for name in expected})
-    return module.eval()
+    return module.to(device).eval()
 
 
-def _check_vision(folder: Path, spec: Mapping[str, Any], result: Comparison) -> None:
+def _check_vision(recorded: Recorded, result: Comparison) -> None:
+    spec = recorded.spec
     config = config_from_golden(spec)
     # The recorded projectors need not have the width of the recorded language model.
     config.text_config.hidden_size = spec["vision_config"]["llm_hidden"]
-    inputs = load_file(folder / "vision_inputs.safetensors")
+    inputs = recorded.tensors("vision_inputs")
     modules = nn.ModuleDict(
         {"vision": OmgVision(config), "projector": VisionToText(config), "text_projector": TextToVision(config)}
     )
-    _load(modules, read_catalogue([folder / "vision_weights.safetensors"]), Heads(1, 1))
+    _load(modules, read_catalogue([recorded.folder / "vision_weights.safetensors"]), Heads(1, 1), recorded.device)
     vision, projector, text_projector = modules["vision"], modules["projector"], modules["text_projector"]
     assert isinstance(vision, OmgVision)
     assert isinstance(projector, VisionToText)
@@ -272,31 +293,31 @@ def _check_splicing(config: OmgLlavaConfig, inputs: Mapping[str, Tensor], result
 def _check_preprocessing(inputs: Mapping[str, Tensor], result: Comparison) -> None:
     for name in [name for name in inputs if name.startswith("preproc.image")]:
         index = name.removeprefix("preproc.image")
-        image = inputs[name].numpy()
+        image = inputs[name].cpu().numpy()
         processor = OmgLlavaImageProcessor(result.expected[f"preproc.pixel_values{index}"].shape[-1])
         result.add(f"preproc.square{index}", torch.from_numpy(np.array(processor.pad(image))))
         result.add(f"preproc.pixel_values{index}", torch.from_numpy(processor.pixel_values(image)))
         size = (image.shape[1], image.shape[0])
-        points = processor.points_to_frame(inputs[f"preproc.points{index}"].numpy(), size)
+        points = processor.points_to_frame(inputs[f"preproc.points{index}"].cpu().numpy(), size)
         result.add(f"preproc.points_out{index}", torch.from_numpy(points).float())
 
 
-def _language_outputs(folder: Path) -> dict[str, Tensor]:
-    recorded = load_file(folder / "internlm2_io.safetensors")
+def _language_outputs(recorded: Recorded) -> dict[str, Tensor]:
     given = ("attention_mask", "input_ids", "inputs_embeds", "labels")
-    return {name: tensor for name, tensor in recorded.items() if name not in given}
+    return {name: tensor for name, tensor in recorded.tensors("internlm2_io").items() if name not in given}
 
 
-def _check_language(folder: Path, spec: Mapping[str, Any], result: Comparison) -> None:
+def _check_language(recorded: Recorded, result: Comparison) -> None:
+    spec, folder = recorded.spec, recorded.folder
     config = LlamaConfig(**_text_config(spec))
     heads = Heads(config.num_attention_heads, config.num_key_value_heads)
-    given = load_file(folder / "internlm2_io.safetensors")
+    given = recorded.tensors("internlm2_io")
     mask = given["attention_mask"].bool()
     base, adapters = (folder / f"internlm2_{name}.safetensors" for name in ("weights", "lora_weights"))
     files = {"": [base], "_with_lora": [base, adapters]}
     for suffix, paths in files.items():
         model = nn.ModuleDict({"language_model": LlamaForCausalLM(config)})
-        _load(model, read_catalogue(paths), heads, spec["internlm2_config"]["lora_scale"])
+        _load(model, read_catalogue(paths), heads, recorded.device, spec["internlm2_config"]["lora_scale"])
         llama = model["language_model"]
         output = llama(given["input_ids"], given["attention_mask"], labels=given["labels"], output_hidden_states=True)
         result.add(f"logits{suffix}", output.logits, mask)

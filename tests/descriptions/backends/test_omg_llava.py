@@ -60,12 +60,13 @@ def test_points_and_boxes_change_the_answer(backend):
     assert len({answer.text for answer in backend.complete(requests)}) == 3
 
 
-def test_the_vision_path_runs_once_per_image(backend, monkeypatch):
-    seen = []
+def test_the_vision_path_runs_once_per_image_over_several_at_a_time(backend, monkeypatch):
+    seen, calls = [], []
     encode = backend._model.encode_images
 
     def counted(images):
         seen.extend(images)
+        calls.append(len(images))
         return encode(images)
 
     monkeypatch.setattr(backend._model, "encode_images", counted)
@@ -73,6 +74,12 @@ def test_the_vision_path_runs_once_per_image(backend, monkeypatch):
     backend.complete([_request(index) for index in (0, 2, 4, 6, 1)])
     backend.complete([_request(8, facts={"keypoint": (1, 1)})])
     assert len(seen) == 2
+    # Requests are sorted by image, so that a batch of three meets one or two of them.
+    calls.clear()
+    backend._features.clear()
+    answers = backend.complete([_request(index) for index in (0, 1)])
+    assert calls == [2]
+    assert answers == [backend.complete([_request(index)])[0] for index in (0, 1)]
 
 
 def test_a_bad_request_fails_alone(backend):

@@ -171,7 +171,8 @@ def test_an_owner_that_has_lost_its_lease_is_told_and_gives_nothing_back(place: 
     third.release()
 
 
-def test_a_request_to_stop_reaches_the_owner(place: Callable[[str], str]) -> None:
+def test_a_request_to_stop_reaches_the_owner(place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "EXPIRES", 30.0)
     storage, told = Storage(place("stop")), threading.Event()
     assert ask_to_stop(storage) is None
     held = take(storage, told.set)
