@@ -126,6 +126,16 @@ def status(
 
 
 @app.command()
+def stop(output: Annotated[str, typer.Argument(help="output of the build: folder or URL")]) -> None:
+    """Ask the build that writes to an output to stop, on whatever machine it runs; what is finished is kept."""
+    with exit_codes():
+        from commands.outputs import open_output
+        from commands.status import stop_build
+
+        print(stop_build(open_output(output)))
+
+
+@app.command()
 def server(
     home: Annotated[Path, typer.Option(help="folder that deployments run in")] = Path(),
     port: int = 4200,

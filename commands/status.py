@@ -16,7 +16,8 @@ from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.redaction import redact
 from tasks.running.folder_lock import in_use
-from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows
+from tasks.running.lease import ask_to_stop
+from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows, worker_notes
 from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
@@ -90,6 +91,18 @@ def read_status(storage: Storage) -> dict[str, Any]:
     return status
 
 
+def stop_build(storage: Storage) -> str:
+    """Ask the build that is writing to an output to stop. Raises ``ConfigError`` where none is."""
+    held = ask_to_stop(storage)
+    if held is None:
+        raise ConfigError(
+            f"no build is writing to {storage.output}: 'talking-points status' shows what the last one did"
+        )
+    return for_terminal(
+        f"asked {held.owner} to stop; it does so at its next row, and 'talking-points status' tells when it has"
+    )
+
+
 def describe_state(status: dict[str, Any]) -> str:
     """One line about the last run, with the time it has to go."""
     hint = "; run the build again to go on" if status["state"] == "killed" else ""
@@ -120,9 +133,8 @@ def _show(storage: Storage, status: dict[str, Any]) -> Group:
         table.add_row(*(Text(for_terminal(cell)) for cell in row))
     lines = [f"{failure['stage']}-{failure['shard']} failed: {failure['error']}" for failure in status["failures"]]
     heading = f"{storage.output}\n{describe_state(status)}"
-    return Group(
-        *(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, [*stage_notes(status), *lines])
-    )
+    notes = [*stage_notes(status), *worker_notes(status), *lines]
+    return Group(*(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, notes))
 
 
 def _line(text: str) -> Text:

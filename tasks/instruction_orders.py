@@ -15,6 +15,7 @@ from talking_points.sources.refcoco import list_unseen_sets
 from tasks import assemble_instructions, index, regions
 from tasks.assemble import package_versions
 from tasks.orders import Made, path_values, without_paths
+from tasks.running.lease import Fence
 from tasks.running.shards import Environment, Inputs, Order, Place
 
 IndexOrder = Order[index.Settings, Inputs]
@@ -24,13 +25,14 @@ RegionsOrder = Order[regions.Settings, regions.EntryInput]
 class InstructionOrders:
     """Makes the orders of every stage. ``roots``: the resolved folders of the sources."""
 
-    def __init__(self, config: InstructionBuildConfig, roots: Mapping[str, str]) -> None:
+    def __init__(self, config: InstructionBuildConfig, roots: Mapping[str, str], fence: Fence | None = None) -> None:
         self.config = config
         self.environment = Environment(
             output=config.output,
             sources={name: Place(root=root, options=config.reader_options(name)) for name, root in roots.items()},
             cache="",
             max_rejected_share=1.0,
+            fence=fence,
         )
 
     def index(self) -> list[IndexOrder]:

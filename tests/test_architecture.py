@@ -34,6 +34,7 @@ ROOMS = (
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",
+    "runner_config",
     "build_config",
     "image_files",
     "sqlite_files",

@@ -108,7 +108,7 @@ def test_every_command_that_is_printed_is_a_valid_one() -> None:
             if config is not None:
                 load_config(_kind(name), config, context.params["overrides"] or ())
     # make: its targets are looked at above; the rest is run by hand, with servers and machines that a test has not.
-    programs = ". accelerate docker export git make pip prefect py python python3 python3.11"
+    programs = ". accelerate dask docker export git make pip prefect py python python3 python3.11"
     assert set(others) == set(programs.split())
 
 

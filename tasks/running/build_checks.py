@@ -19,6 +19,7 @@ from talking_points.instructions.phrasings import load_phrasings
 from talking_points.models.model_folders import check_model
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SourceError
+from tasks.running.runner_checks import check_runner
 
 
 def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, str]:
@@ -33,6 +34,11 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
             "or draw sample sources with 'talking-points draw-sample DIR' (--config build/sample.yaml reads those in "
             "build/sample)"
         )
+    check_runner(settings.runner)
+    if settings.request_cache is not None:
+        from talking_points.descriptions.shared_cache import check_shared_cache
+
+        check_shared_cache(settings.request_cache)
     problems = []
     for step, section in settings.asking.items():
         missing = what_is_missing(section)

@@ -7,22 +7,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tasks.running.lease import find_holder
 from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 
 def in_use(storage: Storage) -> bool:
-    """Whether a build is writing to this folder right now."""
+    """Whether a build is writing to this folder right now, on this machine or on another one."""
     path = lock_file(storage)
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return _is_locked(path)
+    if path.exists():
+        try:
+            with FileLock(path, timeout=0):
+                return find_holder(storage, alone_here=True) is not None
+        except Timeout:
+            return True
+        except OSError:
+            if _is_locked(path):
+                return True
+    return find_holder(storage, alone_here=storage.is_local) is not None
 
 
 def _is_locked(path: Path) -> bool:

@@ -117,6 +117,36 @@ class Storage:
         with self.writing(name) as path:
             path.write_bytes(content)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that is not there yet, whole; returns False where somebody else was first.
+
+        Of several writers on several machines one succeeds: a local file gets its name by a link, which is refused
+        where the name exists, also on a network file system; an object is put under the condition that there is none.
+        """
+        target = Path(self.path(name))
+        if self.is_local:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new.", suffix=TEMPORARY) as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+                try:
+                    os.link(stream.name, target)
+                except FileExistsError:
+                    return False
+                except OSError:  # a file system without links
+                    try:
+                        with target.open("xb") as exclusive:
+                            exclusive.write(content)
+                    except FileExistsError:
+                        return False
+            return True
+        try:
+            self.fs.pipe_file(self.path(name), content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
     def read_bytes(self, name: str) -> bytes:
         """The file as a whole. Raises ``FileNotFoundError``, and ``InputError`` for what is no file or too large."""
         path = self._read_path(name)

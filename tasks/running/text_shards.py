@@ -103,6 +103,10 @@ def stage_cache(order: AnyOrder, config: StepConfig, outbox: OutboxLike | None =
     """The finished answers of a stage, with the ledger that counts new ones."""
     spending = order.environment.spending
     ledger = Ledger(spending, counted_as(config)) if spending and config.model else None
+    if order.environment.answers is not None:
+        from talking_points.descriptions.shared_cache import SharedRequestCache
+
+        return SharedRequestCache(order.environment.answers, ledger, outbox)
     return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger, outbox)
 
 
