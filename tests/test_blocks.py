@@ -81,6 +81,14 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ),
     ("README.md", "$ make poses"): Parsed("a quarter of an hour; tests/flows/test_poses.py runs it smaller"),
     ("README.md", "$ make outlines"): Parsed("twenty minutes; tests/flows/test_outlines.py runs it smaller"),
+    ("docs/keypoints.md", "$ talking-points doctor --source mp100"): Run(HERE, (("--images 60", "--images 6"),)),
+    ("docs/keypoints.md", "$ talking-points describe-keypoints --set output=build/texts-rules"): Run(HERE),
+    ("docs/keypoints.md", "$ talking-points describe-keypoints --set output=build/texts-model"): Parsed(
+        "wants a language model; tests/tasks/test_keypoint_texts.py has a small one"
+    ),
+    ("docs/keypoints.md", "$ talking-points evaluate-poses"): Parsed(
+        "wants MP-100 and models; tests/flows/test_poses.py has small ones"
+    ),
     ("docs/segmentation.md", "$ talking-points draw-sample build/sample-plain"): Run(
         "tests/flows/test_segmentation.py::test_the_way_of_the_page_leads_to_an_answer",
         (("--images 200", "six images"), ("max_steps=300", "two steps"), ("backbone_steps=200", "two steps"),
