@@ -328,10 +328,9 @@ def _cluster(folder: Path, workers: int) -> Iterator[str]:
 def simulate() -> None:
     """Hours of a stage of text by a served model, and what binds: workers, or the driver that gives the tasks out.
 
-    From measured costs: an answer takes ``REQUEST`` seconds, a task run ``TASK`` seconds of the driver, a shard in it
-    ``EACH``.
+    From an answer that takes ``REQUEST`` seconds, and from assumed costs of the driver, which ``shards`` measures.
     """
-    task, each, rows = 0.1, 0.02, 200
+    task, each, rows = 0.1, 0.02, 200  # seconds of a task run, and of a shard in it; rows of a shard
     for points in (10**6, 10**7, 10**8):
         for workers in (10, 100, 1000):
             for size in (1, 10, 100):
