@@ -24,7 +24,7 @@ from talking_points.dataset_files import (
     read_texts,
 )
 from talking_points.dataset_schema import COLUMNS
-from talking_points.records import SOURCES
+from talking_points.records import LABELS
 
 LIGHT = ("id", "source", "object", "part", "description", "draft", "flags")
 """Columns that are read of every row: what is listed, filtered and searched."""
@@ -82,7 +82,7 @@ class DatasetRows:
         if not places:
             raise DatasetError(f"no rows in {root}: expected data/*.parquet, as a build writes them")
         table = pa.concat_tables(tables)
-        names = pa.array(SOURCES).take(table["source"].combine_chunks())
+        names = pa.array(LABELS).take(table["source"].combine_chunks())
         table = table.set_column(table.schema.get_field_index("source"), "source", names)
         rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
         empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
@@ -134,7 +134,7 @@ class DatasetRows:
         path, group, place = self.places[number]
         with open_parquet(path, FULL) as file:
             row: dict[str, Any] = read_group(file, group, FULL, path).slice(place, 1).to_pylist()[0]
-        return row | {"source": SOURCES[row["source"]], "split": path.name.partition("-")[0]}
+        return row | {"source": LABELS[row["source"]], "split": path.name.partition("-")[0]}
 
     def _find_flag(self, flag: str) -> NDArray[np.bool_]:
         kept = np.zeros(len(self), dtype=np.bool_)
