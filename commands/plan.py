@@ -99,9 +99,9 @@ def print_plan(settings: BuildConfig) -> None:
         if settings.prices:
             console.print(_cost_table(settings, budget))
         for line in _notes(settings, budget):
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in _own_work(settings, points):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"output {redact(settings.output)}, fingerprint {fingerprint(dataset_settings(settings))}, "
         f"images: {settings.images or 'embed'}"
