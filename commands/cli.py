@@ -14,10 +14,13 @@ import typer
 
 from commands import (  # noqa: F401  (add commands)
     answer,
+    instruction_commands,
     model_commands,
+    outline_points,
     paper_commands,
     publish_commands,
     report_commands,
+    segment,
     training_commands,
     view_commands,
 )

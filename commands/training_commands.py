@@ -79,6 +79,30 @@ def describe_keypoints(
     _run("describe_keypoints", config, overrides, verbose, False)
 
 
+@app.command("train-segmenter")
+def train_segmenter(
+    config: Config = "configs/train/segment_tiny.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Train a segmenter: image + words, point or box -> outlines, as text (supervised)."""
+    _run("train_segmenter", config, overrides, verbose, False)
+
+
+@app.command("refine-segmenter")
+def refine_segmenter(
+    config: Config = "configs/train/segment_tiny.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Refine a trained segmenter by the overlap of what it draws (GSPO)."""
+    _run("refine_segmenter", config, overrides, verbose, False)
+
+
+@app.command("evaluate-segmentation")
+def evaluate_segmentation(
+    config: Config = "configs/evaluate/segment_parts.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Score a segmenter: cIoU, gIoU, precision, boxes, how answers are written, controls, the published table."""
+    _run("evaluate_segmentation", config, overrides, verbose, False)
+
+
 @app.command()
 def evaluate(
     config: Config = "configs/evaluate/triplets.yaml",
@@ -155,6 +179,18 @@ _INPUTS = {
     "describe_keypoints": (
         "examples.keypoint_authors:DescribeKeypointsConfig",
         "examples.keypoint_authors:check_description_inputs",
+    ),
+    "train_segmenter": (
+        "training.segmenter_config:SegmenterConfig",
+        "training.segmenter_inputs:check_segmenter",
+    ),
+    "refine_segmenter": (
+        "training.segmenter_config:SegmenterConfig",
+        "training.segmenter_inputs:check_refinement",
+    ),
+    "evaluate_segmentation": (
+        "evaluation.segmentation_config:EvaluateSegmentationConfig",
+        "evaluation.segmentation_config:check_segmentation",
     ),
     "evaluate_poses": ("evaluation.pose_config:EvaluatePosesConfig", "evaluation.pose_inputs:check_poses"),
 }

@@ -448,6 +448,10 @@ class BuildConfig(Section):
             name: self.sources[name] for name in buildable_sources() if name in self.sources and self.sources[name].root
         }
 
+    def dataset_settings(self) -> dict[str, Any]:
+        """See the function of this name."""
+        return dataset_settings(self)
+
     @property
     def asking(self) -> dict[str, StepConfig]:
         """The steps that ask a backend: those that write text, and the judge where it is a model."""

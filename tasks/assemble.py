@@ -32,13 +32,11 @@ from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.judge import describe_judge, release_judge
-from tasks.running.manifests import Details, Manifest, rejected_path
+from tasks.running.manifests import Details, Manifest
 from tasks.running.repeated_texts import without_repeats
 from tasks.running.shards import (
-    REJECTED_SCHEMA,
     SPENT,
     STAGES,
-    WORK,
     Inputs,
     Order,
     ShardFailed,
@@ -46,6 +44,7 @@ from tasks.running.shards import (
     shard_task,
 )
 from tasks.running.source_images import image_bytes, image_pixels
+from tasks.running.staging import STAGING, count_stages, publish_staged, write_rejected
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
 
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from talking_points.publishing.figures import Example
 
 VERSION = 2
-STAGING = f"{WORK}/assembled"
 PACKAGES = ("talking-points", "opencv-contrib-python", "pillow", "pyarrow", "numpy", "pycocotools", "prefect")
 EXAMPLES = 12
 
@@ -170,7 +168,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     light, unused = _fit_shares(light, order.inputs.sample["details"])
     sides = _assign_sides(light, order.settings)
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
-    rejected = _write_rejected(storage, order.inputs.manifests(), writer.rejected)
+    rejected = write_rejected(storage, order.inputs.manifests(), "assemble", writer.rejected)
     manifest = _describe_dataset(order, light, sides, files)
     if order.inputs.judged:
         manifest["judge"] = describe_judge(order, storage, light)
@@ -279,26 +277,6 @@ def _fill_cell(mode: ImageMode, row: Candidate, roots: Mapping[str, str]) -> Any
         raise ShardFailed(f"the images changed while the build ran: {changed}") from changed
 
 
-def _write_rejected(storage: Storage, inputs: Sequence[Manifest], own: list[dict[str, str]]) -> dict[str, int]:
-    """One file of rejected rows per stage that rejected any; returns the counts by stage."""
-    paths: dict[str, list[str]] = {}
-    for manifest in inputs:
-        path = rejected_path(manifest)
-        if path:
-            paths.setdefault(manifest["stage"], []).append(path)
-    tables = {stage: [storage.read_table(name) for name in names] for stage, names in paths.items()}
-    if own:
-        tables["assemble"] = [pa.Table.from_pylist(own, schema=REJECTED_SCHEMA)]
-    counts = {}
-    for stage, parts in tables.items():
-        table = pa.concat_tables(parts).cast(REJECTED_SCHEMA)
-        storage.write_table(
-            f"{STAGING}/rejected/{stage}.parquet", table.sort_by([("source", "ascending"), ("id", "ascending")])
-        )
-        counts[stage] = table.num_rows
-    return counts
-
-
 def _describe_dataset(
     order: AssembleOrder, light: pa.Table, sides: Mapping[str, str], files: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -345,7 +323,7 @@ def _describe_dataset(
             "pairs_available": made_of.pairs_available,
             "pairs_sampled": made_of.pairs_sampled,
         },
-        "stages": _count_stages(order.inputs.manifests()),
+        "stages": count_stages(order.inputs.manifests(), STAGES),
         "steps": settings.steps,
         "images": settings.images,
         "partial": settings.config.limit is not None,
@@ -379,22 +357,6 @@ def _count_spent(texts: Sequence[Manifest]) -> dict[str, dict[str, int]]:
         for name in SPENT:
             spent[manifest["stage"]][name] += details.get(name, 0)
     return spent
-
-
-def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
-    stages: dict[str, dict[str, Any]] = {}
-    for manifest in sorted(inputs, key=lambda manifest: STAGES.index(manifest["stage"])):
-        nothing: dict[str, Any] = {"shards": 0, "rows_out": 0, "rejected": Counter(), "rounds": Counter()}
-        stage = stages.setdefault(manifest["stage"], nothing)
-        stage["shards"] += 1
-        stage["rows_out"] += manifest["rows"]
-        stage["rejected"].update(manifest["rejected"])
-        stage["rounds"].update(manifest["details"].get("rounds", {}))
-    for stage in stages.values():
-        stage["rejected"] = dict(sorted(stage["rejected"].items()))
-        stage["rounds"] = dict(sorted(stage["rounds"].items()))
-        stage["rows_in"] = stage["rows_out"] + sum(stage["rejected"].values())
-    return stages
 
 
 def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, Any], light: pa.Table) -> list[str]:
@@ -456,43 +418,6 @@ def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) ->
         pixels = image_pixels(candidate, order.environment.roots)
         examples.append(Example(pixels, candidate.keypoint, row["description"]))
     return examples
-
-
-def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[str, str]:
-    """Put the staged files where the dataset is; returns their digests by name.
-
-    ``written`` has the files that were staged, with their digests where these are known. Raises ``ShardFailed`` when
-    others are there, or what takes its place is not what was staged: somebody else writes to the same output.
-    """
-    prefix = storage.path(STAGING)
-    names = {name[len(prefix) + 1 :] for name in storage.fs.find(prefix)}
-    if names != set(written):
-        raise ShardFailed(
-            _explain_disturbance(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
-        )
-    digests = {name: storage.sha256(f"{STAGING}/{name}") for name in sorted(names)}
-    changed = [name for name, digest in written.items() if digest not in (None, digests[name])]
-    if changed:
-        raise ShardFailed(_explain_disturbance(storage, f"{changed[0]} is not the file that was written"))
-    # The manifest goes first and comes last: a dataset without one is not complete.
-    storage.remove("manifest.json")
-    for name in ("data", "rejected", "figures", "README.md", "manifest.json"):
-        if any(staged == name or staged.startswith(f"{name}/") for staged in names):
-            storage.move(f"{STAGING}/{name}", name)
-        else:
-            storage.remove(name)
-    storage.remove(STAGING)
-    for name, digest in digests.items():
-        if not storage.exists(name) or storage.sha256(name) != digest:
-            raise ShardFailed(_explain_disturbance(storage, f"{name} is not the file that was written"))
-    return digests
-
-
-def _explain_disturbance(storage: Storage, what: str) -> str:
-    return (
-        f"{what}: another build, perhaps on another machine, seems to write to {storage.root}; let one of them finish, "
-        "then run the build again"
-    )
 
 
 assemble = shard_task("assemble")(run_assemble)

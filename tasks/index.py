@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field, JsonValue
 
 from talking_points.config import Section
 from talking_points.records import stable_id
@@ -80,7 +81,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 class Settings(Section):
-    """What can change the listing. ``images`` are listed in a preview; ``tree`` is the digest of the source's files."""
+    """What can change the listing. ``images`` are listed in a preview; ``tree`` is the digest of the source's files.
+
+    ``options`` are the reader's, without those that name files.
+    """
 
     source: str
     split: str | None
@@ -88,6 +92,10 @@ class Settings(Section):
     shard_size: int
     images: int | None
     tree: str
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        exclude_if=lambda options: not options,  # keys of before it counted stay
+    )
 
 
 def run_index(order: Order[Settings, Inputs]) -> Manifest:

@@ -80,6 +80,15 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
         (("data/omg-llava", "a tiny release"),),
     ),
     ("README.md", "$ make poses"): Parsed("a quarter of an hour; tests/flows/test_poses.py runs it smaller"),
+    ("README.md", "$ make outlines"): Parsed("twenty minutes; tests/flows/test_outlines.py runs it smaller"),
+    ("docs/segmentation.md", "$ talking-points draw-sample build/sample-plain"): Run(
+        "tests/flows/test_segmentation.py::test_the_way_of_the_page_leads_to_an_answer",
+        (("--images 200", "six images"), ("max_steps=300", "two steps"), ("backbone_steps=200", "two steps"),
+         ("max_steps=16", "four steps"), ("limit=50", "three questions")),
+    ),
+    ("docs/segmentation.md", "from PIL import Image\n\nfrom talking_points import Segmenter"): Run(
+        "tests/flows/test_segmentation.py::test_the_way_of_the_page_leads_to_an_answer",
+    ),
     ("README.md", "$ make learn"): Parsed("40 minutes; what it calls is run smaller in tests/flows/test_learn.py"),
     ("README.md", "$ talking-points train-localizer"): Run(
         "tests/flows/test_training.py::test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables",

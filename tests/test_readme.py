@@ -22,9 +22,11 @@ from talking_points.evaluation.paper import ROWS
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig, command_line
 from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
+from talking_points.training.segmenter_config import SegmenterConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -119,6 +121,9 @@ def _kind(command: str) -> Any:
         "plan": ReproduceConfig,
         "reproduce": ReproduceConfig,
         "train-answerer": AnswererConfig,
+        "train-segmenter": SegmenterConfig,
+        "refine-segmenter": SegmenterConfig,
+        "evaluate-segmentation": EvaluateSegmentationConfig,
     }
     if command in others:
         return others[command]

@@ -48,6 +48,7 @@ class Filter:
     part: str | None = None
     flag: str | None = None
     words: str = ""
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ class DatasetRows:
         table = pa.concat_tables(tables)
         names = pa.array(LABELS).take(table["source"].combine_chunks())
         table = table.set_column(table.schema.get_field_index("source"), "source", names)
-        rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
-        empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
-        return cls(table.append_column("split", pa.array(splits)), places, pa.concat_tables([empty, *rejected]))
+        return cls(table.append_column("split", pa.array(splits)), places, list_rejected(root))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -94,7 +93,7 @@ class DatasetRows:
     def find(self, wanted: Filter) -> NDArray[np.int64]:
         """Numbers of the rows that pass, in the order of the dataset."""
         kept = np.ones(len(self), dtype=np.bool_)
-        for name in ("split", "source", "object", "part"):
+        for name in ("split", "source", "object", "part", "kind"):
             value = getattr(wanted, name)
             if value is not None:
                 kept &= pc.equal(self.table[name], value).to_numpy(zero_copy_only=False)
@@ -148,6 +147,13 @@ class DatasetRows:
         return pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), np.array(
             pc.list_flatten(lists).to_pylist(), dtype=object
         )
+
+
+def list_rejected(root: Path) -> pa.Table:
+    """All rejected rows of the dataset in ``root``. Raises ``DatasetError``."""
+    rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
+    empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
+    return pa.concat_tables([empty, *rejected])
 
 
 def list_writers(row: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ KINDS = {
         "PointLocalizer", "Point Localizer", "train-localizer", "keypoint-detection", ("ground_truth", "descriptor")
     ),
     "answerer": ModelKind("PointAnswerer", "Point Answerer", "train-answerer", "keypoint-detection", ()),
+    "segmenter": ModelKind("Segmenter", "Segmenter", "train-segmenter", "image-segmentation", ()),
 }
 """By the name of the stage, of the configuration's section and of the folder below the output."""
 

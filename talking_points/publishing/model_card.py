@@ -11,6 +11,7 @@ import yaml
 from talking_points.models.kinds import KINDS
 from talking_points.publishing.card import shareable
 from talking_points.publishing.markdown import Markdown, render_markdown
+from talking_points.publishing.segmenter_card import render_segmenter_card
 from talking_points.publishing.terms import citations
 
 _NORMALIZERS = {"image_wh": "image's width and height", "bbox_max_side": "longer side of the object's box"}
@@ -43,6 +44,11 @@ def render_model_card(
     (``answerer_cards.select_pose_report``). Raises ``ValueError`` for reports of different
     definitions: their scores must not stand in one table.
     """
+    if role == "segmenter":
+        return render_segmenter_card(
+            name, config=config, reports=reports, dataset=dataset, dataset_revision=dataset_revision,
+            base_model=base_model, curves=curves, repo=repo, training=training, note=note, terms=terms, free=free,
+        )  # fmt: skip
     definitions = [report["definition"] for report in reports]
     if any(definition != definitions[0] for definition in definitions):
         names = sorted({definition["name"] for definition in definitions})

@@ -22,6 +22,7 @@ from talking_points.publishing.card_content import read_content
 from talking_points.publishing.hub import REPOSITORY, Repository, explaining
 from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.release import ReleaseError, content_sha256
+from talking_points.publishing.segmenter_card import read_segmentation_report
 from talking_points.redaction import is_secret_name, redact
 from talking_points.whole_files import read_json
 
@@ -79,7 +80,8 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
     if reports and found == KINDS["answerer"].class_name:
         content = content | {"poses": _pose_report(reports)}
     elif reports:
-        content = content | {"reports": [_report(path) for path in reports]}
+        read = _segmentation_report if found == KINDS["segmenter"].class_name else _report
+        content = content | {"reports": [read(path) for path in reports]}
     tag = hashlib.sha256(json.dumps({name: content_sha256(files[name]) for name in sorted(files)}).encode())
     return ModelRelease(files, _card(content, repo, folder), f"model-{tag.hexdigest()[:12]}")
 
@@ -114,6 +116,13 @@ def _pose_report(paths: Sequence[Path]) -> dict[str, Any]:
         raise ReleaseError(
             f"cannot read {paths[0]}: {error}; expected the report.json that talking-points evaluate-poses wrote"
         ) from error
+
+
+def _segmentation_report(path: Path) -> dict[str, Any]:
+    try:
+        return read_segmentation_report(path, read_json(path, "evaluate again"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"cannot read {path}: {error}") from error
 
 
 def _refuse_private(name: str, file: Path) -> None:

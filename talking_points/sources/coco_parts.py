@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask, MaskCrop
+from talking_points.records import Rle as Rle
 from talking_points.sources.labels import ObjectLabel, PartLabel
-
-Rle = Mapping[str, Any]
-"""``{"size": [height, width], "counts": bytes}``"""
 
 
 class BadAnnotationError(Exception):

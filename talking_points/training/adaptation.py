@@ -40,8 +40,8 @@ from talking_points.training.curves import draw_group
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, token_log_probs
 from talking_points.training.precision import autocast, prepare_to_train
 from talking_points.training.rewards import REWARDS, Rewarded, mean_pck
+from talking_points.training.sample_tables import rewind
 from talking_points.training.trainer import PointTrainer
-from talking_points.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -301,16 +301,3 @@ def adapt_descriptor(
             return 100 * float(mean_pck(Rewarded.of(described.examples, found)).mean())
 
     return AdaptationTrainer(model, localizer, own, judged, config, output, seed, metric).run()
-
-
-def rewind(table: Path, step: int) -> None:
-    """Remove from a table of samples what an interrupted run wrote at ``step`` and later: it will be written again."""
-    if not table.exists():
-        return
-    kept = []
-    for line in table.read_text(encoding="utf-8").splitlines(keepends=True):
-        # Of the last line, half may have been written.
-        if not line.endswith("\n") or json.loads(line)["step"] >= step:
-            break
-        kept.append(line)
-    write_text(table, "".join(kept))

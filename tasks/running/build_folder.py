@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.stop_requests import clear_stop
 from talking_points.whole_files import TEMPORARY
@@ -25,12 +24,26 @@ _A_LOOK = 0.5
 """Seconds: whoever looks whether a build is running (``in_use``) holds the lock for a moment."""
 
 
+class OutputConfig(Protocol):
+    """What a configuration says of its output, whatever is built there."""
+
+    @property
+    def output(self) -> str: ...
+
+    @property
+    def resume(self) -> str: ...
+
+    def dataset_settings(self) -> dict[str, Any]:
+        """The settings that can change a row, without secrets, as plain JSON values."""
+        ...
+
+
 class FolderInUse(ConfigError):
     """Another build is writing to the same output."""
 
 
 @contextmanager
-def build_folder(config: BuildConfig) -> Iterator[Storage]:
+def build_folder(config: OutputConfig) -> Iterator[Storage]:
     """Lock and check the output folder for the length of a build.
 
     The lock is the operating system's, so a killed build does not leave it behind. Raises ``FolderInUse`` for a
@@ -53,13 +66,13 @@ def build_folder(config: BuildConfig) -> Iterator[Storage]:
         _check_content(storage, config)
         clear_stop()
         storage.remove_temporaries()
-        storage.write_json(SETTINGS_FILE, {"fingerprint": fingerprint(dataset_settings(config)), **_settings(config)})
+        storage.write_json(SETTINGS_FILE, {"fingerprint": fingerprint(config.dataset_settings()), **_settings(config)})
         yield storage
     finally:
         lock.release()
 
 
-def check_folder(storage: Storage, config: BuildConfig) -> None:
+def check_folder(storage: Storage, config: OutputConfig) -> None:
     """Refuse now what ``build_folder`` would refuse, and write nothing. Raises what it raises."""
     _refuse_links(storage)
     if in_use(storage):
@@ -85,11 +98,11 @@ def _refuse_links(storage: Storage) -> None:
             )
 
 
-def _refuse_shared_use(config: BuildConfig) -> FolderInUse:
+def _refuse_shared_use(config: OutputConfig) -> FolderInUse:
     return FolderInUse(f"another build is writing to {config.output}: wait for it, stop it, or choose another output")
 
 
-def _check_content(storage: Storage, config: BuildConfig) -> None:
+def _check_content(storage: Storage, config: OutputConfig) -> None:
     """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
     closed = _explain_closed(storage, config)
     if closed:
@@ -113,7 +126,7 @@ def _check_content(storage: Storage, config: BuildConfig) -> None:
         return
     try:
         recorded = storage.read_json(SETTINGS_FILE)["settings"]
-        differences = list_changes(recorded, dataset_settings(config))
+        differences = list_changes(recorded, config.dataset_settings())
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{config.output} holds a build, but {SETTINGS_FILE} is missing or damaged ({error}): "
@@ -152,7 +165,7 @@ def _is_locked(path: Path) -> bool:
         return False
 
 
-def _explain_closed(storage: Storage, config: BuildConfig) -> str | None:
+def _explain_closed(storage: Storage, config: OutputConfig) -> str | None:
     """Why this user cannot write to a local output: whose folder is in the way. None where nothing is."""
     if not storage.is_local:
         return None
@@ -182,8 +195,8 @@ def request_cache_folder(storage: Storage) -> Path:
     return Path.home() / ".cache" / "talking-points" / "requests"
 
 
-def _settings(config: BuildConfig) -> dict[str, Any]:
-    return {"settings": dataset_settings(config)}
+def _settings(config: OutputConfig) -> dict[str, Any]:
+    return {"settings": config.dataset_settings()}
 
 
 def _lock_file(storage: Storage) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -81,7 +81,8 @@ class BuildProgress:
     """Follows a build stage by stage. Use as a context manager around the whole build.
 
     ``planned`` gives working seconds per row of stages to come, as far as they are known before they run; ``workers``
-    shards are made at a time. Without ``on_page`` nothing is told to Prefect, which is not even imported.
+    shards are made at a time. ``order``: all stages that there may be. Without ``on_page`` nothing is told to Prefect,
+    which is not even imported.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class BuildProgress:
         planned: Mapping[str, float | None] | None = None,
         workers: int = 1,
         on_page: bool = True,
+        order: Sequence[str] = STAGES,
     ) -> None:
         self.storage = storage
         self.console = console or Console(stderr=True)
@@ -99,6 +101,7 @@ class BuildProgress:
         self.planned = dict(planned or {})
         self.workers = workers
         self.on_page = on_page
+        self.order = tuple(order)
         self.failures: list[dict[str, Any]] = []
         self.state = "running"
         self.started = time.monotonic()
@@ -194,6 +197,7 @@ class BuildProgress:
         """The status as JSON values, as written to ``.work/status.json``."""
         return {
             "stages": {name: asdict(status) for name, status in self.stages.items()},
+            "order": self.order,
             "failures": self.failures,
             "estimate": self.estimate(),
             "seconds_left": self.seconds_left(),
@@ -204,7 +208,7 @@ class BuildProgress:
 
     def describe(self) -> str:
         """The build in words: ``33 rows, 1 rejected, 2 shards made anew, 12 s``."""
-        assembled = self.stages.get("assemble")
+        assembled = self.stages.get(self.order[-1])
         rows = f"{assembled.rows:,} rows, " if assembled and assembled.rows else ""
         rejected = sum(sum(status.rejected.values()) for status in self.stages.values())
         made = sum(status.executed for name, status in self.stages.items() if name != "index")
@@ -320,11 +324,11 @@ done, by the shards made so far or else by the plan. Eighty characters hold them
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """What people are shown of ``BuildProgress.summary()``: a row per stage, begun or to come, in the order of
-    ``STAGES`` and ``COLUMNS``."""
+    """What people are shown of ``BuildProgress.summary()``: a row per stage, begun or to come, in its ``order`` (that
+    of ``STAGES`` where an older status says none) and that of ``COLUMNS``."""
     rows = []
     left = summary.get("seconds_left", {})
-    for name in STAGES:
+    for name in summary.get("order", STAGES):
         stage = summary["stages"].get(name)
         remaining = _duration(left.get(name))
         if stage is None and name in OPTIONAL_STAGES:
@@ -343,7 +347,7 @@ def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
 def stage_notes(summary: Mapping[str, Any]) -> list[str]:
     """What the table has no room for, stage by stage: why rows were rejected, rates, requests and tokens."""
     notes = []
-    for name in STAGES:
+    for name in summary.get("order", STAGES):
         stage = summary["stages"].get(name)
         if stage is None:
             continue

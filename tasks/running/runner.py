@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, as_completed
@@ -24,8 +24,18 @@ from tasks.running.manifests import Manifest, holds
 from tasks.running.prefect_tasks import PrefectTask, find_manifest
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
-from tasks.running.shards import WAITING, AnyOrder, count_rows, order_key
+from tasks.running.shards import STAGES, WAITING, AnyOrder, count_rows, order_key
 from tasks.running.storage import Storage
+
+
+class RunnerConfig(Protocol):
+    """What a configuration says of where its tasks run."""
+
+    @property
+    def runner(self) -> str: ...
+
+    @property
+    def workers(self) -> int: ...
 
 
 class BuildFailed(RunError):
@@ -68,10 +78,16 @@ class StageRunner:
 
     @classmethod
     @contextmanager
-    def for_build(cls, settings: BuildConfig, storage: Storage) -> Iterator[StageRunner]:
-        """The runner that a configuration asks for, with the progress of its build, for the length of the build."""
+    def for_build(
+        cls, settings: RunnerConfig, storage: Storage, stages: Sequence[str] = STAGES
+    ) -> Iterator[StageRunner]:
+        """The runner that a configuration asks for, with the progress of its build, for the length of the build.
+
+        ``stages``: all that the build may run, in their order.
+        """
+        planned = plan_seconds(settings) if isinstance(settings, BuildConfig) else {}
         with (
-            BuildProgress(storage, planned=plan_seconds(settings), workers=settings.workers) as progress,
+            BuildProgress(storage, planned=planned, workers=settings.workers, order=stages) as progress,
             task_runner(settings.runner, settings.workers) as runner,
         ):
             yield cls(runner, settings.workers, storage, progress)

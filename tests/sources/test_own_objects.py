@@ -226,7 +226,7 @@ def test_a_package_that_gives_no_source_is_told(
         open_source("bird", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["images", "ap10k", "birds"])
+@pytest.mark.parametrize("name", ["refcoco", "ap10k", "birds"])
 def test_a_build_takes_sources_with_parts_only(name: str) -> None:
     with pytest.raises(ConfigError, match=f"no part-annotated source '{name}': expected one of .*coco_parts"):
         load_config(BuildConfig, None, ["output=x", f"sources.{name}.root=/data"])
