@@ -70,7 +70,7 @@ $(VENV)/.dev: $(VENV)/.base requirements.lock
 lock: ## resolve all dependencies anew and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==2.13.0'
-	build/lock/bin/pip install --quiet -e '.[dev,dask]'
+	build/lock/bin/pip install --quiet -e '.[dev,dask,ray]'
 	{ echo "# Pins of every dependency and extra but llama-cpp; made by 'make lock'."; \
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 	$(MAKE) lock-digests

@@ -11,7 +11,7 @@ from typing import Any
 from commands.local import RECORDS, local_orchestration
 from commands.orchestrator import active_settings, claim_port, orchestrator
 from commands.outcome import print_outcome
-from commands.plan import open_output
+from commands.outputs import open_output
 from talking_points.build_config import BuildConfig
 from talking_points.errors import InputError, RunError
 from talking_points.instructions.config import InstructionBuildConfig
@@ -23,7 +23,7 @@ from tasks.running.build_folder import build_folder, check_folder, request_cache
 from tasks.running.kept_stages import KeptStages, NotKept
 from tasks.running.manifests import Manifest
 from tasks.running.progress import STATUS_FILE, BuildProgress
-from tasks.running.shards import STAGES
+from tasks.running.stages import STAGES
 from tasks.running.storage import Storage
 
 _ELSEWHERE = ("PREFECT_API_URL", "PREFECT_RESULTS_", "PREFECT_DEFAULT_RESULT", "PREFECT_LOCAL_STORAGE", "PREFECT_TASK")

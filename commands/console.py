@@ -39,7 +39,7 @@ START, LOOK, SHARE, TRAIN, USE, OPERATE = (
 """Panels of the help, in the order of use."""
 
 _ORDER = {
-    START: ("doctor", "init", "draw-sample", "build", "build-instructions", "status"),
+    START: ("doctor", "init", "draw-sample", "build", "build-instructions", "status", "stop"),
     LOOK: ("view", "report", "compare"),
     SHARE: ("publish", "publish-model", "rehydrate", "audit"),
     TRAIN: (

@@ -15,7 +15,7 @@ from rich.text import Text
 from commands.build import find_kept_build
 from commands.local import local_orchestration
 from commands.orchestrator import claim_port, orchestrator
-from commands.plan import open_output
+from commands.outputs import open_output
 from talking_points.escaping import for_terminal
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.redaction import redact, seal
@@ -101,6 +101,11 @@ def print_outcome(storage: Storage) -> None:
         left_out = source["skipped"].get("evaluation_image", 0)
         if left_out:
             console.print(f"{name}: {left_out:,} images or regions of evaluation images are not trained on")
+    if manifest.get("unseen_evaluation_sets"):
+        console.print(
+            f"not below these roots: {', '.join(manifest['unseen_evaluation_sets'])}, whose evaluation images may be "
+            "among those trained on"
+        )
     for name in ("README.md", "data/", "rejected/", "manifest.json"):
         if storage.exists(name.rstrip("/")):
             console.print(f"  {for_terminal(storage.path(name))}", markup=False, soft_wrap=True)

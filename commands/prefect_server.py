@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from commands.processes import keep_what_is_made
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
@@ -26,15 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", action="append", default=[], help="a further name that clients call this server by")
     given = parser.parse_args(arguments)
 
-    import uvicorn
-    from prefect.server.api.server import create_app
-    from prefect.settings import get_current_settings
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    with keep_what_is_made():
+        import uvicorn
+        from prefect.server.api.server import create_app
+        from prefect.settings import get_current_settings
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    _wait_for_locks()
-    server = get_current_settings().server
+        _wait_for_locks()
+        server = get_current_settings().server
+        app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=[*OWN_NAMES, *given.name], www_redirect=False)
     uvicorn.run(
-        TrustedHostMiddleware(create_app(final=True), allowed_hosts=[*OWN_NAMES, *given.name], www_redirect=False),
+        app,
         host=given.host,
         port=given.port,
         timeout_keep_alive=server.api.keepalive_timeout,
@@ -59,7 +63,7 @@ def _wait_for_locks() -> None:
     ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
         return begin(self, session, with_for_update=True)
 
-    AioSqliteConfiguration.begin_transaction = begin_with_lock  # type: ignore[method-assign]
+    AioSqliteConfiguration.begin_transaction = begin_with_lock  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

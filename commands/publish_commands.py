@@ -83,8 +83,8 @@ def publish_model(
 @contextmanager
 def _only_publisher(output: Path) -> Iterator[None]:
     """Refuse a folder that a build writes to or another publication reads; one that is closed to us needs no lock."""
-    from tasks.running.build_folder import in_use
-    from tasks.running.shards import WORK
+    from tasks.running.folder_lock import in_use
+    from tasks.running.stages import WORK
     from tasks.running.storage import Storage
 
     if in_use(Storage(output)):

@@ -62,7 +62,7 @@ def segment(
                 f"the model wrote no outline that can be used ({found.error}): {text[:500]!a}; ask in other words, or "
                 "train it longer"
             )
-        print(json.dumps(_describe(str(image), found, shown.size)) if as_json else _written(found))
+        print(json.dumps(_describe(str(image), found, shown.size)) if as_json else _written(found, coordinates))
         if figure:
             caption = expression or ""
             save_figure(draw_region_figure(shown, found.outlines, caption, box=box, point=point), figure)
@@ -118,12 +118,14 @@ def _check_mask(mask: Path | None) -> None:
             raise ConfigError(f"--mask: expected a folder at {mask.parent}, found none; make it first")
 
 
-def _written(found: RegionAnswer) -> str:
-    """The answer in the grammar: as written where it is well formed, else what could be used of it."""
+def _written(found: RegionAnswer, coordinates: str) -> str:
+    """The answer in the grammar, on one line: as written where it is well formed, else what could be used of it."""
     from talking_points.grounding.grammar import write_outlines
     from talking_points.grounding.lattice import bare
 
-    return bare(found.text) if found.error is None else write_outlines(found.outlines)
+    if found.error is None and coordinates == "unit":
+        return " ".join(bare(found.text).split())
+    return write_outlines(found.outlines, holes=any(len(polygon) > 1 for polygon in found.outlines.polygons))
 
 
 def _describe(image: str, found: RegionAnswer, size: tuple[int, int]) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def build_instructions(
     settings = load_run(InstructionBuildConfig, config, overrides, preset, **fields)
     found = check_instructions(settings)
     tag_run("build", "instructions", *(f"source:{name}" for name in settings.open_sources))
-    with build_folder(settings) as storage, StageRunner.for_build(settings, storage, STAGES) as stages:
-        dataset = make_instructions(stages, InstructionOrders(settings, found))
+    with build_folder(settings) as storage, StageRunner.for_build(settings, storage, stages=STAGES) as stages:
+        dataset = make_instructions(stages, InstructionOrders(settings, found, storage.fence()))
     if settings.publish.repo:
         publish_dataset(settings.output, settings.publish.model_dump(mode="json"))
     return end_run(stages.progress.describe(), stages.progress.outcome(dataset))

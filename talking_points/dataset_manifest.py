@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from talking_points.dataset_files import DatasetError, check_name, dataset_file
+from talking_points.json_depth import check_depth
 from talking_points.records import REGION_LABELS, STEPS
 
 AUDIT_REPORT = "audit/report.json"
 """Summary of the human check inside a dataset folder; part of the card when it is there."""
 
-DEPTH = 40
-"""Nested values of a manifest, at most: what a configuration needs many times over."""
 
 _HALVES = re.compile(r"[\ud800-\udfff]")
 """Halves of characters, which JSON can spell and UTF-8 cannot."""
@@ -221,6 +220,7 @@ class Manifest(_Part):
     kinds: dict[Split, Counts] = Field(default={}, exclude_if=lambda found: not found)
     regions: _Regions | None = Field(default=None, exclude_if=lambda found: found is None)
     phrasings: _Phrasings | None = Field(default=None, exclude_if=lambda found: found is None)
+    unseen_evaluation_sets: list[Source] = Field(default=[], exclude_if=lambda names: not names)
     excludes_evaluation_images: bool | None = Field(default=None, exclude_if=lambda said: said is None)
 
 
@@ -340,21 +340,6 @@ def _check_whole(manifest: dict[str, Any], needed: tuple[str, ...]) -> None:
     images = manifest.get("images")
     if isinstance(images, dict) and (absent := [name for name in manifest["sources"] if name not in images]):
         raise ValueError(f"images lacks {', '.join(absent)}")
-
-
-def check_depth(value: Any) -> None:
-    """Raises ``ValueError`` for a value from JSON that is nested deeper than ``DEPTH``."""
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > DEPTH:
-            raise ValueError(f"its values are nested more than {DEPTH} deep")
-        level = [
-            item
-            for found in level
-            if isinstance(found, dict | list)
-            for item in (found.values() if isinstance(found, dict) else found)
-        ]
 
 
 def _check_values(value: Any, place: tuple[object, ...]) -> None:

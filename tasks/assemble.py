@@ -5,13 +5,12 @@ Everything is written beside the dataset that is already there, if any, and take
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
+from talking_points.allocator import give_back_memory
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
 from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
@@ -32,28 +32,18 @@ from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.judge import describe_judge, release_judge
+from tasks.running.dataset_figures import draw_figures
 from tasks.running.manifests import Details, Manifest
 from tasks.running.repeated_texts import without_repeats
-from tasks.running.shards import (
-    SPENT,
-    STAGES,
-    Inputs,
-    Order,
-    ShardFailed,
-    ShardWriter,
-    shard_task,
-)
-from tasks.running.source_images import image_bytes, image_pixels
+from tasks.running.shards import Inputs, Order, ShardFailed, ShardWriter, shard_task
+from tasks.running.source_images import image_bytes
+from tasks.running.stages import SPENT, STAGES
 from tasks.running.staging import STAGING, count_stages, publish_staged, write_rejected
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
 
-if TYPE_CHECKING:
-    from talking_points.publishing.figures import Example
-
 VERSION = 2
 PACKAGES = ("talking-points", "opencv-contrib-python", "pillow", "pyarrow", "numpy", "pycocotools", "prefect")
-EXAMPLES = 12
 
 _LIGHT = ["id", "source", "object", "part", "image_id", "image_sha256", "image_phash", "image_width", "image_height"]
 
@@ -155,6 +145,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     writer = ShardWriter(order)
     storage, finished = writer.storage, order.inputs.finished
     release_judge()
+    give_back_memory()  # of the images of all the stages before
     storage.remove(STAGING)
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in finished])
     if not light.num_rows:
@@ -176,7 +167,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
         manifest["near_duplicates"] = repeated
     if unused:
         manifest["unused_reserves"] = unused
-    manifest["figures"] = _draw_figures(order, storage, manifest, light)
+    manifest["figures"] = draw_figures(order, storage, STAGING, manifest, light)
     storage.write_json(f"{STAGING}/manifest.json", manifest)
     storage.write_bytes(f"{STAGING}/README.md", render_card(manifest).encode())
     written = {file["path"]: file["sha256"] for file in files}
@@ -357,67 +348,6 @@ def _count_spent(texts: Sequence[Manifest]) -> dict[str, dict[str, int]]:
         for name in SPENT:
             spent[manifest["stage"]][name] += details.get(name, 0)
     return spent
-
-
-def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, Any], light: pa.Table) -> list[str]:
-    """Draw the card's figures, and put the text lengths they show into the manifest."""
-    from talking_points.publishing.figures import acceptance_bars, composition_sunburst, example_grid, length_histogram
-
-    texts: list[str] = []
-    for shard in order.inputs.finished:
-        rows = storage.read_table(shard["path"], columns=["id", "description"])
-        texts += rows.filter(pc.is_in(rows["id"], value_set=light["id"]))["description"].to_pylist()
-    lengths = [len(text.split()) for text in texts]
-    manifest["lengths"] = {
-        "min": min(lengths),
-        "median": statistics.median(lengths),
-        "max": max(lengths),
-        "mean": round(statistics.fmean(lengths), 2),
-    }
-    rejected = Counter[str]()
-    for stage in manifest["stages"].values():
-        rejected.update(stage["rejected"])
-    examples = _choose_examples(order, storage, light)
-    figures = {
-        "composition": lambda path: composition_sunburst(manifest["composition"], path),
-        "lengths": lambda path: length_histogram(texts, path),
-        "acceptance": lambda path: acceptance_bars({"accepted": light.num_rows, **dict(rejected.most_common())}, path),
-        "examples": lambda path: example_grid(examples, path),
-    }
-    if order.settings.images != "embed":
-        del figures["examples"]
-    names = []
-    for name, draw in figures.items():
-        stop_if_requested()
-        for extension in ("png", "svg"):
-            figure = f"figures/{name}.{extension}"
-            with storage.writing(f"{STAGING}/{figure}") as temporary:
-                # The format is chosen by the extension, which the temporary name does not have.
-                path = Path(temporary).with_suffix(f".{extension}")
-                draw(path)
-                path.replace(temporary)
-            names.append(figure)
-    return sorted(names)
-
-
-def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) -> list[Example]:
-    """The first rows of the sample, which is in hash order, taken from the sources in turn."""
-    from talking_points.publishing.figures import Example
-
-    by_source: dict[str, list[dict[str, Any]]] = {}
-    for shard in order.inputs.finished:
-        rows = storage.read_table(shard["path"])
-        for row in rows.filter(pc.is_in(rows["id"], value_set=light["id"])).to_pylist():
-            by_source.setdefault(row["source"], []).append(row)
-        if all(len(own) >= EXAMPLES for own in by_source.values()):
-            break
-    turns = [own[turn] for turn in range(EXAMPLES) for own in by_source.values() if turn < len(own)]
-    examples = []
-    for row in turns[:EXAMPLES]:
-        candidate = Candidate.from_row(row)
-        pixels = image_pixels(candidate, order.environment.roots)
-        examples.append(Example(pixels, candidate.keypoint, row["description"]))
-    return examples
 
 
 assemble = shard_task("assemble")(run_assemble)

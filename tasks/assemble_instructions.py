@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import PlainSerializer
+from pydantic import Field, PlainSerializer
 
 from talking_points.config import Section, fingerprint
 from talking_points.instructions.config import InstructionBuildConfig
@@ -54,6 +54,7 @@ class Settings(Section):
     phrasings: str
     packages: dict[str, str]
     drawn: list[str]
+    unseen_sets: list[str] = Field(default_factory=list, exclude_if=lambda names: not names)
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,7 @@ def _describe(
             "flags": dict(sorted(counts.flags.items())),
         },
         "phrasings": describe_phrasings(settings.config.instructions.phrasings),
+        **({"unseen_evaluation_sets": settings.unseen_sets} if settings.unseen_sets else {}),
         "excludes_evaluation_images": settings.config.split.exclude_evaluation_images,
         "stages": count_stages(order.inputs.manifests(), STAGES),
         "images": settings.config.images or "embed",

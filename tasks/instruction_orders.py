@@ -8,11 +8,14 @@ from pathlib import Path
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.instructions.described_points import identify_points
 from talking_points.instructions.phrasings import load_phrasings
+from talking_points.instructions.sides import is_divided
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import NothingListedError
+from talking_points.sources.refcoco import list_unseen_sets
 from tasks import assemble_instructions, index, regions
 from tasks.assemble import package_versions
 from tasks.orders import Made, path_values, without_paths
+from tasks.running.lease import Fence
 from tasks.running.shards import Environment, Inputs, Order, Place
 
 IndexOrder = Order[index.Settings, Inputs]
@@ -22,13 +25,14 @@ RegionsOrder = Order[regions.Settings, regions.EntryInput]
 class InstructionOrders:
     """Makes the orders of every stage. ``roots``: the resolved folders of the sources."""
 
-    def __init__(self, config: InstructionBuildConfig, roots: Mapping[str, str]) -> None:
+    def __init__(self, config: InstructionBuildConfig, roots: Mapping[str, str], fence: Fence | None = None) -> None:
         self.config = config
         self.environment = Environment(
             output=config.output,
             sources={name: Place(root=root, options=config.reader_options(name)) for name, root in roots.items()},
             cache="",
             max_rejected_share=1.0,
+            fence=fence,
         )
 
     def index(self) -> list[IndexOrder]:
@@ -80,6 +84,7 @@ class InstructionOrders:
             config=config,
             phrasings=load_phrasings(config.instructions.phrasings).digest,
             packages=package_versions(),
+            unseen_sets=self._unseen_sets(),
             drawn=[name for name, root in self.environment.roots.items() if is_drawn(Path(root))],
         )
         sources = []
@@ -92,3 +97,9 @@ class InstructionOrders:
         stage = "assemble_instructions"
         version = assemble_instructions.VERSION
         return [Order(stage, version, 0, "write the dataset", inputs, settings, self.environment)]
+
+    def _unseen_sets(self) -> list[str]:
+        """Of refCOCO, refCOCO+ and refCOCOg those that nothing in this build knows the evaluation images of."""
+        roots = [Path(root) for name, root in self.environment.roots.items() if is_divided(name)]
+        unseen = [set(list_unseen_sets(root)) for root in roots]
+        return sorted(set.intersection(*unseen) - set(self.environment.roots)) if unseen else []

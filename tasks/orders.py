@@ -26,9 +26,11 @@ from tasks import (
     sample,
     verify,
 )
+from tasks.running.lease import Fence
 from tasks.running.manifests import Manifest
 from tasks.running.shards import Environment, Inputs, Order, Place
 from tasks.running.text_shards import describe_step
+from tasks.running.worker_checks import Expectation
 
 SettingsT = TypeVar("SettingsT", bound=Section)
 InputsT = TypeVar("InputsT", bound=Inputs)
@@ -55,7 +57,14 @@ class Orders:
     what the stages before have made. A row's shard keeps its number from the sample on.
     """
 
-    def __init__(self, config: BuildConfig, roots: Mapping[str, str], cache: Path) -> None:
+    def __init__(
+        self,
+        config: BuildConfig,
+        roots: Mapping[str, str],
+        cache: Path,
+        fence: Fence | None = None,
+        expected: Expectation | None = None,
+    ) -> None:
         self.config = config
         self.environment = Environment(
             output=config.output,
@@ -63,6 +72,9 @@ class Orders:
             cache=str(cache),
             max_rejected_share=config.verification.max_rejected_share,
             spending=make_spending_order(config, cache),
+            fence=fence,
+            expected=expected,
+            answers=config.request_cache,
         )
 
     def index(self) -> list[IndexOrder]:

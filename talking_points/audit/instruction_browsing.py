@@ -17,6 +17,7 @@ from talking_points.grounding.outlines import Outlines
 from talking_points.grounding.rasters import decode_mask
 from talking_points.instructions.files import NULLABLE
 from talking_points.instructions.schema import COLUMNS
+from talking_points.sources.coco_parts import BadAnnotationError, check_rle
 
 LIGHT = ("id", "source", "split", "object", "part", "kind", "question", "answer", "flags")
 FULL = tuple(name for name in COLUMNS if name != "image")
@@ -67,8 +68,8 @@ def outlines_of(row: dict[str, Any]) -> tuple[Outlines, str]:
         if found.polygons:
             return found, "question" if asked else "answer"
     try:
-        return trace(decode_mask(row["mask"]), Tracing(tolerance=0.005)), "mask"
-    except (ValueError, TypeError, KeyError):  # run lengths that somebody else wrote
+        return trace(decode_mask(check_rle(row["mask"], row["width"], row["height"])), Tracing(tolerance=0.005)), "mask"
+    except (BadAnnotationError, ValueError, TypeError, OverflowError):  # run lengths that somebody else wrote
         return Outlines(), "mask"
 
 

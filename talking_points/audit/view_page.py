@@ -73,6 +73,8 @@ class ViewPage:
         names = ("source", "stage", "reason") if self.rejected else ("split", "source", "object", "part", "flag")
         if not self.rejected and "kind" in self.rows.table.column_names:
             names = ("kind", *names)
+        if not self.rejected and "judge" in self.rows.table.column_names:
+            names = (*names, "judge")
         with self.filters:
             search = ui.input("Search", value=self.filter.words).props("dense outlined clearable debounce=250")
             search.classes("search-field w-full sm:w-64").on_value_change(
@@ -147,6 +149,8 @@ class ViewPage:
         with ui.row().classes("gap-1"):
             for flag in row["flags"]:
                 ui.badge(flag).props("color=amber-2 text-color=black")
+            if "judge" in row:
+                ui.badge(f"judge: {row['judge']}").props("color=blue-2 text-color=black")
         x, y = row["keypoint"]
         size = image_size(self.rows.places[number])
         if size is None:

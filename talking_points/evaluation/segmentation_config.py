@@ -46,7 +46,8 @@ def check_segmentation(config: EvaluateSegmentationConfig) -> None:
             f"{config.instructions}"
         )
     for setting, name in {"model": config.model, **{f"compare.{k}": v for k, v in config.compare.items()}}.items():
-        if not Path(name).is_dir() or not (Path(name) / "config.json").is_file():
+        files = (Path(name) / file for file in ("config.json", "adapter_config.json"))
+        if not any(file.is_file() for file in files):
             check_model(name, "segmenter", setting)
     if config.trust_remote_code and not config.revision:
         raise ConfigError("trust_remote_code runs code of others: expected a pinned revision beside it, found none")

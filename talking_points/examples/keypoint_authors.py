@@ -13,6 +13,7 @@ from talking_points.config import ConfigError, Section
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.keypoints import PoseExample
 from talking_points.examples.pose_files import check_keypoints
+from talking_points.models.model_folders import check_model
 from talking_points.sources.coco_keypoints import CocoKeypoints
 from talking_points.sources.keypoint_sets import KeypointSet, keypoint_sets
 
@@ -54,6 +55,8 @@ def check_description_inputs(config: DescribeKeypointsConfig) -> None:
     """Raise ``ConfigError`` for sets that there are not, and for images that are needed and missing."""
     if config.author == "descriptor" or config.poses.own is not None:
         check_keypoints(config.poses, "poses")
+    if config.author == "descriptor":
+        check_model(str(config.descriptor), "descriptor", "descriptor")
     chosen_sets(config)
 
 

@@ -75,7 +75,8 @@ class ImageTextSegmenter:
     ) -> Self:
         """Load a folder, a repository, or a folder of adapters with the base that it names.
 
-        Raises ``ConfigError`` for remote code without a pinned revision, before anything is fetched.
+        Raises ``ConfigError`` for remote code without a pinned revision, or of another one than was permitted, before
+        anything is fetched.
         """
         from transformers import AutoModelForImageTextToText
 
@@ -90,7 +91,13 @@ class ImageTextSegmenter:
         adapters = Path(name) if (Path(name) / ADAPTER).is_file() else None
         base = str(name)
         if adapters is not None:
+            permitted = revision
             base, revision, coordinates = _read_settings(adapters)
+            if trust_remote_code and revision != permitted:
+                raise ConfigError(
+                    f"trust_remote_code is for revision {permitted}, but the adapters in {adapters} name {base} at "
+                    f"{revision or 'no revision'}: look at that code, and name its revision"
+                )
         with loading(name, "image-text-to-text model"):
             options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
             if revision is not None and not Path(base).is_dir():

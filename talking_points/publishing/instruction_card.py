@@ -13,7 +13,7 @@ from talking_points.instructions.elements import KINDS
 from talking_points.instructions.schema import COLUMNS
 from talking_points.publishing.card import describe_sizes, describe_source, image_modes, shareable, size_category
 from talking_points.publishing.markdown import Markdown, render_markdown
-from talking_points.publishing.terms import citations
+from talking_points.publishing.terms import citations, source_terms
 
 _TYPES = {"image": "Image", "mask": "struct"}
 
@@ -54,6 +54,7 @@ def render_instruction_card(manifest: Mapping[str, Any], *, repo: str | None = N
         },
         regions=manifest.get("regions"),
         excludes=manifest.get("excludes_evaluation_images", True),
+        unseen=[source_terms(name).title for name in manifest.get("unseen_evaluation_sets", [])],
         phrasings=manifest.get("phrasings") or {"name": "", "sha256": ""},
         stages=manifest.get("stages", {}),
         seed=manifest["seed"],

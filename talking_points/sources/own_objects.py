@@ -3,7 +3,7 @@
 ::
 
     root/annotations/*.json     or root/*.json
-    root/images/...             or root/<split>/..., root/<split>2017/..., root/...
+    root/images/...             or root/data/..., root/<split>/..., root/<split>2017/..., root/...
 
 A file is of the split that its name tells (``birds_train.json``: train; val and test likewise), else of "all".
 
@@ -72,7 +72,7 @@ class OwnObjects(Source):
     def _finder(self, split: str) -> ImageFinder:
         if self._image_folder is not None:
             return ImageFinder(self.root, [find_named(self.root, self._image_folder)])
-        named = (child(self.root, name) for name in ("images", split, f"{split}2017", f"{split}2014"))
+        named = (child(self.root, name) for name in ("images", "data", split, f"{split}2017", f"{split}2014"))
         return ImageFinder(self.root, [folder for folder in (*named, self.root) if folder and folder.is_dir()])
 
     def _list_entries(self, files: Sequence[tuple[Path, str]], bare: bool = False) -> Iterator[SourceEntry]:

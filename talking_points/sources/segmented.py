@@ -50,8 +50,10 @@ class PointSegmenter(Protocol):
 @lru_cache(maxsize=1)
 def open_point_segmenter(name: str) -> PointSegmenter:
     """The segmenter in a folder or repository, loaded once. Raises ``ConfigError`` where there is none."""
+    from talking_points.models.loading_bars import hide_loading_bars
     from talking_points.models.segmenting import open_segmenter
 
+    hide_loading_bars()
     return open_segmenter(name, "segmenter")
 
 

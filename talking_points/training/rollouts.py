@@ -11,7 +11,6 @@ sampled again and the weights become the same.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,22 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.points import LengthBuckets
 from talking_points.examples.regions import RegionExample, RegionSet, shrink_mask
 from talking_points.models.segmenter import Segmenter
 from talking_points.records import derive_seed
 from talking_points.step_progress import tell
-from talking_points.training.checkpoints import checkpoint_step, last_checkpoint
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, gspo_loss, sequence_means
 from talking_points.training.mask_rewards import ReadAnswer, Truth, read_answer, reward_answer
 from talking_points.training.policy import Policy, RegionAnswers, SegmenterPolicy
 from talking_points.training.precision import autocast, prepare_to_train
-from talking_points.training.sample_tables import rewind
+from talking_points.training.sampled import SampledTrainer
 from talking_points.training.segmenter import RegionFeatures, running_overlap
 from talking_points.training.segmenter_config import RefineStage
-from talking_points.training.trainer import StageTrainer
 
 ALL_EQUAL = 20
 """After so many steps in a row that taught nothing the run says so."""
@@ -68,7 +64,7 @@ class Rollout:
     reference: list[Tensor | None]
 
 
-class RefineTrainer(StageTrainer):
+class RefineTrainer(SampledTrainer):
     """The loss of a batch of questions is that of answers sampled from the model itself."""
 
     what = "questions"
@@ -85,12 +81,8 @@ class RefineTrainer(StageTrainer):
     ) -> None:
         super().__init__(model, regions.examples, config, output, seed, metric)
         self.points = regions
-        if self.args.world_size > 1:
-            raise ConfigError("reinforcement runs on one device: start it without accelerate launch")
         self.refine = config
         self.policy = policy
-        self.table = output / "samples.jsonl"
-        self._measured: dict[str, list[float]] = defaultdict(list)
         self._truths: dict[str, Truth] = {}
         self._held: Rollout | None = None
         self._equal_steps = 0
@@ -128,13 +120,13 @@ class RefineTrainer(StageTrainer):
         mask = samples.mask.to(log_probs.device)
         if self.refine.objective == "grpo":
             loss = grpo_loss(log_probs, old if reference is None else reference, advantages, mask, self.refine.beta)
-            self._measure(kl=loss.kl, entropy=loss.entropy)
+            self.measure(kl=loss.kl, entropy=loss.entropy)
             return loss.total
         found = gspo_loss(
             log_probs, old, advantages, mask, epsilon_low=self.refine.clip_low, epsilon_high=self.refine.clip_high,
             reference=reference, beta=self.refine.beta,
         )  # fmt: skip
-        self._measure(
+        self.measure(
             ratio=found.ratios.mean(),
             ratio_spread=found.ratios.std(correction=0),
             clipped_low=(found.clipped & (advantages < 0)).float().mean(),
@@ -210,7 +202,7 @@ class RefineTrainer(StageTrainer):
         ]
         read = [(answer, truth) for answer, truth in drawn if answer is not None]
         overlaps = [reward_answer(answer, truth, {"iou": 1.0}) for answer, truth in drawn]
-        self._measure(
+        self.measure(
             reward=rewards.mean(),
             reward_std=spread.mean(),
             zero_variance=equal,
@@ -221,21 +213,6 @@ class RefineTrainer(StageTrainer):
             points=np.mean([answer.points for answer, _ in read]) if read else 0.0,
         )
         self.shown["reward"] = float(rewards.mean())
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        means = {name: float(np.mean(values)) for name, values in self._measured.items()}
-        self._measured.clear()
-        super().log({**logs, **means}, *args, **kwargs)
-
-    def _measure(self, **values: Any) -> None:
-        for name, value in values.items():
-            self._measured[name].append(float(value))
-
-    def run(self) -> dict[str, float]:
-        checkpoint = last_checkpoint(self.args.output_dir)
-        with self._writing(str(self.table)):
-            rewind(self.table, 0 if checkpoint is None else checkpoint_step(checkpoint))
-        return super().run()
 
     def _write_samples(
         self, examples: Sequence[RegionExample], texts: Sequence[str], rewards: NDArray[np.float64], advantages: Tensor

@@ -19,6 +19,7 @@ from talking_points.instructions.phrasings import load_phrasings
 from talking_points.models.model_folders import check_model
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SourceError
+from tasks.running.runner_checks import check_runner
 
 
 def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, str]:
@@ -33,6 +34,11 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
             "or draw sample sources with 'talking-points draw-sample DIR' (--config build/sample.yaml reads those in "
             "build/sample)"
         )
+    check_runner(settings.runner)
+    if settings.request_cache is not None:
+        from talking_points.descriptions.shared_cache import check_shared_cache
+
+        check_shared_cache(settings.request_cache)
     problems = []
     for step, section in settings.asking.items():
         missing = what_is_missing(section)
@@ -60,7 +66,7 @@ def check_instructions(settings: InstructionBuildConfig) -> dict[str, str]:
     if not settings.open_sources:
         raise ConfigError(
             f"no source has a root: set at least one of sources.{{{','.join(region_sources())}}}.root, or draw sample "
-            "sources with 'talking-points draw-sample build/sample'"
+            "sources with 'talking-points draw-sample build/sample' (--config build/instructions_sample.yaml)"
         )
     load_phrasings(settings.instructions.phrasings)
     if settings.points is not None:
@@ -78,6 +84,8 @@ _DRAWN = {"sample": "", "sample-plain": " --variant plain", "sample-hard": " --v
 def _resolve_root(name: str, source: SourceConfig, options: Mapping[str, Any]) -> str:
     """The folder of a source. Where nothing is at its root, which a configuration may have set, ways on are told."""
     root = source.root or Path()
+    if isinstance(segmenter := options.get("segmenter"), str) and not (Path(segmenter) / "config.json").is_file():
+        check_model(segmenter, "segmenter", f"sources.{name}.options.segmenter")
     try:
         return str(open_source(name, root, split=source.split, **options).root)
     except SourceError as error:

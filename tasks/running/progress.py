@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from rich.console import Console
@@ -27,13 +27,17 @@ from rich.progress import (
 
 from talking_points.escaping import for_markdown, for_terminal
 from talking_points.redaction import redact
-from tasks.running.manifests import Manifest
-from tasks.running.shards import OPTIONAL_STAGES, SPENT, STAGES, WORK
+from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
+
+if TYPE_CHECKING:
+    from tasks.running.manifests import Manifest
 
 STATUS_FILE = f"{WORK}/status.json"
 _WRITE_EVERY = 2.0
 """Seconds between two updates of an artifact, and of the status file while shards are only reused."""
+_SLOWEST = 5
+"""Shards that are named as the slowest ones of a run."""
 _WORTH_SAYING = 120.0
 """Seconds below which nobody plans a day by what is left."""
 
@@ -103,6 +107,11 @@ class BuildProgress:
         self.on_page = on_page
         self.order = tuple(order)
         self.failures: list[dict[str, Any]] = []
+        self.seen_workers: list[dict[str, Any]] = []
+        self.slowest: list[dict[str, Any]] = []
+        self.busy_seconds = 0.0
+        self.offered_seconds = 0.0
+        self._looked = time.monotonic()
         self.state = "running"
         self.started = time.monotonic()
         self.ended: float | None = None
@@ -161,6 +170,9 @@ class BuildProgress:
         status.seconds += manifest["seconds"]
         if not reused:
             status.executed_seconds += manifest["seconds"]
+            made = {"shard": f"{stage}-{manifest['shard']}", "seconds": manifest["seconds"], "rows": manifest["rows"]}
+            self.slowest = sorted([*self.slowest, made], key=lambda shard: -shard["seconds"])[:_SLOWEST]
+            self.busy_seconds += manifest["seconds"]
         self._show(stage, force=not reused)
         if status.executed == 1 and not reused:
             self._announce()
@@ -177,6 +189,13 @@ class BuildProgress:
             }
         )
         self._show(stage, force=True)
+
+    def show_workers(self, workers: list[dict[str, Any]]) -> None:
+        """What every worker of a cluster does now."""
+        now = time.monotonic()
+        self.offered_seconds += (now - self._looked) * sum(worker["threads"] for worker in self.seen_workers)
+        self.seen_workers, self._looked = workers, now
+        self._write(force=False)
 
     def say(self, line: str) -> None:
         """Tell people something about the stage that runs."""
@@ -202,12 +221,22 @@ class BuildProgress:
             "stages": {name: asdict(status) for name, status in self.stages.items()},
             "order": self.order,
             "failures": self.failures,
+            "workers": self.seen_workers,
+            "idle_share": self.idle_share,
+            "slowest": self.slowest,
             "estimate": self.estimate(),
             "seconds_left": self.seconds_left(),
             "state": self.state,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(self._elapsed, 1),
         }
+
+    @property
+    def idle_share(self) -> float | None:
+        """The part of the cluster's time in which it made no shard; None where there is no cluster."""
+        if not self.offered_seconds:
+            return None
+        return round(max(0.0, 1 - self.busy_seconds / self.offered_seconds), 3)
 
     def describe(self) -> str:
         """The build in words: ``33 rows, 1 rejected, 2 shards made anew, 12 s``."""
@@ -298,7 +327,8 @@ class BuildProgress:
         marks = ["---", *["--:"] * (columns - 1)]
         rows = [row[:columns] for row in ([*COLUMNS], marks, *found)]
         table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        notes = "\n".join(f"- {for_markdown(note)}" for note in stage_notes(summary))
+        said = [*stage_notes(summary), *worker_notes(summary)]
+        notes = "\n".join(f"- {for_markdown(note)}" for note in said)
         heading = f"# {for_markdown(redact(self.storage.output))}\n\n{for_markdown(self.describe())}"
         create_markdown_artifact(key="build-report", markdown=f"{heading}\n\n{table}\n\n{notes}\n")
 
@@ -320,6 +350,9 @@ class BuildProgress:
             # A full disk fails the shards, with a message; the news about them must not fail the build first.
             self.console.print(for_terminal(f"cannot write {STATUS_FILE}: {error}"), markup=False)
 
+
+_SHOWN = 20
+"""Workers of which it is shown what they do."""
 
 COLUMNS = ("stage", "shards", "reused", "failed", "rows", "rejected", "work", "left")
 """``work`` is what the shards took when they were made, summed over workers and runs; ``left`` is until the stage is
@@ -365,6 +398,22 @@ def stage_notes(summary: Mapping[str, Any]) -> list[str]:
         if parts:
             notes.append(f"{name}: {', '.join(parts)}")
     return notes
+
+
+def worker_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Of a build on a cluster: what its workers do, how much of their time they had nothing to do, its slow shards."""
+    workers = summary.get("workers") or []
+    if not workers:
+        return []
+    rows = sum(stage["rows"] for stage in summary["stages"].values() if stage["executed"])
+    idle = summary.get("idle_share")
+    parts = [f"{len(workers)} worker(s)", f"{rows / max(summary['seconds'], 1):.3g} rows/s of all stages"]
+    parts += [f"{idle:.0%} of their time idle"] if idle is not None else []
+    notes = [", ".join(parts)]
+    if summary["state"] == "running":
+        notes += [f"{worker['worker']}: {', '.join(worker['tasks'][:3]) or 'idle'}" for worker in workers[:_SHOWN]]
+    slow = [f"{shard['shard']} {_duration(shard['seconds'])}" for shard in summary.get("slowest") or []]
+    return notes + ([f"slowest shards: {', '.join(slow)}"] if slow else [])
 
 
 def _duration(seconds: float | None) -> str:

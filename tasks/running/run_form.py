@@ -30,7 +30,7 @@ BuildPreset = Literal[
     "without_local_caption",
     "without_object_caption",
 ]
-InstructionPreset = Literal["none", "instructions", "instructions_refcoco", "instructions_plain"]
+InstructionPreset = Literal["none", "instructions", "instructions_sample", "instructions_refcoco", "instructions_plain"]
 TrainPreset = Literal[
     "none",
     "tiny",

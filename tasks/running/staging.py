@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.running.manifests import Manifest, rejected_path
-from tasks.running.shards import REJECTED_SCHEMA, WORK, ShardFailed
+from tasks.running.shards import REJECTED_SCHEMA, ShardFailed
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 STAGING = f"{WORK}/assembled"

@@ -84,6 +84,7 @@ def test_words_a_point_or_a_box_are_asked_with(
     [
         (SQUARE, None, False),
         (f"It is here: {SQUARE}.", None, False),
+        (SQUARE.replace(", [", ",\n["), None, False),
         (SQUARE.removesuffix("]]]"), "unclosed", True),
         (f"{SQUARE} and {SQUARE}", "several_lists", False),
     ],
@@ -99,6 +100,26 @@ def test_json_says_what_was_read(
     assert found["outlines"][0][0][0] == [22.5, 15.0]
     assert found["box"][:2] == [22.5, 15.0]
     assert found["area"] > 600
+
+
+@pytest.mark.parametrize(
+    ("text", "coordinates"),
+    [
+        (SQUARE.replace(" ", "\n "), "unit"),
+        ("[[[250, 250], [750, 250], [750, 750], [250, 750]]]", "thousand"),
+        (f"{SQUARE} {SQUARE}", "unit"),
+    ],
+)
+def test_what_is_printed_is_one_line_of_the_grammar(
+    given: list[str], says: list[str], monkeypatch: pytest.MonkeyPatch, text: str, coordinates: str
+) -> None:
+    says[0] = text
+    if coordinates == "thousand":  # as a foreign model would write
+        monkeypatch.setattr(Segmenter, "scale", lambda *_: (1000.0, 1000.0))
+    code, output = run(*given, "the dog", "--coordinates", coordinates)
+    assert code == 0, output
+    assert output.count("\n") == 1
+    assert output.startswith(SQUARE[:-1])
 
 
 def test_what_cannot_be_read_is_shown_and_is_no_success(given: list[str], says: list[str]) -> None:

@@ -16,14 +16,16 @@ from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_setti
 
 from talking_points.instructions.rows import read_instructions
 from tests.flows.building import made, published
+from tests.test_readme import blocks, console_lines
 
-CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "build" / "instructions.yaml")
-NONE = ["sources.pascal_part116.root=null", "sources.ade20k_part234.root=null"]
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = "docs/instructions.md"
+CONFIG = str(ROOT / "configs" / "build" / "instructions.yaml")
 
 
 def given(output: Path, drawn: dict[str, Path], *more: str) -> list[str]:
     roots = [f"sources.partimagenet.root={drawn['partimagenet']}", f"sources.refcoco.root={drawn['refcoco']}"]
-    return [f"output={output}", *NONE, *roots, "shard_size=4", *more]
+    return [f"output={output}", *roots, "shard_size=4", *more]
 
 
 def test_the_flow_builds_reuses_and_makes_anew_what_a_setting_changes(
@@ -76,3 +78,23 @@ def test_killed_builds_go_on_and_end_with_the_same_bytes(drawn: dict[str, Path],
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["rows"] == result["rows"]
     assert published(output) == published(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_page_works_as_printed(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    printed = []
+    for line in console_lines(PAGE):
+        command = [sys.executable, "-m", *line.replace("talking-points", "talking_points").split()]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        printed.append(done.stdout)
+    assert "pascal_part116" in printed[1]
+    assert json.loads(printed[2].splitlines()[-1])["rows"] > 500
+    assert "assemble_instructions" in printed[3]
+    (block,) = blocks(PAGE, "python")
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("text_to_mask\n")

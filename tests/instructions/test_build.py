@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import datasets
@@ -82,6 +83,15 @@ def test_no_image_is_on_both_sides_and_none_that_is_evaluated_on_is_trained_on(
     card = (built / "README.md").read_text()
     for name, title in zip(REFS, ("refCOCO", "refCOCO+", "refCOCOg"), strict=True):
         assert f"left out of {title}: {left_out[name]:,}." in card
+
+
+def test_a_set_that_is_not_there_is_named(roots: dict[str, Path], tmp_path: Path) -> None:
+    alone = Path(shutil.copytree(roots["refcoco"], tmp_path / "refer"))
+    shutil.rmtree(alone / "refcocog")
+    manifest = build(tmp_path / "out", {"refcoco": alone})
+    assert manifest["unseen_evaluation_sets"] == ["refcocog"]
+    assert read_manifest(tmp_path / "out")["unseen_evaluation_sets"] == ["refcocog"]
+    assert "Not there when this was built: refCOCOg." in (tmp_path / "out/README.md").read_text()
 
 
 def test_the_papers_way_is_a_setting_that_the_card_names(roots: dict[str, Path], tmp_path: Path) -> None:

@@ -4,8 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from talking_points.config import ConfigError
 from talking_points.dataset_files import DatasetError
@@ -331,3 +335,55 @@ def test_a_sentence_is_quoted_and_is_no_name_to_answer_with() -> None:
     asked = [row.question for row in own if row.kind.startswith("text")]
     assert asked
     assert all('what is meant by "The point is on the dog\'s nose"' in question for question in asked)
+
+
+def spoil(folder: Path, **values: object) -> None:
+    """Other values in the first row of the training file."""
+    path = folder / "data/train-00000-of-00001.parquet"
+    first, *others = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([first | values, *others], schema=INSTRUCTION_SCHEMA), path)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"mask": {"size": [HEIGHT, WIDTH], "counts": "~~~~"}}, "a mask is damaged"),
+        ({"mask": {"size": [10**9, 10**9], "counts": "0"}}, "a mask is damaged"),
+        ({"mask": {"size": [HEIGHT, WIDTH], "counts": ""}}, "a mask is damaged"),
+        ({"mask": {"size": [HEIGHT, WIDTH], "counts": "\u00e9"}}, "a mask is damaged"),
+        ({"mask": {"size": None, "counts": None}}, "a mask is damaged"),
+        ({"kind": "text_to_video"}, "expected kinds of"),
+        ({"box": [float("nan")] * 4}, "not finite"),
+        ({"width": 0}, "sizes below one pixel"),
+        ({"question": None}, "empty cells"),
+        ({"image": {"bytes": None, "path": "/etc/passwd"}}, "names of files without their bytes"),
+    ],
+)
+def test_damaged_rows_are_refused(values: dict[str, object], told: str, folder: Path) -> None:
+    spoil(folder, **values)
+    with pytest.raises(DatasetError, match=told):
+        list(read_instructions(folder))
+
+
+@given(
+    arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 24))),
+    st.lists(st.text(max_size=20), max_size=3),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=120, deadline=None)
+def test_any_mask_and_any_words_give_rows_or_a_reason(mask: Mask, texts: list[str], seed: int) -> None:
+    height, width = mask.shape
+    box = (0.0, 0.0, float(width), float(height))
+    one = AnnotatedObject("dog", "dog", 1, box, expressions=tuple(texts), load_mask=lambda: mask)
+    record = ImageRecord("made", "scene", Path("scene.png"), "scene.png", width, height, "train", (one,))
+    wanted = EVERYTHING.model_copy(update={"min_area": 1, "min_iou": 0.0})
+    rows, dropped = make_rows(record, wanted, seed, image_sha256="")
+    assert bool(rows) != bool(dropped)
+    for row in rows:
+        assert mask[round(row.point[1]), round(row.point[0])]
+        assert row.question.isprintable()
+        if row.kind.endswith("to_mask"):
+            outlines = read_strict(row.answer).outlines
+            assert outlines is not None
+            assert iou(rasterise(outlines, width, height), row.mask) == pytest.approx(row.round_trip_iou)
+    instruction_table(rows, INSTRUCTION_SCHEMA)

@@ -144,3 +144,10 @@ def test_adapters_are_kept_alone_with_the_base_they_belong_to(folder: Path, tmp_
 def test_remote_code_needs_a_pinned_revision_before_anything_is_read(revision: str | None) -> None:
     with pytest.raises(ConfigError, match="40 digits"):
         ImageTextSegmenter.from_pretrained("org/nowhere", trust_remote_code=True, revision=revision)
+
+
+def test_permission_for_one_revision_is_none_for_what_adapters_name(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "segmenter.json").write_text('{"base": "org/other", "revision": null, "coordinates": "unit"}')
+    with pytest.raises(ConfigError, match="look at that code"):
+        ImageTextSegmenter.from_pretrained(tmp_path, trust_remote_code=True, revision="a" * 40)

@@ -21,6 +21,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.sources.drawn import draw_sample
 from talking_points.sources.keypoint_sets import keypoint_sets, swap_sides
 from tasks.keypoint_texts import write_keypoint_texts
+from tests.training.conftest import small
 
 BODY = keypoint_sets()["quadruped_body"]
 SEEN = (
@@ -121,7 +122,9 @@ def test_the_descriptor_looks_at_one_training_image_and_a_program_merges(
             return [SEEN] * len(points)
 
     monkeypatch.setattr(PointDescriptor, "from_pretrained", lambda *_, **__: Looker())
-    values = {"output": tmp_path / "out", "author": "descriptor", "descriptor": "org/d", "poses": {"root": root}}
+    folder = str(tmp_path / "descriptor")
+    small(PointDescriptor).save_pretrained(folder)
+    values = {"output": tmp_path / "out", "author": "descriptor", "descriptor": folder, "poses": {"root": root}}
     report = written(DescribeKeypointsConfig.model_validate(values))
     assert report["sets"]
     assert report["missing"] == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig, check_segmentation
 from talking_points.examples.regions import load_regions
 from talking_points.models.image_text import ImageTextSegmenter
 from talking_points.models.segmenting import open_segmenter
@@ -61,7 +62,11 @@ def test_adapters_are_trained_refined_and_opened_again(config: SegmenterConfig, 
         assert settings["base"] == str(folder / "base")
     assert abs(refined["metrics"]["ratio"] - 1) < 0.2
     assert run_stage("refined", config)["reused"]
-    model = open_segmenter(folder / "train" / "refined")
+    place = str(folder / "train" / "refined")
+    check_segmentation(
+        EvaluateSegmentationConfig(output=folder / "e", model=place, instructions=folder / "instructions")
+    )
+    model = open_segmenter(place)
     assert len(model.answer(images()[:1], ["the dog"], max_new_tokens=3)) == 1
 
 

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from talking_points.escaping import encodable
+
 ROLES = ("User", "Reference", "Assistant")
 IGNORED_LABEL = -100
 MARKER = re.compile(r"\b(User|Reference|Assistant):|</?s>|<\|[^|<>]*\|>|<im\w*>|<image>")
@@ -75,8 +77,8 @@ class Query:
 
 
 def plain_text(text: str, forbidden: Sequence[str] = ()) -> str:
-    """One line without roles, end markers and image placeholders."""
-    before = None
+    """One line without roles, end markers and image placeholders, in characters that a tokenizer takes."""
+    before, text = None, encodable(text)
     while text != before:  # what is taken out may have stood inside another marker
         before = text
         text = MARKER.sub(" ", text)
