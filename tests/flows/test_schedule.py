@@ -37,6 +37,7 @@ SILENT = 180
 
 WRONG = {
     "build-llamapointinpart": (["output=out"], "expected the dataset folder at"),
+    "build-instructions": (["output=out"], "expected the dataset folder at"),
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
     "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
