@@ -23,6 +23,7 @@ from talking_points.grounding.grammar import (
 )
 from talking_points.grounding.outlines import Outlines, Polygon, is_clockwise
 from talking_points.grounding.rasters import area, centroid, decode_mask, empty_mask, iou, outlines_box, rasterise
+from talking_points.grounding.run_lengths import decompress, fills
 
 Case = Mapping[str, Any]
 
@@ -34,31 +35,37 @@ def check(file: str | Path) -> list[tuple[str, str, float]]:
     """(id, kind, error) of every case: the largest absolute difference of its numbers.
 
     What must be equal (texts, errors, truth values, shapes) counts as infinity where it is not, as does a case that
-    raises or of a kind that is not known. Raises ``ValueError`` for a file that holds no cases.
+    raises, of a kind that is not known, or that is none. Raises ``ValueError`` for a file that holds no cases.
     """
-    content = json.loads(Path(file).read_text(encoding="utf-8"))
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"expected cases in {file}, found lists in lists without an end") from error
     cases = content.get("cases") if isinstance(content, dict) else None
     if not isinstance(cases, list):
         raise ValueError(f'expected a list "cases" in {file}, found none')
-    return [(str(case["id"]), str(case["kind"]), _error(case)) for case in cases]
+    return [
+        (str(case.get("id")), str(case.get("kind")), _error(case)) if isinstance(case, dict) else ("", "", math.inf)
+        for case in cases
+    ]
 
 
 def _error(case: Case) -> float:
-    compute = _KINDS.get(case["kind"])
-    if compute is None:
+    kind, expected = case.get("kind"), case.get("expected")
+    compute = _KINDS.get(kind) if isinstance(kind, str) else None
+    if compute is None or not isinstance(expected, Mapping):
         return math.inf
     try:
         found = compute(case["input"])
-    except (ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError):
         return math.inf
-    expected = {key: value for key, value in case["expected"].items() if key not in INFORMATIVE}
-    return difference(expected, found)
+    return difference({key: value for key, value in expected.items() if key not in INFORMATIVE}, found)
 
 
 def difference(expected: Any, found: Any) -> float:
     """Largest absolute difference of the numbers in two nests of lists and mappings, infinity where they differ else.
 
-    Keys that are found and not expected do not count.
+    Keys that are found and not expected do not count; what is no number (NaN) is equal to nothing.
     """
     if isinstance(expected, Mapping):
         if not isinstance(found, Mapping) or not expected.keys() <= found.keys():
@@ -70,7 +77,8 @@ def difference(expected: Any, found: Any) -> float:
         return max((difference(*pair) for pair in zip(expected, found, strict=True)), default=0.0)
     numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (expected, found)]
     if all(numbers):
-        return 0.0 if expected == found else abs(expected - found)
+        apart = 0.0 if expected == found else abs(expected - found)
+        return math.inf if math.isnan(apart) else apart
     return 0.0 if expected == found and not any(numbers) else math.inf
 
 
@@ -78,7 +86,10 @@ def _mask(size_and_counts: Case | None) -> Any:
     """Run lengths as files of cases spell them: counts are text."""
     if size_and_counts is None:
         return None
-    return {"size": list(size_and_counts["size"]), "counts": size_and_counts["counts"].encode()}
+    (height, width), counts = size_and_counts["size"], size_and_counts["counts"]
+    if not fills(decompress(counts), width, height):
+        raise ValueError(f"expected run lengths that fill {height} x {width} pixels")
+    return {"size": [height, width], "counts": counts.encode()}
 
 
 def _outlines(polygons: Any) -> Outlines:
@@ -193,6 +204,8 @@ def _gspo(given: Case) -> Case:
     from talking_points.training.grpo import gspo_loss
 
     lengths = [len(sequence) for sequence in given["log_probs"]]
+    if lengths != [len(sequence) for sequence in given["old_log_probs"]] or len(lengths) != len(given["advantages"]):
+        raise ValueError("expected an old log-probability for each new one, and an advantage for each sequence")
     new, old = (
         pad_sequence([torch.tensor(sequence, dtype=torch.float64) for sequence in given[name]], batch_first=True)
         for name in ("log_probs", "old_log_probs")

@@ -26,6 +26,9 @@ from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.omg_llava.modeling import LanguageInputs
 from talking_points.models.segmenter_configuration import SegmenterConfig
 
+LONGEST = 1000
+"""Characters of a phrase; an outline in a question may have twenty times as many."""
+
 
 @dataclass
 class SegmenterOutput(ModelOutput):
@@ -74,12 +77,22 @@ class Segmenter(TalkingPointsModel):
     def question(self, kind: str, **elements: str) -> str:
         """What the model is asked for a kind of instruction: ``expression``, ``point`` or ``box`` as text.
 
-        Raises ``ValueError`` for a kind that it was taught no question of.
+        A point is written ``[0.500, 0.250]``, a box ``[0.100, 0.200, 0.500, 0.600]``: shares of the image's size, as
+        ``grammar.write_point`` and ``write_box`` give them. Raises ``ValueError`` for a kind that it was taught no
+        question of, and for elements that are missing, no text, or too long.
         """
         form = self.config.questions.get(kind)
         if form is None:
             raise ValueError(f"expected a kind of {', '.join(self.config.questions)}; found {kind!r}")
-        return str(form.format(**{name: plain_text(value) for name, value in elements.items()}))
+        for name, value in elements.items():
+            longest = LONGEST if name == "expression" else 20 * LONGEST
+            if not isinstance(value, str) or len(value) > longest:
+                found = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
+                raise ValueError(f"expected as {name} a text of at most {longest:,} characters, found {found}")
+        try:
+            return str(form.format(**{name: plain_text(value) for name, value in elements.items()}))
+        except KeyError as error:
+            raise ValueError(f"a question of the kind {kind} needs {error.args[0]}=..., a text") from error
 
     def turns(self, questions: Sequence[str], answers: Sequence[str] | None = None) -> list[Turn]:
         """Questions as turns, answered where answers are given; coordinates on the model's lattice."""
@@ -144,7 +157,11 @@ class Segmenter(TalkingPointsModel):
         ``options`` are those of ``answer``. What cannot be read gives outlines without polygons. Raises ``ValueError``
         for an expression without words.
         """
-        empty = [number for number, expression in enumerate(expressions) if not plain_text(expression)]
+        empty = [
+            number
+            for number, text in enumerate(expressions)
+            if isinstance(text, str) and not plain_text(text[:LONGEST])
+        ]
         if empty:
             raise ValueError(f"expected expressions with words, found none in number {empty[0]}")
         questions = [self.question("text_to_mask", expression=expression) for expression in expressions]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from talking_points.grounding.run_lengths import decompress, fills
 from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask, MaskCrop
 from talking_points.records import Rle as Rle
 from talking_points.sources.labels import ObjectLabel, PartLabel
@@ -202,44 +202,15 @@ def check_rle(segmentation: Mapping[str, Any], width: int, height: int) -> Rle:
     if size != [height, width]:
         raise BadAnnotationError("outline_size_mismatch", f"run lengths for {size}, image is {[height, width]}")
     if isinstance(counts, str):
-        runs = _decompress(counts)
+        runs = decompress(counts)
         rle: Rle = {"size": [height, width], "counts": counts.encode()} if runs is not None else {}
     else:
         numbers = _numbers(counts)
         runs = None if numbers is None else np.asarray(numbers)
         rle = {}
-        if runs is not None and _fills(runs, width, height):
+        if runs is not None and fills(runs, width, height):
             whole = {"size": [height, width], "counts": runs.astype(np.int64).tolist()}
             rle = coco_mask.frPyObjects(whole, height, width)
-    if not _fills(runs, width, height):
+    if not fills(runs, width, height):
         raise BadAnnotationError("malformed_outline", "run lengths do not fill the image")
     return rle
-
-
-def _fills(runs: NDArray[np.int64] | NDArray[np.float64] | None, width: int, height: int) -> bool:
-    if runs is None or not runs.size:
-        return False
-    pixels = width * height
-    return bool(((runs >= 0) & (runs <= pixels) & (runs % 1 == 0)).all() and runs.sum() == pixels)
-
-
-def _decompress(counts: str) -> NDArray[np.int64] | None:
-    """Run lengths of a compressed COCO string (``rleFrString``): 5 bits a character, least significant first,
-    0x20 = more follows, 0x10 in the last = negative; from the fourth run on, differences to the run two before.
-    """
-    try:
-        codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        return None
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 0x20:
-        return None
-    ends = np.flatnonzero(~codes & 0x20)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    if (ends - starts).max() > 6:  # seven characters hold 35 bits: more than any image has pixels
-        return None
-    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, ends - starts + 1))
-    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
-    runs -= np.where(codes[ends] & 0x10, np.int64(1) << (shifts[ends] + 5), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs

@@ -35,6 +35,10 @@ class Ref:
     expressions: tuple[str, ...]
 
 
+LONGEST, MOST_SENTENCES = 1000, 100
+"""Characters of a phrase, phrases of an object. In a pickle a small file can say one long text a thousand times."""
+
+
 def read_pickled_refs(path: Path, skip: Skip) -> list[Ref]:
     """The usable references of a refs file, in its order; the others are counted.
 
@@ -75,6 +79,11 @@ def parse_ref(entry: Mapping[str, Any], where: str, skip: Skip) -> Ref | None:
     if not isinstance(sentences, list):
         skip("malformed_ref", f"{where}: ref {ref_id} without a list of sentences")
         return None
+    if len(sentences) > MOST_SENTENCES:
+        skip(
+            "malformed_ref", f"{where}: ref {ref_id} with {len(sentences)} sentences, expected at most {MOST_SENTENCES}"
+        )
+        return None
     expressions = tuple(text for sentence in sentences if (text := _expression(sentence)))
     if not expressions:
         skip("ref_without_sentence", f"{where}: ref {ref_id}")
@@ -89,12 +98,12 @@ def _integer(value: Any) -> int | None:
 
 
 def _expression(sentence: Any) -> str:
-    """What is asked for: ``sent`` stripped and in lower case, ``raw`` where it is missing."""
+    """What is asked for: ``sent`` stripped and in lower case, ``raw`` where it is missing; none that is no phrase."""
     if not isinstance(sentence, Mapping):
         return ""
     text = sentence.get("sent")
     text = text if isinstance(text, str) else sentence.get("raw")
-    if not isinstance(text, str) or not any(character.isalnum() for character in text):
+    if not isinstance(text, str) or len(text) > LONGEST or not any(character.isalnum() for character in text):
         return ""
     return " ".join(text.lower().split()).encode(errors="replace").decode()
 

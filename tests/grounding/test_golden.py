@@ -49,3 +49,53 @@ def test_wrong_unknown_and_broken_cases_are_no_agreement(tmp_path: Path) -> None
     file.write_text("[]")
     with pytest.raises(ValueError, match='expected a list "cases"'):
         check(file)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        5,
+        {},
+        {"id": "a", "kind": ["raster"], "input": {}, "expected": {}},
+        {"id": "a", "kind": "parse", "input": {"text": 5, "max_points": 9}, "expected": {"ok": True}},
+        {"id": "a", "kind": "parse", "input": {"text": "[]", "max_points": 9}, "expected": []},
+        *(
+            {
+                "id": "a",
+                "kind": "raster",
+                "input": {"polygons": [], "width": 8, "height": 8, "mask": {"size": [8, 8], "counts": counts}},
+                "expected": {"area": 0},
+            }
+            for counts in ("", "0", "PPPPPPPPPPPPPPPPPP", 7, "\u00e9")
+        ),
+        {
+            "id": "a",
+            "kind": "gspo",
+            "input": {"log_probs": [[-1.0]], "old_log_probs": [[-1.0], [-2.0]], "advantages": [1.0],
+                      "epsilon_low": 0.1, "epsilon_high": 0.1},
+            "expected": {"loss": 0.0},
+        },
+    ],
+)  # fmt: skip
+def test_a_case_from_elsewhere_is_wrong_and_ends(case: object, tmp_path: Path) -> None:
+    (tmp_path / "cases.json").write_text(json.dumps({"cases": [case]}))
+    assert [error for _, _, error in check(tmp_path / "cases.json")] == [math.inf]
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [
+        (1.0, math.nan),
+        ([1.0], [math.nan]),
+        ([0.5, 1.0], [0.5, math.nan]),
+        ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": math.nan}),
+    ],
+)
+def test_what_is_no_number_agrees_with_nothing(expected: object, found: object) -> None:
+    assert difference(expected, found) == math.inf
+
+
+def test_a_file_of_brackets_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cases.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="cases"):
+        check(tmp_path / "cases.json")

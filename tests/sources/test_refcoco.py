@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from talking_points.sources import Source, SourceError, open_source
 from talking_points.sources.refcoco import SETS, SPLITS, RefCoco
+from talking_points.sources.refs import read_pickled_refs
 from tests.sources.trees import (
     HEIGHT,
     WIDTH,
@@ -348,3 +349,14 @@ def test_memory_does_not_grow_with_the_annotations(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert len(records) == 1
     assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_one_long_text_said_thousands_of_times_costs_nothing(tmp_path: Path) -> None:
+    sentence = {"sent": "x" * 1_000_000, "raw": "", "sent_id": 1, "tokens": []}
+    ref = {"ann_id": 1, "image_id": 1, "ref_id": 1, "split": "train", "category_id": 1, "file_name": ""}
+    entries = [{**ref, "sentences": [sentence] * 4000}, {**ref, "sentences": [sentence, {"sent": "the dog"}]}]
+    (tmp_path / "refs.p").write_bytes(pickle.dumps(entries, 4))
+    skipped: list[str] = []
+    refs = read_pickled_refs(tmp_path / "refs.p", lambda reason, detail: skipped.append(reason))
+    assert [found.expressions for found in refs] == [("the dog",)]
+    assert skipped == ["malformed_ref"]
