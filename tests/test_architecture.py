@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
+    "regular_files",
     "whole_files",
     "redaction",
     "server_guard",
