@@ -71,7 +71,7 @@ def dataset_file(root: Path, name: str) -> Path:
         real, home = path.resolve(strict=True), root.resolve(strict=True)
     except (OSError, RuntimeError):
         raise DatasetError(f"{path} is missing: build the dataset again, or download it again") from None
-    if not any(real.is_relative_to(folder) for folder in _homes(home)):
+    if not any(real.is_relative_to(folder) for folder in homes(home)):
         raise DatasetError(f"{path} is a link to {real}, outside the dataset: it is not read")
     if not real.is_file():
         raise DatasetError(f"expected a file at {path}, found something else; it is not read")
@@ -281,8 +281,8 @@ def _features(columns: Collection[str]) -> datasets.Features:
     return chosen
 
 
-def _homes(root: Path) -> list[Path]:
-    """Folders in which a dataset's files may lie when links are followed."""
+def homes(root: Path) -> list[Path]:
+    """Folders in which the files of a dataset or model may lie when links are followed; ``root`` has none in it."""
     repository = root.parent.parent
     cached = root.parent.name == "snapshots" and re.fullmatch(r"(?:datasets|models)--.+", repository.name)
     return [root, repository / "blobs"] if cached else [root]
