@@ -15,6 +15,7 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "regular_files",
+    "plotting",
     "whole_files",
     "redaction",
     "server_guard",
