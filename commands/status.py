@@ -14,6 +14,7 @@ from rich.text import Text
 
 from commands.training_status import find_trainings, read_training, show_trainings
 from talking_points.config import ConfigError
+from talking_points.dataset_files import DatasetError, readable
 from talking_points.escaping import for_terminal
 from talking_points.redaction import redact
 from talking_points.training.made_once import STARTED
@@ -99,8 +100,13 @@ def print_rejected(storage: Storage) -> None:
     for path in sorted(storage.fs.find(storage.path(WORK))):
         if not path.endswith(".rejected.parquet"):
             continue
-        for row in storage.read_table(path[len(storage.root) + 1 :]).to_pylist():
-            print("\t".join(for_terminal(" ".join(row[name].split())) for name in columns))
+        with readable(path):
+            table = storage.read_table(path[len(storage.root) + 1 :])
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise DatasetError(f"{path} lacks the columns {', '.join(missing)}: it is not what a build writes there")
+        for row in table.select(columns).to_pylist():
+            print("\t".join(for_terminal(" ".join(str(row[name]).split())) for name in columns))
 
 
 def _show(storage: Storage, status: dict[str, Any]) -> Group:

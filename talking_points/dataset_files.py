@@ -23,6 +23,7 @@ from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
+from talking_points.parquet_sizes import ROW_GROUP, UnpackedSizeError, refuse_large
 from talking_points.records import LABELS, SOURCES
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ _ALL_COLUMNS = COLUMNS | OPTIONAL_COLUMNS
 MEBIBYTE = 1 << 20
 SIZES = {".json": 16 * MEBIBYTE, ".md": 4 * MEBIBYTE, ".png": 64 * MEBIBYTE, ".svg": 64 * MEBIBYTE}
 """Largest size in bytes of a file that is read as a whole, by its ending."""
-
-ROW_GROUP = 4096 * MEBIBYTE
-"""Largest row group, in bytes when unpacked: it is in memory at once."""
 
 
 class DatasetError(ConfigError):
@@ -113,6 +111,8 @@ def read_texts(path: Path, columns: Collection[str]) -> pa.Table:
 
     Raises ``DatasetError``.
     """
+    with readable(path):
+        refuse_large(path, columns)
     with readable(path), pq.ParquetFile(path) as file:
         found = file.schema_arrow
         wrong = [name for name in columns if name not in found.names or _kind(found.field(name).type) != "string"]
@@ -142,6 +142,8 @@ def open_parquet(path: Path, columns: Collection[str] = tuple(COLUMNS)) -> Itera
 def read_group(file: pq.ParquetFile, group: int, columns: Collection[str], path: Path) -> pa.Table:
     """One row group of an open file, as ``read_groups`` gives them."""
     with readable(path):
+        if isinstance(path, str | Path):
+            refuse_large(path, columns, [group])
         wanted = pa.schema([(name, _ALL_COLUMNS[name][0]) for name in columns])
         table = file.read_row_group(group, columns=list(columns)).select(list(columns)).cast(wanted)
         table.validate(full=True)
@@ -157,7 +159,7 @@ def readable(path: object) -> Iterator[None]:
     """Around the reading of Parquet: what Arrow objects to becomes a ``DatasetError`` that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, OverflowError, UnpackedSizeError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise DatasetError(
             f"{path} cannot be read as Parquet ({reason}); build the dataset again, or download it again"

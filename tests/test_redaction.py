@@ -56,16 +56,8 @@ def test_names_of_secrets(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "max_tokens",
-        "bos_token",
-        "pad_token",
-        "keypoints",
-        "token_block",
-        "author",
-        "tokenizer",
-        "key_points",
-        "n_keys",
-        "eosToken",
+        *("max_tokens", "bos_token", "pad_token", "eosToken", "keypoints", "token_block", "author", "tokenizer"),
+        *("key_points", "n_keys"),
     ],
 )
 def test_names_of_other_things(name: str) -> None:
@@ -86,7 +78,7 @@ def test_names_of_other_things(name: str) -> None:
         ("https://h/?a=1&api%5Fkey=abc", "https://h/?a=1&api%5Fkey=***"),
         ("https://h/?accesskey=abc", "https://h/?accesskey=***"),
         ("https://h/?jwt=abc", "https://h/?jwt=***"),
-        ("AccountName=x;AccountKey=abcdefgh1;", "AccountName=x;AccountKey=***;"),
+        ("AccountName=x;AccountKey=abcdefgh1;", "AccountName=x;AccountKey=***"),
         ("client_secret=abcdefgh1", "client_secret=***"),
         ("AWS_SECRET_ACCESS_KEY=abcdefgh1", "AWS_SECRET_ACCESS_KEY=***"),
         ("SECRET_KEY=abcdefgh1 PGPASSWORD=abcdefgh1", "SECRET_KEY=*** PGPASSWORD=***"),

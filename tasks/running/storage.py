@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from talking_points.dataset_manifest import check_depth
 from talking_points.errors import InputError
+from talking_points.parquet_sizes import refuse_large
 from talking_points.whole_files import TEMPORARY, writing_whole
 
 _CHUNK = 1 << 20
@@ -143,6 +144,8 @@ class Storage:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file. Raises ``FileNotFoundError``, and ``InputError`` for what is no file."""
         with self.fs.open(self._read_path(name), "rb") as stream:
+            refuse_large(stream, columns)
+            stream.seek(0)
             return pq.read_table(stream, columns=columns)
 
     def _read_path(self, name: str) -> str:

@@ -168,8 +168,8 @@ def test_no_command_shows_or_keeps_a_planted_secret(echo: str, tmp_path: Path) -
     "command",
     [
         ["report", "{}"], ["compare", "{}", "{}"], ["publish", "{}", "org/name"], ["publish-model", "{}", "org/name"],
-        ["server", "--home", "{}"], ["status", "a", "b{}"], ["build", "--limit", "{}"], ["{}"], ["--{}"], ["plan", "--{}=1"],
-        ["audit", "{}", "--port", "x{}"],
+        ["server", "--home", "{}"], ["status", "a", "b{}"], ["build", "--limit", "{}"], ["{}"], ["--{}"],
+        ["plan", "--{}=1"], ["audit", "{}", "--port", "x{}"],
     ],
     ids=" ".join,
 )  # fmt: skip
