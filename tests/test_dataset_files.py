@@ -240,3 +240,24 @@ def test_one_value_that_many_rows_name_is_counted_for_each(
     if name == "text":
         with pytest.raises(DatasetError, match="unpacks to"):
             read_texts(tmp_path / "x.parquet", [name])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [("id", "same", "several rows have the id"), ("keypoint", [1e6, 1e6], "lies outside its image")],
+)
+def test_a_report_names_rows_that_no_build_writes(output: Path, name: str, value: Any, problem: str) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index(name)
+        cells = pa.array([value] * table.num_rows, type=table.schema.field(place).type)
+        return table.set_column(place, table.schema.field(place), cells)
+
+    rewrite(output, change)
+    with pytest.raises(DatasetError, match=problem):
+        write_quality_report(output)
+
+
+def test_a_folder_in_the_place_of_a_report_is_named(output: Path) -> None:
+    (output / "report" / "index.html").mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"index\.html, found a folder"):
+        write_quality_report(output)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from talking_points.config import ConfigError
+from talking_points.evaluation.reports import Report
+from talking_points.models.model_folders import tell_kind
 from talking_points.regular_files import IrregularFileError, check_regular, find_foreign, open_regular, read_text
+from talking_points.sources.json_text import check_json
+from talking_points.sources.refs import read_pickled_refs
 from talking_points.whole_files import file_sha256
 
 
@@ -54,3 +62,31 @@ def test_links_and_pipes_are_found_at_any_depth(tmp_path: Path, kind: str) -> No
         plant(place, kind)
         assert find_foreign(tmp_path) == find_foreign(place) == place
         place.unlink()
+
+
+READERS = {
+    "annotations": check_json,
+    "references": lambda path: read_pickled_refs(path, lambda *_: None),
+    "report": Report.load,
+    "digest": file_sha256,
+    "tokenizer": lambda path: tell_kind(path.parent),
+    "model": lambda path: tell_kind(path.parent),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers_of_foreign_files_do_not_wait_for_a_pipe(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": 5}')
+    path = tmp_path / {"tokenizer": "tokenizer.json", "model": "config.json"}.get(name, "x.json")
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"found a pipe|has no config\.json"):
+        READERS[name](path)
+
+
+def test_architectures_of_another_type_are_named(tmp_path: Path) -> None:
+    save_file({"a": np.zeros(1)}, tmp_path / "model.safetensors")
+    for value in (5, "x", {"a": 1}, [], [None]):
+        (tmp_path / "config.json").write_text(json.dumps({"architectures": value}))
+        with pytest.raises(ConfigError, match="architectures in"):
+            tell_kind(tmp_path)
