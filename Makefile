@@ -6,7 +6,7 @@ SAMPLE ?= build/sample
 OUTPUT ?= build/llamapointinpart
 IMAGES ?= 60
 
-.PHONY: build learn poses rehearsal serve test lint types lock lock-digests clean help
+.PHONY: build learn poses outlines rehearsal serve test lint types lock lock-digests clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, an
 
 poses: $(VENV)/.dev ## train and judge a tiny answerer of named keypoints on drawn scenes, beside its blind twin
 	$(BIN)/python -m commands.poses
+
+outlines: $(VENV)/.dev ## train, refine and judge a tiny segmenter that writes outlines, on drawn scenes
+	$(BIN)/python -m commands.outlines
 
 rehearsal: $(VENV)/.dev ## the way to the paper's tables on tiny models in the true layouts, every command of it
 	rm -rf build/rehearsal
@@ -67,7 +70,7 @@ $(VENV)/.dev: $(VENV)/.base requirements.lock
 lock: ## resolve all dependencies anew and pin them
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet 'torch==2.13.0'
-	build/lock/bin/pip install --quiet -e '.[dev,dask]'
+	build/lock/bin/pip install --quiet -e '.[dev,dask,ray]'
 	{ echo "# Pins of every dependency and extra but llama-cpp; made by 'make lock'."; \
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 	$(MAKE) lock-digests

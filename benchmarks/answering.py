@@ -12,7 +12,9 @@ for names with descriptions, whose reading outweighs all else where arithmetic i
   reading of the image, over the constrained two-step path (at least 4 is wanted);
 - plain_to_packed_step: time of a training step, forward and backward, on four objects whose conversations of k rounds
   each read their own crop, over the same conversations behind one reading (at least 2 is wanted), for k of 1 and 4;
-- free_steps_to_constrained_steps: the same with the reading of image and questions left out of both.
+- free_steps_to_constrained_steps: the same with the reading of image and questions left out of both (at least 4);
+- tokens_...: the same ratios in tokens that the language model reads. Where arithmetic is scarce, as on a CPU, a way
+  gains little more than that: descriptions of 35 words outweigh the image that is read once.
 """
 
 from __future__ import annotations
@@ -67,13 +69,17 @@ def main() -> None:
     figures |= measure(model, named, arguments.rounds)
     figures |= {f"described_{name}": value for name, value in measure(model, described, arguments.rounds).items()}
     for k in (1, 4):
-        figures[f"plain_to_packed_step_k{k}"] = measure_steps(model, named, k, arguments.rounds)
-        figures[f"described_plain_to_packed_step_k{k}"] = measure_steps(model, described, k, arguments.rounds)
+        for name, queries in (("", named), ("described_", described)):
+            measured, tokens = measure_steps(model, queries, k, arguments.rounds)
+            figures[f"{name}plain_to_packed_step_k{k}"] = measured
+            figures[f"{name}tokens_plain_to_packed_step_k{k}"] = tokens
     print(json.dumps(figures))
 
 
-def measure_steps(model: PointAnswerer, queries: list[Query], k: int, rounds: int, objects: int = 4) -> float:
-    """How many times as long a plain training step takes as a packed one: medians, taken in turns."""
+def measure_steps(
+    model: PointAnswerer, queries: list[Query], k: int, rounds: int, objects: int = 4
+) -> tuple[float, float]:
+    """How many times as long a plain training step takes as a packed one, by medians taken in turns, and in tokens."""
     device, config = model.device, model.config
     talks = [
         [Round(query, "[0.123,0.456]") for query in queries[start : start + k]] for start in range(0, len(queries), k)
@@ -115,7 +121,9 @@ def measure_steps(model: PointAnswerer, queries: list[Query], k: int, rounds: in
                 torch.cuda.synchronize()
             if number:
                 seconds[name].append(time.perf_counter() - started)
-    return round(statistics.median(seconds["plain"]) / statistics.median(seconds["packed"]), 2)
+    packed = objects * (1 + config.image_tokens) + branches.ids.size
+    measured = statistics.median(seconds["plain"]) / statistics.median(seconds["packed"])
+    return round(measured, 2), round(plain.ids.size / packed, 2)
 
 
 def configuration(preset: str, tokenizer: PreTrainedTokenizerFast) -> AnswererConfig:
@@ -162,11 +170,11 @@ def three_digit_tokenizer() -> PreTrainedTokenizerFast:
 
 def measure(model: PointAnswerer, queries: list[Query], rounds: int) -> dict[str, float]:
     """Median seconds of every way, taken in turns, and their ratios."""
-    image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     box = (40.0, 30.0, 220.0, 180.0)
 
     def ask(some: list[Query], mode: AnswerMode) -> Callable[[], object]:
-        return lambda: model.answer_all(image, box, some, mode=mode)
+        return lambda: model.answer_all(pixels, box, some, mode=mode)
 
     ways = {
         "one": ask(queries[:1], "greedy"),
@@ -186,10 +194,16 @@ def measure(model: PointAnswerer, queries: list[Query], rounds: int) -> dict[str
             if number:  # the first round warms up
                 seconds[name].append(own if isinstance(own, float) else time.perf_counter() - started)
     median = {name: statistics.median(values) for name, values in seconds.items()}
+    prompts = [len(encode(model.text_tokenizer, model.template.prompt(query)).ids) for query in queries]
+    image, grammar = 1 + model.config.image_tokens, model.grammar
+    steps_of = len(grammar.head) + 1 + len(grammar.between)
+    everything = image + sum(prompts) + steps_of * len(prompts)
     return {f"seconds_{name}": round(value, 4) for name, value in median.items()} | {
         "all_to_one": round(median["all"] / median["one"], 2),
         "free_to_constrained": round(median["free"] / median["all"], 2),
         "free_steps_to_constrained_steps": round(median["steps_free"] / median["steps_constrained"], 2),
+        "tokens_all_to_one": round(everything / (image + prompts[0] + steps_of), 2),
+        "tokens_free_to_constrained": round(sum(image + one + FREE_TOKENS for one in prompts) / everything, 2),
         "keypoints_per_second": round(len(queries) / median["all"], 1),
     }
 

@@ -52,8 +52,10 @@ async def serve(port: int) -> None:
                 elif head.startswith(b"get"):
                     value = {"object": "list", "data": [{"id": "m", "object": "model"}]}
                 else:
-                    given += 1
-                    value = completion("" if b"base64," in body else json.loads(body)["messages"][-1]["content"])
+                    # One that shows an image quotes nothing; one without any message only looks for limits.
+                    asked = [{"content": ""}] if b"base64," in body else json.loads(body)["messages"]
+                    given += bool(asked)
+                    value = completion(asked[-1]["content"] if asked else "")
                 sent = json.dumps(value).encode()
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
                 writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(sent), sent))

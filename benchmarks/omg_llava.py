@@ -27,6 +27,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
 )
 
+from talking_points.image_files import read_rgb
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
@@ -139,7 +140,7 @@ def preprocessing() -> dict[str, float]:
     processor = OmgLlavaImageProcessor(1024)
 
     def prepare() -> None:
-        processor.pixel_values(Image.open(photograph, formats=["JPEG"]))
+        processor.pixel_values(read_rgb(photograph.getvalue()))
 
     prepare()
     start = time.process_time()

@@ -54,7 +54,7 @@ from talking_points.sources import open_source
 from talking_points.sources.drawn import draw_sample
 from talking_points.sources.drawn.writers import FOLDERS
 from talking_points.sources.protocol import SkippedImage, SourceEntry
-from tasks.assemble import EXAMPLES
+from tasks.running.dataset_figures import EXAMPLES
 from tasks.running.source_images import image_pixels
 from tasks.running.text_shards import read_texts  # noqa: F401  (the build's code, imported by both so that both pay for it)
 

@@ -32,7 +32,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PINS = {
     "datasets": ["datasets==5.2.0", "httpx==0.28.1"],
-    "datatrove": ["datatrove[inference]==0.10.1", "orjson", "aiosqlite"],
+    # What its extra "inference" has beside engines of gigabytes.
+    "datatrove": ["datatrove==0.10.1", "aiosqlite==0.22.1", "httpx==0.28.1", "orjson==3.13.0", "xxhash==4.1.0"],
     "curator": ["bespokelabs-curator==0.1.31"],
 }
 IN_FLIGHT = 32

@@ -96,7 +96,7 @@ def _queries(keypoints: KeypointSet | None, name: str | None, description: str |
         return [Query(name or "", description).clean()]
     if description is not None:
         raise ConfigError("--description says more of one keypoint: leave it out with --all")
-    return [Query(one, text) for one, text in rule_texts(keypoints).items()]
+    return [Query(one, text, keypoints.names) for one, text in rule_texts(keypoints).items()]
 
 
 def _edges(keypoints: KeypointSet) -> list[tuple[int, int]]:

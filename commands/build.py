@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from commands.local import RECORDS, local_orchestration
 from commands.orchestrator import active_settings, claim_port, orchestrator
 from commands.outcome import print_outcome
-from commands.plan import open_output
+from commands.outputs import open_output
 from talking_points.build_config import BuildConfig
 from talking_points.errors import InputError, RunError
+from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.redaction import seal
 from tasks.dataset import make_dataset
 from tasks.orders import Orders
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import build_folder, check_folder, request_cache_folder
 from tasks.running.kept_stages import KeptStages, NotKept
+from tasks.running.manifests import Manifest
 from tasks.running.progress import STATUS_FILE, BuildProgress
+from tasks.running.stages import STAGES
 from tasks.running.storage import Storage
 
 _ELSEWHERE = ("PREFECT_API_URL", "PREFECT_RESULTS_", "PREFECT_DEFAULT_RESULT", "PREFECT_LOCAL_STORAGE", "PREFECT_TASK")
@@ -50,20 +53,37 @@ def build_dataset(settings: BuildConfig, config: str, overrides: Sequence[str], 
 def find_finished(
     settings: BuildConfig, storage: Storage, roots: Mapping[str, str], records: Path | None
 ) -> dict[str, Any] | None:
+    """``find_kept_build`` of the dataset of points."""
+
+    def make(stages: KeptStages) -> Manifest:
+        return make_dataset(stages, Orders(settings, roots, request_cache_folder(storage)))
+
+    return find_kept_build(settings, storage, records, make)
+
+
+def find_kept_build(
+    settings: BuildConfig | InstructionBuildConfig,
+    storage: Storage,
+    records: Path | None,
+    make: Callable[[KeptStages], Manifest],
+    order: Sequence[str] = STAGES,
+) -> dict[str, Any] | None:
     """The numbers of a build in which every shard is kept and holds, its status written as a run writes it; else None.
 
     The rule is that of a run, shard by shard: keys made of settings, versions and digests of inputs, records that are
     judged, files with their recorded content, the folder locked. Only Prefect is not asked, so that there is no run of
     it. Where runs are to be recorded on a server, where records may lie elsewhere, where something is to be published,
     and for all that goes wrong on the way, the answer is None as well: the flow is the one to say so.
+
+    ``make`` walks the stages, whose names are in ``order``.
     """
     if records is None or settings.publish.repo or not _was_finished(storage) or not _is_up_to_us(records):
         return None
     try:
         with build_folder(settings) as storage:
-            progress = BuildProgress(storage, workers=settings.workers, on_page=False)
+            progress = BuildProgress(storage, workers=settings.workers, on_page=False, order=order)
             stages = KeptStages(storage, records)
-            dataset = make_dataset(stages, Orders(settings, roots, request_cache_folder(storage)))
+            dataset = make(stages)
             with progress:
                 stages.tell(progress)
             return progress.outcome(dataset)

@@ -14,16 +14,18 @@ import typer
 
 from commands import (  # noqa: F401  (add commands)
     answer,
+    instruction_commands,
     model_commands,
+    outline_points,
     paper_commands,
     publish_commands,
     report_commands,
+    segment,
     training_commands,
     view_commands,
 )
 from commands.console import Config, Overrides, Verbose, app, exit_codes
-from commands.processes import STOPPED, end_at_once, leave_at_once
-from talking_points.build_config import BuildConfig
+from commands.processes import STOPPED, end_at_once, keep_what_is_made, leave_at_once
 from talking_points.config import ConfigError, load_config
 from talking_points.redaction import redact
 from talking_points.step_progress import tell
@@ -40,6 +42,8 @@ def build(
     """Build the dataset: sources, keypoints, captions, descriptions, verification, Parquet, card."""
     given = [*(overrides or []), *([f"limit={limit}"] if limit is not None else [])]
     with exit_codes():
+        from talking_points.build_config import BuildConfig
+
         settings = load_config(BuildConfig, config, given)
         if dry_run:
             from commands.plan import print_plan
@@ -47,7 +51,7 @@ def build(
             print_plan(settings)
             return
         tell("build: checking configuration, sources and output")
-        with end_at_once():
+        with end_at_once(), keep_what_is_made():
             from commands.build import build_dataset
 
         result = build_dataset(settings, config, given, verbose)
@@ -114,11 +118,21 @@ def status(
     """Show what a build or a training has done, does and has to do, stage by stage."""
     with exit_codes():
         from commands import status
-        from commands.plan import open_output
+        from commands.outputs import open_output
 
         show = status.watch_status if watch else status.print_status
         show = status.print_rejected if rejected else status.print_status_json if as_json else show
         show(open_output(output))
+
+
+@app.command()
+def stop(output: Annotated[str, typer.Argument(help="output of the build: folder or URL")]) -> None:
+    """Ask the build that writes to an output to stop, on whatever machine it runs; what is finished is kept."""
+    with exit_codes():
+        from commands.outputs import open_output
+        from commands.status import stop_build
+
+        print(stop_build(open_output(output)))
 
 
 @app.command()
@@ -164,8 +178,18 @@ def doctor(
     paper: Annotated[
         bool, typer.Option("--paper", help="list the datasets and weights of the paper's way; downloads nothing")
     ] = False,
+    source: Annotated[
+        tuple[str, Path] | None,
+        typer.Option("--source", help="mp100 and its folder: every category's images, found and missing, and whose"),
+    ] = None,
 ) -> None:
     """Check this machine: Python, libraries, extras, GPU, login of the Hub, Prefect server, disk."""
+    if source is not None:
+        with exit_codes():
+            from commands.source_check import print_source
+
+            print_source(*source)
+        return
     if paper:
         with exit_codes():
             from commands.paper_commands import print_resources

@@ -39,7 +39,7 @@ START, LOOK, SHARE, TRAIN, USE, OPERATE = (
 """Panels of the help, in the order of use."""
 
 _ORDER = {
-    START: ("doctor", "init", "draw-sample", "build", "status"),
+    START: ("doctor", "init", "draw-sample", "build", "build-instructions", "status", "stop"),
     LOOK: ("view", "report", "compare"),
     SHARE: ("publish", "publish-model", "rehydrate", "audit"),
     TRAIN: (
@@ -50,14 +50,19 @@ _ORDER = {
         "train-localizer",
         "train-descriptor",
         "adapt-descriptor",
+        "describe-keypoints",
         "train-answerer",
+        "train-segmenter",
+        "refine-segmenter",
         "evaluate",
         "evaluate-poses",
+        "outline-points",
+        "evaluate-segmentation",
         "tables",
         "retrain-and-evaluate",
         "restore-champion",
     ),
-    USE: ("describe", "localize", "answer"),
+    USE: ("describe", "localize", "answer", "segment"),
     OPERATE: ("server", "deploy", "notify"),
 }
 

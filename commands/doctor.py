@@ -36,6 +36,7 @@ _EXTRAS = {
     "nicegui": "audit",
     "llama_cpp": "llama-cpp",
     "prefect_dask": "dask",
+    "prefect_ray": "ray",
 }
 
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
@@ -45,6 +46,7 @@ _USED_BY = {
     "audit": "for view and audit",
     "llama-cpp": "for GGUF files",
     "dask": "for workers on other machines",
+    "ray": "for workers in a cluster of Ray",
 }
 """What an extra is for."""
 

@@ -19,7 +19,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from commands.processes import end_at_once, start, stop
+from commands.processes import end_at_once, keep_what_is_made, start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
@@ -115,7 +115,7 @@ def orchestrator(port: int | None, meanwhile: Callable[[], object] = lambda: Non
     ``meanwhile`` is done while the server starts, which takes seconds: importing what the block needs.
     """
     if port is None:
-        with end_at_once():
+        with end_at_once(), keep_what_is_made():
             meanwhile()
         yield
         return
@@ -156,7 +156,7 @@ def running_server(
     # In Prefect's own folder: where the command was called, files could change the server's settings.
     server = start(command, environment, folder=home, stdout=subprocess.DEVNULL)
     try:
-        with end_at_once(server):
+        with end_at_once(server), keep_what_is_made():
             meanwhile()
         _wait_until_healthy(server, url)
         yield url

@@ -6,20 +6,20 @@ import itertools
 import math
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from commands.outputs import open_output
 from talking_points.build_config import BatchConfig, BuildConfig, StepConfig, dataset_settings
-from talking_points.config import ConfigError, fingerprint
+from talking_points.config import fingerprint
 from talking_points.descriptions.backends import what_is_missing
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
-from talking_points.descriptions.spending import price_of, step_cost
+from talking_points.descriptions.spending import step_cost, step_prices
 from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.redaction import redact
 from talking_points.sources import open_source
@@ -27,15 +27,11 @@ from talking_points.sources.protocol import NothingListedError, SourceError
 from talking_points.units import format_duration, format_size
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
-from tasks.running.storage import Storage
 
 POINT_SECONDS = 0.09
 """Seconds of one core for a point with the backend ``rules``, all stages together, as measured on 21,000."""
 WORKER_BYTES, ROW_BYTES, IMAGE_BYTES = 1e9, 8e3, 160e3
 """Memory of a worker; bytes of a row in the output and in ``.work``, and of a photograph of the sources."""
-
-_STORE_PATIENCE = 10.0
-"""Seconds that an object store gets for its first answer."""
 
 
 def print_plan(settings: BuildConfig) -> None:
@@ -92,7 +88,7 @@ def print_plan(settings: BuildConfig) -> None:
     plan.add_row("assemble", "1", str(points), "", "")
     console.print(plan)
 
-    if any(settings.step(step).model for step in STEPS):
+    if any(step.model for step in settings.asking.values()):
         budget = plan_budget(settings, points)
         console.print(_memory_table(budget))
         console.print(_budget_table(budget))
@@ -140,38 +136,6 @@ def _room(output: str) -> int:
     while not folder.is_dir():
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def open_output(output: str) -> Storage:
-    """The storage of an output, which need not exist yet. Raises ``ConfigError`` where no folder can ever be."""
-    wanted = "expected a folder or an fsspec URL as output"
-    try:
-        storage = Storage(output)
-        place = Path(storage.path())
-        blocked = [path for path in (place, *place.parents) if path.exists() and not path.is_dir()]
-    except (ValueError, ImportError, OSError) as error:
-        raise ConfigError(f"{wanted}, found {output!r}: {error}") from error
-    if storage.is_local and blocked:
-        raise ConfigError(f"{wanted}, found the file {blocked[0]}; choose another output")
-    if not storage.is_local:
-        _check_store(storage, output)
-    return storage
-
-
-def _check_store(storage: Storage, output: str) -> None:
-    """Ask a store once: its own client tries for minutes, and each kind of store has errors of its own."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        pool.submit(storage.names).result(_STORE_PATIENCE)
-    except Exception as error:
-        reason = "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            f"expected a store that this machine may read as output, found {output!r} out of reach ({reason}): check "
-            "its name, the credentials and the endpoint, for S3 the variables AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def estimate_points(settings: BuildConfig, images: dict[str, int]) -> int:
@@ -245,10 +209,10 @@ def _budget_table(budget: Sequence[StepBudget]) -> Table:
 def _cost_table(settings: BuildConfig, budget: Sequence[StepBudget]) -> Table:
     cap = f", of a budget of {settings.budget}" if settings.budget else ""
     table = _table(f"Cost{cap}", "step", "model", f"{settings.currency}>")
-    total = 0.0
+    total, priced = 0.0, step_prices(settings)
     for step in budget:
         section = settings.step(step.step)
-        model, price = section.model or "", price_of(settings, section)
+        model, price = section.model or "", priced.steps.get(step.step) if priced else None
         if price is not None:
             money = step_cost(price, step.step, step.requests, step.tokens_in, step.tokens_out)
             total += money

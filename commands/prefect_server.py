@@ -11,6 +11,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from commands.processes import keep_what_is_made
+
 OWN_NAMES = ("127.0.0.1", "localhost")
 
 
@@ -23,14 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     os.umask(0o077)  # the database holds secrets, and their key
 
-    import uvicorn
-    from prefect.server.api.server import create_app
-    from prefect.settings import get_current_settings
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    with keep_what_is_made():
+        import uvicorn
+        from prefect.server.api.server import create_app
+        from prefect.settings import get_current_settings
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    server = get_current_settings().server
+        server = get_current_settings().server
+        app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=[*OWN_NAMES, *given.name], www_redirect=False)
     uvicorn.run(
-        TrustedHostMiddleware(create_app(final=True), allowed_hosts=[*OWN_NAMES, *given.name], www_redirect=False),
+        app,
         host=given.host,
         port=given.port,
         timeout_keep_alive=server.api.keepalive_timeout,

@@ -83,8 +83,8 @@ def publish_model(
 @contextmanager
 def _only_publisher(output: Path) -> Iterator[None]:
     """Refuse a folder that a build writes to or another publication reads; one that is closed to us needs no lock."""
-    from tasks.running.build_folder import in_use
-    from tasks.running.shards import WORK
+    from tasks.running.folder_lock import in_use
+    from tasks.running.stages import WORK
     from tasks.running.storage import Storage
 
     if in_use(Storage(output)):
@@ -102,13 +102,24 @@ def rehydrate(
     pascal_part116: Path | None = None,
     ade20k_part234: Path | None = None,
     partimagenet: Path | None = None,
+    roots: Annotated[
+        list[str] | None, typer.Option("--root", help="NAME=DIR: the folder of any other source; may be repeated")
+    ] = None,
     revision: str | None = None,
 ) -> None:
     """Put the images back into a dataset that was published without them; every digest is checked."""
     from talking_points.publishing.rehydrate import rehydrate as put_back
+    from talking_points.records import REGION_LABELS
 
     given = {"pascal_part116": pascal_part116, "ade20k_part234": ade20k_part234, "partimagenet": partimagenet}
     with exit_codes():
+        for root in roots or ():
+            name, separator, folder = root.partition("=")
+            if not separator or not folder or name not in REGION_LABELS:
+                raise ConfigError(
+                    f"expected --root NAME=DIR with a name of {', '.join(REGION_LABELS)}; found {root[:80]!r}"
+                )
+            given[name] = Path(folder)
         reason = None if Path(dataset).exists() else unavailable(dataset, "dataset")
         if reason:
             raise ConfigError(f"expected the folder of a dataset or one on the Hub, found none at {dataset}: {reason}")

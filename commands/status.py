@@ -12,15 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from commands.training_status import find_trainings, read_training, show_trainings
 from talking_points.config import ConfigError
-from talking_points.dataset_files import DatasetError, readable
 from talking_points.escaping import for_terminal
 from talking_points.redaction import redact
-from talking_points.training.made_once import STARTED
-from tasks.running.build_folder import in_use
-from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows
-from tasks.running.shards import WORK
+from tasks.running.folder_lock import in_use
+from tasks.running.lease import ask_to_stop
+from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows, worker_notes
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
 LOOK_EVERY = 2.0
@@ -53,18 +51,29 @@ def watch_status(storage: Storage) -> None:
 
 def _look(storage: Storage) -> tuple[Group, dict[str, Any]]:
     """The status as a table and as data: that of the build in this folder, or of the trainings in it."""
-    trainings = find_trainings(Path(storage.root)) if storage.is_local and not storage.exists(STATUS_FILE) else []
+    if not storage.is_local or storage.exists(STATUS_FILE):
+        return _show_build(storage)
+    # They come with torch, which the status of a build does not wait for.
+    from commands.training_status import find_trainings, read_training, show_trainings
+
+    trainings = find_trainings(Path(storage.root))
     if not trainings:
-        status = read_status(storage)
-        return _show(storage, status), status
+        return _show_build(storage)
     stages = [read_training(folder) for folder in trainings]
     running = any(stage["state"] == "training" for stage in stages)
     return show_trainings(storage.output, stages), {"stages": stages, "running": running}
 
 
+def _show_build(storage: Storage) -> tuple[Group, dict[str, Any]]:
+    status = read_status(storage)
+    return _show(storage, status), status
+
+
 def read_status(storage: Storage) -> dict[str, Any]:
     """The status of the last build; one that is recorded as running but holds no lock was killed."""
     if not storage.exists(STATUS_FILE):
+        from talking_points.training.made_once import STARTED
+
         raise ConfigError(
             f"no build found in {storage.root}, nor a training: expected {STATUS_FILE}, or folders of stages "
             f"with {STARTED}"
@@ -82,6 +91,18 @@ def read_status(storage: Storage) -> dict[str, Any]:
     return status
 
 
+def stop_build(storage: Storage) -> str:
+    """Ask the build that is writing to an output to stop. Raises ``ConfigError`` where none is."""
+    held = ask_to_stop(storage)
+    if held is None:
+        raise ConfigError(
+            f"no build is writing to {storage.output}: 'talking-points status' shows what the last one did"
+        )
+    return for_terminal(
+        f"asked {held.owner} to stop; it does so at its next row, and 'talking-points status' tells when it has"
+    )
+
+
 def describe_state(status: dict[str, Any]) -> str:
     """One line about the last run, with the time it has to go."""
     hint = "; run the build again to go on" if status["state"] == "killed" else ""
@@ -95,6 +116,8 @@ def describe_state(status: dict[str, Any]) -> str:
 
 def print_rejected(storage: Storage) -> None:
     """Every rejected row: stage, id, source, image, reason, detail; tab-separated, one per line."""
+    from talking_points.dataset_files import DatasetError, readable  # heavy, and of no use to the other views
+
     columns = ("stage", "id", "source", "image_path", "reason", "detail")
     print("\t".join(columns))
     for path in sorted(storage.fs.find(storage.path(WORK))):
@@ -117,9 +140,8 @@ def _show(storage: Storage, status: dict[str, Any]) -> Group:
         table.add_row(*(Text(for_terminal(cell)) for cell in row))
     lines = [f"{failure['stage']}-{failure['shard']} failed: {failure['error']}" for failure in status["failures"]]
     heading = f"{storage.output}\n{describe_state(status)}"
-    return Group(
-        *(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, [*stage_notes(status), *lines])
-    )
+    notes = [*stage_notes(status), *worker_notes(status), *lines]
+    return Group(*(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, notes))
 
 
 def _line(text: str) -> Text:

@@ -71,6 +71,38 @@ def evaluate_poses(
     _run("evaluate_poses", config, overrides, verbose, False)
 
 
+@app.command("describe-keypoints")
+def describe_keypoints(
+    config: Config = "configs/describe/keypoints.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Describe every keypoint in words: by rules, by a language model, or by our descriptor on one marked image."""
+    _run("describe_keypoints", config, overrides, verbose, False)
+
+
+@app.command("train-segmenter")
+def train_segmenter(
+    config: Config = "configs/train/segment_tiny.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Train a segmenter: image + words, point or box -> outlines, as text (supervised)."""
+    _run("train_segmenter", config, overrides, verbose, False)
+
+
+@app.command("refine-segmenter")
+def refine_segmenter(
+    config: Config = "configs/train/segment_tiny.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Refine a trained segmenter by the overlap of what it draws (GSPO)."""
+    _run("refine_segmenter", config, overrides, verbose, False)
+
+
+@app.command("evaluate-segmentation")
+def evaluate_segmentation(
+    config: Config = "configs/evaluate/segment_parts.yaml", overrides: Overrides = None, verbose: Verbose = False
+) -> None:
+    """Score a segmenter: cIoU, gIoU, precision, boxes, how answers are written, controls, the published table."""
+    _run("evaluate_segmentation", config, overrides, verbose, False)
+
+
 @app.command()
 def evaluate(
     config: Config = "configs/evaluate/triplets.yaml",
@@ -115,9 +147,10 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
 
     def load() -> None:
         with needs_extra("train"):
-            from talking_points.models.loading_bars import hide_loading_bars
+            if name not in _WITHOUT_TORCH:
+                from talking_points.models.loading_bars import hide_loading_bars
 
-            hide_loading_bars()
+                hide_loading_bars()
             loaded[name] = getattr(importlib.import_module(f"flows.{name}"), name)
 
     with exit_codes():
@@ -143,9 +176,27 @@ _INPUTS = {
     "retrain_and_evaluate": ("evaluation.retraining:RetrainConfig", "evaluation.retraining:check_retraining"),
     "adapt_descriptor": ("training.config:TrainConfig", "training.inputs:check_adaptation"),
     "train_answerer": ("training.answerer_config:AnswererConfig", "training.answerer_inputs:check_answerer"),
+    "describe_keypoints": (
+        "examples.keypoint_authors:DescribeKeypointsConfig",
+        "examples.keypoint_authors:check_description_inputs",
+    ),
+    "train_segmenter": (
+        "training.segmenter_config:SegmenterConfig",
+        "training.segmenter_inputs:check_segmenter",
+    ),
+    "refine_segmenter": (
+        "training.segmenter_config:SegmenterConfig",
+        "training.segmenter_inputs:check_refinement",
+    ),
+    "evaluate_segmentation": (
+        "evaluation.segmentation_config:EvaluateSegmentationConfig",
+        "evaluation.segmentation_config:check_segmentation",
+    ),
     "evaluate_poses": ("evaluation.pose_config:EvaluatePosesConfig", "evaluation.pose_inputs:check_poses"),
 }
 """Flow -> the configuration that it takes, and what looks whether all is there that it names."""
+_WITHOUT_TORCH = ("describe_keypoints",)
+"""Flows that need it for some of their settings only."""
 _TRAINS = ("training.config:TrainConfig", "training.inputs:check_training")
 
 

@@ -30,9 +30,11 @@ def view(
     with needs_extra("audit"):
         from talking_points.audit.viewer import serve_viewer
     from talking_points.audit.browsing import DatasetRows
+    from talking_points.audit.instruction_browsing import InstructionRows, is_instructions
     from talking_points.publishing.hub import dataset_folder
 
     with exit_codes("closed"), bound:
-        rows = DatasetRows.read(dataset_folder(dataset, revision))
+        folder = dataset_folder(dataset, revision)
+        rows = InstructionRows.read(folder) if is_instructions(folder) else DatasetRows.read(folder)
         title = Path(dataset).resolve().name if Path(dataset).is_dir() else dataset
         serve_viewer(rows, for_terminal(title), bound=bound, announce=lambda line: print(line, flush=True))

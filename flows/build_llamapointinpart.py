@@ -70,8 +70,8 @@ def build_llamapointinpart(
     settings = load_run(BuildConfig, config, overrides, preset, output=output, limit=limit, seed=seed, **sources)
     roots = check_build(settings)
     tag_build(config if preset == "none" else preset, settings)
-    with build_folder(settings) as storage, StageRunner.for_build(settings, storage) as stages:
-        orders = Orders(settings, roots, request_cache_folder(storage))
+    with build_folder(settings) as storage, StageRunner.for_build(settings, storage, roots) as stages:
+        orders = Orders(settings, roots, request_cache_folder(storage), storage.fence(), storage.expected)
 
         # List the sources; find one keypoint per image inside a part, with its place in words; choose the points.
         listed = stages.complete(index, orders.index())

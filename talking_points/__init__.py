@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from talking_points.models.answerer import PointAnswerer
     from talking_points.models.descriptor import PointDescriptor
     from talking_points.models.localizer import PointLocalizer
+    from talking_points.models.segmenter import Segmenter
     from talking_points.sources import open_source
 
 __all__ = [
     "PointAnswerer",
     "PointDescriptor",
     "PointLocalizer",
+    "Segmenter",
     "describe_rows",
     "load_points",
     "localize_rows",
@@ -31,6 +33,7 @@ _PLACES = {
     "PointAnswerer": "talking_points.models.answerer",
     "PointDescriptor": "talking_points.models.descriptor",
     "PointLocalizer": "talking_points.models.localizer",
+    "Segmenter": "talking_points.models.segmenter",
     "describe_rows": "talking_points.examples.batch_answers",
     "load_points": "talking_points.examples.points",
     "localize_rows": "talking_points.examples.batch_answers",

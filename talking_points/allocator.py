@@ -24,3 +24,11 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(*parameter) for parameter in (MMAP_THRESHOLD, TRIM_THRESHOLD))
+
+
+def give_back_memory() -> bool:
+    """Return to the system what is freed and kept; returns whether there was any (only glibc knows)."""
+    if sys.platform != "linux":
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))

@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, field_vali
 from talking_points.config import Section, suggest
 from talking_points.output_names import readable_output
 from talking_points.redaction import hide_secrets, is_variable_name, protect
+from talking_points.runner_config import RunnerConfig, database_url, runner_as_section
 from talking_points.source_names import buildable_sources
 
 BackendName = Literal[
@@ -331,7 +332,10 @@ class BuildConfig(Section):
     limit: int | None = Field(default=None, ge=1, description="at most so many points in all: a preview")
     shard_size: int = Field(default=200, ge=1, description="images or rows per task")
     workers: int = Field(default=2, ge=1, description="tasks that run at the same time")
-    runner: Literal["threads", "processes", "dask"] = Field(default="threads", description="where tasks run")
+    runner: RunnerConfig = Field(default=RunnerConfig(), description="where tasks run; 'threads' is {kind: threads}")
+    request_cache: str | None = Field(
+        default=None, description="PostgreSQL URL of finished answers, for workers on several machines; default: a file"
+    )
     resume: Literal["always", "if_possible", "never"] = Field(
         default="always",
         description="always: go on, refuse a folder with another configuration; if_possible: accept a changed one"
@@ -372,6 +376,9 @@ class BuildConfig(Section):
         default=None, description="amount and currency, e.g. 50 USD: the build stops when its answers have cost it"
     )
     publish: PublishConfig = PublishConfig()
+
+    _runner_is_a_section = model_validator(mode="before")(runner_as_section)
+    _database = field_validator("request_cache")(database_url)
 
     @field_validator("near_duplicates", mode="before")
     @classmethod
@@ -417,7 +424,7 @@ class BuildConfig(Section):
     @model_validator(mode="after")
     def _one_process_per_server(self) -> BuildConfig:
         served = [step for step in STEP_NAMES if self.step(step).backend in MANAGED]
-        if served and self.runner != "threads":
+        if served and self.runner.kind != "threads":
             raise ValueError(
                 f"{served[0]}.backend: a build starts one server for all of its workers: set runner=threads, or serve "
                 "the model yourself and name it as backend 'openai'"
@@ -448,6 +455,10 @@ class BuildConfig(Section):
             name: self.sources[name] for name in buildable_sources() if name in self.sources and self.sources[name].root
         }
 
+    def dataset_settings(self) -> dict[str, Any]:
+        """See the function of this name."""
+        return dataset_settings(self)
+
     @property
     def asking(self) -> dict[str, StepConfig]:
         """The steps that ask a backend: those that write text, and the judge where it is a model."""
@@ -463,7 +474,7 @@ class BuildConfig(Section):
 
 
 NOT_IN_FINGERPRINT: dict[str, tuple[str, ...]] = {
-    "build": ("output", "workers", "runner", "shard_size", "resume", "publish", "prices", "budget"),
+    "build": ("output", "workers", "runner", "request_cache", "shard_size", "resume", "publish", "prices", "budget"),
     "source": ("root",),
     "verification": ("max_rejected_share",),
     "step": ("batch_size", "concurrency", "timeout", "endpoint", "api_key_env", "device", "server", "batch"),

@@ -36,6 +36,9 @@ _NAMES = re.compile(
 )
 _ALL_COLUMNS = COLUMNS | OPTIONAL_COLUMNS
 
+Declared = Mapping[str, tuple[pa.DataType, str]]
+"""Arrow type and meaning of every column of a kind of dataset."""
+
 MEBIBYTE = 1 << 20
 SIZES = {".json": 16 * MEBIBYTE, ".md": 4 * MEBIBYTE, ".png": 64 * MEBIBYTE, ".svg": 64 * MEBIBYTE}
 """Largest size in bytes of a file that is read as a whole, by its ending."""
@@ -128,10 +131,12 @@ def read_texts(path: Path, columns: Collection[str]) -> pa.Table:
 
 
 @contextmanager
-def open_parquet(path: Path, columns: Collection[str] = tuple(COLUMNS)) -> Iterator[pq.ParquetFile]:
-    """The published Parquet file at ``path``, whose ``columns`` are those of the schema. Raises ``DatasetError``."""
+def open_parquet(
+    path: Path, columns: Collection[str] = tuple(COLUMNS), declared: Declared = _ALL_COLUMNS
+) -> Iterator[pq.ParquetFile]:
+    """The published Parquet file at ``path``, whose ``columns`` are as ``declared``. Raises ``DatasetError``."""
     with readable(path), pq.ParquetFile(path) as file:
-        check_columns(file.schema_arrow, columns, path)
+        check_columns(file.schema_arrow, columns, path, declared)
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).total_byte_size
             if not 0 <= size <= ROW_GROUP:
@@ -139,16 +144,23 @@ def open_parquet(path: Path, columns: Collection[str] = tuple(COLUMNS)) -> Itera
         yield file
 
 
-def read_group(file: pq.ParquetFile, group: int, columns: Collection[str], path: Path) -> pa.Table:
-    """One row group of an open file, as ``read_groups`` gives them."""
+def read_group(
+    file: pq.ParquetFile,
+    group: int,
+    columns: Collection[str],
+    path: Path,
+    declared: Declared = _ALL_COLUMNS,
+    nullable: Collection[str] = tuple(OPTIONAL_COLUMNS),
+) -> pa.Table:
+    """One row group of an open file, as ``read_groups`` gives them; only ``nullable`` columns may have empty cells."""
     with readable(path):
         if isinstance(path, str | Path):
             refuse_large(path, columns, [group])
-        wanted = pa.schema([(name, _ALL_COLUMNS[name][0]) for name in columns])
+        wanted = pa.schema([(name, declared[name][0]) for name in columns])
         table = file.read_row_group(group, columns=list(columns)).select(list(columns)).cast(wanted)
         table.validate(full=True)
     for name in columns:
-        problem = _problem(name, table[name])
+        problem = _problem(name, table[name], nullable)
         if problem:
             raise DatasetError(f"{path}: column '{name}' of row group {group} {problem}; the dataset is damaged")
     return table
@@ -166,7 +178,7 @@ def readable(path: object) -> Iterator[None]:
         ) from error
 
 
-def check_columns(found: pa.Schema, columns: Collection[str], path: object) -> None:
+def check_columns(found: pa.Schema, columns: Collection[str], path: object, declared: Declared = _ALL_COLUMNS) -> None:
     """Compare a file's columns with those of the schema. Raises ``DatasetError`` that names the first that differs.
 
     Widths of numbers and of lists may differ, and are converted; kinds may not: text where an image's bytes are
@@ -174,15 +186,16 @@ def check_columns(found: pa.Schema, columns: Collection[str], path: object) -> N
     """
     missing = [name for name in columns if name not in found.names]
     if missing:
-        raise DatasetError(f"{path} lacks the columns {sorted(missing)}: build it with talking-points build")
+        command = "build" if declared is _ALL_COLUMNS else "build-instructions"
+        raise DatasetError(f"{path} lacks the columns {sorted(missing)}: build it with talking-points {command}")
     for name in columns:
-        expected, kind = _ALL_COLUMNS[name][0], found.field(name).type
+        expected, kind = declared[name][0], found.field(name).type
         if found.names.count(name) > 1 or _kind(kind) != _kind(expected):
             raise DatasetError(
                 f"{path}: expected column '{name}' as {expected}, found {str(kind)[:80]}; it is not read"
             )
     labels = _labels(found)
-    if "source" in columns and labels != list(LABELS[: len(labels)]):
+    if "source" in columns and pa.types.is_integer(declared["source"][0]) and labels != list(LABELS[: len(labels)]):
         raise DatasetError(
             f"{path}: expected the sources {', '.join(LABELS)}, found {str(labels)[:80]}; it is not read"
         )
@@ -317,13 +330,13 @@ def _labels(found: pa.Schema) -> list[Any]:
     return names if isinstance(names, list) else [names]
 
 
-def _problem(name: str, column: pa.ChunkedArray) -> str | None:
+def _problem(name: str, column: pa.ChunkedArray, nullable: Collection[str]) -> str | None:
     """What is wrong with a column's values, if anything."""
     if name == "image":
         images = column.combine_chunks().drop_null()
         lost = pc.struct_field(images, "bytes").null_count if len(images) else 0
         return f"has {lost} images that are names of files without their bytes" if lost else None
-    if name in OPTIONAL_COLUMNS:
+    if name in nullable:
         column = column.drop_null()
     if column.null_count:
         return f"has {column.null_count} empty cells"
@@ -334,9 +347,10 @@ def _problem(name: str, column: pa.ChunkedArray) -> str | None:
             return "has lists with empty places"
     if pa.types.is_floating(values.type) and not pc.all(pc.is_finite(values)).as_py() and len(values):
         return "has numbers that are not finite"
-    if name == "source" and len(values) and not (pc.min(values).as_py() >= 0 and pc.max(values).as_py() < len(LABELS)):
+    labels = len(values) if name == "source" and pa.types.is_integer(values.type) else 0
+    if labels and not (pc.min(values).as_py() >= 0 and pc.max(values).as_py() < len(LABELS)):
         return f"has numbers that name none of {len(LABELS)} sources"
-    if name in ("image_width", "image_height") and len(values) and pc.min(values).as_py() < 1:
+    if name in ("image_width", "image_height", "width", "height") and len(values) and pc.min(values).as_py() < 1:
         return "has sizes below one pixel"
     return None
 

@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from talking_points.dataset_files import DatasetError, check_name, dataset_file
-from talking_points.records import LABELS, STEPS
+from talking_points.json_depth import check_depth
+from talking_points.records import REGION_LABELS, STEPS
 
 AUDIT_REPORT = "audit/report.json"
 """Summary of the human check inside a dataset folder; part of the card when it is there."""
 
-DEPTH = 40
-"""Nested values of a manifest, at most: what a configuration needs many times over."""
 
 _HALVES = re.compile(r"[\ud800-\udfff]")
 """Halves of characters, which JSON can spell and UTF-8 cannot."""
@@ -43,8 +42,8 @@ def _figure(name: str) -> str:
 
 
 def _source(name: str) -> str:
-    if name not in LABELS:
-        raise ValueError(f"expected one of {', '.join(LABELS)}")
+    if name not in REGION_LABELS:
+        raise ValueError(f"expected one of {', '.join(REGION_LABELS)}")
     return name
 
 
@@ -79,6 +78,7 @@ class _SourceCounts(_Part):
     objects: Count = 0
     pairs: Count = 0
     skipped: Counts = {}
+    splits: Counts = Field(default={}, exclude_if=lambda found: not found)
     drawn: bool = False
 
 
@@ -168,6 +168,31 @@ class _NearDuplicates(_Part):
     removed: Count = 0
 
 
+class _Points(_Part):
+    mean: Amount
+    max: Count
+
+
+class _RoundTrip(_Part):
+    mean: Share
+    p10: Share
+    min: Share
+
+
+class _Regions(_Part):
+    """Of an instruction dataset: how many regions it asks about, and what their outlines keep of the masks."""
+
+    count: Count
+    points: _Points
+    round_trip_iou: _RoundTrip
+    flags: Counts = {}
+
+
+class _Phrasings(_Part):
+    name: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Manifest(_Part):
     """What is required of every manifest, and the types of what it may say besides."""
 
@@ -191,6 +216,12 @@ class Manifest(_Part):
     cost: _Cost | None = None
     judge: _Judge | None = Field(default=None, exclude_if=lambda found: found is None)
     near_duplicates: _NearDuplicates | None = Field(default=None, exclude_if=lambda found: found is None)
+    kind: Literal["triplets", "instructions"] = Field(default="triplets", exclude_if=lambda kind: kind == "triplets")
+    kinds: dict[Split, Counts] = Field(default={}, exclude_if=lambda found: not found)
+    regions: _Regions | None = Field(default=None, exclude_if=lambda found: found is None)
+    phrasings: _Phrasings | None = Field(default=None, exclude_if=lambda found: found is None)
+    unseen_evaluation_sets: list[Source] = Field(default=[], exclude_if=lambda names: not names)
+    excludes_evaluation_images: bool | None = Field(default=None, exclude_if=lambda said: said is None)
 
 
 class _Within(_Part):
@@ -309,21 +340,6 @@ def _check_whole(manifest: dict[str, Any], needed: tuple[str, ...]) -> None:
     images = manifest.get("images")
     if isinstance(images, dict) and (absent := [name for name in manifest["sources"] if name not in images]):
         raise ValueError(f"images lacks {', '.join(absent)}")
-
-
-def check_depth(value: Any) -> None:
-    """Raises ``ValueError`` for a value from JSON that is nested deeper than ``DEPTH``."""
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > DEPTH:
-            raise ValueError(f"its values are nested more than {DEPTH} deep")
-        level = [
-            item
-            for found in level
-            if isinstance(found, dict | list)
-            for item in (found.values() if isinstance(found, dict) else found)
-        ]
 
 
 def _check_values(value: Any, place: tuple[object, ...]) -> None:

@@ -8,7 +8,7 @@ the card). Both are derived here from the Arrow types, so that they cannot disag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 _BOX = pa.list_(pa.float32(), 4)
 _POINT = pa.list_(pa.float32(), 2)
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _STEP = pa.struct([(name, pa.string()) for name in ("backend", "model", "revision", "prompt_sha256")])
 _PROVENANCE = pa.struct([*((step, _STEP) for step in STEPS), ("seed", pa.int64())])
 
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "id": (pa.string(), "stable content hash of source, image, instance, part and keypoint"),
-    "image": (_IMAGE, "the source file's own bytes, EXIF orientation set to 1; null where no pixels are published"),
+    "image": (IMAGE, "the source file's own bytes, EXIF orientation set to 1; null where no pixels are published"),
     "image_id": (pa.string(), "identity of the image in its source dataset"),
     "image_path": (pa.string(), "path of the image relative to the source's root"),
     "image_sha256": (pa.string(), "sha256 of the source file's bytes"),
@@ -93,7 +93,14 @@ def optional_in(names: Iterable[str]) -> tuple[str, ...]:
 
 def triplet_schema(labels: Sequence[str] = SOURCES, further: Iterable[str] = ()) -> pa.Schema:
     """The Arrow schema of the published files, with the metadata from which ``datasets`` restores the features."""
-    columns = columns_with(further)
+    return declare_features(columns_with(further), labels)
+
+
+def declare_features(columns: Mapping[str, tuple[pa.DataType, str]], labels: Sequence[str] = ()) -> pa.Schema:
+    """The Arrow schema of columns, with the metadata from which ``datasets`` restores their features.
+
+    ``labels``: the names of a column ``source`` of numbers.
+    """
     schema = pa.schema([pa.field(name, arrow_type) for name, (arrow_type, _) in columns.items()])
     metadata = {"info": {"features": {name: _feature(name, kind, labels) for name, (kind, _) in columns.items()}}}
     return schema.with_metadata({"huggingface": json.dumps(metadata)})
@@ -108,14 +115,21 @@ def features(labels: Sequence[str] = SOURCES) -> datasets.Features:
 
 def card_features(labels: Sequence[str] = SOURCES, further: Iterable[str] = ()) -> list[dict[str, Any]]:
     """The columns in the form of the ``dataset_info`` block of a dataset card."""
-    return [{"name": name, **_card_feature(name, kind, labels)} for name, (kind, _) in columns_with(further).items()]
+    return list_card_features(columns_with(further), labels)
+
+
+def list_card_features(
+    columns: Mapping[str, tuple[pa.DataType, str]], labels: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Columns in the form of the ``dataset_info`` block of a dataset card."""
+    return [{"name": name, **_card_feature(name, kind, labels)} for name, (kind, _) in columns.items()]
 
 
 def _feature(name: str, kind: pa.DataType, labels: Sequence[str] = ()) -> Any:
     """The JSON by which ``datasets`` names a type in a schema's metadata."""
-    if kind == _IMAGE:
+    if kind == IMAGE:
         return {"_type": "Image"}
-    if name == "source":
+    if name == "source" and pa.types.is_integer(kind):
         return {"names": list(labels), "_type": "ClassLabel"}
     if pa.types.is_struct(kind):
         return {field.name: _feature(field.name, field.type) for field in kind}
@@ -128,9 +142,9 @@ def _feature(name: str, kind: pa.DataType, labels: Sequence[str] = ()) -> Any:
 
 def _card_feature(name: str, kind: pa.DataType, labels: Sequence[str] = ()) -> dict[str, Any]:
     """The YAML by which ``datasets`` names a type in a card."""
-    if kind == _IMAGE:
+    if kind == IMAGE:
         return {"dtype": "image"}
-    if name == "source":
+    if name == "source" and pa.types.is_integer(kind):
         return {"dtype": {"class_label": {"names": {str(i): source for i, source in enumerate(labels)}}}}
     if pa.types.is_struct(kind):
         return {"struct": [{"name": field.name, **_card_feature(field.name, field.type)} for field in kind]}

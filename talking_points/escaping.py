@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe for where it is shown: a terminal, Markdown, LaTeX.
+"""Text from elsewhere, made safe for where it goes: a file, a terminal, Markdown, LaTeX.
 
 HTML is escaped by its templates. What a terminal would obey and what would reorder a line is shown as ``\\x1b`` is.
 """
@@ -23,6 +23,18 @@ _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{character: "\\" + character for character in "%&_#${}"},
 }  # fmt: skip
+
+
+def encodable(text: str) -> str:
+    """The text with halves of characters joined where both are there, and U+FFFD where one is missing.
+
+    What comes out of JSON or a command line may hold lone surrogates, which no file and no table takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def for_terminal(text: str) -> str:

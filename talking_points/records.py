@@ -21,15 +21,22 @@ from numpy.typing import NDArray
 Box = tuple[float, float, float, float]
 Mask = NDArray[np.bool_]
 
+Rle = Mapping[str, Any]
+"""A mask as COCO's run lengths: ``size`` [height, width] and ``counts``."""
+
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 """Part-annotated sources, in the order of the published ``source`` ClassLabel."""
 
 LABELS = (*SOURCES, "coco_parts", "added")
 """All names that the class label ``source`` can have; only ever appended to.
 
-Datasets of the three alone declare them alone. ``coco_parts`` are a user's own annotations, ``added`` stands for every
-source of another package.
+Datasets of the three alone declare them alone. ``coco_parts`` are a user's own annotations, ``added`` stands for
+``images`` and every source of another package.
 """
+
+
+REGION_LABELS = (*LABELS, "refcoco", "refcoco_plus", "refcocog", "images")
+"""All names that the column ``source`` of instruction datasets can have."""
 
 
 def source_label(name: str) -> str:

@@ -20,5 +20,5 @@ def find_added_sources() -> dict[str, EntryPoint]:
 
 def buildable_sources() -> tuple[str, ...]:
     """Every source that a build may name, in the order in which builds read them."""
-    own = LABELS[:-1]
+    own = (*LABELS[:-1], "images")
     return (*own, *(name for name in find_added_sources() if name not in own))

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -74,9 +75,34 @@ def request_stop() -> None:
             Path(os.environ[_FILE]).touch(mode=0o600)
 
 
+def watch_for_stop(look: Callable[[], bool]) -> None:
+    """Ask ``look`` as well whether the build is to stop: in a worker that may be on another machine than the build.
+
+    It is asked every few seconds at most; the one of the last task counts.
+    """
+    global _look, _looked, _found
+    _look, _looked, _found = look, float("-inf"), False
+
+
+_look: Callable[[], bool] | None = None
+_looked, _found = float("-inf"), False
+_REMOTE_LOOK_EVERY = 2.0
+
+
 def stop_requested() -> bool:
     """Whether the build was asked to stop."""
-    return _FILE in os.environ and Path(os.environ[_FILE]).exists()
+    if _FILE in os.environ and Path(os.environ[_FILE]).exists():
+        return True
+    return _look is not None and _looked_for()
+
+
+def _looked_for() -> bool:
+    global _looked, _found
+    if _look is not None and time.monotonic() - _looked >= _REMOTE_LOOK_EVERY:
+        _looked = time.monotonic()
+        with suppress(OSError):
+            _found = _look()
+    return _found
 
 
 def stop_if_requested() -> None:

@@ -5,13 +5,12 @@ Everything is written beside the dataset that is already there, if any, and take
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
+from talking_points.allocator import give_back_memory
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
 from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
@@ -32,30 +32,18 @@ from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.judge import describe_judge, release_judge
-from tasks.running.manifests import Details, Manifest, rejected_path
+from tasks.running.dataset_figures import draw_figures
+from tasks.running.manifests import Details, Manifest
 from tasks.running.repeated_texts import without_repeats
-from tasks.running.shards import (
-    REJECTED_SCHEMA,
-    SPENT,
-    STAGES,
-    WORK,
-    Inputs,
-    Order,
-    ShardFailed,
-    ShardWriter,
-    shard_task,
-)
-from tasks.running.source_images import image_bytes, image_pixels
+from tasks.running.shards import Inputs, Order, ShardFailed, ShardWriter, shard_task
+from tasks.running.source_images import image_bytes
+from tasks.running.stages import SPENT, STAGES
+from tasks.running.staging import STAGING, count_stages, publish_staged, write_rejected
 from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
 
-if TYPE_CHECKING:
-    from talking_points.publishing.figures import Example
-
 VERSION = 2
-STAGING = f"{WORK}/assembled"
 PACKAGES = ("talking-points", "opencv-contrib-python", "pillow", "pyarrow", "numpy", "pycocotools", "prefect")
-EXAMPLES = 12
 
 _LIGHT = ["id", "source", "object", "part", "image_id", "image_sha256", "image_phash", "image_width", "image_height"]
 
@@ -157,6 +145,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     writer = ShardWriter(order)
     storage, finished = writer.storage, order.inputs.finished
     release_judge()
+    give_back_memory()  # of the images of all the stages before
     storage.remove(STAGING)
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in finished])
     if not light.num_rows:
@@ -170,7 +159,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
     light, unused = _fit_shares(light, order.inputs.sample["details"])
     sides = _assign_sides(light, order.settings)
     files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
-    rejected = _write_rejected(storage, order.inputs.manifests(), writer.rejected)
+    rejected = write_rejected(storage, order.inputs.manifests(), "assemble", writer.rejected)
     manifest = _describe_dataset(order, light, sides, files)
     if order.inputs.judged:
         manifest["judge"] = describe_judge(order, storage, light)
@@ -178,7 +167,7 @@ def run_assemble(order: AssembleOrder) -> Manifest:
         manifest["near_duplicates"] = repeated
     if unused:
         manifest["unused_reserves"] = unused
-    manifest["figures"] = _draw_figures(order, storage, manifest, light)
+    manifest["figures"] = draw_figures(order, storage, STAGING, manifest, light)
     storage.write_json(f"{STAGING}/manifest.json", manifest)
     storage.write_bytes(f"{STAGING}/README.md", render_card(manifest).encode())
     written = {file["path"]: file["sha256"] for file in files}
@@ -279,26 +268,6 @@ def _fill_cell(mode: ImageMode, row: Candidate, roots: Mapping[str, str]) -> Any
         raise ShardFailed(f"the images changed while the build ran: {changed}") from changed
 
 
-def _write_rejected(storage: Storage, inputs: Sequence[Manifest], own: list[dict[str, str]]) -> dict[str, int]:
-    """One file of rejected rows per stage that rejected any; returns the counts by stage."""
-    paths: dict[str, list[str]] = {}
-    for manifest in inputs:
-        path = rejected_path(manifest)
-        if path:
-            paths.setdefault(manifest["stage"], []).append(path)
-    tables = {stage: [storage.read_table(name) for name in names] for stage, names in paths.items()}
-    if own:
-        tables["assemble"] = [pa.Table.from_pylist(own, schema=REJECTED_SCHEMA)]
-    counts = {}
-    for stage, parts in tables.items():
-        table = pa.concat_tables(parts).cast(REJECTED_SCHEMA)
-        storage.write_table(
-            f"{STAGING}/rejected/{stage}.parquet", table.sort_by([("source", "ascending"), ("id", "ascending")])
-        )
-        counts[stage] = table.num_rows
-    return counts
-
-
 def _describe_dataset(
     order: AssembleOrder, light: pa.Table, sides: Mapping[str, str], files: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -345,7 +314,7 @@ def _describe_dataset(
             "pairs_available": made_of.pairs_available,
             "pairs_sampled": made_of.pairs_sampled,
         },
-        "stages": _count_stages(order.inputs.manifests()),
+        "stages": count_stages(order.inputs.manifests(), STAGES),
         "steps": settings.steps,
         "images": settings.images,
         "partial": settings.config.limit is not None,
@@ -379,120 +348,6 @@ def _count_spent(texts: Sequence[Manifest]) -> dict[str, dict[str, int]]:
         for name in SPENT:
             spent[manifest["stage"]][name] += details.get(name, 0)
     return spent
-
-
-def _count_stages(inputs: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
-    stages: dict[str, dict[str, Any]] = {}
-    for manifest in sorted(inputs, key=lambda manifest: STAGES.index(manifest["stage"])):
-        nothing: dict[str, Any] = {"shards": 0, "rows_out": 0, "rejected": Counter(), "rounds": Counter()}
-        stage = stages.setdefault(manifest["stage"], nothing)
-        stage["shards"] += 1
-        stage["rows_out"] += manifest["rows"]
-        stage["rejected"].update(manifest["rejected"])
-        stage["rounds"].update(manifest["details"].get("rounds", {}))
-    for stage in stages.values():
-        stage["rejected"] = dict(sorted(stage["rejected"].items()))
-        stage["rounds"] = dict(sorted(stage["rounds"].items()))
-        stage["rows_in"] = stage["rows_out"] + sum(stage["rejected"].values())
-    return stages
-
-
-def _draw_figures(order: AssembleOrder, storage: Storage, manifest: dict[str, Any], light: pa.Table) -> list[str]:
-    """Draw the card's figures, and put the text lengths they show into the manifest."""
-    from talking_points.publishing.figures import acceptance_bars, composition_sunburst, example_grid, length_histogram
-
-    texts: list[str] = []
-    for shard in order.inputs.finished:
-        rows = storage.read_table(shard["path"], columns=["id", "description"])
-        texts += rows.filter(pc.is_in(rows["id"], value_set=light["id"]))["description"].to_pylist()
-    lengths = [len(text.split()) for text in texts]
-    manifest["lengths"] = {
-        "min": min(lengths),
-        "median": statistics.median(lengths),
-        "max": max(lengths),
-        "mean": round(statistics.fmean(lengths), 2),
-    }
-    rejected = Counter[str]()
-    for stage in manifest["stages"].values():
-        rejected.update(stage["rejected"])
-    examples = _choose_examples(order, storage, light)
-    figures = {
-        "composition": lambda path: composition_sunburst(manifest["composition"], path),
-        "lengths": lambda path: length_histogram(texts, path),
-        "acceptance": lambda path: acceptance_bars({"accepted": light.num_rows, **dict(rejected.most_common())}, path),
-        "examples": lambda path: example_grid(examples, path),
-    }
-    if order.settings.images != "embed":
-        del figures["examples"]
-    names = []
-    for name, draw in figures.items():
-        stop_if_requested()
-        for extension in ("png", "svg"):
-            figure = f"figures/{name}.{extension}"
-            with storage.writing(f"{STAGING}/{figure}") as temporary:
-                # The format is chosen by the extension, which the temporary name does not have.
-                path = Path(temporary).with_suffix(f".{extension}")
-                draw(path)
-                path.replace(temporary)
-            names.append(figure)
-    return sorted(names)
-
-
-def _choose_examples(order: AssembleOrder, storage: Storage, light: pa.Table) -> list[Example]:
-    """The first rows of the sample, which is in hash order, taken from the sources in turn."""
-    from talking_points.publishing.figures import Example
-
-    by_source: dict[str, list[dict[str, Any]]] = {}
-    for shard in order.inputs.finished:
-        rows = storage.read_table(shard["path"])
-        for row in rows.filter(pc.is_in(rows["id"], value_set=light["id"])).to_pylist():
-            by_source.setdefault(row["source"], []).append(row)
-        if all(len(own) >= EXAMPLES for own in by_source.values()):
-            break
-    turns = [own[turn] for turn in range(EXAMPLES) for own in by_source.values() if turn < len(own)]
-    examples = []
-    for row in turns[:EXAMPLES]:
-        candidate = Candidate.from_row(row)
-        pixels = image_pixels(candidate, order.environment.roots)
-        examples.append(Example(pixels, candidate.keypoint, row["description"]))
-    return examples
-
-
-def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[str, str]:
-    """Put the staged files where the dataset is; returns their digests by name.
-
-    ``written`` has the files that were staged, with their digests where these are known. Raises ``ShardFailed`` when
-    others are there, or what takes its place is not what was staged: somebody else writes to the same output.
-    """
-    prefix = storage.path(STAGING)
-    names = {name[len(prefix) + 1 :] for name in storage.fs.find(prefix)}
-    if names != set(written):
-        raise ShardFailed(
-            _explain_disturbance(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
-        )
-    digests = {name: storage.sha256(f"{STAGING}/{name}") for name in sorted(names)}
-    changed = [name for name, digest in written.items() if digest not in (None, digests[name])]
-    if changed:
-        raise ShardFailed(_explain_disturbance(storage, f"{changed[0]} is not the file that was written"))
-    # The manifest goes first and comes last: a dataset without one is not complete.
-    storage.remove("manifest.json")
-    for name in ("data", "rejected", "figures", "README.md", "manifest.json"):
-        if any(staged == name or staged.startswith(f"{name}/") for staged in names):
-            storage.move(f"{STAGING}/{name}", name)
-        else:
-            storage.remove(name)
-    storage.remove(STAGING)
-    for name, digest in digests.items():
-        if not storage.exists(name) or storage.sha256(name) != digest:
-            raise ShardFailed(_explain_disturbance(storage, f"{name} is not the file that was written"))
-    return digests
-
-
-def _explain_disturbance(storage: Storage, what: str) -> str:
-    return (
-        f"{what}: another build, perhaps on another machine, seems to write to {storage.root}; let one of them finish, "
-        "then run the build again"
-    )
 
 
 assemble = shard_task("assemble")(run_assemble)

@@ -12,6 +12,8 @@ from talking_points.evaluation.evaluate import evaluate
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.poses import evaluate_poses
 from talking_points.evaluation.retraining import Retraining
+from talking_points.evaluation.segmentation import evaluate_segmentation
+from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from tasks.model_cards import write_model_cards
 
 
@@ -34,6 +36,15 @@ def pose_evaluation(settings: EvaluatePosesConfig) -> dict[str, Any]:
     """Ask for every named keypoint; returns the means over partitions by way, and where the reports are."""
     report = evaluate_poses(settings)
     return {"path": str(settings.output), "mean": report["mean"]}
+
+
+@task(name="segmentation-evaluation", persist_result=False, cache_policy=NO_CACHE)
+def segmentation_evaluation(settings: EvaluateSegmentationConfig) -> dict[str, Any]:
+    """Ask for every region; returns the main figures by split, and where the reports are."""
+    report = evaluate_segmentation(settings)
+    kept = ("res", "rec", "boundary_f", "ceiling")
+    splits = {split: {key: found[key] for key in kept} for split, found in report["splits"].items()}
+    return {"path": str(settings.output), "splits": splits}
 
 
 @task(name="judge", persist_result=False, cache_policy=NO_CACHE)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field, JsonValue
 
 from talking_points.config import Section
 from talking_points.records import stable_id
@@ -25,8 +26,7 @@ from talking_points.sources.protocol import Source, SourceEntry
 from talking_points.stop_requests import stop_if_requested
 from talking_points.whole_files import file_sha256
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import WORK, Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
-from tasks.running.storage import Storage
+from tasks.running.shards import Inputs, Order, ShardWriter, commit_parts, shard_task, write_part
 
 VERSION = 1
 
@@ -80,7 +80,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 class Settings(Section):
-    """What can change the listing. ``images`` are listed in a preview; ``tree`` is the digest of the source's files."""
+    """What can change the listing. ``images`` are listed in a preview; ``tree`` is the digest of the source's files.
+
+    ``options`` are the reader's, without those that name files.
+    """
 
     source: str
     split: str | None
@@ -88,6 +91,10 @@ class Settings(Section):
     shard_size: int
     images: int | None
     tree: str
+    options: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        exclude_if=lambda options: not options,  # keys of before it counted stay
+    )
 
 
 def run_index(order: Order[Settings, Inputs]) -> Manifest:
@@ -99,8 +106,7 @@ def run_index(order: Order[Settings, Inputs]) -> Manifest:
     entries = source.entries() if settings.images is None else _preview(source, settings.images, settings.seed)
     # A whole source streams through: only one shard of entries is in memory at a time.
     shards = [
-        _write(writer.storage, source, batch, number)
-        for number, batch in enumerate(_batches(entries, settings.shard_size))
+        _write(writer, source, batch, number) for number, batch in enumerate(_batches(entries, settings.shard_size))
     ]
     return commit_parts(writer, shards, Details(skipped=dict(source.skipped), examples=source.skipped_details))
 
@@ -118,7 +124,7 @@ def _batches(entries: Iterable[SourceEntry], size: int) -> Iterator[list[SourceE
         yield batch
 
 
-def _write(storage: Storage, source: Source, entries: list[SourceEntry], number: int) -> Manifest:
+def _write(writer: ShardWriter, source: Source, entries: list[SourceEntry], number: int) -> Manifest:
     with ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(lambda entry: [_sha256(source.root / name) for name in entry.files], entries))
     rows = [
@@ -132,8 +138,8 @@ def _write(storage: Storage, source: Source, entries: list[SourceEntry], number:
         }
         for entry, sha256 in zip(entries, digests, strict=True)
     ]
-    name = f"{WORK}/index/{source.name}/{number:05d}.entries.parquet"
-    return write_part(storage, "index", number, name, pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA))
+    table = pa.Table.from_pylist(rows, schema=ENTRY_SCHEMA)
+    return write_part(writer, f"index/{source.name}", number, "entries.parquet", table)
 
 
 def _sha256(path: Path) -> str:

@@ -26,8 +26,9 @@ from talking_points.redaction import hide_secrets
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import SPENT, Inputs, Order, ShardWriter, shard_task
+from tasks.running.shards import Inputs, Order, ShardWriter, shard_task
 from tasks.running.source_images import image_pixels
+from tasks.running.stages import SPENT
 from tasks.running.storage import Storage
 from tasks.running.text_shards import Step, check_share, describe_step, request_cache
 from tasks.verify import VERIFIED_SCHEMA

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.evaluation.retraining import Retraining
-from talking_points.models.kinds import CARDED
+from talking_points.models.kinds import RETRAINED
+from talking_points.publishing.answerer_cards import describe_answerer
 from talking_points.publishing.card_content import write_card
 from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.training_cards import ROLES, describe_training, select_settings, trace_origins
+from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from talking_points.training.stages import run_stage
 from talking_points.whole_files import read_json, write_json
@@ -22,14 +24,18 @@ def train_with_card(kind: str, train: TrainConfig, name: str | None = None) -> d
     """``run_stage``, and the card of the model that it has left; a card that is there is of the same weights."""
     result = run_stage(kind, train, name)
     folder = Path(result["path"])
-    if kind in ROLES and not (result["reused"] and (folder / "README.md").is_file()):
+    if result["reused"] and (folder / "README.md").is_file():
+        return result
+    if isinstance(train, AnswererConfig) and kind == "answerer":
+        write_card(folder, describe_answerer(train, result))
+    elif kind in ROLES:
         write_card(folder, describe_training(train, kind, result))
     return result
 
 
 def write_model_cards(retraining: Retraining) -> None:
     """Write ``README.md`` of the run's models, from its configuration and its evaluation reports."""
-    cards = {role: _content(retraining, role) for role in CARDED}
+    cards = {role: _content(retraining, role) for role in RETRAINED}
     write_json(retraining.run / CARDS, cards)
     for role, card in cards.items():
         write_card(retraining.run / role, card)
@@ -44,7 +50,7 @@ def hub_card(run: Path, role: str, repo: str) -> str:
 def _content(retraining: Retraining, role: str) -> dict[str, Any]:
     train = retraining.train
     again = "run again with the file removed: the run is then judged anew"
-    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in CARDED[role].reports]
+    reports = [read_json(retraining.evaluation / f"{name}.json", again) for name in RETRAINED[role].reports]
     for report in reports:
         del report["predictions"]
     return {

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from pydantic import JsonValue
+
 from talking_points.build_config import BuildConfig
 from talking_points.config import Section
 from talking_points.descriptions.model_identity import identify_model
@@ -24,9 +26,11 @@ from tasks import (
     sample,
     verify,
 )
+from tasks.running.lease import Fence
 from tasks.running.manifests import Manifest
 from tasks.running.shards import Environment, Inputs, Order, Place
 from tasks.running.text_shards import describe_step
+from tasks.running.worker_checks import Expectation
 
 SettingsT = TypeVar("SettingsT", bound=Section)
 InputsT = TypeVar("InputsT", bound=Inputs)
@@ -53,7 +57,14 @@ class Orders:
     what the stages before have made. A row's shard keeps its number from the sample on.
     """
 
-    def __init__(self, config: BuildConfig, roots: Mapping[str, str], cache: Path) -> None:
+    def __init__(
+        self,
+        config: BuildConfig,
+        roots: Mapping[str, str],
+        cache: Path,
+        fence: Fence | None = None,
+        expected: Expectation | None = None,
+    ) -> None:
         self.config = config
         self.environment = Environment(
             output=config.output,
@@ -61,6 +72,9 @@ class Orders:
             cache=str(cache),
             max_rejected_share=config.verification.max_rejected_share,
             spending=make_spending_order(config, cache),
+            fence=fence,
+            expected=expected,
+            answers=config.request_cache,
         )
 
     def index(self) -> list[IndexOrder]:
@@ -73,7 +87,8 @@ class Orders:
                 seed=self.config.seed,
                 shard_size=self.config.shard_size,
                 images=self.preview_images(),
-                tree=index.tree_digest(self.environment.sources[name].root, *_paths(source.options)),
+                tree=index.tree_digest(self.environment.sources[name].root, *path_values(source.options)),
+                options=without_paths(source.options),
             )
             orders.append(self._order(index, f"index {name}", number, settings, Inputs()))
         return orders
@@ -88,7 +103,7 @@ class Orders:
             settings = candidates.Settings(
                 source=name,
                 split=source.split,
-                options={key: value for key, value in source.options.items() if key not in _path_names(source.options)},
+                options=without_paths(source.options),
                 keypoints=self.config.keypoints,
             )
             shards = listed[number]["details"]["shards"]
@@ -241,10 +256,17 @@ def _shards(sampled: Made) -> Made:
     return {shard["shard"]: shard for shard in sampled[0]["details"]["shards"]}
 
 
-def _path_names(options: Mapping[str, object]) -> list[str]:
+def path_options(options: Mapping[str, object]) -> list[str]:
     """Reader options that name a file or folder: their content counts, not where they are."""
     return [name for name, value in options.items() if isinstance(value, str) and Path(value).exists()]
 
 
-def _paths(options: Mapping[str, object]) -> list[str]:
-    return [str(options[name]) for name in _path_names(options)]
+def path_values(options: Mapping[str, object]) -> list[str]:
+    """The files and folders that reader options name."""
+    return [str(options[name]) for name in path_options(options)]
+
+
+def without_paths(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Reader options that count as they are."""
+    left_out = path_options(options)
+    return {name: value for name, value in options.items() if name not in left_out}

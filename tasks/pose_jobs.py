@@ -14,8 +14,8 @@ from talking_points.evaluation.poses import evaluate_partition
 from talking_points.examples.config import KeypointFiles
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.answerer_config import AnswererConfig
-from talking_points.training.stages import run_stage
 from tasks.learn_jobs import Job, Result, draw_once, time_work
+from tasks.model_cards import train_with_card
 
 TEST_OBJECTS = 160
 """Objects that each figure is taken on: a difference between two models is then known to about 3 points."""
@@ -33,9 +33,9 @@ def pose_jobs(config: AnswererConfig, output: Path, images: int, objects: int = 
     jobs = [
         _other(config, "scenes", partial(draw_once, scenes(output), images, "standard", config.seed, ["mp100"])),
         _other(config, "fresh-scenes", partial(_draw_fresh, config, output, objects)),
-        Job("pose-vision", partial(run_stage, "pose_vision", config), ("scenes",)),
-        Job("answerer-blind", partial(run_stage, "answerer", twin), ("scenes",)),
-        Job("answerer", partial(run_stage, "answerer", config), ("pose-vision",)),
+        Job("pose-vision", partial(train_with_card, "pose_vision", config), ("scenes",)),
+        Job("answerer-blind", partial(train_with_card, "answerer", twin), ("scenes",)),
+        Job("answerer", partial(train_with_card, "answerer", config), ("pose-vision",)),
     ]
     models = ("answerer", "answerer-blind", "fresh-scenes")
     for name, judged in (

@@ -18,7 +18,7 @@ from talking_points.config import Section
 from talking_points.records import CANDIDATE_SCHEMA
 from talking_points.sources.protocol import SourceError, reasons_in_words
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import WORK, Inputs, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
+from tasks.running.shards import Inputs, Order, ShardFailed, ShardWriter, commit_parts, shard_task, write_part
 
 VERSION = 1
 
@@ -82,7 +82,7 @@ def run_sample(order: Order[Settings, CandidateInputs]) -> Manifest:
     rows = pa.concat_tables(kept).sort_by("id").cast(CANDIDATE_SCHEMA)
     size = settings.shard_size
     shards = [
-        write_part(storage, "sample", number, f"{WORK}/sample/{number:05d}.rows.parquet", rows.slice(start, size))
+        write_part(writer, "sample", number, "rows.parquet", rows.slice(start, size))
         for number, start in enumerate(range(0, rows.num_rows, size))
     ]
     details: Details = {}

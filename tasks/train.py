@@ -11,6 +11,7 @@ from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from talking_points.training.launcher import launch
 from talking_points.training.made_once import FINISHED
+from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import STAGES
 from tasks.model_cards import train_with_card
 
@@ -40,7 +41,10 @@ descriptor = _stage_task("descriptor", "descriptor")
 adaptation = _stage_task("adapted", "adaptation")
 answerer = _stage_task("answerer", "answerer")
 """The answerer, or its twin that never sees an image."""
+segmenter = _stage_task("segmenter", "segmenter")
+refinement = _stage_task("refined", "refinement")
 _vision = _stage_task("vision", "vision")
+_segmenter_vision = _stage_task("segmenter_vision", "segmenter-vision")
 _pose_vision = _stage_task("pose_vision", "pose-vision")
 
 
@@ -52,3 +56,8 @@ def vision(settings: TrainConfig) -> dict[str, Any]:
 def pose_vision(settings: AnswererConfig) -> dict[str, Any]:
     """Pretrain the tiny answerer's vision where the configuration asks for it; returns the stage's result, or {}."""
     return _pose_vision(settings) if settings.pose_vision.steps else {}
+
+
+def segmenter_vision(settings: SegmenterConfig) -> dict[str, Any]:
+    """Pretrain a tiny segmenter's vision where the configuration asks for it; returns the stage's result, or {}."""
+    return _segmenter_vision(settings) if settings.segmenter_vision.backbone_steps and not settings.start else {}

@@ -23,12 +23,13 @@ SMALLEST = {
     "overhead": ["--images", "2"],
     "peers": ["--rows", "6", "--peers", "ours"],
     "resume": ["--images", "2"],
+    "scale": ["rows", "30"],
     "texts": ["--rows", "4"],
 }
 
 
-PARTS = {"null_server", "peer_jobs", "omg_llava", "training"}
-"""Programs that a benchmark starts, the last two by ``gpu``."""
+PARTS = {"null_server", "peer_jobs", "omg_llava", "scale_stage", "training"}
+"""Programs that a benchmark starts."""
 
 
 def test_all_are_tried() -> None:

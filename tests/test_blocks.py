@@ -80,6 +80,33 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
         (("data/omg-llava", "a tiny release"),),
     ),
     ("README.md", "$ make poses"): Parsed("a quarter of an hour; tests/flows/test_poses.py runs it smaller"),
+    ("README.md", "$ make outlines"): Parsed("twenty minutes; tests/flows/test_outlines.py runs it smaller"),
+    ("docs/keypoints.md", "$ talking-points doctor --source mp100"): Run(HERE, (("--images 60", "--images 6"),)),
+    ("docs/keypoints.md", "$ talking-points describe-keypoints --set output=build/texts-rules"): Run(HERE),
+    ("docs/keypoints.md", "$ talking-points describe-keypoints --set output=build/texts-model"): Parsed(
+        "wants a language model; tests/tasks/test_keypoint_texts.py has a small one"
+    ),
+    ("docs/keypoints.md", "$ talking-points evaluate-poses"): Parsed(
+        "wants MP-100 and models; tests/flows/test_poses.py has small ones"
+    ),
+    ("docs/segmentation.md", "$ talking-points draw-sample build/sample-plain"): Run(
+        "tests/flows/test_segmentation.py::test_the_way_of_the_page_leads_to_an_answer",
+        (("--images 200", "six images"), ("max_steps=300", "two steps"), ("backbone_steps=200", "two steps"),
+         ("max_steps=16", "four steps"), ("limit=50", "three questions")),
+    ),
+    ("docs/segmentation.md", "from PIL import Image\n\nfrom talking_points import Segmenter"): Run(
+        "tests/flows/test_segmentation.py::test_the_way_of_the_page_leads_to_an_answer",
+    ),
+    ("docs/instructions.md", "$ talking-points draw-sample build/sample"): Run(
+        "tests/flows/test_instructions.py::test_the_page_works_as_printed",
+    ),
+    ("docs/instructions.md", "from talking_points.instructions.rows import read_instructions"): Run(
+        "tests/flows/test_instructions.py::test_the_page_works_as_printed",
+    ),
+    ("docs/instructions.md", "refer/"): Shown(),
+    ("docs/own_data.md", "$ talking-points build-instructions"): Parsed(
+        "wants a trained segmenter; tests/sources/test_own_images.py has one that is told what to say"
+    ),
     ("README.md", "$ make learn"): Parsed("40 minutes; what it calls is run smaller in tests/flows/test_learn.py"),
     ("README.md", "$ talking-points train-localizer"): Run(
         "tests/flows/test_training.py::test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables",
@@ -124,8 +151,15 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/own_data.md", "all/robin"): Shown(OWN_DATA),
     ("docs/own_data.md", "# my_package/birds.py"): Run(OWN_DATA),
     ("docs/own_data.md", "[project.entry-points"): Run(OWN_DATA),
+    ("docs/clusters.md", "$ dask scheduler"): Parsed("wants machines; tests/flows/test_clusters.py has some"),
+    ("docs/clusters.md", "resources: {object_caption"): Run(SETTINGS),
+    ("docs/clusters.md", "dask_jobqueue.SLURMCluster"): Run(SETTINGS),
+    ("docs/clusters.md", "dask_kubernetes.operator.KubeCluster"): Run(SETTINGS),
+    ("docs/clusters.md", "runner: {kind: ray"): Run(SETTINGS),
+    ("docs/clusters.md", "request_cache: postgresql"): Run(SETTINGS),
     ("docs/texts.md", "generate:"): Run(SETTINGS),
     ("docs/texts.md", "vllm run-batch"): Parsed("wants vLLM and a model"),
+    ("docs/texts.md", "python benchmarks/peers.py"): Parsed("installs other tools and takes minutes"),
     ("docs/texts.md", "judge: {by: localizer"): Run(SETTINGS),
     ("docs/texts.md", "judge: {backend: openai"): Run(SETTINGS),
     ("docs/texts.md", "near_duplicates: true"): Run(SETTINGS),

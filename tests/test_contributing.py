@@ -59,4 +59,4 @@ def test_the_glossary_has_ten_words_and_the_rooms_stand_in_their_order() -> None
     picture = [
         name for line in re.findall(r"^ +(\w+(?: --> \w+)+)$", TEXT, re.MULTILINE) for name in line.split(" --> ")
     ]
-    assert list(dict.fromkeys(picture)) == list(ROOMS[ROOMS.index("models") :])
+    assert list(dict.fromkeys(picture)) == list(ROOMS[ROOMS.index("grounding") :])

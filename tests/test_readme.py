@@ -22,8 +22,12 @@ from talking_points.evaluation.paper import ROWS
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig, command_line
 from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
+from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
+from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
+from talking_points.training.segmenter_config import SegmenterConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -104,7 +108,7 @@ def test_every_command_that_is_printed_is_a_valid_one() -> None:
             if config is not None:
                 load_config(_kind(name), config, context.params["overrides"] or ())
     # make: its targets are looked at above; the rest is run by hand, with servers and machines that a test has not.
-    programs = ". accelerate docker export git make pip prefect py python python3 python3.11"
+    programs = ". accelerate dask docker export git make pip prefect py python python3 python3.11"
     assert set(others) == set(programs.split())
 
 
@@ -112,11 +116,16 @@ def _kind(command: str) -> Any:
     if command == "build":
         return BuildConfig
     others = {
+        "describe-keypoints": DescribeKeypointsConfig,
+        "build-instructions": InstructionBuildConfig,
         "evaluate": EvaluateConfig,
         "evaluate-poses": EvaluatePosesConfig,
         "plan": ReproduceConfig,
         "reproduce": ReproduceConfig,
         "train-answerer": AnswererConfig,
+        "train-segmenter": SegmenterConfig,
+        "refine-segmenter": SegmenterConfig,
+        "evaluate-segmentation": EvaluateSegmentationConfig,
     }
     if command in others:
         return others[command]

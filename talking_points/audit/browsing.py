@@ -24,12 +24,14 @@ from talking_points.dataset_files import (
     read_texts,
 )
 from talking_points.dataset_schema import COLUMNS
-from talking_points.records import SOURCES
+from talking_points.records import LABELS
 
 LIGHT = ("id", "source", "object", "part", "description", "draft", "flags")
 """Columns that are read of every row: what is listed, filtered and searched."""
 
 FULL = tuple(name for name in COLUMNS if name != "image")
+
+SCORE = "judge_score"
 
 _REJECTED = ("id", "source", "stage", "reason", "detail", "text")
 _SEARCHED = ("description", "draft", "object", "part", "id")
@@ -40,14 +42,19 @@ Place = tuple[Path, int, int]
 
 @dataclass(frozen=True)
 class Filter:
-    """What is shown; None and "" leave everything in. ``words``: every one of them is in the row's texts."""
+    """What is shown; None and "" leave everything in. ``words``: every one of them is in the row's texts.
+
+    ``judge``: one of the groups of scores that ``DatasetRows.choices("judge")`` counts.
+    """
 
     split: str | None = None
     source: str | None = None
     object: str | None = None
     part: str | None = None
     flag: str | None = None
+    judge: str | None = None
     words: str = ""
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,9 @@ class RejectedFilter:
 
 @dataclass(frozen=True)
 class DatasetRows:
-    """``table``: the light columns of all rows, "split" beside them. ``places``: where each row is."""
+    """``table``: the light columns of all rows, "split" beside them, and "judge", the group of the score, where a judge
+    gave scores. ``places``: where each row is.
+    """
 
     table: pa.Table
     places: list[Place]
@@ -73,20 +82,21 @@ class DatasetRows:
     def read(cls, root: Path) -> DatasetRows:
         """Read the light columns of the dataset in ``root``. Raises ``DatasetError``."""
         tables, places, splits = [], [], []
-        for name in dataset_names(root, "data/*.parquet"):
-            path = dataset_file(root, name)
-            for group, table in enumerate(read_groups(path, LIGHT)):
+        files = [dataset_file(root, name) for name in dataset_names(root, "data/*.parquet")]
+        judged = bool(files) and all(_has_scores(path) for path in files)
+        for path in files:
+            for group, table in enumerate(read_groups(path, (*LIGHT, SCORE) if judged else LIGHT)):
                 tables.append(table)
                 places += [(path, group, number) for number in range(table.num_rows)]
                 splits += [path.name.partition("-")[0]] * table.num_rows
         if not places:
             raise DatasetError(f"no rows in {root}: expected data/*.parquet, as a build writes them")
         table = pa.concat_tables(tables)
-        names = pa.array(SOURCES).take(table["source"].combine_chunks())
+        if judged:
+            table = table.drop_columns([SCORE]).append_column("judge", _group_scores(table[SCORE]))
+        names = pa.array(LABELS).take(table["source"].combine_chunks())
         table = table.set_column(table.schema.get_field_index("source"), "source", names)
-        rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
-        empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
-        return cls(table.append_column("split", pa.array(splits)), places, pa.concat_tables([empty, *rejected]))
+        return cls(table.append_column("split", pa.array(splits)), places, list_rejected(root))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -94,10 +104,11 @@ class DatasetRows:
     def find(self, wanted: Filter) -> NDArray[np.int64]:
         """Numbers of the rows that pass, in the order of the dataset."""
         kept = np.ones(len(self), dtype=np.bool_)
-        for name in ("split", "source", "object", "part"):
+        for name in ("split", "source", "object", "part", "kind", "judge"):
             value = getattr(wanted, name)
             if value is not None:
-                kept &= pc.equal(self.table[name], value).to_numpy(zero_copy_only=False)
+                here = name in self.table.column_names
+                kept &= pc.equal(self.table[name], value).to_numpy(zero_copy_only=False) if here else False
         if wanted.flag is not None:
             kept &= self._find_flag(wanted.flag)
         for word in wanted.words.split():
@@ -134,7 +145,8 @@ class DatasetRows:
         path, group, place = self.places[number]
         with open_parquet(path, FULL) as file:
             row: dict[str, Any] = read_group(file, group, FULL, path).slice(place, 1).to_pylist()[0]
-        return row | {"source": SOURCES[row["source"]], "split": path.name.partition("-")[0]}
+        judge = {"judge": self.table["judge"][number].as_py()} if "judge" in self.table.column_names else {}
+        return row | {"source": LABELS[row["source"]], "split": path.name.partition("-")[0]} | judge
 
     def _find_flag(self, flag: str) -> NDArray[np.bool_]:
         kept = np.zeros(len(self), dtype=np.bool_)
@@ -148,6 +160,13 @@ class DatasetRows:
         return pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), np.array(
             pc.list_flatten(lists).to_pylist(), dtype=object
         )
+
+
+def list_rejected(root: Path) -> pa.Table:
+    """All rejected rows of the dataset in ``root``. Raises ``DatasetError``."""
+    rejected = [_read_rejected(root / name) for name in dataset_names(root, "rejected/*.parquet")]
+    empty = pa.table({name: pa.array([], pa.string()) for name in _REJECTED})
+    return pa.concat_tables([empty, *rejected])
 
 
 def list_writers(row: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -176,6 +195,31 @@ def _read_rejected(path: Path) -> pa.Table:
     table = read_texts(path, names)
     filled = [table[name] if name in names else pa.array([""] * table.num_rows) for name in _REJECTED]
     return pa.table(filled, names=list(_REJECTED))
+
+
+def _has_scores(path: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    from talking_points.dataset_files import readable
+
+    with readable(path):
+        return SCORE in pq.read_schema(path).names
+
+
+def _group_scores(scores: pa.ChunkedArray) -> pa.Array:
+    """Scores as text: those of a model as they are, whole numbers; those of a localizer by tenths; and "none"."""
+    found = scores.to_pylist()
+    whole = any(score is not None and not 0 <= score <= 1 for score in found)
+    return pa.array([_group_score(score, whole) for score in found], pa.string())
+
+
+def _group_score(score: float | None, whole: bool) -> str:
+    if score is None:
+        return "none"
+    if whole:
+        return str(int(score))
+    tenth = min(int(score * 10), 9)
+    return f"{tenth / 10:.1f} to {(tenth + 1) / 10:.1f}"
 
 
 def _find_word(table: pa.Table, columns: Iterable[str], word: str) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from nicegui import ui
 from nicegui.events import KeyEventArguments
 
 from talking_points.audit.browsing import DatasetRows, Filter, Place, RejectedFilter, list_writers
+from talking_points.audit.instruction_browsing import draw_region, outlines_of
 from talking_points.audit.items import AuditError, read_image
 from talking_points.audit.pages import PRIMARY
 from talking_points.image_files import ImageFileError, read_header
@@ -68,6 +69,10 @@ class ViewPage:
         """One field per column that the rows looked at have; a change of kind draws them anew."""
         self.filters.clear()
         names = ("source", "stage", "reason") if self.rejected else ("split", "source", "object", "part", "flag")
+        if not self.rejected and "kind" in self.rows.table.column_names:
+            names = ("kind", *names)
+        if not self.rejected and "judge" in self.rows.table.column_names:
+            names = (*names, "judge")
         with self.filters:
             search = ui.input("Search", value=self.filter.words).props("dense outlined clearable debounce=250")
             search.classes("search-field w-full sm:w-64").on_value_change(
@@ -124,7 +129,8 @@ class ViewPage:
                 self._show_row(int(self.found[self.place]))
 
     def _show_line(self, line: dict[str, Any], place: int) -> None:
-        title = f"{line['stage']}: {line['reason']}" if self.rejected else f"{line['object']}, {line['part']}"
+        own = (line["stage"], line["reason"]) if self.rejected else (line["object"], line["part"])
+        title = (": " if self.rejected else ", ").join(filter(None, own))
         text = line["text"] or line["detail"] if self.rejected else line["description"]
         button = ui.button(on_click=lambda: self._at(place)).props("flat no-caps align=left dense")
         button.classes("w-full " + ("bg-blue-50" if place == self.place else ""))
@@ -134,10 +140,15 @@ class ViewPage:
 
     def _show_row(self, number: int) -> None:
         row = self.rows.row(number)
+        if "question" in row:
+            self._show_instruction(row, number)
+            return
         ui.label(row["description"]).classes("text-lg leading-snug break-words")
         with ui.row().classes("gap-1"):
             for flag in row["flags"]:
                 ui.badge(flag).props("color=amber-2 text-color=black")
+            if "judge" in row:
+                ui.badge(f"judge: {row['judge']}").props("color=blue-2 text-color=black")
         x, y = row["keypoint"]
         size = image_size(self.rows.places[number])
         if size is None:
@@ -162,6 +173,32 @@ class ViewPage:
         ]  # fmt: skip
         _facts("Where it comes from", facts)
         _facts("Written by", list_writers(row))
+
+    def _show_instruction(self, row: dict[str, Any], number: int) -> None:
+        ui.label(row["question"]).classes("text-lg leading-snug break-words")
+        with ui.row().classes("gap-1"):
+            for flag in (row["kind"], *row["flags"]):
+                ui.badge(flag).props("color=amber-2 text-color=black")
+        size = image_size(self.rows.places[number])
+        if size is None:
+            ui.label("The pixels are not part of this dataset: see talking-points rehydrate.").classes("text-gray-700")
+        else:
+            with ui.element("div").classes("w-full bg-gray-100 rounded"):
+                image = ui.interactive_image(f"/image/{number}")
+            image.style(f"width: min(100%, {52 * size[0] / size[1]:.2f}vh); margin: 0 auto")
+            image.content = draw_region(row, size)
+            drawn = outlines_of(row)[1]
+            ui.label(f"Orange: the outlines in the {drawn}; blue: box and point.").classes("text-sm text-gray-700")
+        _text("Answer", row["answer"])
+        facts = [
+            ("expression", row["expression"] or "none means this region alone"),
+            ("object", row["object"]), ("part", row["part"] or "the whole"),
+            ("source", row["source"]), ("split", row["split"]),
+            ("outline", f"{row['points']} points, IoU {row['round_trip_iou']:.3f} with the mask once written and read"),
+            ("pieces, holes", f"{row['components']}, {row['holes']}"),
+            ("image", row["image_path"]), ("sha256", row["image_sha256"]), ("region", row["region"]), ("id", row["id"]),
+        ]  # fmt: skip
+        _facts("Where it comes from", facts)
 
     def _show_rejected(self, row: dict[str, Any]) -> None:
         ui.label(f"{row['stage']}: {row['reason']}").classes("text-lg break-words")

@@ -19,7 +19,9 @@ ID_DECIMALS = 3
 
 
 @dataclass(frozen=True)
-class _Instance:
+class Instance:
+    """Which of the objects of one name, counted from 0 from the left, of how many, and whether that may be said."""
+
     index: int
     count: int
     ordered: bool
@@ -40,7 +42,7 @@ def build_candidates(
     if not points:
         return [], reasons
     phash = perceptual_hash(record.pixels)
-    instances = _instances(record)
+    instances = find_instances(record)
     coarse = config.places == "coarse"
     return [_candidate(record, point, instances, image_sha256, phash, coarse) for point in points], reasons
 
@@ -51,24 +53,24 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> int:
     return int.from_bytes(cv2.img_hash.pHash(grey).tobytes(), "big")
 
 
-def _instances(record: ImageRecord) -> list[_Instance]:
+def find_instances(record: ImageRecord) -> list[Instance]:
     """Rank of each object among those of its name, how many these are, and whether the rank may be spoken."""
     by_name: dict[str, list[int]] = {}
     for index, annotated in enumerate(record.objects):
         by_name.setdefault(annotated.name, []).append(index)
-    instances: dict[int, _Instance] = {}
+    instances: dict[int, Instance] = {}
     for members in by_name.values():
         ranks, plain = instance_order([record.objects[index].bbox for index in members], record.width)
         exact = plain and all(record.objects[index].instance_exact for index in members)
         for index, rank in zip(members, ranks, strict=True):
-            instances[index] = _Instance(rank, len(members), exact)
+            instances[index] = Instance(rank, len(members), exact)
     return [instances[index] for index in range(len(record.objects))]
 
 
 def _candidate(
     record: ImageRecord,
     point: PointInPart,
-    instances: list[_Instance],
+    instances: list[Instance],
     image_sha256: str,
     phash: int,
     coarse: bool,

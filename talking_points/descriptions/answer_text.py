@@ -11,6 +11,8 @@ import html
 import re
 import unicodedata
 
+from talking_points.escaping import encodable
+
 REPLACEMENT = "\ufffd"
 
 _REASONING_NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad|rationale)"
@@ -49,18 +51,6 @@ _PLAIN = re.compile(r"[\x20-\x7e\n]*")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 
 
-def encodable(text: str) -> str:
-    """The text with halves of characters joined where both are there, and U+FFFD where one is missing.
-
-    What comes out of JSON or a command line may hold lone surrogates, which no file and no table takes.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
 def is_invisible(char: str) -> bool:
     """Whether nobody sees this character: control, format, private, unassigned, lost ones and fillers."""
     if char in "\n\t ":
@@ -71,6 +61,11 @@ def is_invisible(char: str) -> bool:
         or "\ufe00" <= char <= "\ufe0f"  # variation selectors
         or "\U000e0100" <= char <= "\U000e01ef"
     )
+
+
+def has_invisible(text: str) -> bool:
+    """Whether any character of it is one that nobody sees."""
+    return not _PLAIN.fullmatch(text) and any(map(is_invisible, text))
 
 
 def visible(text: str) -> str:

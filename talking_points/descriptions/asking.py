@@ -17,7 +17,6 @@ from typing import Any
 
 from talking_points.build_config import NOT_IN_FINGERPRINT, StepConfig
 from talking_points.config import fingerprint
-from talking_points.descriptions.answer_text import encodable
 from talking_points.descriptions.backends import check_capabilities, open_backend
 from talking_points.descriptions.backends.protocol import (
     Backend,
@@ -32,6 +31,7 @@ from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import BudgetSpent, Ledger
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.errors import RunError
+from talking_points.escaping import encodable
 from talking_points.redaction import hide_secrets, redact
 from talking_points.stop_requests import stop_if_requested, stoppable
 
@@ -160,6 +160,7 @@ def ask(
         if check_first_window and len(answers) >= FIRST_WINDOW:
             _check_window(list(answers.values()), config)
             check_first_window = False
+        del batch
     for batch in _batches(deferred, size, size):
         answers.update(_answer_batch(backend, batch, config, cache, reads))
     if check_first_window:
@@ -168,12 +169,15 @@ def ask(
 
 
 def _batches(requests: Iterable[ChatRequest], first: int, size: int) -> Iterator[list[ChatRequest]]:
-    """Batches of ``size``, after a smaller first one."""
-    iterator = iter(requests)
-    batch = list(itertools.islice(iterator, min(first, size)))
-    while batch:
+    """Batches of ``size``, after a smaller first one. None is held while the next is put together: of their images."""
+    iterator, count = iter(requests), min(first, size)
+    while True:
+        batch = list(itertools.islice(iterator, count))
+        if not batch:
+            return
         yield batch
-        batch = list(itertools.islice(iterator, size))
+        del batch
+        count = size
 
 
 def answer_identity(backend: Backend, config: StepConfig) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from talking_points.build_config import BuildConfig, StepConfig
+from talking_points.build_config import BuildConfig, JudgeConfig, StepConfig
 from talking_points.candidates.spatial import object_location, part_location, point_location
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.descriptions.backends.protocol import STEPS, ChatRequest, Step
+from talking_points.descriptions.judging import judge_request
 from talking_points.descriptions.memory_plan import GPUS, MemoryPlan, caches_prefixes, plan_memory
 from talking_points.descriptions.steps import (
     generate_request,
@@ -29,8 +31,8 @@ CHARACTERS_PER_TOKEN = 4.0
 TOKENS_PER_WORD = 1.35
 """English in the vocabularies of Llama 2 and 3."""
 
-ANSWER_WORDS: dict[Step, int] = {"object_caption": 40, "local_caption": 25, "generate": 80, "refine": 80}
-"""The longest answers that the prompts ask for."""
+ANSWER_WORDS: dict[Step, int] = {"object_caption": 40, "local_caption": 25, "generate": 80, "refine": 80, "judge": 2}
+"""The longest answers that the prompts ask for; a judge's is a number."""
 
 REFINEMENTS = 1.25
 """Refinements per row, corrections included."""
@@ -80,8 +82,9 @@ class StepBudget:
 
 
 def plan_budget(config: BuildConfig, points: int) -> list[StepBudget]:
-    """Requests, tokens, memory and time of every text step for so many points."""
-    return [_step_budget(step, config, points) for step in STEPS]
+    """Requests, tokens, memory and time of every text step for so many points, and of a judge that is a model."""
+    judge: list[Step] = ["judge"] if "judge" in config.asking else []
+    return [_step_budget(step, config, points) for step in (*STEPS, *judge)]
 
 
 def plan_seconds(config: BuildConfig) -> dict[str, float | None]:
@@ -103,7 +106,8 @@ def _step_budget(step: Step, config: BuildConfig, points: int) -> StepBudget:
     prompt, shared = prompt_tokens(step, config)
     memory = plan_memory(section, prompt, shared, requests_in_flight(section, config.workers, requests))
     answer = min(round(ANSWER_WORDS[step] * TOKENS_PER_WORD), section.max_tokens)
-    image = memory.size.image_tokens if memory else 0
+    shown = step != "judge" or config.judge is None or config.judge.shows != "text"
+    image = memory.size.image_tokens if memory and shown else 0
     return StepBudget(
         step=step,
         requests=requests,
@@ -168,6 +172,14 @@ def _request(step: Step, config: BuildConfig, candidate: Candidate, caption: str
         "local_caption": lambda: local_caption_request(candidate, pixels, section, config.crop, 0),
         "generate": lambda: generate_request(candidate, whole, local, section, 0),
         "refine": lambda: refine_request(candidate, whole, local, 2 * caption, [], 0, section, 0),
+        "judge": lambda: judge_request(
+            candidate,
+            {"description": 2 * caption, "local_caption": caption[:120]},
+            pixels,
+            cast(JudgeConfig, section),
+            config.crop,
+            0,
+        ),
     }
     return makers[step]()
 

@@ -85,6 +85,11 @@ def _relations(keypoints: KeypointSet, name: str, fact: Fact, room: int) -> str:
     return " and ".join([", ".join(chosen[:-1]), chosen[-1]] if len(chosen) > 1 else chosen)
 
 
+def relations_of(keypoints: KeypointSet, name: str) -> str:
+    """How a keypoint lies to others of its set, in words. Raises KeyError for a set without facts."""
+    return _relations(keypoints, name, facts_of(keypoints)[name], MOST_WORDS)
+
+
 def _describe_along(curve: Neighbours, ranked: bool) -> str:
     ends = [end for end in (curve.before, curve.behind) if end is not None]
     place = f"lies between {_list_names(ends)} along {curve.curve}" if len(ends) > 1 else f"lies next to the {ends[0]}"

@@ -49,6 +49,11 @@ def as_data(value: Any, limit: int = MAX_CHARACTERS) -> Any:
         return [as_data(item, limit) for item in value]
     if not isinstance(value, str):
         return value
+    # Names and places are those of many rows, and captions are shown twice.
+    return _usual_text(value, limit) if len(value) <= limit else _harmless_text(value, limit)
+
+
+def _harmless_text(value: str, limit: int) -> str:
     text = visible(value)
     # Removing one marker can join the pieces of another: repeat until nothing changes.
     previous = ""
@@ -56,6 +61,9 @@ def as_data(value: Any, limit: int = MAX_CHARACTERS) -> Any:
         previous, text = text, _TEMPLATE_SYNTAX.sub(" ", _ROLE_MARKERS.sub(" ", text))
     text = " ".join(text.replace('"', "'").split())
     return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"
+
+
+_usual_text = lru_cache(maxsize=4096)(_harmless_text)
 
 
 def render(name: str, facts: Mapping[str, Any]) -> tuple[str, str]:

@@ -103,7 +103,7 @@ class RequestCache:
         return {
             request.id: completion
             for request, key, row in zip(requests, keys, rows, strict=True)
-            if row and row[1] == _digest(key, row[0]) and (completion := _completion(row[0]))
+            if row and row[1] == entry_digest(key, row[0]) and (completion := read_completion(row[0]))
         }
 
     def store(self, identity: Mapping[str, Any], request: ChatRequest, completion: Completion) -> None:
@@ -113,7 +113,7 @@ class RequestCache:
     def store_under(self, key: str, completion: Completion) -> None:
         """Keep one finished answer under its request's key."""
         answer = json.dumps(asdict(completion), sort_keys=True)
-        entry = (key, answer, _digest(key, answer))
+        entry = (key, answer, entry_digest(key, answer))
         with self._lock:
             try:
                 self._database.execute(_STORE, entry)
@@ -184,7 +184,7 @@ def _readable(path: Path) -> Iterator[tuple[str, str, str]]:
         for direction in ("ASC", "DESC"):
             try:
                 for key, answer, digest in database.execute(f"SELECT * FROM answers ORDER BY key {direction}"):
-                    if digest == _digest(key, answer):
+                    if digest == entry_digest(key, answer):
                         yield key, answer, digest
             except (sqlite3.DatabaseError, UnicodeError, TypeError) as error:
                 _LOG.info("%s can be read no further: %s", path, error)
@@ -219,11 +219,12 @@ def request_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _digest(key: str, answer: str) -> str:
+def entry_digest(key: str, answer: str) -> str:
+    """What an entry carries: one that does not match it counts as unknown."""
     return hashlib.sha256(f"{key}\n{answer}".encode()).hexdigest()
 
 
-def _completion(answer: object) -> Completion | None:
+def read_completion(answer: object) -> Completion | None:
     """A kept answer; None for what this program would not have kept, whoever computed its digest."""
     try:
         found = Completion(**json.loads(answer))  # type: ignore[arg-type]

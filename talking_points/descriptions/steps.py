@@ -5,7 +5,6 @@ Asking and parsing are apart on purpose: stored answers can be parsed again with
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -95,7 +94,7 @@ def _request(
     images: tuple[NDArray[np.uint8], ...] = (),
     attempt: int = 0,
 ) -> ChatRequest:
-    facts = dataclasses.asdict(candidate) | dict(further or {}) | {"structured": config.structured}
+    facts = vars(candidate) | dict(further or {}) | {"structured": config.structured}
     # The prompt names things as people do; composing backends get the annotation's own names.
     names = {
         "object": say_object(candidate.object),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from talking_points.build_config import VerificationConfig
 from talking_points.candidates.directions import Directions, contradicts, contradicts_order
-from talking_points.descriptions.answer_text import is_invisible
+from talking_points.descriptions.answer_text import has_invisible
 from talking_points.descriptions.echo import find_echo
 from talking_points.descriptions.levels import Levels, claims_of, split_levels
 from talking_points.descriptions.nouns import familiar_objects, object_names, part_names, say_object, say_part
@@ -182,7 +182,7 @@ def _verdict(found: list[tuple[str, str]]) -> Verdict:
 def _form(text: str, config: VerificationConfig) -> Iterator[tuple[str, str]]:
     """Findings that need no annotation."""
     words = re.findall(_LETTERS, text.lower())
-    letters = [char for char in text if char.isalpha()]
+    letters = [char for char in text if char.isalpha()] if not text.isascii() else words
     latin = sum(char.isascii() for char in letters) / max(len(letters), 1)
     function = sum(_FUNCTION_WORD.fullmatch(word) is not None for word in words) / max(len(words), 1)
     if latin < _MIN_LATIN or (len(words) >= _JUDGED_WORDS and function < _MIN_FUNCTION_WORDS):
@@ -210,7 +210,7 @@ def _form(text: str, config: VerificationConfig) -> Iterator[tuple[str, str]]:
     echo = find_echo(text)
     if echo:
         yield "echo", f"The text repeats the instructions ('{echo}'); write only the sentence about the point."
-    if any(map(is_invisible, text)) or _LEFT_BEHIND.search(text):
+    if has_invisible(text) or _LEFT_BEHIND.search(text):
         yield "characters", "The text has characters that cannot be read; write it in plain letters."
     if _MARKUP.search(text):
         yield "markup", "The text has markup, line breaks or role names; write one plain line."
@@ -233,7 +233,7 @@ def unfit_material(text: str, step: str) -> Finding | None:
         ("refusal", _REFUSAL.search(text)),
         ("meta_talk", _REASONING.search(text)),
         ("echo", find_echo(text)),
-        ("characters", any(map(is_invisible, text)) or _LEFT_BEHIND.search(text)),
+        ("characters", has_invisible(text) or _LEFT_BEHIND.search(text)),
         ("markup", _MARKUP.search(text)),
         ("repetition", _loops(words)),
     ):

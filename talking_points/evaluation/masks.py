@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from talking_points.examples.points import Floats
 from talking_points.grounding.rasters import area, box_iou, decode_mask, mask_box, overlap
-from talking_points.records import Box, Mask
-from talking_points.sources.coco_parts import Rle
+from talking_points.records import Box, Mask, Rle
 
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
 

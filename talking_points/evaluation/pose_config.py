@@ -19,6 +19,11 @@ class EvaluatePosesConfig(Section):
     blind: str | None = Field(
         default=None, description="its twin that never saw an image, at equal steps; null leaves the control out"
     )
+    others: dict[str, str] = Field(
+        default_factory=dict,
+        description="further ways of pointing by name, each a folder or repository of a Point Answerer or a Point "
+        "Localizer, which is given the same crops and the descriptions as its texts",
+    )
     keypoints: KeypointFiles = KeypointFiles()
     partitions: list[int] = Field(
         default_factory=list, description="of MP-100, one after the other, with their mean; none: keypoints.partition"

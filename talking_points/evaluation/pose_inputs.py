@@ -7,7 +7,7 @@ from pathlib import Path
 from talking_points.config import ConfigError
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.examples.pose_files import check_keypoints
-from talking_points.models.model_folders import check_model
+from talking_points.models.model_folders import check_model, tell_kind
 
 
 def check_poses(config: EvaluatePosesConfig) -> None:
@@ -17,5 +17,10 @@ def check_poses(config: EvaluatePosesConfig) -> None:
         for setting, name in (("model", config.model), ("blind", config.blind)):
             if name is not None:
                 check_model(name.replace("{partition}", str(keypoints.partition)), "answerer", setting)
+        for name, place in config.others.items():
+            folder = Path(place.replace("{partition}", str(keypoints.partition)))
+            kind = tell_kind(folder) if folder.is_dir() else None  # of a repository its loading tells
+            if kind not in (None, "PointAnswerer", "PointLocalizer"):
+                raise ConfigError(f"others.{name}: expected an answerer or a localizer in {folder}, found a {kind}")
     if config.texts not in (None, "rules") and not Path(str(config.texts)).is_file():
         raise ConfigError(f"texts: expected the author rules, null, or a file of descriptions, found {config.texts}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from transformers import AutoModel
 
 from talking_points.config import ConfigError
 from talking_points.descriptions.keypoint_texts import Texts
@@ -25,11 +26,13 @@ from talking_points.evaluation.pose_scores import (
 )
 from talking_points.evaluation.pose_tables import pose_table
 from talking_points.examples.config import KeypointFiles
-from talking_points.examples.keypoints import PoseSet
+from talking_points.examples.keypoints import PoseExample, PoseSet
 from talking_points.examples.points import derangement
 from talking_points.examples.pose_files import TrainedPoses, open_poses, texts_for
 from talking_points.models.answerer import AnswerMode, PointAnswerer
 from talking_points.models.capellm.conversation import Query
+from talking_points.models.capellm.crops import Crop, clip_box
+from talking_points.models.localizer import PointLocalizer
 from talking_points.processes import process_state
 from talking_points.sources.keypoint_sets import KeypointSet
 from talking_points.whole_files import write_json, write_text
@@ -84,6 +87,11 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
     if config.blind:
         twin = PointAnswerer.from_pretrained(config.blind.replace("{partition}", str(keypoints.partition)))
         answers["blind twin"] = ask(twin.to(model.device), poses, points, texts, first, config.batch_size)
+    for way, place in config.others.items():
+        there = place.replace("{partition}", str(keypoints.partition))
+        answers[way] = ask_other(
+            there, poses, points, texts, first, config.batch_size, float(model.config.crop_padding)
+        )
     answers["mean pose"] = mean_pose_places(points, trained.mean_pose)
     answers["box centre"] = box_centres(points)
     return {
@@ -117,10 +125,50 @@ def ask(
         rows = points.owner[numbers]
         objects = [points.objects[row] for row in rows]
         names = [one.keypoints.names[place] for one, place in zip(objects, points.index[numbers], strict=True)]
-        queries = [Query(name, texts.get((one.keypoints.key, name))) for one, name in zip(objects, names, strict=True)]
+        queries = [
+            Query(name, texts.get((one.keypoints.key, name)), one.keypoints.names)
+            for one, name in zip(objects, names, strict=True)
+        ]
         shown = [images[one.image] for one in objects]
         found[numbers] = model.answer(shown, queries, [one.box for one in objects], mode=mode, batch_size=batch_size)
     return found
+
+
+def ask_other(
+    place: str, poses: PoseSet, points: AskedPoints, texts: Texts, mode: AnswerMode, batch_size: int, padding: float
+) -> Floats:
+    """Places (N, 2) by the model of either kind at ``place``.
+
+    A localizer sees each object's crop, of ``padding`` times the longer side of its box, and reads the description, or
+    the name where there is none. Raises ``ConfigError`` for a model of another kind.
+    """
+    device = process_state().device
+    model = AutoModel.from_pretrained(place).to(device)
+    if isinstance(model, PointAnswerer):
+        return ask(model, poses, points, texts, mode, batch_size)
+    if not isinstance(model, PointLocalizer):
+        raise ConfigError(
+            f"others: expected a Point Answerer or a Point Localizer at {place}, found a {type(model).__name__}"
+        )
+    found = np.full((len(points), 2), np.inf)
+    for images, numbers in _batches(poses, points, batch_size):
+        rows = points.owner[numbers]
+        crops = {row: _crop(points.objects[row], model.config.image_size, padding) for row in set(rows.tolist())}
+        shown = {row: crop.warp(np.asarray(images[points.objects[row].image])) for row, crop in crops.items()}
+        said = []
+        for row, index in zip(rows, points.index[numbers], strict=True):
+            keypoints = points.objects[row].keypoints
+            name = keypoints.names[index]
+            said.append(texts.get((keypoints.key, name)) or f"The point is the {name} of the object.")
+        places = model.localize([shown[row] for row in rows], said)
+        for number, row, spot in zip(numbers, rows, places, strict=True):
+            (point,) = crops[row].inverse([spot])
+            found[number] = np.clip(point, 0, np.array(points.objects[row].size) - 1)
+    return found
+
+
+def _crop(one: PoseExample, size: int, padding: float) -> Crop:
+    return Crop.of_box(clip_box(one.box, *one.size), size, padding)
 
 
 def _batches(poses: PoseSet, points: AskedPoints, size: int) -> Iterator[tuple[dict[str, Any], NDArray[np.intp]]]:

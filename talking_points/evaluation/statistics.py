@@ -40,6 +40,18 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def bootstrap_ratio(
+    parts: ArrayLike, wholes: ArrayLike, images: Sequence[str], level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap of sum(parts) / sum(wholes), both (N,), drawing whole images with replacement."""
+    above, _ = _per_image(np.asarray(parts, np.float64), images)
+    below, _ = _per_image(np.asarray(wholes, np.float64), images)
+    weights = np.random.default_rng(seed).multinomial(len(above), np.full(len(above), 1 / len(above)), size=draws)
+    ratios = (weights @ above) / np.maximum(weights @ below, 1e-12)
+    low, high = np.percentile(ratios, [50 * (1 - level), 50 * (1 + level)])
+    return Interval(float(low), float(high))
+
+
 def compare_pairs(
     before: ArrayLike,
     after: ArrayLike,

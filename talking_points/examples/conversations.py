@@ -104,7 +104,9 @@ def converse(
     places = np.clip(crop.forward(seen.points[list(asked)]) / crop.size, 0, np.nextafter(1, 0))
     names = [example.keypoints.names[index] for index in asked]
     rounds = tuple(
-        Round(Query(name, texts.get((example.keypoints.key, name))), format_point(x, y, decimals))
+        Round(
+            Query(name, texts.get((example.keypoints.key, name)), example.keypoints.names), format_point(x, y, decimals)
+        )
         for name, (x, y) in zip(names, places.tolist(), strict=True)
     )
     return Conversation(example, crop, flip, asked, rounds, places)

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from filelock import FileLock
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from talking_points.config import ConfigError, fingerprint
 from talking_points.examples.config import FeatureConfig
+from talking_points.examples.example_sets import ExampleSet, ImageExample
 from talking_points.examples.points import PointExample, PointSet
 from talking_points.locks import refuse_links
 from talking_points.models.base import TalkingPointsModel
@@ -42,6 +44,8 @@ _MASK_FIELDS = (
     "gaussian_sigma", "gaussian_threshold", "mask_resize", "gaussian_layers", "gaussian_frame", "keypoint_mask",
     "prompt_box_half_side",
 )  # fmt: skip
+
+Set = TypeVar("Set", bound=ExampleSet[Any])
 
 _PARTIAL = ".partial-"
 _BOUND = "bound.json"
@@ -156,37 +160,22 @@ class FeatureStore:
         return self.folder / model / name[:2] / f"{name}.safetensors"
 
 
-class PointFeatures:
-    """Vision features of a set of points under one model, from the store or computed into it.
+class ImageFeatures(Generic[Set]):
+    """Vision features of the images of a set of examples under one model, from the store or computed into it.
 
-    ``blind`` replaces every image by nothing, for the text-only control; ``withheld`` replaces every point by the
-    centre of its image, for the ablation that knows nothing of the point.
+    ``blind`` replaces every image by nothing, for the text-only control.
     """
 
-    def __init__(
-        self,
-        model: TalkingPointsModel,
-        points: PointSet,
-        config: FeatureConfig,
-        *,
-        blind: bool = False,
-        withheld: bool = False,
-    ) -> None:
+    def __init__(self, model: TalkingPointsModel, points: Set, config: FeatureConfig, *, blind: bool = False) -> None:
         if model.config.train_vision:
             raise ConfigError("features of a vision path in training cannot be kept: set train_vision to false")
         self.model = model
         self.points = points
         self.config = config
         self.blind = blind
-        self.withheld = withheld
         self.store = FeatureStore(config.folder, config.limit_gb * 1e9, config.memory_gb * 1e9)
         self.dtype = config.dtype or model.config.feature_dtype or "float32"
         self._images = vision_fingerprint(model, self.dtype)
-        self._masks = fingerprint({name: getattr(model.config, name) for name in _MASK_FIELDS})
-        self._of_image: dict[str, list[tuple[float, float]]] = {}
-        for example in points.examples:
-            self._of_image.setdefault(example.image, []).append(self._show_point(example))
-        self._of_image = {image: sorted(set(found)) for image, found in self._of_image.items()}
         self._sizes = {example.image: example.size for example in points.examples}
 
     def prepare(self) -> int:
@@ -195,7 +184,7 @@ class PointFeatures:
         Processes that train together share the work. What other runs have left makes room for it.
         """
         state = process_state()
-        needed = [self._any_image] if self.blind else list(self._of_image)
+        needed = [self._any_image] if self.blind else list(self._sizes)
         missing = [image for image in needed[state.process_index :: state.num_processes] if not self._is_stored(image)]
         waiting: list[tuple[str, object]] = []
         with follow("features of the images", len(missing), unit="image") as progress:
@@ -213,20 +202,12 @@ class PointFeatures:
         state.wait_for_everyone()
         return len(missing)
 
-    def batch(self, examples: Sequence[PointExample]) -> tuple[VisionFeatures, Tensor, Tensor | None]:
-        """Features of the different images of some points, the image of each (N,), and point features (N, 2C).
-
-        The last are None for models without keypoint tokens, that is, for localizers.
-        """
+    def of_images(self, examples: Sequence[ImageExample]) -> tuple[VisionFeatures, Tensor]:
+        """Features of the different images of some examples, and which of them each is about (N,)."""
         images = list(dict.fromkeys(example.image for example in examples))
         features = VisionFeatures.concatenate([self._image(image) for image in images])
-        index = torch.tensor([images.index(example.image) for example in examples])
-        if not isinstance(self.model, PointDescriptor):
-            return features, index, None
-        return features, index, torch.stack([self._point(example) for example in examples])
-
-    def _show_point(self, example: PointExample) -> tuple[float, float]:
-        return (example.size[0] // 2, example.size[1] // 2) if self.withheld else example.keypoint
+        place = {image: number for number, image in enumerate(images)}
+        return features, torch.tensor([place[example.image] for example in examples])
 
     def _image(self, image: str) -> VisionFeatures:
         if not self.blind:
@@ -237,11 +218,7 @@ class PointFeatures:
 
     @property
     def _any_image(self) -> str:
-        return next(iter(self._of_image))
-
-    def _point(self, example: PointExample) -> Tensor:
-        entry = self._entry(self._point_key(example.image), example.image)
-        return entry["points"][self._of_image[example.image].index(self._show_point(example))].float()
+        return next(iter(self._sizes))
 
     def _entry(self, key: str, image: str) -> dict[str, Tensor]:
         entry = self.store.read(key)
@@ -262,10 +239,10 @@ class PointFeatures:
         for row, (digest, _) in enumerate(images):
             own = features.select([row])
             self.store.write(self._image_key(digest), self._pack(own.compact().tensors()))
-            if isinstance(self.model, PointDescriptor):
-                points = self._of_image[digest]
-                encoded = self.model.encode_points(own, points, torch.zeros(len(points), dtype=torch.long))
-                self.store.write(self._point_key(digest), self._pack({"points": encoded}))
+            self._store_more(digest, own)
+
+    def _store_more(self, image: str, features: VisionFeatures) -> None:
+        """What a subclass keeps of an image besides its features."""
 
     def _pack(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -274,13 +251,64 @@ class PointFeatures:
         }
 
     def _is_stored(self, image: str) -> bool:
-        keys = [self._image_key(image)]
-        if isinstance(self.model, PointDescriptor):
-            keys.append(self._point_key(image))
-        return all(self.store.use(key) for key in keys)
+        return all(self.store.use(key) for key in self._keys(image))
+
+    def _keys(self, image: str) -> list[str]:
+        return [self._image_key(image)]
 
     def _image_key(self, image: str) -> str:
         return f"{self._images}/{image}"
+
+
+class PointFeatures(ImageFeatures[PointSet]):
+    """Vision features of a set of points, and under a descriptor those of the points themselves.
+
+    ``withheld`` replaces every point by the centre of its image, for the ablation that knows nothing of the point.
+    """
+
+    def __init__(
+        self,
+        model: TalkingPointsModel,
+        points: PointSet,
+        config: FeatureConfig,
+        *,
+        blind: bool = False,
+        withheld: bool = False,
+    ) -> None:
+        super().__init__(model, points, config, blind=blind)
+        self.withheld = withheld
+        self._masks = fingerprint({name: getattr(model.config, name) for name in _MASK_FIELDS})
+        self._of_image: dict[str, list[tuple[float, float]]] = {}
+        for example in points.examples:
+            self._of_image.setdefault(example.image, []).append(self._show_point(example))
+        self._of_image = {image: sorted(set(found)) for image, found in self._of_image.items()}
+
+    def batch(self, examples: Sequence[PointExample]) -> tuple[VisionFeatures, Tensor, Tensor | None]:
+        """Features of the different images of some points, the image of each (N,), and point features (N, 2C).
+
+        The last are None for models without keypoint tokens, that is, for localizers.
+        """
+        features, index = self.of_images(examples)
+        if not isinstance(self.model, PointDescriptor):
+            return features, index, None
+        return features, index, torch.stack([self._point(example) for example in examples])
+
+    def _show_point(self, example: PointExample) -> tuple[float, float]:
+        return (example.size[0] // 2, example.size[1] // 2) if self.withheld else example.keypoint
+
+    def _point(self, example: PointExample) -> Tensor:
+        entry = self._entry(self._point_key(example.image), example.image)
+        return entry["points"][self._of_image[example.image].index(self._show_point(example))].float()
+
+    def _store_more(self, image: str, features: VisionFeatures) -> None:
+        if isinstance(self.model, PointDescriptor):
+            points = self._of_image[image]
+            encoded = self.model.encode_points(features, points, torch.zeros(len(points), dtype=torch.long))
+            self.store.write(self._point_key(image), self._pack({"points": encoded}))
+
+    def _keys(self, image: str) -> list[str]:
+        keys = super()._keys(image)
+        return [*keys, self._point_key(image)] if isinstance(self.model, PointDescriptor) else keys
 
     def _point_key(self, image: str) -> str:
         return f"{self._images}/{image}-{fingerprint([self._masks, self._of_image[image]])}"

@@ -43,15 +43,18 @@ class LabelledImages:
         return len(self.pixels)
 
 
-def load_labelled_images(records: Iterable[ImageRecord], size: int) -> LabelledImages:
-    """Square images of ``size`` pixels, padded as the model pads, with their annotated parts."""
+def load_labelled_images(records: Iterable[ImageRecord], size: int, stretch: bool = False) -> LabelledImages:
+    """Square images of ``size`` pixels, padded as the model pads or stretched, with their annotated parts."""
     part_labels: dict[str, int] = {}
     object_labels: dict[str, int] = {}
     rows: list[tuple[int, int, int, tuple[float, ...]]] = [(0, 0, 0, (0.0,) * 8)]
     pixels, regions = [], []
     for record in records:
         side, left, top = padding(record.width, record.height)
-        region_map = np.zeros((side, side), np.int32)
+        frame = (side, side)
+        if stretch:
+            frame, left, top = (record.width, record.height), 0, 0
+        region_map = np.zeros(frame[::-1], np.int32)
         inside = (slice(top, top + record.height), slice(left, left + record.width))
         for instance, annotated in enumerate(record.objects, start=1):
             own = object_labels.setdefault(annotated.name, len(object_labels) + 1)
@@ -59,9 +62,9 @@ def load_labelled_images(records: Iterable[ImageRecord], size: int) -> LabelledI
                 if part.mask is not None:
                     label = part_labels.setdefault(part.name, len(part_labels) + 1)
                     region_map[inside][part.mask] = len(rows)
-                    boxes = (_corners(box, side, left, top) for box in (annotated.bbox, part.bbox))
+                    boxes = (_corners(box, frame, left, top) for box in (annotated.bbox, part.bbox))
                     rows.append((label, own, instance, tuple(value for corners in boxes for value in corners)))
-        image = np.full((side, side, 3), 122, np.uint8)
+        image = np.full((*frame[::-1], 3), 122, np.uint8)
         image[inside] = record.pixels
         pixels.append(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
         smaller = cv2.resize(region_map.astype(np.float64), (size, size), interpolation=cv2.INTER_NEAREST)
@@ -73,9 +76,10 @@ def load_labelled_images(records: Iterable[ImageRecord], size: int) -> LabelledI
     )
 
 
-def _corners(box: Box, side: int, left: int, top: int) -> tuple[float, ...]:
+def _corners(box: Box, frame: tuple[int, int], left: int, top: int) -> tuple[float, ...]:
     x, y, width, height = box
-    return (x + left) / side, (y + top) / side, (x + left + width) / side, (y + top + height) / side
+    across, down = frame
+    return (x + left) / across, (y + top) / down, (x + left + width) / across, (y + top + height) / down
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ metadata. Images are decoded only when asked for, each different one once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from PIL import Image
 
 from talking_points.config import ConfigError
 from talking_points.dataset_files import read_dataset
+from talking_points.examples.example_sets import ExampleSet
 from talking_points.examples.words import Facts
 from talking_points.image_files import read_rgb
-from talking_points.records import LABELS, Box, derive_seed
+from talking_points.records import LABELS, Box
 
 Floats = NDArray[np.float64]
 
@@ -53,44 +54,8 @@ class PointExample:
 
 
 @dataclass(frozen=True)
-class PointSet:
-    """Points and a way to their images: ``decode`` gives the wanted ones of the image digests, each once."""
-
-    examples: Sequence[PointExample]
-    decode: Callable[[Collection[str]], Iterator[tuple[str, Image.Image]]]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def images(self, digests: Collection[str]) -> Iterator[tuple[str, Image.Image]]:
-        """The images of some image digests, each decoded once, in the order in which they are stored."""
-        return self.decode(frozenset(digests))
-
-    def subset(self, index: Iterable[int]) -> PointSet:
-        """Some of the points, with the same images."""
-        return replace(self, examples=[self.examples[position] for position in index])
-
-    def sample(self, count: int, seed: int) -> PointSet:
-        """At most ``count`` points, drawn by seed and id, in their own order: the same ones in every process."""
-        if count >= len(self):
-            return self
-        drawn = sorted(range(len(self)), key=lambda i: derive_seed(seed, "sample", self.examples[i].id))
-        return self.subset(sorted(drawn[:count]))
-
-    def hold_out(self, share: float) -> tuple[PointSet, PointSet]:
-        """The points of most images, and those of a ``share`` of the images, drawn by digest alone.
-
-        Raises ``ConfigError`` for points of a single image.
-        """
-        images = sorted({example.image for example in self.examples}, key=lambda image: derive_seed(0, "held", image))
-        if len(images) < 2:
-            raise ConfigError(f"validation needs an image to hold out and one to train on, found {len(images)} in all")
-        held_out = set(images[: min(len(images) - 1, max(1, round(share * len(images))))])
-        inside = [example.image in held_out for example in self.examples]
-        return (
-            self.subset(place for place, held in enumerate(inside) if not held),
-            self.subset(place for place, held in enumerate(inside) if held),
-        )
+class PointSet(ExampleSet[PointExample]):
+    """Points and a way to their images."""
 
     def with_texts(self, texts: Mapping[str, str]) -> PointSet:
         """The points that ``texts`` (id -> text) speaks of, with those texts."""
@@ -208,8 +173,13 @@ class LengthBuckets:
         """Choose the order of one epoch."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    @property
+    def batch_count(self) -> int:
+        """Different batches of this process in an epoch."""
         return -(-len(self.lengths) // (self.batch_size * self.processes))
+
+    def __len__(self) -> int:
+        return self.batch_count
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
@@ -226,7 +196,7 @@ class LengthBuckets:
         samples = np.concatenate([group for pool in pools for group in pool]).tolist()
         batches = [samples[start : start + self.batch_size] for start in range(0, len(samples), self.batch_size)]
         shuffled = [batches[index] for index in random.permutation(len(batches))]
-        own = range(self.process, len(self) * self.processes, self.processes)
+        own = range(self.process, self.batch_count * self.processes, self.processes)
         return iter([shuffled[index % len(shuffled)] for index in own])
 
 

@@ -15,8 +15,7 @@ from pycocotools import mask as coco_mask
 
 from talking_points.config import ConfigError
 from talking_points.grounding.outlines import Outlines, Point, Polygon, Ring
-from talking_points.records import Box, Mask
-from talking_points.sources.coco_parts import Rle
+from talking_points.records import Box, Mask, Rle
 
 FARTHEST = (-0.5, 1.5)
 """Unit coordinates beyond the image are cut off by the rasteriser; from here on they are no coordinates of it."""

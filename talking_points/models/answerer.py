@@ -15,7 +15,7 @@ from torch import Tensor
 
 from talking_points.models.base import chunks, image_digest, same_length
 from talking_points.models.capellm.conversation import Query, Round, encode
-from talking_points.models.capellm.coordinates import parse_point
+from talking_points.models.capellm.coordinates import format_point, parse_point
 from talking_points.models.capellm.crops import Crop, clip_box, normalise
 from talking_points.models.capellm.decoding import AnswerGrammar, Hypothesis, search
 from talking_points.models.capellm.modeling import CapeLlmModel
@@ -175,6 +175,8 @@ class PointAnswerer(CapeLlmModel):
         self, instances: Sequence[_Instance], queries: Sequence[Query], rows: Sequence[int], mode: AnswerMode, beam: int
     ) -> list[_Answer]:
         images = self.encode_crops(instances)
+        if self.coordinate_head is not None:
+            return self._regress(images, [self._prompt(query) for query in queries], rows)
         if mode == "free":
             return self._free(images, [self._prompt(query) for query in queries], rows)
         answered = self._decode(images, [self._prompt(query) for query in queries], rows, mode, beam)
@@ -205,6 +207,17 @@ class PointAnswerer(CapeLlmModel):
         reader = PackedReader(self.language_model, self.beginning(images, head), rows)
         found = search(self.grammar, [prompt[shared:] for prompt in prompts], reader.step, mode, beam)
         return [_Answer.of(self.grammar, one, mode, self.config.half_bin) for one in found]
+
+    def _regress(self, images: Tensor, prompts: Sequence[Sequence[int]], rows: Sequence[int]) -> list[_Answer]:
+        """Places by the coordinate head, from the end token behind every prompt."""
+        assert self.coordinate_head is not None
+        shared = count_shared(prompts)
+        head = torch.tensor(prompts[0][:shared], dtype=torch.long, device=images.device)
+        reader = PackedReader(self.language_model, self.beginning(images, head), rows)
+        end = self.config.text_config.eos_token_id
+        hidden = reader.read(range(len(prompts)), [[*prompt[shared:], end] for prompt in prompts])
+        places = self.coordinate_head(hidden).clamp(0, 1).tolist()
+        return [_Answer((x, y), format_point(min(x, 0.999), min(y, 0.999), self.config.decimals)) for x, y in places]
 
     def _cumulative(
         self,

@@ -17,8 +17,9 @@ from talking_points.config import ConfigError
 from talking_points.models.capellm.configuration import AnswererConfig
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
+from talking_points.models.segmenter_configuration import SegmenterConfig
 
-CONFIGS: tuple[type[PreTrainedConfig], ...] = (OmgLlavaConfig, TalkingPointsConfig, AnswererConfig)
+CONFIGS: tuple[type[PreTrainedConfig], ...] = (OmgLlavaConfig, TalkingPointsConfig, AnswererConfig, SegmenterConfig)
 """One for each model type; the Point Descriptor and the Point Localizer share theirs."""
 
 _PLACES = {
@@ -26,11 +27,13 @@ _PLACES = {
     "PointDescriptor": "talking_points.models.descriptor",
     "PointLocalizer": "talking_points.models.localizer",
     "PointAnswerer": "talking_points.models.answerer",
+    "Segmenter": "talking_points.models.segmenter",
 }
 _OF_TYPE = {
     "omg_llava": ("OmgLlavaModel",),
     "talking_points": ("PointDescriptor", "PointLocalizer"),
     "capellm": ("PointAnswerer",),
+    "segmenter": ("Segmenter",),
 }
 
 

@@ -46,16 +46,21 @@ def draw_point_figure(
     if star is not None:
         pen.polygon(_star(star, radius), fill=KEYPOINT_COLOUR, outline=_OUTLINE)
 
-    size = max(12, width // 40)
+    return write_below(scaled, description)
+
+
+def write_below(image: Image.Image, words: str) -> Image.Image:
+    """The image on a page with words under it."""
+    width, size = image.width, max(12, image.width // 40)
     font = ImageFont.load_default(size=size)
     margin = width // 40
-    lines = _wrap(description, font, width - 2 * margin)
+    lines = _wrap(words, font, width - 2 * margin)
     line_height = math.ceil(size * 1.35)
-    canvas = Image.new("RGB", (width, scaled.height + 2 * margin + line_height * len(lines)), _PAPER)
-    canvas.paste(scaled, (0, 0))
+    canvas = Image.new("RGB", (width, image.height + 2 * margin + line_height * len(lines)), _PAPER)
+    canvas.paste(image, (0, 0))
     text = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
-        text.text((margin, scaled.height + margin + number * line_height), line, fill=_INK, font=font)
+        text.text((margin, image.height + margin + number * line_height), line, fill=_INK, font=font)
     return canvas
 
 

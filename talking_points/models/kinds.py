@@ -31,10 +31,11 @@ KINDS = {
         "PointLocalizer", "Point Localizer", "train-localizer", "keypoint-detection", ("ground_truth", "descriptor")
     ),
     "answerer": ModelKind("PointAnswerer", "Point Answerer", "train-answerer", "keypoint-detection", ()),
+    "segmenter": ModelKind("Segmenter", "Segmenter", "train-segmenter", "image-segmentation", ()),
 }
 """By the name of the stage, of the configuration's section and of the folder below the output."""
 
-CARDED = {role: kind for role, kind in KINDS.items() if kind.reports}
+RETRAINED = {role: kind for role, kind in KINDS.items() if kind.reports}
 """Those that a run of retraining makes, judges and describes in a card."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,10 +36,25 @@ class DefaultLinear(nn.Linear):
     """A linear map that starts as PyTorch starts one."""
 
 
+class HeadSettings(Protocol):
+    """What of a model's configuration its coordinate head is made of."""
+
+    @property
+    def query_size(self) -> int: ...
+    @property
+    def coordinate_hidden_size(self) -> int: ...
+    @property
+    def coordinate_activation(self) -> str: ...
+    @property
+    def coordinate_output(self) -> str: ...
+    @property
+    def coordinate_init(self) -> str: ...
+
+
 class CoordinateHead(nn.Module):
     """Query features (N, 2C) to normalised coordinates (N, 2), in float32 whatever the rest runs in."""
 
-    def __init__(self, config: TalkingPointsConfig) -> None:
+    def __init__(self, config: HeadSettings) -> None:
         super().__init__()
         last = ZeroLinear if config.coordinate_init == "centre" else DefaultLinear
         self.hidden = DefaultLinear(config.query_size, config.coordinate_hidden_size)

@@ -19,10 +19,7 @@ from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
 from talking_points.regular_files import check_regular
 
-_FURTHER = {"PointAnswerer": "Point Answerer"}
-"""Kinds that a run does not train."""
-
-_TYPES = {"PointAnswerer": ("capellm",)}
+_TYPES = {"PointAnswerer": ("capellm",), "Segmenter": ("segmenter",)}
 _BASE_TYPES = ("talking_points", "omg_llava")
 
 
@@ -98,7 +95,7 @@ def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
 def _title(class_name: str) -> str | None:
     """A class of ours in words, or None for another."""
     kind = find_kind(class_name)
-    return kind.title if kind else _FURTHER.get(class_name)
+    return kind.title if kind else None
 
 
 def _problem(folder: Path, kind: ModelKind) -> str | None:

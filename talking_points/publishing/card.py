@@ -54,7 +54,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
             {"name": name, "type": Markdown(_type_name(name)), "meaning": Markdown(text)}
             for name, (_, text) in columns_with(_further(manifest)).items()
         ],
-        counts=[_source_counts(name, counts, modes[name]) for name, counts in manifest["sources"].items()],
+        counts=[describe_source(name, counts, modes[name]) for name, counts in manifest["sources"].items()],
         availability={
             "objects_available": 0, "objects_sampled": 0, "pairs_available": 0, "pairs_sampled": 0,
             **manifest.get("availability", {}),
@@ -104,15 +104,7 @@ def _metadata(manifest: Mapping[str, Any], splits: list[str]) -> str:
 
     configs = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
     info: dict[str, Any] = {"features": card_features(declare_labels(manifest["sources"]), _further(manifest))}
-    sizes = {
-        split: sum(file["bytes"] for file in manifest.get("files", ()) if file["path"].startswith(f"data/{split}-"))
-        for split in splits
-    }
-    if all(sizes.values()):
-        info["splits"] = [
-            {"name": split, "num_bytes": size, "num_examples": manifest["rows"][split]} for split, size in sizes.items()
-        ]
-        info["download_size"] = info["dataset_size"] = sum(sizes.values())
+    info |= describe_sizes(manifest, splits)
     data = DatasetCardData(
         language=["en"],
         license="other",
@@ -122,7 +114,7 @@ def _metadata(manifest: Mapping[str, Any], splits: list[str]) -> str:
         language_creators=["machine-generated"],
         multilinguality=["monolingual"],
         source_datasets=["extended"],
-        size_categories=[_size_category(sum(manifest["rows"].values()))],
+        size_categories=[size_category(sum(manifest["rows"].values()))],
         task_categories=["image-to-text", "keypoint-detection"],
         pretty_name=manifest["name"],
         tags=["keypoints", "pixel-grounding", "visual-grounding", "part-segmentation", "synthetic-captions"],
@@ -132,11 +124,27 @@ def _metadata(manifest: Mapping[str, Any], splits: list[str]) -> str:
     return data.to_yaml()
 
 
-def _size_category(rows: int) -> str:
+def describe_sizes(manifest: Mapping[str, Any], splits: list[str]) -> dict[str, Any]:
+    """Rows and bytes of every split as ``dataset_info`` states them; nothing where a size is not known."""
+    sizes = {
+        split: sum(file["bytes"] for file in manifest.get("files", ()) if file["path"].startswith(f"data/{split}-"))
+        for split in splits
+    }
+    if not all(sizes.values()):
+        return {}
+    listed = [
+        {"name": split, "num_bytes": size, "num_examples": manifest["rows"][split]} for split, size in sizes.items()
+    ]
+    return {"splits": listed, "download_size": sum(sizes.values()), "dataset_size": sum(sizes.values())}
+
+
+def size_category(rows: int) -> str:
+    """The Hub's name for so many rows."""
     return next((name for limit, name in _SIZES if rows < limit), "1M<n<10M")
 
 
-def _source_counts(name: str, counts: Mapping[str, Any], mode: ImageMode) -> dict[str, Any]:
+def describe_source(name: str, counts: Mapping[str, Any], mode: ImageMode) -> dict[str, Any]:
+    """What a card says of one source: its terms and its counts in the manifest."""
     terms = source_terms(name, drawn=counts.get("drawn", False))
     splits = {split: counts.get(split, 0) for split in ("train", "test")}
     return {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.errors import InputError
+from talking_points.models.kinds import KINDS
 from talking_points.publishing.model_card import render_model_card
 from talking_points.whole_files import advising, read_json, write_json, write_text
 
@@ -40,11 +41,11 @@ def read_content(folder: Path, role: str) -> dict[str, Any]:
     if (folder / CONTENT).is_file():
         content = read_json(folder / CONTENT, _AGAIN)
         if not isinstance(content, dict) or content.get("role") != role:
-            raise InputError(f"{folder / CONTENT} is not that of a point {role}: {_AGAIN}")
+            raise InputError(f"{folder / CONTENT} is not that of a {KINDS[role].title}: {_AGAIN}")
         return content
     stage = read_json(folder / STAGE, _AGAIN) if (folder / STAGE).is_file() else {}
     return {
-        "name": f"point-{role}",
+        "name": role if role == "segmenter" else f"point-{role}",
         "role": role,
         "training": {"seconds": stage.get("seconds"), "metrics": select_figures(stage.get("metrics", {}))},
         "curves": (folder / "curves.png").exists(),

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from talking_points.errors import InputError, RunError
 from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.publishing.card import image_modes
+from talking_points.publishing.forms import form_of
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.read_back import differences, file_digests
 from talking_points.publishing.release import Release, ReleaseError, content_sha256, prepare_release
@@ -139,7 +140,8 @@ def _upload(
     repository.check(head, described, ours=described.__contains__)
     if verify:
         secret = token.get_secret_value() if token else None
-        wrong = differences(repo, head, file_digests(release.data.values()), secret)
+        digests_by_split = file_digests(release.data.values())
+        wrong = differences(repo, head, digests_by_split, secret, form_of(release.manifest))
         if wrong:
             raise PublishError(f"{repo} at {head} reads back differently: {'; '.join(wrong)}. It was not tagged")
     repository.tag(tag, head)

@@ -11,6 +11,7 @@ import yaml
 from talking_points.models.kinds import KINDS
 from talking_points.publishing.card import shareable
 from talking_points.publishing.markdown import Markdown, render_markdown
+from talking_points.publishing.segmenter_card import render_segmenter_card
 from talking_points.publishing.terms import citations
 
 _NORMALIZERS = {"image_wh": "image's width and height", "bbox_max_side": "longer side of the object's box"}
@@ -31,6 +32,7 @@ def render_model_card(
     note: str | None = None,
     terms: Sequence[Mapping[str, str]] = (),
     free: bool = False,
+    poses: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of ``README.md`` for a model folder, or for the Hub when ``repo`` ("org/name") is given.
 
@@ -38,9 +40,15 @@ def render_model_card(
     first, all of one definition of the metric. ``dataset`` and ``base_model`` are Hub names or descriptions;
     ``curves`` says that ``curves.png`` lies beside the card. ``training`` has its ``seconds`` and its last ``metrics``,
     ``note`` is what else is to be known of this model, ``terms`` (name and terms) are those of what it comes
-    from, and ``free`` says that none of it is anybody else's. Raises ``ValueError`` for reports of different
+    from, and ``free`` says that none of it is anybody else's. ``poses`` are an answerer's figures
+    (``answerer_cards.select_pose_report``). Raises ``ValueError`` for reports of different
     definitions: their scores must not stand in one table.
     """
+    if role == "segmenter":
+        return render_segmenter_card(
+            name, config=config, reports=reports, dataset=dataset, dataset_revision=dataset_revision,
+            base_model=base_model, curves=curves, repo=repo, training=training, note=note, terms=terms, free=free,
+        )  # fmt: skip
     definitions = [report["definition"] for report in reports]
     if any(definition != definitions[0] for definition in definitions):
         names = sorted({definition["name"] for definition in definitions})
@@ -49,7 +57,7 @@ def render_model_card(
     definition: Mapping[str, Any] = definitions[0] if definitions else unscored
     return render_markdown(
         "model_card.md.jinja",
-        metadata=Markdown(_metadata(name, role, reports, dataset, dataset_revision, base_model, free)),
+        metadata=Markdown(_metadata(name, role, reports, dataset, dataset_revision, base_model, free, poses)),
         name=name,
         metrics=(training or {}).get("metrics") or {},
         seconds=(training or {}).get("seconds"),
@@ -60,6 +68,7 @@ def render_model_card(
         repo=repo,
         config=yaml.safe_dump(shareable(config), sort_keys=False, allow_unicode=True).strip() if config else None,
         reports=reports,
+        poses=poses,
         thresholds=definition["thresholds"],
         mean_over=definition["mean_over"],
         normalizer=_NORMALIZERS[definition["normalizer"]],
@@ -79,6 +88,7 @@ def _metadata(
     dataset_revision: str | None,
     base_model: str | None,
     free: bool,
+    poses: Mapping[str, Any] | None,
 ) -> str:
     """The YAML block that the Hub reads, with the scores as a model index."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -100,6 +110,19 @@ def _metadata(
             )
             for metric, value in scores.items()
             if value is not None
+        ]
+    for one in (poses or {}).get("partitions", ()):
+        way, values = next(iter(one["ways"].items()))
+        results += [
+            EvalResult(
+                task_type=KINDS[role].pipeline,
+                dataset_type="MP-100",
+                dataset_name=dataset or "MP-100",
+                metric_type=metric,
+                metric_name=f"{metric} ({way}, partition {one['partition']})",
+                metric_value=round(value, 2),
+            )
+            for metric, value in (("PCK@0.1", values[1]), ("PCK@0.2", values[3]), ("mPCK", values[5]))
         ]
     return ModelCardData(
         language=["en"],

@@ -17,12 +17,14 @@ from safetensors import safe_open
 
 from talking_points.dataset_files import homes
 from talking_points.evaluation.reports import Report
-from talking_points.models.kinds import CARDED
+from talking_points.models.kinds import KINDS
 from talking_points.models.model_folders import tell_kind
+from talking_points.publishing.answerer_cards import select_pose_report
 from talking_points.publishing.card_content import CONTENT, STAGE, read_content
 from talking_points.publishing.hub import REPOSITORY, Repository, explaining
 from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.release import ReleaseError, content_sha256
+from talking_points.publishing.segmenter_card import read_segmentation_report
 from talking_points.redaction import is_secret_name, redact
 from talking_points.regular_files import check_regular, read_text
 from talking_points.whole_files import read_json
@@ -40,7 +42,7 @@ MODEL_FILES = (
 """What of a training folder goes up. Checkpoints, optimizer states and logs stay."""
 
 _SHOWN = ("README.md", "curves.png")
-_ROLES = {kind.class_name: role for role, kind in CARDED.items()}
+_ROLES = {kind.class_name: role for role, kind in KINDS.items()}
 _LEAST = 16
 """Characters of a secret among the words of a vocabulary."""
 _LOCAL = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^/\\]+[/\\].*|file://.*", re.DOTALL)
@@ -67,16 +69,17 @@ class ModelRelease:
 def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> ModelRelease:
     """Check the finished model in ``folder`` and write its card for the repository ``repo`` ("org/name").
 
-    ``reports`` are files of ``talking-points evaluate``, whose figures stand in the card; without any, those that the
-    folder's own card has. Raises ``ReleaseError`` and ``ConfigError`` for what must not go up: no model, one that is
-    not whole, one with names of files of this machine or with secrets in what describes it.
+    ``reports`` are files of ``talking-points evaluate``, whose figures stand in the card, of an answerer one file of
+    ``evaluate-poses``; without any, those that the folder's own card has. Raises ``ReleaseError`` and ``ConfigError``
+    for what must not go up: no model, one that is not whole, one with names of files of this machine or with secrets
+    in what describes it.
     """
     if not re.fullmatch(REPOSITORY, repo):
         raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'")
     found = tell_kind(folder)
     if found not in _ROLES:
         raise ReleaseError(
-            f"expected a {' or a '.join(kind.title for kind in CARDED.values())} in {folder}, found a {found}"
+            f"expected a {' or a '.join(kind.title for kind in KINDS.values())} in {folder}, found a {found}"
         )
     files = model_files(folder)
     for name, file in files.items():
@@ -85,8 +88,11 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
         if os.path.lexists(folder / name):
             _own_file(folder, folder / name)
     content = read_content(folder, _ROLES[found])
-    if reports:
-        content = content | {"reports": [_report(path) for path in reports]}
+    if reports and found == KINDS["answerer"].class_name:
+        content = content | {"poses": _pose_report(reports)}
+    elif reports:
+        read = _segmentation_report if found == KINDS["segmenter"].class_name else _report
+        content = content | {"reports": [read(path) for path in reports]}
     tag = hashlib.sha256(json.dumps({name: content_sha256(files[name]) for name in sorted(files)}).encode())
     card = _card(content, repo, folder)
     if redact(card) != card:
@@ -132,6 +138,25 @@ def _report(path: Path) -> dict[str, Any]:
     report: dict[str, Any] = read_json(path, "evaluate again")
     report.pop("predictions", None)
     return report
+
+
+def _pose_report(paths: Sequence[Path]) -> dict[str, Any]:
+    """What a card shows of the one report of an answerer."""
+    if len(paths) != 1:
+        raise ReleaseError(f"expected one report of talking-points evaluate-poses, found {len(paths)}: name one")
+    try:
+        return select_pose_report(json.loads(paths[0].read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ReleaseError(
+            f"cannot read {paths[0]}: {error}; expected the report.json that talking-points evaluate-poses wrote"
+        ) from error
+
+
+def _segmentation_report(path: Path) -> dict[str, Any]:
+    try:
+        return read_segmentation_report(path, read_json(path, "evaluate again"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"cannot read {path}: {error}") from error
 
 
 def _refuse_private(name: str, file: Path) -> None:

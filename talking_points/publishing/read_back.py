@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from talking_points.dataset_schema import features
-from talking_points.records import LABELS
+from talking_points.publishing.forms import TRIPLETS, DatasetForm
 
 _BATCH = 100
 
@@ -36,11 +35,13 @@ def file_digests(files: Iterable[Path]) -> dict[str, str]:
     return {split: rows_digest(_row_groups(paths)) for split, paths in splits.items()}
 
 
-def differences(repo: str, revision: str, expected: Mapping[str, str], token: str | None = None) -> list[str]:
+def differences(
+    repo: str, revision: str, expected: Mapping[str, str], token: str | None = None, form: DatasetForm = TRIPLETS
+) -> list[str]:
     """What a reader of the Hub would find different from ``expected`` (split -> digest of its rows): nothing, at best.
 
-    Reads all rows of ``repo`` at ``revision`` with ``datasets.load_dataset``, once into a temporary folder and once
-    streaming.
+    Reads all rows of ``repo``, a dataset of this ``form``, at ``revision`` with ``datasets.load_dataset``, once into a
+    temporary folder and once streaming.
     """
     from datasets.exceptions import DatasetsError
 
@@ -48,16 +49,18 @@ def differences(repo: str, revision: str, expected: Mapping[str, str], token: st
     for streaming in (False, True):
         way = "streaming" if streaming else "downloaded"
         try:
-            found += [f"{way}: {difference}" for difference in _read_back(repo, revision, expected, token, streaming)]
+            found += [
+                f"{way}: {difference}" for difference in _read_back(repo, revision, expected, token, streaming, form)
+            ]
         except (DatasetsError, pa.ArrowException) as error:
             found.append(f"{way}: cannot be read ({type(error).__name__}: {error})")
     return found
 
 
 def _read_back(
-    repo: str, revision: str, expected: Mapping[str, str], token: str | None, streaming: bool
+    repo: str, revision: str, expected: Mapping[str, str], token: str | None, streaming: bool, form: DatasetForm
 ) -> Iterator[str]:
-    from datasets import DownloadConfig, load_dataset
+    from datasets import DownloadConfig, Features, load_dataset
 
     with TemporaryDirectory(prefix="talking-points-") as cache:
         download = DownloadConfig(cache_dir=Path(cache) / "downloads", token=token)
@@ -66,7 +69,7 @@ def _read_back(
         if set(dataset) != set(expected):
             yield f"expected the splits {sorted(expected)}, found {sorted(dataset)}"
         for split in sorted(set(dataset) & set(expected)):
-            if dataset[split].features not in (features(), features(LABELS)):
+            if dataset[split].features not in map(Features.from_arrow_schema, form.schemas):
                 yield f"the features of split '{split}' are not those of the schema"
             rows = dataset[split].with_format("arrow").iter(batch_size=_BATCH)
             if rows_digest(rows) != expected[split]:

@@ -19,12 +19,13 @@ from pydantic import SecretStr
 from talking_points.dataset_files import dataset_file
 from talking_points.errors import InputError
 from talking_points.output_names import readable_output
-from talking_points.publishing.card import image_modes, render_card
+from talking_points.publishing.card import image_modes
+from talking_points.publishing.forms import DatasetForm, form_of
 from talking_points.publishing.hub import dataset_folder
 from talking_points.publishing.image_cells import ImageCell, image_cell
 from talking_points.publishing.release import read_manifest
 from talking_points.publishing.rewriting import rewrite_images
-from talking_points.records import LABELS
+from talking_points.records import SOURCES
 from talking_points.regular_files import read_bytes
 from talking_points.sources import SkippedImage, SourceError, open_source
 from talking_points.sources.layout import inside
@@ -64,11 +65,12 @@ def rehydrate(
     output = _new_folder(output)
     folder = dataset_folder(dataset, revision, token)
     manifest = read_manifest(folder)
+    form = form_of(manifest)
     reader = _SourceImages(_roots(manifest, roots))
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=".rehydrate-") as workspace:
         complete = Path(workspace) / "dataset"
-        files = list(rewrite_images(folder, complete, manifest["files"], partial(_make_cells, reader)))
+        files = list(rewrite_images(folder, complete, manifest["files"], partial(_make_cells, reader, form), form))
         if reader.problems:
             raise RehydrateError(_explanation(reader.problems))
         for figure in manifest.get("figures", ()):
@@ -78,7 +80,7 @@ def rehydrate(
         (complete / "manifest.json").write_text(
             json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8", newline="\n"
         )
-        (complete / "README.md").write_text(render_card(manifest), "utf-8", newline="\n")
+        (complete / "README.md").write_text(form.render(manifest), "utf-8", newline="\n")
         complete.replace(output)
     return RehydrateReport(output, dict(manifest["rows"]), dict(reader.found))
 
@@ -133,7 +135,9 @@ def _roots(manifest: Mapping[str, Any], roots: Mapping[str, Path]) -> dict[str, 
     needed = [source for source, mode in image_modes(manifest).items() if mode != "embed"]
     missing = [source for source in needed if source not in roots]
     if missing:
-        options = " ".join(f"--{source.replace('_', '-')} DIR" for source in missing)
+        options = " ".join(
+            f"--{source.replace('_', '-')} DIR" if source in SOURCES else f"--root {source}=DIR" for source in missing
+        )
         raise RehydrateError(f"the dataset has images of {', '.join(missing)}: give their folders with {options}")
     return {source: _root(source, roots[source]) for source in needed}
 
@@ -148,13 +152,14 @@ def _root(source: str, given: Path) -> Path:
         return given.resolve()
 
 
-def _make_cells(reader: _SourceImages, rows: pa.Table, _: Path) -> list[ImageCell | None] | None:
+def _make_cells(reader: _SourceImages, form: DatasetForm, rows: pa.Table, _: Path) -> list[ImageCell | None] | None:
     """The column with the images in it; None once there are more problems than are shown."""
     cells: list[ImageCell | None] = rows["image"].to_pylist()
-    identities = zip(*(rows[name].to_pylist() for name in ("source", "image_path", "image_sha256")), strict=True)
+    own = (rows[name].to_pylist() for name in ("image_path", "image_sha256"))
+    identities = zip(form.name_sources(rows), *own, strict=True)
     for number, (source, path, sha256) in enumerate(identities):
-        if LABELS[source] in reader.roots:
-            cells[number] = reader.cell(LABELS[source], path, sha256)
+        if source in reader.roots:
+            cells[number] = reader.cell(source, path, sha256)
     return None if len(reader.problems) > _SHOWN else cells
 
 

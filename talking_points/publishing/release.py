@@ -16,15 +16,14 @@ from PIL import Image
 
 from talking_points import dataset_manifest
 from talking_points.config import fingerprint
-from talking_points.dataset_files import dataset_file, image_bytes, read_groups
+from talking_points.dataset_files import dataset_file, image_bytes
 from talking_points.dataset_manifest import AUDIT_REPORT
-from talking_points.dataset_schema import triplet_schema
 from talking_points.errors import InputError
-from talking_points.publishing.card import card_figures, image_modes, render_card
+from talking_points.publishing.card import card_figures, image_modes
+from talking_points.publishing.forms import DatasetForm, form_of
 from talking_points.publishing.image_cells import ImageCell, ImageMode, image_cell
 from talking_points.publishing.rewriting import rewrite_images
 from talking_points.publishing.terms import source_terms
-from talking_points.records import LABELS
 from talking_points.whole_files import file_sha256
 
 _PIXELS: tuple[ImageMode, ...] = ("reference", "thumbnail", "embed")
@@ -96,21 +95,21 @@ def prepare_release(
             f"{output} is a partial build: finish it (run the same build again without 'limit'), or allow partial "
             "datasets; the card then says so"
         )
-    folder = output
+    folder, form = output, form_of(manifest)
     modes = _choose_modes(manifest, images)
     if modes != image_modes(manifest):
-        written = rewrite_images(output, workspace, manifest["files"], partial(_reduce_pixels, modes))
+        written = rewrite_images(output, workspace, manifest["files"], partial(_reduce_pixels, modes, form), form)
         manifest = {**manifest, "images": modes, "files": list(written)}
         folder = workspace
     else:
         for file in manifest["files"]:
             # Whoever reads what goes up must not be led to other files by an image that is a path.
-            deque(read_groups(dataset_file(output, file["path"]), triplet_schema().names), maxlen=0)
+            deque(form.read_groups(dataset_file(output, file["path"]), tuple(form.columns)), maxlen=0)
     figures = card_figures(manifest)
     manifest = {**manifest, "figures": figures}
     audit = read_audit(output)
     files: dict[str, Path | str] = {
-        "README.md": render_card(manifest, repo=repo, audit=audit),
+        "README.md": form.render(manifest, repo=repo, audit=audit),
         "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
     }
     files |= {name: dataset_file(output, name) for name in figures}
@@ -185,14 +184,16 @@ def _warnings(manifest: Mapping[str, Any], modes: Mapping[str, ImageMode], publi
             )
 
 
-def _reduce_pixels(modes: Mapping[str, ImageMode], rows: pa.Table, file: Path) -> list[ImageCell | None]:
+def _reduce_pixels(
+    modes: Mapping[str, ImageMode], form: DatasetForm, rows: pa.Table, file: Path
+) -> list[ImageCell | None]:
     cells = []
-    columns = (rows[name].to_pylist() for name in ("source", "image_path"))
+    columns = (form.name_sources(rows), rows["image_path"].to_pylist())
     for source, path, image in zip(*columns, image_bytes(rows["image"]), strict=True):
-        if LABELS[source] not in modes:
-            raise ReleaseError(f"{file} has rows of {LABELS[source]}, which the manifest does not name")
+        if source not in modes:
+            raise ReleaseError(f"{file} has rows of {source}, which the manifest does not name")
         try:
-            cells.append(None if image is None else image_cell(modes[LABELS[source]], image, path))
+            cells.append(None if image is None else image_cell(modes[source], image, path))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ReleaseError(f"{file}: the image {path[:200]!a} cannot be decoded ({error})") from error
     return cells

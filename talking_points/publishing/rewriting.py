@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from talking_points.dataset_files import dataset_file, labels_of, open_parquet, read_group
-from talking_points.dataset_schema import PARQUET_OPTIONS, optional_in, triplet_schema
+from talking_points.dataset_files import dataset_file, open_parquet
+from talking_points.publishing.forms import DatasetForm
 from talking_points.publishing.image_cells import ImageCell
 from talking_points.whole_files import file_sha256
 
@@ -19,25 +19,21 @@ MakeCells = Callable[[pa.Table, Path], Sequence[ImageCell | None] | None]
 
 
 def rewrite_images(
-    folder: Path, target: Path, files: Sequence[Mapping[str, Any]], make_cells: MakeCells
+    folder: Path, target: Path, files: Sequence[Mapping[str, Any]], make_cells: MakeCells, form: DatasetForm
 ) -> Iterator[dict[str, Any]]:
     """Copy the ``files`` that a manifest lists from ``folder`` to ``target``, one row group in memory at a time.
 
-    Gives the manifest's entry of each new file; ends early where there are no cells.
+    The dataset is of this ``form``. Gives the manifest's entry of each new file; ends early where there are no cells.
     """
     for file in files:
         source, path = dataset_file(folder, file["path"]), target / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            open_parquet(source) as built,
-            pq.ParquetWriter(
-                path,
-                schema := triplet_schema(labels_of(built), optional_in(built.schema_arrow.names)),
-                **PARQUET_OPTIONS,
-            ) as writer,
+            open_parquet(source, tuple(form.columns), form.declared) as built,
+            pq.ParquetWriter(path, schema := form.schema_of(built), **form.options) as writer,
         ):
             for group in range(built.num_row_groups):
-                rows = read_group(built, group, schema.names, source)
+                rows = form.read_group(built, group, schema.names, source)
                 cells = make_cells(rows, source)
                 if cells is None:
                     return

@@ -55,10 +55,34 @@ TERMS: dict[str, SourceTerms] = {
         images="reference",
         citations=(),
     ),
-    "added": SourceTerms(
-        title="Source of another package",
+    **{
+        name: SourceTerms(
+            title=title,
+            homepage="https://github.com/lichengunc/refer",
+            terms="No licence is stated for the expressions, which were collected for research. Objects and masks are"
+            " those of COCO 2014 (annotations CC BY 4.0); its photographs are from Flickr, under the terms of their"
+            " owners, and may not be passed on.",
+            images="reference",
+            citations=(citation, "coco"),
+        )
+        for name, title, citation in (
+            ("refcoco", "refCOCO", "refcoco"),
+            ("refcoco_plus", "refCOCO+", "refcoco"),
+            ("refcocog", "refCOCOg", "refcocog"),
+        )
+    },
+    "images": SourceTerms(
+        title="Own images",
         homepage="",
-        terms="Read by a source that another package adds; the terms are those of its images and annotations.",
+        terms="Images of those who built the dataset, with objects found by a model; they state the terms.",
+        images="reference",
+        citations=(),
+    ),
+    "added": SourceTerms(
+        title="Own images, or a source of another package",
+        homepage="",
+        terms="Images of those who built the dataset, or of a source that another package adds; the terms are those of"
+        " these images and annotations.",
         images="reference",
         citations=(),
     ),
@@ -77,9 +101,9 @@ def source_terms(name: str, *, drawn: bool = False) -> SourceTerms:
     )
 
 
-def citations(sources: Iterable[str]) -> str:
-    """BibTeX of the paper and of the given sources, in the order of the shipped bibliography."""
-    wanted = {"talking_points", *(key for source in sources for key in TERMS[source].citations)}
+def citations(sources: Iterable[str], *further: str) -> str:
+    """BibTeX of the paper, of the given sources and of ``further`` keys, in the order of the shipped bibliography."""
+    wanted = {"talking_points", *further, *(key for source in sources for key in TERMS[source].citations)}
     bibliography = resources.files("data_cards").joinpath("citations.bib").read_text(encoding="utf-8")
     entries = re.split(r"\n\n(?=@)", bibliography.strip())
     return "\n\n".join(entry for entry in entries if entry[entry.index("{") + 1 : entry.index(",")] in wanted)

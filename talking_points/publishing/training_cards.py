@@ -11,9 +11,16 @@ from talking_points.publishing.card_content import select_figures
 from talking_points.publishing.terms import TERMS, source_terms
 from talking_points.sources.drawn import is_drawn
 from talking_points.training.config import TrainConfig
+from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import dataset_digest
 
-ROLES = {"descriptor": "descriptor", "adapted": "descriptor", "localizer": "localizer"}
+ROLES = {
+    "descriptor": "descriptor",
+    "adapted": "descriptor",
+    "localizer": "localizer",
+    "segmenter": "segmenter",
+    "refined": "segmenter",
+}
 """Which kind of model a training stage leaves; the vision path alone is none."""
 
 _CONTROL = "It is the text-only control: it has never seen an image, and guesses from the words."
@@ -22,6 +29,8 @@ _CONTROL = "It is the text-only control: it has never seen an image, and guesses
 def describe_training(train: TrainConfig, kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """The content of the card of the model that a training stage has left, from its configuration and its result."""
     role = ROLES[kind]
+    if isinstance(train, SegmenterConfig):
+        return _describe_segmenter(train, kind, result)
     content = {
         "name": f"point-{role}-{train.preset}-{result['fingerprint'][:12]}",
         "role": role,
@@ -44,6 +53,38 @@ def describe_training(train: TrainConfig, kind: str, result: Mapping[str, Any]) 
         content["terms"] = [*content["terms"], _terms_of_keypoints(points.source, drawn)]
         content["free"] = content["free"] and drawn and train.descriptor_path is None
     return content
+
+
+def _describe_segmenter(train: SegmenterConfig, kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a segmenter, which learns from instructions."""
+    root = train.instructions.root
+    assert root is not None
+    name, sources = _origin(root)
+    for own, place in train.segmenter_vision.sources.items():
+        sources[own] = sources.get(own, True) and is_drawn(place)
+    if sources and all(sources.values()):
+        name = f"{name}, built on drawn stand-ins for its sources,"
+    base = "random weights" if train.start is None else _named(train.start, "")
+    if kind == "refined":
+        base = _named(train.segmenter_path, "the segmenter of the same configuration")
+    sections = {"preset", "image_size", "stem_stride", "lattice", "vocabulary_size", "seed"}
+    settings = train.model_dump(mode="json", include=sections | {"refine" if kind == "refined" else "segmenter"})
+    return {
+        "name": f"segmenter-{train.preset}-{result['fingerprint'][:12]}",
+        "role": "segmenter",
+        "config": settings,
+        "training": {"seconds": result.get("seconds"), "metrics": select_figures(result.get("metrics", {}))},
+        "curves": (Path(result["path"]) / "curves.png").exists(),
+        "dataset": f"the instructions {name}",
+        "dataset_revision": dataset_digest(str(root), None),
+        "base_model": base,
+        "terms": [
+            {"name": TERMS[own].title, "terms": source_terms(own, drawn=drawn).terms}
+            for own, drawn in sources.items()
+            if own in TERMS
+        ],
+        "free": bool(sources) and all(sources.values()) and train.start is None and train.segmenter_path is None,
+    }
 
 
 def trace_origins(train: TrainConfig) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from talking_points.sources.ade20k_part234 import Ade20kPart234
 from talking_points.sources.ap10k import Ap10k
 from talking_points.sources.coco_keypoints import CocoKeypoints
 from talking_points.sources.mp100 import Mp100
-from talking_points.sources.own_objects import CocoParts, Images
+from talking_points.sources.own_images import Images
+from talking_points.sources.own_objects import CocoParts
 from talking_points.sources.partimagenet import PartImageNet
 from talking_points.sources.pascal_part116 import PascalPart116
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError

@@ -319,12 +319,13 @@ def list_entries(
     finders: Mapping[str, ImageFinder],
     labels: Callable[[CocoImage, str], Sequence[str] | None],
     missing: Callable[[CocoImage], None] = lambda image: None,
+    bare: bool = False,
 ) -> Iterator[SourceEntry]:
     """Entries of all images of ``index`` that are on disk and annotated, in the order of their ids.
 
     ``finders`` finds the images of each split; ``labels(image, path)`` gives further files of the image, or None
-    when they are missing; ``missing`` is called with every image that is not on disk. Everything left out is
-    counted on the index's source.
+    when they are missing; ``missing`` is called with every image that is not on disk; ``bare`` lists images without
+    an annotation as well. Everything left out is counted on the index's source.
     """
     source = index.source
     for image in index.images():
@@ -337,7 +338,7 @@ def list_entries(
             source.skip("missing_image", f"{image.file}: {image.file_name}")
             missing(image)
             continue
-        if not image.annotations:
+        if not image.annotations and not bare:
             source.skip("image_without_annotation", path)
             continue
         files = labels(image, path)

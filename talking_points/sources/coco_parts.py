@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask, MaskCrop
+from talking_points.records import Rle as Rle
 from talking_points.sources.labels import ObjectLabel, PartLabel
-
-Rle = Mapping[str, Any]
-"""``{"size": [height, width], "counts": bytes}``"""
 
 
 class BadAnnotationError(Exception):
@@ -142,7 +140,7 @@ def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
     box = clip_box(annotation["bbox"], width, height) if annotation.get("bbox") is not None else None
     segmentation = annotation.get("segmentation")
     pieces = _pieces(segmentation)
-    found = [_check_rle(piece, width, height) for piece in pieces if isinstance(piece, Mapping)]
+    found = [check_rle(piece, width, height) for piece in pieces if isinstance(piece, Mapping)]
     polygons = [piece for piece in pieces if isinstance(piece, list) and _can_be_filled(piece, width, height)]
     if polygons:
         found += coco_mask.frPyObjects(polygons, height, width)
@@ -198,7 +196,7 @@ def _box_outline(box: Box, width: int, height: int) -> Outline:
     return Outline(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)), exact=False)
 
 
-def _check_rle(segmentation: Mapping[str, Any], width: int, height: int) -> Rle:
+def check_rle(segmentation: Mapping[str, Any], width: int, height: int) -> Rle:
     """Run lengths that fill the image exactly: pycocotools leaves memory uninitialised when they do not."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:

@@ -3,7 +3,7 @@
 ::
 
     root/annotations/*.json     or root/*.json
-    root/images/...             or root/<split>/..., root/<split>2017/..., root/...
+    root/images/...             or root/data/..., root/<split>/..., root/<split>2017/..., root/...
 
 A file is of the split that its name tells (``birds_train.json``: train; val and test likewise), else of "all".
 
@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from talking_points.records import AnnotatedObject, ImageRecord
+from talking_points.records import ImageRecord
 from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries
 from talking_points.sources.coco_parts import (
     BadAnnotationError,
@@ -44,14 +44,23 @@ _Annotation = Mapping[str, Any]
 _Pair = tuple[ObjectLabel, Outline]
 
 
-class _OwnObjects(Source):
+class OwnObjects(Source):
     """Files, splits and objects: what both sources have in common."""
 
-    def __init__(self, root: str | Path, split: str | None, spellings: Sequence[str], image_folder: str | None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None,
+        spellings: Sequence[str],
+        image_folder: str | None,
+        *,
+        bare: bool = False,
+    ) -> None:
         expected = "COCO files (*.json), in the folder itself or in its folder annotations,"
-        super().__init__(find_root(root, spellings, lambda folder: bool(_json_files(folder)), expected), split)
+        found = (lambda folder: folder.is_dir()) if bare else (lambda folder: bool(json_files(folder)))
+        super().__init__(find_root(root, () if bare else spellings, found, expected), split)
         self._image_folder = image_folder
-        if image_folder is not None and not _find_named(self.root, image_folder).is_dir():
+        if image_folder is not None and not find_named(self.root, image_folder).is_dir():
             raise SourceError(f"expected the images in {self.root / image_folder}, found no such folder")
 
     def _choose(self, files: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -62,16 +71,16 @@ class _OwnObjects(Source):
 
     def _finder(self, split: str) -> ImageFinder:
         if self._image_folder is not None:
-            return ImageFinder(self.root, [_find_named(self.root, self._image_folder)])
-        named = (child(self.root, name) for name in ("images", split, f"{split}2017", f"{split}2014"))
+            return ImageFinder(self.root, [find_named(self.root, self._image_folder)])
+        named = (child(self.root, name) for name in ("images", "data", split, f"{split}2017", f"{split}2014"))
         return ImageFinder(self.root, [folder for folder in (*named, self.root) if folder and folder.is_dir()])
 
-    def _list_entries(self, files: Sequence[tuple[Path, str]]) -> Iterator[SourceEntry]:
+    def _list_entries(self, files: Sequence[tuple[Path, str]], bare: bool = False) -> Iterator[SourceEntry]:
         with CocoIndex(self) as index:
             for path, split in files:
-                index.add(path, split, _image_id)
+                index.add(path, split, image_id_of)
             finders = {split: self._finder(split) for _, split in files}
-            yield from list_entries(index, finders, lambda image, path: ())
+            yield from list_entries(index, finders, lambda image, path: (), bare=bare)
 
     def _regions(
         self,
@@ -93,7 +102,7 @@ class _OwnObjects(Source):
             yield annotation, region
 
 
-class CocoParts(_OwnObjects):
+class CocoParts(OwnObjects):
     """Records of a user's own objects with parts. An object's or part's ``id`` is that of its category in the file.
 
     ``objects``, ``parts``: one annotation file each, from the root, instead of all (by default a file with "part" in
@@ -113,10 +122,10 @@ class CocoParts(_OwnObjects):
         images: str | None = None,
     ) -> None:
         super().__init__(root, split, ("coco", "parts"), images)
-        listed = _json_files(self.root)
+        listed = json_files(self.root)
         if objects is not None:
-            listed = [_find_named(self.root, name) for name in (objects, parts) if name is not None]
-        separate = {_find_named(self.root, parts)} if parts is not None else _part_files(listed)
+            listed = [find_named(self.root, name) for name in (objects, parts) if name is not None]
+        separate = {find_named(self.root, parts)} if parts is not None else _part_files(listed)
         self._objects = self._choose([path for path in listed if path not in separate])
         self._parts = [(path, name) for path in separate for name in [_split_of(path)]]
 
@@ -126,7 +135,7 @@ class CocoParts(_OwnObjects):
             indices = {}
             for path, split in self._parts:
                 indices[split] = stack.enter_context(CocoIndex(self))
-                indices[split].add(path, split, _image_id)
+                indices[split].add(path, split, image_id_of)
             for entry in self._list_entries(self._objects):
                 listed = entry.annotation["annotations"]
                 own = [item for item in listed if item["category_id"] in parts[False]]
@@ -144,10 +153,10 @@ class CocoParts(_OwnObjects):
     def _categories(self) -> tuple[dict[int, str], dict[bool, dict[int, tuple[str, str, int]]]]:
         """Names of the object categories, and of the part categories (spelling, part, object id) in the files of the
         objects (False) and in those of the parts (True)."""
-        names = _category_names(self._objects)
+        names = category_names(self._objects)
         inside_files = _part_categories(names, names)
         objects = {number: name for number, (name, _) in names.items() if number not in inside_files}
-        apart = _part_categories(_category_names(self._parts), {key: names[key] for key in objects})
+        apart = _part_categories(category_names(self._parts), {key: names[key] for key in objects})
         if not inside_files and not apart:
             shown = ", ".join(sorted(name for name, _ in names.values())[:8]) or "none"
             raise SourceError(
@@ -180,68 +189,22 @@ class CocoParts(_OwnObjects):
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
 
 
-class Images(_OwnObjects):
-    """Records of a user's own images with the objects that a detector found: no parts, so no keypoints to describe.
-
-    ``annotations``: one COCO file, from the root, instead of all; ``images``: the folder of the images; ``min_score``:
-    detections below it are left out (those without a score are kept).
-    """
-
-    name = "images"
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str | None = None,
-        *,
-        annotations: str | None = None,
-        images: str | None = None,
-        min_score: float = 0.0,
-    ) -> None:
-        super().__init__(root, split, ("images",), images)
-        self._min_score = min_score
-        self._files = self._choose([_find_named(self.root, annotations)] if annotations else _json_files(self.root))
-
-    def entries(self) -> Iterator[SourceEntry]:
-        names = {str(number): name for number, (name, _) in _category_names(self._files).items()}
-        for entry in self._list_entries(self._files):
-            yield SourceEntry(
-                entry.image_id, entry.image_path, entry.split, entry.files, {**entry.annotation, "objects": names}
-            )
-
-    def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_listed_image(self.root, entry)
-        names = {int(key): name for key, name in entry.annotation["objects"].items()}
-        sure = [item for item in entry.annotation["annotations"] if not _score(item) < self._min_score]
-        if left_out := len(entry.annotation["annotations"]) - len(sure):
-            self.skip("low_score", entry.image_path, left_out)
-        objects: list[AnnotatedObject] = []
-        for item, region in self._regions(entry, sure, names, (pixels.shape[1], pixels.shape[0])):
-            name = names[item["category_id"]]
-            objects.append(
-                make_outlined_object(ObjectLabel(item["category_id"], name, clean_name(name)), region, (), True)
-            )
-        if not objects:
-            raise SkippedImage("no_usable_annotation")
-        return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
-
-
 def _score(annotation: Mapping[str, Any]) -> float:
     score = annotation.get("score")
     return float(score) if isinstance(score, int | float) else 1.0
 
 
-def _image_id(name: str) -> str:
+def image_id_of(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _json_files(folder: Path) -> list[Path]:
+def json_files(folder: Path) -> list[Path]:
     place = child(folder, "annotations")
     files = [] if place is None or not place.is_dir() else sorted(place.glob("*.json"))
     return [path for path in files or sorted(folder.glob("*.json")) if not path.name.startswith(".")]
 
 
-def _find_named(root: Path, name: str) -> Path:
+def find_named(root: Path, name: str) -> Path:
     """A file or folder of the options, which must lie in the root."""
     try:
         path = inside(root, PurePosixPath(name).as_posix())
@@ -264,7 +227,7 @@ def _part_files(files: Sequence[Path]) -> set[Path]:
     return {path for path in named if _split_of(path) in beside}
 
 
-def _category_names(files: Sequence[tuple[Path, str]]) -> dict[int, tuple[str, str]]:
+def category_names(files: Sequence[tuple[Path, str]]) -> dict[int, tuple[str, str]]:
     """Name and supercategory of every category id. Raises ``SourceError`` where two files disagree."""
     found: dict[int, tuple[str, str]] = {}
     for path, _ in files:

@@ -8,6 +8,7 @@ SKIP_REASONS = {
     "missing_label": "an image has no label map, or no entry in the annotation file",
     "image_without_annotation": "the annotation file lists the image but annotates nothing in it",
     "no_usable_annotation": "every annotation of the image was left out for one of the reasons below",
+    "nothing_found": "the image has no annotation, and the segmenter outlines nothing in it",
     "duplicate_image": "the same image is listed twice; the first listing is kept",
     "malformed_image": "an image entry of the annotation file lacks its id or file name, or its size is no number",
     "path_outside_root": "a path is absolute, climbs with '..' or is a link to a place outside the dataset",

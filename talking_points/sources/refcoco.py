@@ -269,6 +269,12 @@ def find_evaluated_images(root: Path, name: str) -> set[int] | None:
     return None
 
 
+def list_unseen_sets(root: Path) -> list[str]:
+    """Which of the three sets are not below ``root``, so that nobody knows which images they evaluate on."""
+    folders = {name: [child(root, spelling) for spelling in spellings] for name, spellings in SETS.items()}
+    return [name for name, found in folders.items() if not any(folder is not None for folder in found)]
+
+
 def _refs_file(split_by: str) -> str:
     return f"refs({split_by}).p"
 

@@ -9,7 +9,6 @@ scored over the same hidden states of the blocks that no adapter in training cha
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,14 +33,13 @@ from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.models.omg_llava.modeling import LanguageInputs
 from talking_points.models.omg_llava.splicing import SplicedBatch
 from talking_points.processes import process_state
-from talking_points.training.checkpoints import checkpoint_step, last_checkpoint
 from talking_points.training.config import AdaptConfig
 from talking_points.training.curves import draw_group
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, token_log_probs
 from talking_points.training.precision import autocast, prepare_to_train
 from talking_points.training.rewards import REWARDS, Rewarded, mean_pck
+from talking_points.training.sampled import SampledTrainer
 from talking_points.training.trainer import PointTrainer
-from talking_points.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,10 @@ class Samples:
     unfinished: int
 
 
-class AdaptationTrainer(PointTrainer):
+class AdaptationTrainer(SampledTrainer, PointTrainer):
     """GRPO: the loss of a batch of points is that of descriptions sampled from the model itself."""
+
+    doing = "adaptation"
 
     def __init__(
         self,
@@ -70,13 +70,9 @@ class AdaptationTrainer(PointTrainer):
         metric: Any = None,
     ) -> None:
         super().__init__(model, features, config, output, seed, metric)
-        if self.args.world_size > 1:
-            raise ConfigError("adaptation runs on one device: start it without accelerate launch")
         self.adapt = config
         self.localizer = localizer
         self.localizer_features = localizer_features
-        self.table = output / "samples.jsonl"
-        self._measured: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -96,7 +92,7 @@ class AdaptationTrainer(PointTrainer):
         loss = grpo_loss(log_probs, reference, on_device, samples.mask.to(log_probs.device), self.adapt.beta)
         lengths = samples.mask.sum(1)
         spread = groups.std(1, correction=0)
-        self._measure(
+        self.measure(
             reward=rewards.mean(),
             reward_std=float(spread.mean()),
             zero_variance=float((spread <= EQUAL_REWARDS).float().mean()),
@@ -123,21 +119,6 @@ class AdaptationTrainer(PointTrainer):
         features, index, _ = self.localizer_features.batch(examples)
         predicted = self.localizer.localize(None, texts, features=features, image_index=index, batch_size=len(texts))
         return REWARDS[self.adapt.reward](Rewarded.of(examples, predicted)), predicted
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        means = {name: float(np.mean(values)) for name, values in self._measured.items()}
-        self._measured.clear()
-        super().log({**logs, **means}, *args, **kwargs)
-
-    def _measure(self, **values: float) -> None:
-        for name, value in values.items():
-            self._measured[name].append(float(value))
-
-    def run(self) -> dict[str, float]:
-        checkpoint = last_checkpoint(self.args.output_dir)
-        with self._writing(str(self.table)):
-            rewind(self.table, 0 if checkpoint is None else checkpoint_step(checkpoint))
-        return super().run()
 
     def _write_samples(
         self, texts: Sequence[str], rewards: NDArray[np.float64], advantages: Tensor, predicted: NDArray[np.float64]
@@ -301,16 +282,3 @@ def adapt_descriptor(
             return 100 * float(mean_pck(Rewarded.of(described.examples, found)).mean())
 
     return AdaptationTrainer(model, localizer, own, judged, config, output, seed, metric).run()
-
-
-def rewind(table: Path, step: int) -> None:
-    """Remove from a table of samples what an interrupted run wrote at ``step`` and later: it will be written again."""
-    if not table.exists():
-        return
-    kept = []
-    for line in table.read_text(encoding="utf-8").splitlines(keepends=True):
-        # Of the last line, half may have been written.
-        if not line.endswith("\n") or json.loads(line)["step"] >= step:
-            break
-        kept.append(line)
-    write_text(table, "".join(kept))

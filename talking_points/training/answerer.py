@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
 from torch import Tensor
 
 from talking_points.config import ConfigError
@@ -28,13 +30,23 @@ from talking_points.examples.points import LengthBuckets
 from talking_points.examples.pose_files import DecodedImages, pixels_of
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig as ModelConfig
-from talking_points.models.capellm.conversation import IGNORED_LABEL, Encoded, Query
+from talking_points.models.capellm.conversation import (
+    IGNORED_LABEL,
+    PARAPHRASES,
+    STEP_QUESTION,
+    Encoded,
+    Query,
+    Round,
+    plain_text,
+)
 from talking_points.models.capellm.crops import normalise
 from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL, tiny_config, train_tokenizer
 from talking_points.records import derive_seed
+from talking_points.sources.keypoint_sets import readable
 from talking_points.training.answerer_config import AnswererConfig, AnswererStage
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.trainer import StageTrainer
+from talking_points.whole_files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,23 @@ class AnswererTrainer(StageTrainer):
         """DINOv2's weights are saved under their published names, which ``from_pretrained`` alone turns into ours."""
         saved = PointAnswerer.from_pretrained(resume_from_checkpoint)
         self.own.load_state_dict(saved.state_dict())
+        counts = Path(resume_from_checkpoint) / self._dropped_file
+        if counts.is_file():
+            self.dropped = Counter(read_json(counts, "remove the checkpoint to go on from the one before"))
+
+    @property
+    def _dropped_file(self) -> str:
+        return f"dropped-{self.args.process_index}.json"
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with self._writing(f"the checkpoint in {folder}"):
+            write_json(folder / self._dropped_file, dict(self.dropped))
+        super()._save_checkpoint(*args, **kwargs)
+
+    def all_dropped(self) -> Counter[str]:
+        """What all processes have dropped together, from the first step on."""
+        return sum(map(Counter, gather_object([dict(self.dropped)])), Counter[str]())
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:
@@ -102,15 +131,27 @@ class AnswererTrainer(StageTrainer):
             raise ConfigError("none of the objects of a batch has a keypoint inside its box: expected some that do")
         crops = [] if self.own.config.blind else [one[0].pixels(self.images[one[0].example.image]) for one in groups]
         pixels = self._pixels(crops, len(groups))
-        rows = [(number, self._encoded(talk)) for number, group in enumerate(groups) for talk in group]
-        index = torch.tensor([number for number, _ in rows])
-        if self.config.pack_instance:
-            return self._branches(pixels, [row for _, row in rows], index)
+        talks = [talk for group in groups for talk in group]
+        rows = [self._encoded(talk) for talk in talks]
         config = self.own.config
+        if self.config.pack_instance:
+            index = torch.tensor([number for number, group in enumerate(groups) for _ in group])
+            inputs = self._branches(pixels, rows, index)
+            if config.attention_weight:
+                cells = cells_of(talks, inputs["labels"].cpu().numpy(), config.image_size // config.patch_size)
+                inputs["cells"] = self._tensor(cells)
+            return inputs | self._places(talks)
         head = [config.text_config.bos_token_id, *[config.image_token_id] * config.image_tokens]
-        filled = batch([row for _, row in rows], head, config.text_config.pad_token_id)
+        filled = batch(rows, head, config.text_config.pad_token_id)
         arrays = {"input_ids": filled.ids, "labels": filled.labels, "attention_mask": filled.visible.astype(np.int64)}
-        return {"pixel_values": pixels, **{name: self._tensor(value) for name, value in arrays.items()}}
+        tensors = {name: self._tensor(value) for name, value in arrays.items()}
+        return {"pixel_values": pixels, **tensors, **self._places(talks)}
+
+    def _places(self, talks: Sequence[Conversation]) -> dict[str, Tensor]:
+        """Where the keypoints are, for the coordinate head."""
+        if self.own.config.head == "text":
+            return {}
+        return {"places": self._tensor(np.concatenate([talk.places for talk in talks]).astype(np.float32))}
 
     def conversations(self, one: Asked, texts: Texts) -> list[Conversation]:
         """What is asked about an object this time; nothing where no keypoint lies in its crop, which is counted."""
@@ -134,9 +175,25 @@ class AnswererTrainer(StageTrainer):
 
     def _encoded(self, conversation: Conversation) -> Encoded:
         model = self.own
+        conversation = replace(conversation, rounds=self._worded(conversation))
         return encode_conversation(
             conversation, model.template, model.text_tokenizer, model.config.image_tokens, model.config.max_length
         )
+
+    def _worded(self, conversation: Conversation) -> tuple[Round, ...]:
+        """The rounds in the wording of this time: questions paraphrased, what the object is said first."""
+        rounds, example = list(conversation.rounds), conversation.example
+        if self.own.config.head == "token":
+            rounds = [replace(one, answer="") for one in rounds]
+        if self.config.paraphrase:
+            wordings = (None, *PARAPHRASES)
+            for number, one in enumerate(rounds):
+                drawn = derive_seed(self.args.seed, self._batches.epoch, example.id, one.query.name, "wording")
+                rounds[number] = replace(one, question=wordings[drawn % len(wordings)])
+        if self.config.step_by_step:
+            category = plain_text(readable(example.category_name), [self.own.end_text]).lower()
+            rounds.insert(0, Round(Query(category), f"It is a {category}.", STEP_QUESTION))
+        return tuple(rounds)
 
     def _pixels(self, crops: Sequence[Any], count: int) -> Tensor:
         config = self.own.config
@@ -164,6 +221,24 @@ class AnswererTrainer(StageTrainer):
         }
 
 
+def cells_of(talks: Sequence[Conversation], labels: NDArray[np.int64], grid: int) -> NDArray[np.int64]:
+    """Of every learnt token (R, L) the image token that shows its round's keypoint, -1 for the others.
+
+    A round's answer is a run of learnt tokens; runs are in the order of the conversation's rounds, before which there
+    may be others that are about no place.
+    """
+    learnt = labels != IGNORED_LABEL
+    before = np.pad(learnt, ((0, 0), (1, 0)))[:, :-1]
+    number = np.cumsum(learnt & ~before, axis=1) - 1
+    cells = np.full(labels.shape, -1, np.int64)
+    for row, talk in enumerate(talks):
+        column, line = np.clip((talk.places * grid).astype(np.int64), 0, grid - 1).T
+        elsewhere = number[row, -1] + 1 - len(talk.rounds)
+        of_run = np.concatenate((np.full(elsewhere, -1), line * grid + column))
+        cells[row, learnt[row]] = of_run[number[row, learnt[row]]]
+    return cells
+
+
 def conversation_settings(model: ModelConfig, config: AnswererStage, seed: int) -> ConversationSettings:
     """How conversations for a model are drawn."""
     return ConversationSettings(
@@ -182,6 +257,8 @@ def start_answerer(config: AnswererConfig, texts: Sequence[str]) -> PointAnswere
     unknown = [name for name in chosen if name not in ModelConfig.__dataclass_fields__]
     if unknown:
         raise ConfigError(f"unknown settings of the model: {unknown}; see models/capellm/configuration.py")
+    if stage.step_by_step and chosen.get("head") == "token":
+        raise ConfigError("step_by_step: expected model.head text, found token, whose answers are places alone")
     torch.manual_seed(config.seed)
     if config.start:
         model = PointAnswerer.from_pretrained(config.start, revision=config.start_revision)
@@ -241,7 +318,7 @@ def train_answerer(
 
     trainer = AnswererTrainer(model, train, texts, config, output, seed, metric)
     values = trainer.run()
-    return {**values, **{f"dropped_{name}": float(count) for name, count in trainer.dropped.items()}}
+    return {**values, **{f"dropped_{name}": float(count) for name, count in trainer.all_dropped().items()}}
 
 
 def share_near(model: PointAnswerer, poses: PoseSet, texts: Texts, threshold: float = 0.2) -> float:
@@ -250,7 +327,8 @@ def share_near(model: PointAnswerer, poses: PoseSet, texts: Texts, threshold: fl
     for example, pixels in pixels_of(poses, poses.examples):
         asked = np.flatnonzero(example.visible).tolist()
         names = [example.keypoints.names[index] for index in asked]
-        queries = [Query(name, texts.get((example.keypoints.key, name))) for name in names]
+        listed = example.keypoints.names
+        queries = [Query(name, texts.get((example.keypoints.key, name)), listed) for name in names]
         found = model.answer_all(pixels, example.box, queries).points
         away = np.linalg.norm(found - example.points[asked], axis=1) / max(example.box[2:])
         shares.append(float((away < threshold).mean()))

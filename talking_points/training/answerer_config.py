@@ -22,6 +22,10 @@ class AnswererStage(StageConfig):
     k: int = Field(default=4, ge=1, description="rounds of a conversation")
     texts: str | None = Field(default="rules", description="author or file of the descriptions; null: names alone")
     name_only: float = Field(default=0.0, ge=0, le=1, description="share of the batches that leave descriptions out")
+    paraphrase: bool = Field(default=False, description="draw the wording of every question from nine (Table 6)")
+    step_by_step: bool = Field(
+        default=False, description="a conversation says first what the object is (Table 7); it is not asked later"
+    )
     pack_instance: bool = Field(
         default=False, description="all conversations about an object share a crop, which is read once"
     )

@@ -34,12 +34,16 @@ def pretrain_pose_vision_stage(config: Any, folder: Path) -> dict[str, float]:
     poses = training_poses(config)[0]
     model = _started(config, poses)
     settings = conversation_settings(model.config, config.answerer, config.seed)
-    found = pretrain_pose_vision(model, poses, settings, config.pose_vision, config.answerer.memory_gb, config.seed)
+    checkpoint = folder / "checkpoint.pt"
+    found = pretrain_pose_vision(
+        model, poses, settings, config.pose_vision, config.answerer.memory_gb, config.seed, checkpoint
+    )
     path = folder / "vision.safetensors"
     with advising(str(path), "make room and run again to train it anew"):
         folder.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in model.state_dict().items() if name.split(".")[0] in _PARTS}
         save_file({name: value.contiguous() for name, value in kept.items()}, path)
+        checkpoint.unlink(missing_ok=True)
     return found
 
 

@@ -25,7 +25,7 @@ from talking_points.examples.labelled_images import (
     middles,
     mirror_boxes,
 )
-from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.base import TalkingPointsModel
 from talking_points.step_progress import follow
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
@@ -34,7 +34,7 @@ from talking_points.training.optimizers import MuonAdamW, OneCycle
 class DenseLabels(nn.Module):
     """The loss of all stages that are at least as coarse as the second one, whose grid is the one that is named."""
 
-    def __init__(self, model: PointDescriptor, data: LabelledImages) -> None:
+    def __init__(self, model: TalkingPointsModel, data: LabelledImages) -> None:
         super().__init__()
         self.backbone = model.vision.backbone
         self.data = data
@@ -79,7 +79,7 @@ class DenseLabels(nn.Module):
 
 
 def pretrain_backbone(
-    model: PointDescriptor,
+    model: TalkingPointsModel,
     data: LabelledImages,
     config: VisionConfig,
     random: np.random.Generator,

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,33 @@ from talking_points.examples.labelled_images import load_labelled_images
 from talking_points.examples.points import PointSet, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.records import ImageRecord
-from talking_points.sources import open_source
 from talking_points.sources.drawn import is_drawn
 from talking_points.step_progress import follow_each, tell
 from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.answerer_stages import pose_data, pretrain_pose_vision_stage, train_answerer_stage
-from talking_points.training.config import StageConfig, TrainConfig, TransferConfig, VisionConfig
+from talking_points.training.config import StageConfig, TrainConfig, TransferConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
 from talking_points.training.made_once import FINISHED, make_once
 from talking_points.training.precision import check_bf16
+from talking_points.training.segmenter_config import SegmenterConfig
+from talking_points.training.segmenter_stages import (
+    instruction_data,
+    pretrain_segmenter_vision,
+    refine_segmenter_stage,
+    train_segmenter_stage,
+)
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
+from talking_points.training.vision_records import vision_records
 
 NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
     "threads": True,
     "allow_drawn": True,
+    "control": True,
+    "memory_gb": True,
     "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
     "keypoints": {"test_categories"},
 }
@@ -61,20 +68,6 @@ def _pretrain_vision(config: TrainConfig, folder: Path) -> dict[str, float]:
     found = pretrain_vision(model, images, config.vision, config.seed)
     save_vision(model, folder / "vision.safetensors")
     return found
-
-
-def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[ImageRecord]:
-    """What the vision path may learn from: every source but the images of the held-out digests.
-
-    The dataset is not split as its sources are, so that their own training images are among its test images.
-    """
-    for name, root in sorted(config.sources.items()):
-        allowed = (
-            record
-            for record in open_source(name, root)
-            if hashlib.sha256(record.image_path.read_bytes()).hexdigest() not in held_out
-        )
-        yield from islice(allowed, config.images)
 
 
 def _train_localizer(config: TrainConfig, folder: Path) -> dict[str, float]:
@@ -155,6 +148,27 @@ STAGES = {
         AnswererConfig,
         pose_data,
     ),
+    "segmenter_vision": Stage(
+        ("segmenter_vision",),
+        pretrain_segmenter_vision,
+        lambda config: "vision",
+        SegmenterConfig,
+        lambda config: None if config.segmenter_vision.separate else instruction_data(config),
+    ),
+    "segmenter": Stage(
+        ("segmenter_vision", "instructions", "segmenter"),
+        train_segmenter_stage,
+        lambda config: "segmenter",
+        SegmenterConfig,
+        instruction_data,
+    ),
+    "refined": Stage(
+        ("segmenter_vision", "instructions", "segmenter", "refine"),
+        refine_segmenter_stage,
+        lambda config: "refined",
+        SegmenterConfig,
+        instruction_data,
+    ),
 }
 
 
@@ -170,7 +184,7 @@ def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[s
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     folder = config.output / (name or stage.folder(config))
-    section, field = stage.sections[-1], "backbone_bf16" if kind == "vision" else "bf16"
+    section, field = stage.sections[-1], "backbone_bf16" if kind in ("vision", "segmenter_vision") else "bf16"
     if getattr(getattr(config, section), field) and not (folder / FINISHED).is_file():
         check_bf16(f"{section}.{field}")
     made = (folder / FINISHED).is_file()

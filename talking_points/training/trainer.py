@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from talking_points.errors import TrainingStoppedError
-from talking_points.examples.features import PointFeatures
-from talking_points.examples.points import LengthBuckets, PointExample, PointSet
+from talking_points.examples.features import ImageFeatures, PointFeatures
+from talking_points.examples.points import LengthBuckets, PointSet
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
 from talking_points.step_progress import StepProgress, follow
@@ -228,22 +228,20 @@ class StageTrainer(Trainer):
         return values
 
 
-class PointTrainer(StageTrainer):
-    """Trains on points: batches are lists of ``PointExample`` with the features of their images."""
-
-    what = "points"
+class ImageTrainer(StageTrainer):
+    """Trains on examples about images whose features are kept: batches are lists of examples."""
 
     def __init__(
         self,
         model: PreTrainedModel,
-        features: PointFeatures,
+        features: ImageFeatures[Any],
         config: StageConfig,
         output: Path,
         seed: int,
         metric: Callable[[], float] | None = None,
     ) -> None:
-        self.features = features
-        self.points: PointSet = features.points
+        self.features: Any = features
+        self.points: Any = features.points
         self._turns: dict[str, Turn] = {}
         super().__init__(model, self.points.examples, config, output, seed, metric)
         self.trained = features.model
@@ -251,23 +249,23 @@ class PointTrainer(StageTrainer):
         features.model.config.feature_dtype = features.dtype
         features.store.remember_bound()
 
-    def batch_inputs(self, examples: Sequence[PointExample]) -> dict[str, Any]:
+    def batch_inputs(self, examples: Sequence[Any]) -> dict[str, Any]:
         return self.inputs(examples, self.features)
 
-    def inputs(self, examples: Sequence[PointExample], features: PointFeatures) -> dict[str, Any]:
-        """The model's keyword arguments for points and the features of their images."""
-        raise TypeError(f"{type(self).__name__} must say how points become inputs")
+    def inputs(self, examples: Sequence[Any], features: Any) -> dict[str, Any]:
+        """The model's keyword arguments for examples and the features of their images."""
+        raise TypeError(f"{type(self).__name__} must say how {self.what} become inputs")
 
-    def turns(self, examples: Sequence[PointExample]) -> list[Turn]:
-        """The turns of points with their texts, each tokenised once."""
+    def turns(self, examples: Sequence[Any]) -> list[Turn]:
+        """The turns of examples with their texts, each tokenised once."""
         for example in examples:
             if example.id not in self._turns:
                 self._turns[example.id] = self.turn(example)
         return [self._turns[example.id] for example in examples]
 
-    def turn(self, example: PointExample) -> Turn:
+    def turn(self, example: Any) -> Turn:
         """One turn, question and answer."""
-        raise TypeError(f"{type(self).__name__} must say how a point becomes a turn")
+        raise TypeError(f"{type(self).__name__} must say how one of the {self.what} becomes a turn")
 
     def batches(self) -> LengthBuckets:
         lengths = [len(example.text) for example in self.points.examples]
@@ -281,6 +279,14 @@ class PointTrainer(StageTrainer):
             process=self.args.process_index,
             processes=self.args.world_size,
         )
+
+
+class PointTrainer(ImageTrainer):
+    """Trains on points: batches are lists of ``PointExample`` with the features of their images."""
+
+    what = "points"
+    features: PointFeatures
+    points: PointSet
 
 
 def make_arguments(config: StageConfig, output: Path, seed: int, evaluate: bool) -> TrainingArguments:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from talking_points.build_config import BuildConfig, SourceConfig
 from talking_points.config import ConfigError
@@ -12,9 +13,13 @@ from talking_points.descriptions.backends import check_capabilities, what_is_mis
 from talking_points.descriptions.backends.protocol import Step
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.extras import how_to_install
+from talking_points.instructions.config import InstructionBuildConfig, region_sources
+from talking_points.instructions.described_points import identify_points
+from talking_points.instructions.phrasings import load_phrasings
 from talking_points.models.model_folders import check_model
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SourceError
+from tasks.running.runner_checks import check_runner
 
 
 def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, str]:
@@ -29,6 +34,11 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
             "or draw sample sources with 'talking-points draw-sample DIR' (--config build/sample.yaml reads those in "
             "build/sample)"
         )
+    check_runner(settings.runner)
+    if settings.request_cache is not None:
+        from talking_points.descriptions.shared_cache import check_shared_cache
+
+        check_shared_cache(settings.request_cache)
     problems = []
     for step, section in settings.asking.items():
         missing = what_is_missing(section)
@@ -42,18 +52,39 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         if not util.find_spec("torch"):
             raise ConfigError(f"judge.by: 'localizer' needs torch, which is not installed; {how_to_install('train')}")
         check_model(str(settings.judge.model), "localizer", "judge.model")
-    return {name: _resolve_root(name, source) for name, source in settings.open_sources.items()}
+    return {name: _resolve_root(name, source, source.options) for name, source in settings.open_sources.items()}
+
+
+def check_instructions(settings: InstructionBuildConfig) -> dict[str, str]:
+    """Check the sources and the phrasings of an instruction build; returns the resolved folder of every source.
+
+    Raises ``ConfigError`` for the first that cannot be read.
+    """
+    if not settings.open_sources:
+        raise ConfigError(
+            f"no source has a root: set at least one of sources.{{{','.join(region_sources())}}}.root, or draw sample "
+            "sources with 'talking-points draw-sample build/sample' (--config build/instructions_sample.yaml)"
+        )
+    load_phrasings(settings.instructions.phrasings)
+    if settings.points is not None:
+        identify_points(settings.points)
+    return {
+        name: _resolve_root(name, source, settings.reader_options(name))
+        for name, source in settings.open_sources.items()
+    }
 
 
 _DRAWN = {"sample": "", "sample-plain": " --variant plain", "sample-hard": " --variant hard"}
 """The folders in ``build`` that shipped configurations read drawn sources from, and how each is drawn."""
 
 
-def _resolve_root(name: str, source: SourceConfig) -> str:
+def _resolve_root(name: str, source: SourceConfig, options: Mapping[str, Any]) -> str:
     """The folder of a source. Where nothing is at its root, which a configuration may have set, ways on are told."""
     root = source.root or Path()
+    if isinstance(segmenter := options.get("segmenter"), str) and not (Path(segmenter) / "config.json").is_file():
+        check_model(segmenter, "segmenter", f"sources.{name}.options.segmenter")
     try:
-        return str(open_source(name, root, split=source.split, **source.options).root)
+        return str(open_source(name, root, split=source.split, **options).root)
     except SourceError as error:
         if root.expanduser().exists():
             raise

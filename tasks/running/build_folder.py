@@ -2,69 +2,103 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import refuse_links
-from talking_points.stop_requests import clear_stop
+from talking_points.stop_requests import clear_stop, request_stop
 from talking_points.whole_files import TEMPORARY
-from tasks.running.shards import WORK
+from tasks.running.folder_lock import in_use, lock_file
+from tasks.running.lease import LEASES, Fence, FolderInUse, Lease, find_holder, refuse, take_lease
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
+
+if TYPE_CHECKING:
+    from tasks.running.worker_checks import Expectation
 
 SETTINGS_FILE = f"{WORK}/settings.json"
 _RESERVE = 200 * 2**20
 """Bytes that must be free before a build starts."""
+_NO_CONTENT = ("lock", LEASES.rpartition("/")[2])
+"""What a build leaves in ``WORK`` before it has made anything."""
 _A_LOOK = 0.5
 """Seconds: whoever looks whether a build is running (``in_use``) holds the lock for a moment."""
 
 
-class FolderInUse(ConfigError):
-    """Another build is writing to the same output."""
+class OutputConfig(Protocol):
+    """What a configuration says of its output, whatever is built there."""
+
+    @property
+    def output(self) -> str: ...
+
+    @property
+    def resume(self) -> str: ...
+
+    def dataset_settings(self) -> dict[str, Any]:
+        """The settings that can change a row, without secrets, as plain JSON values."""
+        ...
+
+
+class BuildStorage(Storage):
+    """The output of a build that holds its lease."""
+
+    lease: Lease
+    expected: Expectation | None = None
+
+    def fence(self) -> Fence:
+        """What the tasks of the build carry of its lease."""
+        return self.lease.fence(shared=self.expected is not None)
 
 
 @contextmanager
-def build_folder(config: BuildConfig) -> Iterator[Storage]:
+def build_folder(config: OutputConfig) -> Iterator[BuildStorage]:
     """Lock and check the output folder for the length of a build.
 
-    The lock is the operating system's, so a killed build does not leave it behind. Raises ``FolderInUse`` for a
-    second build into one folder and ``ConfigError`` for a folder that holds something else.
+    The lock is the operating system's, so a killed build does not leave it behind; it keeps out the builds of this
+    machine, and the lease in the output those of all others. Raises ``FolderInUse`` for a second build into one folder
+    and ``ConfigError`` for a folder that holds something else.
     """
-    storage = Storage(config.output)
+    storage = BuildStorage(config.output)
     _refuse_links(storage)
-    path = _lock_file(storage)
+    path = lock_file(storage)
     lock = FileLock(path, timeout=_A_LOOK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise _refuse_shared_use(config) from error
+        raise _refuse_shared_use(storage) from error
     except OSError as error:
         raise ConfigError(
             _explain_closed(storage, config) or f"cannot write to the output {config.output}: {error}"
         ) from error
     try:
+        if held := find_holder(storage, alone_here=True):
+            raise refuse(storage, held)
         _check_content(storage, config)
         clear_stop()
-        storage.remove_temporaries()
-        storage.write_json(SETTINGS_FILE, {"fingerprint": fingerprint(dataset_settings(config)), **_settings(config)})
-        yield storage
+        storage.lease = take_lease(storage, request_stop, alone_here=True)
+        try:
+            storage.remove_temporaries()
+            settings = config.dataset_settings()
+            storage.write_json(SETTINGS_FILE, {"fingerprint": fingerprint(settings), "settings": settings})
+            yield storage
+        finally:
+            storage.lease.release()
     finally:
         lock.release()
 
 
-def check_folder(storage: Storage, config: BuildConfig) -> None:
+def check_folder(storage: Storage, config: OutputConfig) -> None:
     """Refuse now what ``build_folder`` would refuse, and write nothing. Raises what it raises."""
     _refuse_links(storage)
     if in_use(storage):
-        raise _refuse_shared_use(config)
+        raise _refuse_shared_use(storage)
     _check_content(storage, config)
 
 
@@ -79,11 +113,14 @@ def _refuse_links(storage: Storage) -> None:
         refuse_links(Path(storage.root, name))
 
 
-def _refuse_shared_use(config: BuildConfig) -> FolderInUse:
-    return FolderInUse(f"another build is writing to {config.output}: wait for it, stop it, or choose another output")
+def _refuse_shared_use(storage: Storage) -> FolderInUse:
+    held = find_holder(storage)
+    if held is not None:
+        return refuse(storage, held)
+    return FolderInUse(f"another build is writing to {storage.output}: wait for it, stop it, or choose another output")
 
 
-def _check_content(storage: Storage, config: BuildConfig) -> None:
+def _check_content(storage: Storage, config: OutputConfig) -> None:
     """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
     closed = _explain_closed(storage, config)
     if closed:
@@ -91,7 +128,7 @@ def _check_content(storage: Storage, config: BuildConfig) -> None:
     free = storage.free_bytes()
     if free is not None and free < _RESERVE:
         raise ConfigError(f"only {free / 2**20:.0f} MiB free at {config.output}, expected at least {_RESERVE // 2**20}")
-    work = [name for name in storage.names(WORK) if name != "lock" and not name.endswith(TEMPORARY)]
+    work = [name for name in storage.names(WORK) if name not in _NO_CONTENT and not name.endswith(TEMPORARY)]
     names = [name for name in storage.names() if name != WORK]
     if not work and not names:
         return
@@ -107,7 +144,7 @@ def _check_content(storage: Storage, config: BuildConfig) -> None:
         return
     try:
         recorded = storage.read_json(SETTINGS_FILE)["settings"]
-        differences = list_changes(recorded, dataset_settings(config))
+        differences = list_changes(recorded, config.dataset_settings())
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{config.output} holds a build, but {SETTINGS_FILE} is missing or damaged ({error}): "
@@ -120,33 +157,7 @@ def _check_content(storage: Storage, config: BuildConfig) -> None:
         )
 
 
-def in_use(storage: Storage) -> bool:
-    """Whether a build is writing to this folder right now."""
-    path = _lock_file(storage)
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return _is_locked(path)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether somebody holds a lock file that this user may only read."""
-    import fcntl  # on systems whose locks these are; others do not come here
-
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
-
-
-def _explain_closed(storage: Storage, config: BuildConfig) -> str | None:
+def _explain_closed(storage: Storage, config: OutputConfig) -> str | None:
     """Why this user cannot write to a local output: whose folder is in the way. None where nothing is."""
     if not storage.is_local:
         return None
@@ -174,14 +185,3 @@ def request_cache_folder(storage: Storage) -> Path:
     if storage.is_local:
         return Path(storage.path(WORK), "requests")
     return Path.home() / ".cache" / "talking-points" / "requests"
-
-
-def _settings(config: BuildConfig) -> dict[str, Any]:
-    return {"settings": dataset_settings(config)}
-
-
-def _lock_file(storage: Storage) -> Path:
-    if storage.is_local:
-        return Path(storage.path(WORK), "lock")
-    name = hashlib.sha256(storage.path().encode()).hexdigest()[:16]
-    return Path.home() / ".cache" / "talking-points" / "locks" / f"{name}.lock"

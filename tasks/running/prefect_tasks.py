@@ -7,6 +7,7 @@ was judged. Records lie where Prefect's settings say: ``PREFECT_RESULTS_LOCAL_ST
 
 from __future__ import annotations
 
+import json
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def find_manifest(key: str) -> Manifest | None:
         return read_record(_read(_default_storage(), key))
     except Exception:
         return None
+
+
+def keep_manifest(key: str, manifest: Manifest) -> None:
+    """Keep a sealed manifest under its order's key, as Prefect keeps the result of a task."""
+    metadata = {"serializer": kept_records.SERIALIZER, "expiration": None}
+    ResultRecords().write_path(key, json.dumps({"metadata": metadata, "result": json.dumps(manifest)}).encode())
+
+
+def records_folder() -> Path | None:
+    """The folder of the records; None where a block keeps them elsewhere."""
+    storage = _default_storage()
+    return _folder(storage) if isinstance(storage, LocalFileSystem) else None
 
 
 def _default_storage() -> Any:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from rich.console import Console
@@ -27,13 +27,17 @@ from rich.progress import (
 
 from talking_points.escaping import for_markdown, for_terminal
 from talking_points.redaction import redact
-from tasks.running.manifests import Manifest
-from tasks.running.shards import OPTIONAL_STAGES, SPENT, STAGES, WORK
+from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
+
+if TYPE_CHECKING:
+    from tasks.running.manifests import Manifest
 
 STATUS_FILE = f"{WORK}/status.json"
 _WRITE_EVERY = 2.0
 """Seconds between two updates of an artifact, and of the status file while shards are only reused."""
+_SLOWEST = 5
+"""Shards that are named as the slowest ones of a run."""
 _WORTH_SAYING = 120.0
 """Seconds below which nobody plans a day by what is left."""
 
@@ -81,7 +85,8 @@ class BuildProgress:
     """Follows a build stage by stage. Use as a context manager around the whole build.
 
     ``planned`` gives working seconds per row of stages to come, as far as they are known before they run; ``workers``
-    shards are made at a time. Without ``on_page`` nothing is told to Prefect, which is not even imported.
+    shards are made at a time. ``order``: all stages that there may be. Without ``on_page`` nothing is told to Prefect,
+    which is not even imported.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class BuildProgress:
         planned: Mapping[str, float | None] | None = None,
         workers: int = 1,
         on_page: bool = True,
+        order: Sequence[str] = STAGES,
     ) -> None:
         self.storage = storage
         self.console = console or Console(stderr=True)
@@ -99,7 +105,13 @@ class BuildProgress:
         self.planned = dict(planned or {})
         self.workers = workers
         self.on_page = on_page
+        self.order = tuple(order)
         self.failures: list[dict[str, Any]] = []
+        self.seen_workers: list[dict[str, Any]] = []
+        self.slowest: list[dict[str, Any]] = []
+        self.busy_seconds = 0.0
+        self.offered_seconds = 0.0
+        self._looked = time.monotonic()
         self.state = "running"
         self.started = time.monotonic()
         self.ended: float | None = None
@@ -155,6 +167,9 @@ class BuildProgress:
         status.seconds += manifest["seconds"]
         if not reused:
             status.executed_seconds += manifest["seconds"]
+            made = {"shard": f"{stage}-{manifest['shard']}", "seconds": manifest["seconds"], "rows": manifest["rows"]}
+            self.slowest = sorted([*self.slowest, made], key=lambda shard: -shard["seconds"])[:_SLOWEST]
+            self.busy_seconds += manifest["seconds"]
         self._show(stage, force=not reused)
         if status.executed == 1 and not reused:
             self._announce()
@@ -171,6 +186,13 @@ class BuildProgress:
             }
         )
         self._show(stage, force=True)
+
+    def show_workers(self, workers: list[dict[str, Any]]) -> None:
+        """What every worker of a cluster does now."""
+        now = time.monotonic()
+        self.offered_seconds += (now - self._looked) * sum(worker["threads"] for worker in self.seen_workers)
+        self.seen_workers, self._looked = workers, now
+        self._write(force=False)
 
     def say(self, line: str) -> None:
         """Tell people something about the stage that runs."""
@@ -194,7 +216,11 @@ class BuildProgress:
         """The status as JSON values, as written to ``.work/status.json``."""
         return {
             "stages": {name: asdict(status) for name, status in self.stages.items()},
+            "order": self.order,
             "failures": self.failures,
+            "workers": self.seen_workers,
+            "idle_share": self.idle_share,
+            "slowest": self.slowest,
             "estimate": self.estimate(),
             "seconds_left": self.seconds_left(),
             "state": self.state,
@@ -202,9 +228,16 @@ class BuildProgress:
             "seconds": round(self._elapsed, 1),
         }
 
+    @property
+    def idle_share(self) -> float | None:
+        """The part of the cluster's time in which it made no shard; None where there is no cluster."""
+        if not self.offered_seconds:
+            return None
+        return round(max(0.0, 1 - self.busy_seconds / self.offered_seconds), 3)
+
     def describe(self) -> str:
         """The build in words: ``33 rows, 1 rejected, 2 shards made anew, 12 s``."""
-        assembled = self.stages.get("assemble")
+        assembled = self.stages.get(self.order[-1])
         rows = f"{assembled.rows:,} rows, " if assembled and assembled.rows else ""
         rejected = sum(sum(status.rejected.values()) for status in self.stages.values())
         made = sum(status.executed for name, status in self.stages.items() if name != "index")
@@ -291,7 +324,8 @@ class BuildProgress:
         marks = ["---", *["--:"] * (columns - 1)]
         rows = [row[:columns] for row in ([*COLUMNS], marks, *found)]
         table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-        notes = "\n".join(f"- {for_markdown(note)}" for note in stage_notes(summary))
+        said = [*stage_notes(summary), *worker_notes(summary)]
+        notes = "\n".join(f"- {for_markdown(note)}" for note in said)
         heading = f"# {for_markdown(redact(self.storage.output))}\n\n{for_markdown(self.describe())}"
         create_markdown_artifact(key="build-report", markdown=f"{heading}\n\n{table}\n\n{notes}\n")
 
@@ -314,17 +348,20 @@ class BuildProgress:
             self.console.print(for_terminal(f"cannot write {STATUS_FILE}: {error}"), markup=False)
 
 
+_SHOWN = 20
+"""Workers of which it is shown what they do."""
+
 COLUMNS = ("stage", "shards", "reused", "failed", "rows", "rejected", "work", "left")
 """``work`` is what the shards took when they were made, summed over workers and runs; ``left`` is until the stage is
 done, by the shards made so far or else by the plan. Eighty characters hold them."""
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """What people are shown of ``BuildProgress.summary()``: a row per stage, begun or to come, in the order of
-    ``STAGES`` and ``COLUMNS``."""
+    """What people are shown of ``BuildProgress.summary()``: a row per stage, begun or to come, in its ``order`` (that
+    of ``STAGES`` where an older status says none) and that of ``COLUMNS``."""
     rows = []
     left = summary.get("seconds_left", {})
-    for name in STAGES:
+    for name in summary.get("order", STAGES):
         stage = summary["stages"].get(name)
         remaining = _duration(left.get(name))
         if stage is None and name in OPTIONAL_STAGES:
@@ -343,7 +380,7 @@ def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
 def stage_notes(summary: Mapping[str, Any]) -> list[str]:
     """What the table has no room for, stage by stage: why rows were rejected, rates, requests and tokens."""
     notes = []
-    for name in STAGES:
+    for name in summary.get("order", STAGES):
         stage = summary["stages"].get(name)
         if stage is None:
             continue
@@ -358,6 +395,22 @@ def stage_notes(summary: Mapping[str, Any]) -> list[str]:
         if parts:
             notes.append(f"{name}: {', '.join(parts)}")
     return notes
+
+
+def worker_notes(summary: Mapping[str, Any]) -> list[str]:
+    """Of a build on a cluster: what its workers do, how much of their time they had nothing to do, its slow shards."""
+    workers = summary.get("workers") or []
+    if not workers:
+        return []
+    rows = sum(stage["rows"] for stage in summary["stages"].values() if stage["executed"])
+    idle = summary.get("idle_share")
+    parts = [f"{len(workers)} worker(s)", f"{rows / max(summary['seconds'], 1):.3g} rows/s of all stages"]
+    parts += [f"{idle:.0%} of their time idle"] if idle is not None else []
+    notes = [", ".join(parts)]
+    if summary["state"] == "running":
+        notes += [f"{worker['worker']}: {', '.join(worker['tasks'][:3]) or 'idle'}" for worker in workers[:_SHOWN]]
+    slow = [f"{shard['shard']} {_duration(shard['seconds'])}" for shard in summary.get("slowest") or []]
+    return notes + ([f"slowest shards: {', '.join(slow)}"] if slow else [])
 
 
 def _duration(seconds: float | None) -> str:

@@ -21,7 +21,7 @@ class ShardTask:
 
     def __init__(self, run: Callable[..., Any], *, name: str, **options: Any) -> None:
         self.name = name
-        self._run = run
+        self.run = run
         self._options = options
         self._task: PrefectTask | None = None
 
@@ -33,5 +33,5 @@ class ShardTask:
         from tasks.running.prefect_tasks import PrefectTask
 
         if self._task is None:
-            self._task = PrefectTask(self._run, name=self.name, **self._options)
+            self._task = PrefectTask(self.run, name=self.name, **self._options)
         return self._task

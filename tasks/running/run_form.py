@@ -25,6 +25,7 @@ BuildPreset = Literal[
     "without_local_caption",
     "without_object_caption",
 ]
+InstructionPreset = Literal["none", "instructions", "instructions_sample", "instructions_refcoco", "instructions_plain"]
 TrainPreset = Literal[
     "none",
     "tiny",
@@ -45,19 +46,35 @@ EvaluatePreset = Literal[
     "paper", "paper_ap10k", "paper_ap10k_bovidae", "paper_figure_1", "paper_frozen_lm", "paper_no_gaussian",
     "paper_omg_llava",
 ]  # fmt: skip
+SegmentPreset = Literal[
+    "none",
+    "segment_tiny",
+    "outlines",
+    "segment_iou_alone",
+    "segment_iou_steps",
+    "segment_grpo",
+    "segment_mask_alone",
+    "segment_7b",
+]
+EvaluateSegmentationPreset = Literal["none", "segment_parts", "refcoco"]
 """Names of the shipped configurations in ``configs/build``, ``configs/train`` and ``configs/evaluate``."""
 
 SETTINGS = {
     "pascal_part116": "sources.pascal_part116.root",
     "ade20k_part234": "sources.ade20k_part234.root",
     "partimagenet": "sources.partimagenet.root",
+    "refcoco": "sources.refcoco.root",
+    "refcoco_plus": "sources.refcoco_plus.root",
+    "refcocog": "sources.refcocog.root",
     "keypoints": "keypoints.root",
+    "instructions_root": "instructions.root",
 }
 """The setting that a field stands for, where it has another name."""
 
 
 def load_run(
     model: type[Loaded],
+    /,
     config: str | Path,
     overrides: Iterable[str] | None = None,
     preset: str = "none",
@@ -72,4 +89,12 @@ def load_run(
     return load_config(model, file, [*(f"{name}={value}" for name, value in given.items()), *(overrides or [])])
 
 
-_FOLDERS = {"BuildConfig": "build", "TrainConfig": "train", "EvaluateConfig": "evaluate", "RetrainConfig": "train"}
+_FOLDERS = {
+    "BuildConfig": "build",
+    "InstructionBuildConfig": "build",
+    "TrainConfig": "train",
+    "EvaluateConfig": "evaluate",
+    "RetrainConfig": "train",
+    "SegmenterConfig": "train",
+    "EvaluateSegmentationConfig": "evaluate",
+}

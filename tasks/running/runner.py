@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
 
 from prefect.context import FlowRunContext
-from prefect.futures import PrefectFuture, as_completed
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.futures import PrefectFuture
 
 from talking_points.build_config import BuildConfig
-from talking_points.config import ConfigError
 from talking_points.descriptions.asking import WholesaleFailure
 from talking_points.descriptions.budget import plan_seconds
 from talking_points.errors import RunError
-from talking_points.extras import how_to_install
+from talking_points.runner_config import RunnerConfig, RunnerKind
 from talking_points.sources.protocol import SourceError
-from talking_points.stop_requests import request_stop
+from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
+from tasks.running.build_folder import BuildStorage
+from tasks.running.clusters import Workers, open_workers
+from tasks.running.group_tasks import group_task
+from tasks.running.lease import LeaseLost, check_fence, leave_stop
 from tasks.running.manifests import Manifest, holds
-from tasks.running.prefect_tasks import PrefectTask, find_manifest
+from tasks.running.prefect_tasks import find_manifest, records_folder
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
-from tasks.running.shards import WAITING, AnyOrder, count_rows, order_key
+from tasks.running.shards import AnyOrder, count_rows, order_key
+from tasks.running.stages import STAGES, WAITING
 from tasks.running.storage import Storage
+from tasks.running.worker_checks import WorkerDiffers, expect, forget_marks
+
+TASK_SECONDS = 120.0
+"""Seconds that a task run is to take where it gets as many shards as it needs for that."""
+_MOST_SHARDS = 1000
+_LOOK_EVERY, _DESCRIBE_EVERY = 1.0, 5.0
+
+
+class RunningConfig(Protocol):
+    """What a configuration says of where its tasks run."""
+
+    @property
+    def runner(self) -> RunnerConfig | RunnerKind: ...
+
+    @property
+    def workers(self) -> int: ...
 
 
 class BuildFailed(RunError):
@@ -41,40 +64,48 @@ class BuildFailed(RunError):
         )
 
 
-def task_runner(kind: str, workers: int) -> TaskRunner[Any]:
-    """A bounded task runner: ``threads``, ``processes`` or ``dask`` (extra ``dask``)."""
-    if kind == "processes":
-        return ProcessPoolTaskRunner(max_workers=workers)
-    if kind == "dask":
-        try:
-            from prefect_dask import DaskTaskRunner
-        except ImportError as error:
-            raise ConfigError(f"runner 'dask' needs the extra 'dask', {how_to_install('dask')}") from error
-        return DaskTaskRunner(cluster_kwargs={"n_workers": workers, "threads_per_worker": 1})
-    return ThreadPoolTaskRunner(max_workers=workers)
-
-
 class StageRunner:
-    """Gives orders to a task runner, never more at a time than it has workers.
+    """Gives orders to workers, never more at a time than they can take.
 
-    Nothing waits in a queue of the runner, so there is little to wait for when the build is stopped.
+    Nothing waits in a queue of theirs for long, so there is little to wait for when the build is stopped.
     """
 
-    def __init__(self, runner: TaskRunner[Any], workers: int, storage: Storage, progress: BuildProgress) -> None:
-        self.runner = runner
-        self.window = workers
+    def __init__(self, workers: Workers, storage: Storage, progress: BuildProgress) -> None:
+        self.workers = workers
         self.storage = storage
         self.progress = progress
+        self._described = 0.0
+        self._deserted = False
 
     @classmethod
     @contextmanager
-    def for_build(cls, settings: BuildConfig, storage: Storage) -> Iterator[StageRunner]:
-        """The runner that a configuration asks for, with the progress of its build, for the length of the build."""
+    def for_build(
+        cls,
+        settings: RunningConfig,
+        storage: BuildStorage,
+        roots: Mapping[str, str] | None = None,
+        stages: Sequence[str] = STAGES,
+    ) -> Iterator[StageRunner]:
+        """The workers that a configuration asks for, with the progress of its build, for the length of the build.
+
+        ``stages``: all that the build may run, in their order. Raises ``ConfigError`` where workers cannot be had, or
+        cannot do the work.
+        """
+        planned = plan_seconds(settings) if isinstance(settings, BuildConfig) else {}
+        runner = settings.runner if isinstance(settings.runner, RunnerConfig) else RunnerConfig(kind=settings.runner)
         with (
-            BuildProgress(storage, planned=plan_seconds(settings), workers=settings.workers) as progress,
-            task_runner(settings.runner, settings.workers) as runner,
+            BuildProgress(storage, planned=planned, workers=settings.workers, order=stages) as progress,
+            open_workers(runner, settings.workers) as workers,
         ):
-            yield cls(runner, settings.workers, storage, progress)
+            if not runner.is_cluster or not isinstance(settings, BuildConfig):
+                yield cls(workers, storage, progress)
+                return
+            storage.expected = expect(settings, roots or {}, storage.lease.number, records_folder())
+            try:
+                workers.check(storage.expected)
+                yield cls(workers, storage, progress)
+            finally:
+                forget_marks(storage.expected)
 
     def complete(self, task: ShardTask, orders: Sequence[AnyOrder]) -> dict[int, Manifest]:
         """Run a stage that the rest of the build needs as a whole. Raises ``BuildFailed`` if a shard failed so far."""
@@ -104,37 +135,105 @@ class StageRunner:
         self, task: ShardTask, orders: Sequence[AnyOrder], again: bool, results: dict[int, Manifest]
     ) -> list[AnyOrder]:
         """Run shards and add their manifests to ``results``; returns those that wait for a batch."""
-        made_by = task.as_prefect()
+        stage = _Stage(task, deque(orders), again)
         pending: list[AnyOrder] = []
-        waiting = deque(orders)
-        running: dict[PrefectFuture[Any], tuple[AnyOrder, Manifest | None]] = {}
         try:
-            while waiting or running:
-                while waiting and len(running) < self.window:
-                    order = waiting.popleft()
-                    kept = self._find_kept(order)
-                    if kept is not None and again:
-                        # The run's page has this shard already, from the attempt before.
-                        self._collect(order, kept, True, results)
-                    else:
-                        running[self._submit(made_by if kept is not None else made_by.anew(), order)] = (order, kept)
-                if not running:
+            while stage.waiting or stage.running:
+                while stage.waiting and not stage.broken and len(stage.running) < self.workers.window():
+                    self._give_out(stage, results)
+                if not stage.running:
+                    if stage.broken:
+                        self.workers.recover()
+                        stage.broken = False
                     continue
-                future = next(as_completed(list(running)))
-                order, kept = running.pop(future)
+                future = self._next_finished(stage)
+                given, kept = stage.running.pop(future)
                 outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
-                reused = future.state.name == "Cached"
-                if future.state.name == WAITING:
-                    pending.append(order)
-                elif reused and outcome != kept and not holds(self.storage, outcome):
+                if self.workers.is_lost(outcome):
+                    self._take_back(stage, given, outcome, results)
+                elif len(given) > 1:
+                    for order, (kind, found) in zip(given, _each(outcome, given), strict=True):
+                        if kind == WAITING:
+                            pending.append(order)
+                        else:
+                            self._collect(order, found, False, results)
+                elif future.state.name == WAITING:
+                    pending += given
+                elif future.state.name == "Cached" and outcome != kept and not holds(self.storage, outcome):
                     # What was kept a moment ago has changed: make the shard again.
-                    running[self._submit(made_by.anew(), order)] = (order, None)
+                    stage.start(self.workers, task.as_prefect().anew(), given)
                 else:
-                    self._collect(order, outcome, reused, results)
+                    self._collect(given[0], outcome, future.state.name == "Cached", results)
+            self.workers.end_stage()
         except BaseException:
-            request_stop()
+            self._stop_workers()
             raise
         return sorted(pending, key=lambda order: order.shard)
+
+    def _give_out(self, stage: _Stage, results: dict[int, Manifest]) -> None:
+        """Give the next shards to a worker; those that are kept, and that the run's page knows, are looked at only."""
+        size = stage.size(self.workers, results)
+        group: list[AnyOrder] = []
+        while stage.waiting and len(group) < size:
+            order = stage.waiting.popleft()
+            kept = self._find_kept(order)
+            if kept is None:
+                group.append(order)
+            elif stage.again or self.workers.config.is_cluster:
+                # The run's page has this shard already, from the attempt before, or is not to have one for each.
+                self._collect(order, kept, True, results)
+            else:
+                stage.start(self.workers, stage.task.as_prefect(), [order], kept)
+                break
+        if len(group) == 1:
+            stage.start(self.workers, stage.task.as_prefect().anew(), group)
+        elif group:
+            stage.start(self.workers, group_task(stage.task), group)
+
+    def _take_back(
+        self, stage: _Stage, given: list[AnyOrder], outcome: BaseException, results: dict[int, Manifest]
+    ) -> None:
+        """Give the shards of a lost worker out again, each at most so often as configured."""
+        stage.broken = self.workers.loses_all
+        for order in given:
+            stage.losses[order.shard] += 1
+            if stage.losses[order.shard] > self.workers.config.retries_of_lost_workers:
+                self._collect(order, outcome, False, results)
+            else:
+                self.progress.say(f"the worker of {order.title} was lost: it is run again")
+                stage.waiting.appendleft(order)
+
+    def _next_finished(self, stage: _Stage) -> PrefectFuture[Any]:
+        """A task that has ended; meanwhile it is looked whether the build is to go on."""
+        while True:
+            self._look_around()
+            try:
+                return stage.finished.get(timeout=_LOOK_EVERY)
+            except Empty:
+                continue
+
+    def _look_around(self) -> None:
+        """Raise ``LeaseLost`` where another build has taken over, and ``KeyboardInterrupt`` where this one is asked to
+        stop, which then does what Ctrl-C does.
+        """
+        lease = getattr(self.storage, "lease", None)
+        if lease is not None and lease.lost:
+            check_fence(self.storage, lease.fence())
+        if stop_requested():
+            raise KeyboardInterrupt
+        if self.workers.config.is_cluster and time.monotonic() - self._described >= _DESCRIBE_EVERY:
+            self._described = time.monotonic()
+            self.progress.show_workers(found := self.workers.describe())
+            if not found and self.workers.config.kind == "dask" and not self._deserted:
+                self.progress.say("no worker is connected: the build goes on when one is")
+            self._deserted = not found
+
+    def _stop_workers(self) -> None:
+        request_stop()
+        lease = getattr(self.storage, "lease", None)
+        if lease is not None and self.workers.config.is_cluster and not lease.lost:
+            with suppress(OSError):
+                leave_stop(self.storage, lease.number)
 
     def _find_kept(self, order: AnyOrder) -> Manifest | None:
         """The manifest that is kept under the order's key, if it and its files still hold."""
@@ -142,7 +241,7 @@ class StageRunner:
         return manifest if manifest is not None and holds(self.storage, manifest) else None
 
     def _collect(self, order: AnyOrder, outcome: Any, reused: bool, results: dict[int, Manifest]) -> None:
-        if isinstance(outcome, (WholesaleFailure, SourceError)):
+        if isinstance(outcome, (WholesaleFailure, SourceError, WorkerDiffers, LeaseLost)):
             raise outcome
         if isinstance(outcome, BaseException):
             self.progress.fail_shard(order.stage, order.shard, order.title, outcome)
@@ -150,8 +249,45 @@ class StageRunner:
         results[order.shard] = outcome
         self.progress.finish_shard(order.stage, outcome, reused=reused)
 
-    def _submit(self, task: PrefectTask, order: AnyOrder) -> PrefectFuture[Any]:
-        return self.runner.submit(task, parameters={"order": order})
+
+@dataclass
+class _Stage:
+    """The tasks of a stage that is running: ``running`` has their orders, and the manifest that was kept."""
+
+    task: ShardTask
+    waiting: deque[AnyOrder]
+    again: bool
+    running: dict[PrefectFuture[Any], tuple[list[AnyOrder], Manifest | None]] = field(default_factory=dict)
+    finished: SimpleQueue[PrefectFuture[Any]] = field(default_factory=SimpleQueue)
+    losses: Counter[int] = field(default_factory=Counter)
+    broken: bool = False
+
+    def start(self, workers: Workers, task: Any, given: list[AnyOrder], kept: Manifest | None = None) -> None:
+        parameters = {"order": given[0]} if len(given) == 1 else {"orders": given}
+        try:
+            future = workers.submit(task, given[0], parameters)
+        except workers.lost:
+            self.broken = True
+            self.waiting.extendleft(reversed(given))
+            return
+        self.running[future] = (given, kept)
+        future.add_done_callback(self.finished.put)
+
+    def size(self, workers: Workers, results: Mapping[int, Manifest]) -> int:
+        """How many shards the next task gets: as configured, or by how long those so far have taken."""
+        wanted = workers.config.shards_per_task
+        if wanted != "auto":
+            return wanted
+        taken = [manifest["seconds"] for manifest in islice(reversed(list(results.values())), 50)]
+        if not taken:
+            return 1
+        seconds = max(sum(taken) / len(taken), 0.001)
+        return max(1, min(round(TASK_SECONDS / seconds), len(self.waiting) // (2 * workers.window()), _MOST_SHARDS))
+
+
+def _each(outcome: Any, given: list[AnyOrder]) -> list[tuple[str, Any]]:
+    """What became of every shard of a task; all of them share the error of a task that failed as a whole."""
+    return [("", outcome)] * len(given) if isinstance(outcome, BaseException) else list(outcome)
 
 
 def _is_retry() -> bool:

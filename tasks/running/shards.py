@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial, wraps
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pyarrow as pa
 from pydantic import JsonValue
@@ -23,39 +23,17 @@ from talking_points.config import Section, fingerprint
 from talking_points.descriptions.spending import Spending
 from talking_points.errors import AnswersPending, RunError
 from talking_points.redaction import protect_settings, redact_errors
-from talking_points.stop_requests import Stopped
+from talking_points.stop_requests import Stopped, stop_if_requested, watch_for_stop
+from tasks.running.claims import Attempt, begin_attempt
+from tasks.running.lease import Fence, stop_asked
 from tasks.running.manifests import Details, Manifest, add_seal
 from tasks.running.result_records import ShardTask
+from tasks.running.stages import WAITING, WORK
 from tasks.running.storage import Storage
+from tasks.running.worker_checks import Expectation, check_worker
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
-
-WORK = ".work"
-"""Folder of intermediate shards inside the output; the published dataset never refers to it."""
-
-WAITING = "Waiting"
-"""Name of the state of a shard that waits for a batch."""
-
-STAGES = (
-    "index",
-    "candidates",
-    "sample",
-    "object_caption",
-    "local_caption",
-    "generate",
-    "refine",
-    "verify",
-    "judge",
-    "assemble",
-)
-"""In the order in which a build runs them."""
-
-OPTIONAL_STAGES = ("judge",)
-"""Those that run only where the configuration asks for them."""
-
-SPENT: tuple[Literal["requests", "tokens_in", "tokens_out"], ...] = ("requests", "tokens_in", "tokens_out")
-"""What the texts of a shard took, in its manifest's details; answers from the request cache count as when paid."""
 
 REJECTED_SCHEMA = pa.schema(
     [
@@ -103,6 +81,10 @@ class Environment(Section):
     cache: str
     max_rejected_share: float
     spending: Spending | None = None
+    fence: Fence | None = None
+    answers: str | None = None
+    """The URL of a request cache that workers on several machines share."""
+    expected: Expectation | None = None
 
     @property
     def roots(self) -> dict[str, str]:
@@ -170,6 +152,7 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
             keep_freed_memory()
             _protect_secrets(order)
             try:
+                _begin_on_cluster(order)
                 return add_seal(run(order))
             except Stopped as stopped:
                 from prefect.states import Cancelled
@@ -195,6 +178,18 @@ def _keep_no_result() -> None:
         transaction.write_on_commit = False
 
 
+def _begin_on_cluster(order: AnyOrder) -> None:
+    """On a worker that may be on another machine: is it fit for the build, and is the build to go on?"""
+    fence, expected = order.environment.fence, order.environment.expected
+    if fence is None or not fence.shared:
+        return
+    storage = Storage(order.environment.output)
+    watch_for_stop(partial(stop_asked, storage, fence.number))
+    stop_if_requested()
+    if expected is not None:
+        check_worker(expected, order.stage)
+
+
 def _protect_secrets(order: AnyOrder) -> None:
     """Let nothing that goes out of this process show the keys among the options of sources and backends."""
     protect_settings(order.environment.model_dump(mode="json"))
@@ -216,10 +211,18 @@ class ShardWriter:
     rejected: list[dict[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
+    def __post_init__(self) -> None:
+        self.attempt  # noqa: B018  # it begins now
+
     @cached_property
     def storage(self) -> Storage:
         """The output of the build."""
         return Storage(self.order.environment.output)
+
+    @cached_property
+    def attempt(self) -> Attempt:
+        """What fences this writer off where somebody else makes the same shard."""
+        return begin_attempt(self.storage, self.order.environment.fence, self.order.stage, self.order.shard)
 
     def reject(self, row: Mapping[str, Any], reason: str, detail: str = "", text: str = "") -> None:
         """Quarantine one row; it goes no further, and the reason is kept with it."""
@@ -235,15 +238,28 @@ class ShardWriter:
             }
         )
 
+    def write_part(self, name: str, table: pa.Table) -> None:
+        """Write one file of the shard, unless the shard is somebody else's by now."""
+        self.attempt.check()
+        self.storage.write_table(name, table)
+        try:
+            self.attempt.check()
+        except RunError:
+            if self.attempt.ending or self.attempt.number:
+                self.storage.remove(name)
+            raise
+
     def commit(self, table: pa.Table, details: Details | None = None) -> Manifest:
         """Write the shard (and its rejected rows, if any) and return its manifest."""
-        stem = f"{WORK}/{self.folder or self.order.stage}/{self.order.shard:05d}"
+        folder = f"{WORK}/{self.folder or self.order.stage}"
+        stem = f"{folder}/{self.order.shard:05d}{self.attempt.ending}"
         names = {f"{stem}.parquet": table}
         if self.rejected:
             names[f"{stem}.rejected.parquet"] = pa.Table.from_pylist(self.rejected, schema=REJECTED_SCHEMA)
         for name, content in names.items():
-            self.storage.write_table(name, content)
+            self.write_part(name, content)
         files = {name: self.storage.sha256(name) for name in names}
+        self.attempt.remove_earlier(folder, self.order.shard)
         path = f"{stem}.parquet"
         return Manifest(
             stage=self.order.stage,
@@ -257,9 +273,13 @@ class ShardWriter:
         )
 
 
-def write_part(storage: Storage, stage: str, number: int, name: str, table: pa.Table) -> Manifest:
-    """Write one of several shards that a single task cuts, and return the manifest later stages get as input."""
-    storage.write_table(name, table)
+def write_part(writer: ShardWriter, folder: str, number: int, kind: str, table: pa.Table) -> Manifest:
+    """Write one of several shards that a single task cuts, ``FOLDER/NUMBER.KIND``, and return the manifest that later
+    stages get as input.
+    """
+    storage, stage = writer.storage, writer.order.stage
+    name = f"{WORK}/{folder}/{number:05d}{writer.attempt.ending}.{kind}"
+    writer.write_part(name, table)
     return Manifest(
         stage=stage,
         shard=number,

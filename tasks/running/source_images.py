@@ -17,13 +17,18 @@ from talking_points.sources.protocol import SkippedImage
 
 def image_bytes(candidate: Candidate, roots: Mapping[str, str]) -> bytes:
     """The file's own bytes. Raises ``SkippedImage`` (missing_image, image_changed)."""
-    path = inside(Path(roots[candidate.source]), candidate.image_path)
+    return read_source_image(roots[candidate.source], candidate.image_path, candidate.image_sha256)
+
+
+def read_source_image(root: str, image_path: str, sha256: str) -> bytes:
+    """As ``image_bytes``, for the image at ``image_path`` below ``root``."""
+    path = inside(Path(root), image_path)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise SkippedImage("missing_image", str(path)) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != candidate.image_sha256:
+    if found != sha256:
         raise SkippedImage("image_changed", f"{path} is not the file that was indexed; run the build again")
     return content
 

@@ -15,17 +15,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from talking_points.dataset_manifest import check_depth
 from talking_points.errors import InputError
-from talking_points.parquet_sizes import refuse_large
+from talking_points.json_depth import check_depth
 from talking_points.whole_files import TEMPORARY, writing_whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _CHUNK = 1 << 20
 _LARGEST = 64 << 20
@@ -117,6 +117,36 @@ class Storage:
         with self.writing(name) as path:
             path.write_bytes(content)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that is not there yet, whole; returns False where somebody else was first.
+
+        Of several writers on several machines one succeeds: a local file gets its name by a link, which is refused
+        where the name exists, also on a network file system; an object is put under the condition that there is none.
+        """
+        target = Path(self.path(name))
+        if self.is_local:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new.", suffix=TEMPORARY) as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+                try:
+                    os.link(stream.name, target)
+                except FileExistsError:
+                    return False
+                except OSError:  # a file system without links
+                    try:
+                        with target.open("xb") as exclusive:
+                            exclusive.write(content)
+                    except FileExistsError:
+                        return False
+            return True
+        try:
+            self.fs.pipe_file(self.path(name), content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
     def read_bytes(self, name: str) -> bytes:
         """The file as a whole. Raises ``FileNotFoundError``, and ``InputError`` for what is no file or too large."""
         path = self._read_path(name)
@@ -138,11 +168,17 @@ class Storage:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a small table as one Parquet file."""
+        import pyarrow.parquet as pq
+
         with self.writing(name) as path:
             pq.write_table(table, path, compression="zstd")
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file. Raises ``FileNotFoundError``, and ``InputError`` for what is no file."""
+        import pyarrow.parquet as pq
+
+        from talking_points.parquet_sizes import refuse_large
+
         with self.fs.open(self._read_path(name), "rb") as stream:
             refuse_large(stream, columns)
             stream.seek(0)

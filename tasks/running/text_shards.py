@@ -23,7 +23,8 @@ from talking_points.models.omg_llava.prompt_forms import captioner_prompt, promp
 from talking_points.records import Candidate
 from talking_points.redaction import hide_secrets
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import SPENT, AnyOrder, ShardFailed, ShardWriter
+from tasks.running.shards import AnyOrder, ShardFailed, ShardWriter
+from tasks.running.stages import SPENT
 from tasks.running.storage import Storage
 
 TEXT_SCHEMA = pa.schema(
@@ -102,6 +103,10 @@ def stage_cache(order: AnyOrder, config: StepConfig, outbox: OutboxLike | None =
     """The finished answers of a stage, with the ledger that counts new ones."""
     spending = order.environment.spending
     ledger = Ledger(spending, counted_as(config)) if spending and config.model else None
+    if order.environment.answers is not None:
+        from talking_points.descriptions.shared_cache import SharedRequestCache
+
+        return SharedRequestCache(order.environment.answers, ledger, outbox)
     return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger, outbox)
 
 

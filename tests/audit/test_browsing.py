@@ -73,6 +73,36 @@ def test_rejected_rows(rows: DatasetRows, wanted: RejectedFilter, count: int) ->
     assert rows.choices("reason", rejected=True) == {"too_short": 2, "left_right": 1}
 
 
+@pytest.mark.parametrize(
+    ("scores", "groups"),
+    [
+        ([1, 5, None, 4], {"1": 6, "5": 6, "none": 6, "4": 6}),
+        ([0.05, 0.95, 1.0, None], {"0.9 to 1.0": 12, "0.0 to 0.1": 6, "none": 6}),
+        ([None], {"none": 24}),
+    ],
+)
+def test_judged_rows_are_found_by_their_score(
+    scores: list[float | None], groups: dict[str, int], tmp_path: Path
+) -> None:
+    folder = write_dataset(tmp_path / "dataset", rows={"train": 16, "test": 8})
+    for path in (folder / "data").iterdir():
+        table = pq.read_table(path)
+        given = pa.array([scores[number % len(scores)] for number in range(table.num_rows)], pa.float32())
+        pq.write_table(table.append_column("judge_score", given), path)
+    judged = DatasetRows.read(folder)
+    assert judged.choices("judge") == groups
+    for group, count in groups.items():
+        found = judged.find(Filter(judge=group))
+        assert len(found) == count
+        assert {judged.row(int(number))["judge"] for number in found} == {group}
+    assert not len(judged.find(Filter(judge="7")))
+
+
+def test_rows_without_a_judge_have_no_score_to_find(rows: DatasetRows) -> None:
+    assert "judge" not in rows.row(0)
+    assert not len(rows.find(Filter(judge="5")))
+
+
 def test_a_row_is_read_whole(rows: DatasetRows) -> None:
     for number in (0, 11, 17):
         found = rows.row(number)

@@ -181,6 +181,26 @@ def test_groups_are_the_connected_components(flips: list[int], bits: int):
     assert [a == b for a in found for b in found] == [a == b for a in expected for b in expected]
 
 
+@given(st.data(), st.integers(0, 32))
+def test_bands_find_the_pairs_that_comparing_all_finds(data: st.DataObject, bits: int):
+    flips = st.lists(st.integers(0, 63), max_size=bits + 2)
+    hashes = [BASE]
+    for changed in data.draw(st.lists(flips, max_size=8)):
+        value = data.draw(st.sampled_from(hashes))
+        for bit in changed:
+            value ^= 1 << bit
+        hashes.append(value)
+    usable = [n for n, value in enumerate(hashes) if 8 <= value.bit_count() <= 56]
+    expected = list(range(len(hashes)))
+    for a in usable:
+        for b in usable:
+            if (hashes[a] ^ hashes[b]).bit_count() <= bits:
+                low, high = sorted((expected[a], expected[b]))
+                expected = [low if group == high else group for group in expected]
+    found = groups_of(hashes, bits)
+    assert [a == b for a in found for b in found] == [a == b for a in expected for b in expected]
+
+
 def test_blocks_do_not_matter():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, 1500, dtype=np.uint64)

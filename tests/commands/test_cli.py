@@ -147,3 +147,9 @@ def test_the_sources_that_are_named_are_drawn_alone(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "sources must be of pascal_part116" in refused.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_the_help_and_the_status_wait_for_no_heavy_package() -> None:
+    looked_at = "import sys, commands.cli, commands.status, commands.outputs; print(*sys.modules)"
+    looked = subprocess.run([sys.executable, "-c", looked_at], check=True, capture_output=True, text=True)
+    assert not {"numpy", "pyarrow", "cv2", "torch", "prefect", "talking_points.build_config"} & {*looked.stdout.split()}

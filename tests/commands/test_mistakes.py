@@ -24,6 +24,8 @@ CPU_SECONDS, SECONDS = 3.0, 25.0
 BUILD = "build --config build/rules.yaml -s output={t}/out -s sources.pascal_part116.root={pascal}"
 BUILD += " -s sources.ade20k_part234.root=null -s sources.partimagenet.root=null"
 
+ASK = "build-instructions -s output={t}/out -s sources.pascal_part116.root={pascal}"
+
 MISTAKES = {
     # What is typed.
     "biuld": "Did you mean 'build'",
@@ -51,6 +53,21 @@ MISTAKES = {
     BUILD + " -s sources.pascal_part116.root={t}/nowhere": "expected the dataset folder",
     BUILD + " -s sources.pascal_part116.root={t}/empty": "expected",
     BUILD + " -s sources.pascal_part116.root={partimagenet}": "expected",
+    # Of questions about regions.
+    "build-instructions -s output={t}/out": "no source has a root",
+    "build-instructions --config build/instructions_sample.yaml -s output={t}/out": "draw-sample build/sample'",
+    ASK + " -s sources.pascal.root=x": "no source of regions 'pascal'",
+    ASK + " -s points={t}/nowhere": "no finished dataset",
+    ASK + " -s instructions.phrasings={t}/list.yaml": "expected a mapping of kinds",
+    ASK + " -s instructions.phrasings=mine": "expected 'instructions', or the path",
+    ASK + " -s instructions.outlines.tolerance=0.5": "less than 0.5",
+    ASK + " -s instructions.outlines.decimals=1": "greater than or equal to 2",
+    ASK + " -s instructions.kinds.text_to_masc=1": "instructions.kinds",
+    ASK + " -s instructions.kinds.text_to_mask=0": "expected weights",
+    ASK + " -s sources.refcoco.root={pascal}": "refs(unc).p",
+    ASK + " -s sources.images.root={pascal} -s sources.images.options.segmenter={t}/nowhere": "expected a Segmenter",
+    "rehydrate {t}/full --output {t}/x --root nowhere": "expected --root NAME=DIR",
+    "outline-points {t}/full --segmenter {t}/nowhere": "expected a Segmenter",
     # Where it goes.
     BUILD + " -s output={t}/file": "found the file",
     BUILD + " -s output={t}/file/out": "found the file",

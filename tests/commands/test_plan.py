@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import plan
-from commands.plan import open_output
+from commands.outputs import open_output
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.descriptions.backends import server_command

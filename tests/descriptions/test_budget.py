@@ -93,3 +93,26 @@ def test_a_model_that_does_not_fit_has_no_time() -> None:
     budget = plan_budget(config(refine=section), 100)[3]
     assert budget.memory is not None
     assert budget.seconds is None
+
+
+@pytest.mark.parametrize(
+    ("judge", "steps"),
+    [
+        ({"by": "localizer", "model": "localizer"}, 4),
+        ({"backend": "openai", "model": "m", "endpoint": "http://127.0.0.1:1/v1"}, 5),
+        ({"backend": "openai", "model": "m", "endpoint": "http://127.0.0.1:1/v1", "shows": "crop"}, 5),
+    ],
+)
+def test_a_judge_that_is_asked_is_planned_as_a_step(judge: dict[str, Any], steps: int) -> None:
+    budget = plan_budget(config(judge=judge), 100)
+    assert len(budget) == steps
+    if steps == 5:
+        assert (budget[-1].step, budget[-1].requests) == ("judge", 100)
+        assert budget[-1].tokens_out < 10 * 100 < budget[-1].tokens_in
+    assert plan_seconds(config(judge=judge)).get("judge") is None
+
+
+def test_the_image_tokens_of_a_judge_are_counted_where_it_sees_an_image() -> None:
+    judge = {"backend": "transformers", "model": LLAVA}
+    blind, seeing = (plan_budget(config(judge=judge | {"shows": shows}), 100)[-1] for shows in ("text", "image"))
+    assert seeing.tokens_in - blind.tokens_in > 500 * 100

@@ -15,7 +15,7 @@ import pytest
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.asking import answer_identity
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
-from talking_points.descriptions.request_cache import RequestCache, _digest, request_key
+from talking_points.descriptions.request_cache import RequestCache, entry_digest, request_key
 from talking_points.sqlite_files import ForeignDatabaseError
 from tests.test_sqlite_files import plant_journal
 
@@ -212,7 +212,7 @@ def test_a_planted_answer_of_another_form_is_asked_for_again(tmp_path: Path, pla
         cache.store(MODEL, request(1), Completion("kept"))
     answer = json.dumps(planted)
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute("INSERT INTO answers VALUES (?, ?, ?)", (key, answer, _digest(key, answer)))
+        database.execute("INSERT INTO answers VALUES (?, ?, ?)", (key, answer, entry_digest(key, answer)))
     with RequestCache(path) as cache:
         assert cache.lookup(MODEL, [request(), request(1)]) == {"row1": Completion("kept")}
 

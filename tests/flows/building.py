@@ -23,6 +23,30 @@ def build(output: Path | str, roots: dict[str, Path], *more: str) -> dict[str, A
     return build_llamapointinpart(CONFIG, overrides(output, roots, *more))
 
 
+def is_kept(output: Path, roots: dict[str, Path], *more: str) -> bool:
+    """Whether a command would find all shards of this build kept, and start nothing; the records lie where they are."""
+    from prefect.settings import get_current_settings
+
+    from talking_points.build_config import BuildConfig
+    from talking_points.config import load_config
+    from tasks.dataset import make_dataset
+    from tasks.orders import Orders
+    from tasks.running.build_checks import check_build
+    from tasks.running.build_folder import request_cache_folder
+    from tasks.running.kept_stages import KeptStages, NotKept
+    from tasks.running.storage import Storage
+
+    settings = load_config(BuildConfig, CONFIG, overrides(output, roots, *more))
+    storage, records = Storage(settings.output), get_current_settings().results.local_storage_path
+    try:
+        make_dataset(
+            KeptStages(storage, records), Orders(settings, check_build(settings), request_cache_folder(storage))
+        )
+    except NotKept:
+        return False
+    return True
+
+
 def data_digests(output: Path) -> dict[str, str]:
     """sha256 of every published Parquet file, by name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((output / "data").iterdir())}

@@ -19,7 +19,8 @@ from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_setti
 from commands.status import print_status
 from talking_points.config import ConfigError
 from tasks.running import build_folder
-from tasks.running.build_folder import SETTINGS_FILE, FolderInUse
+from tasks.running.build_folder import SETTINGS_FILE
+from tasks.running.lease import FolderInUse
 from tasks.running.manifests import holds
 from tasks.running.progress import STATUS_FILE
 from tasks.running.result_records import RefusedRecord, judge_record

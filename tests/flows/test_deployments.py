@@ -15,17 +15,26 @@ from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig
 from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
+from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
+from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
+from talking_points.training.segmenter_config import SegmenterConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 KINDS: dict[str, Any] = {
     "build-llamapointinpart": BuildConfig,
+    "build-instructions": InstructionBuildConfig,
     "train-localizer": TrainConfig,
     "train-descriptor": TrainConfig,
     "adapt-descriptor": TrainConfig,
+    "describe-keypoints": DescribeKeypointsConfig,
     "train-answerer": AnswererConfig,
+    "train-segmenter": SegmenterConfig,
+    "refine-segmenter": SegmenterConfig,
+    "evaluate-segmentation": EvaluateSegmentationConfig,
     "evaluate": EvaluateConfig,
     "evaluate-poses": EvaluatePosesConfig,
     "reproduce": ReproduceConfig,
@@ -34,7 +43,7 @@ KINDS: dict[str, Any] = {
 
 
 def test_all_flows_are_deployed() -> None:
-    assert {deployment["name"] for deployment in DEPLOYMENTS} == {*KINDS, "learn", "poses"}
+    assert {deployment["name"] for deployment in DEPLOYMENTS} == {*KINDS, "learn", "poses", "outlines"}
     assert [d["name"] for d in DEPLOYMENTS if d.get("schedules")] == ["retrain-and-evaluate"]
 
 

@@ -20,7 +20,7 @@ from talking_points.publishing.quality import write_quality_report
 from talking_points.publishing.release import prepare_release
 from tests.batch_server import BatchServer, Line, answer_line, serving_batches
 from tests.fault_server import MODEL
-from tests.flows.building import build, data_digests, made
+from tests.flows.building import build, data_digests, is_kept, made
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
 GIVEN = ("limit=6", "shard_size=3", "resume=if_possible", "verification.max_rejected_share=1")
@@ -53,6 +53,8 @@ def test_the_localizer_judges_through_its_own_files(drawn, built: Path, tmp_path
     judge = f"judge={{by: localizer, model: {tmp_path / 'localizer'}}}"
     build(output, drawn, *GIVEN, judge)
     assert {"judge": 2, "assemble": 1}.items() <= made(output).items()
+    assert is_kept(output, drawn, *GIVEN, judge)
+    assert not is_kept(output, drawn, *GIVEN, judge.replace("}", ", normalizer: bbox_max_side}"))
     after = rows_of(output)
     scores = [row.pop("judge_score") for row in after]
     assert after == before
@@ -99,6 +101,9 @@ def test_a_model_judges_and_what_it_does_not_say_is_no_score(drawn, built: Path,
         result = build(output, drawn, *GIVEN, f"judge={{{step}, reject_below: 2, shows: crop}}")
         assert [len(server.lines(batch)) for batch in server.batches.values()] == [6, 1]
         assert made(output) == {"judge": 2, "assemble": 1}
+    # With the server gone.
+    assert is_kept(output, drawn, *GIVEN, f"judge={{{step}, reject_below: 2, shows: crop}}")
+    assert not is_kept(output, drawn, *GIVEN, f"judge={{{step}, reject_below: 3, shows: crop}}")
     scores = sorted((row["judge_score"] for row in rows_of(output)), key=lambda score: score or 0)
     assert scores == [None, 2.0, 3.0, 4.0, 5.0], "a row without a score stays"
     assert result["rejected"] == 1

@@ -13,6 +13,7 @@ from tasks.running.runner import BuildFailed
 from tasks.running.storage import Storage
 from tests.flows.building import build, data_digests, overrides
 from tests.flows.serving import executions, project, served
+from tests.object_store import bucket
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
 
@@ -22,25 +23,9 @@ RECORDS = "remote-file-system/records"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty folder in a bucket of a local S3 server, which keeps what earlier tests put there."""
-    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
-    servers = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
-    server = servers.ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="points")
-    try:
-        yield f"s3://points/{tmp_path.name}"
-    finally:
-        server.stop()
-        # File systems are kept by their arguments, and the address, which the environment gives, is none of them.
-        s3fs.S3FileSystem.clear_instance_cache()
+def folder(tmp_path: Path) -> Iterator[str]:
+    with bucket(tmp_path.name) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

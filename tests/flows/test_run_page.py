@@ -20,7 +20,7 @@ from talking_points.shipped import config_names
 from talking_points.stop_requests import Stopped
 from tasks.running.manifests import Manifest
 from tasks.running.progress import BuildProgress
-from tasks.running.run_form import BuildPreset, EvaluatePreset, TrainPreset, load_run
+from tasks.running.run_form import BuildPreset, EvaluatePreset, InstructionPreset, TrainPreset, load_run
 from tasks.running.run_page import describe_build, is_made_up
 from tasks.running.shards import Environment, Inputs, Order, ShardWriter, shard_task
 from tasks.running.storage import Storage
@@ -85,6 +85,8 @@ def test_fields_of_the_form_stand_above_the_configuration_and_below_overrides() 
 def test_the_form_offers_every_shipped_configuration() -> None:
     offered = {"build": BuildPreset, "train": TrainPreset, "evaluate": EvaluatePreset}
     shipped = {folder: {Path(name).stem for name in config_names() if name.startswith(folder)} for folder in offered}
+    assert {*get_args(InstructionPreset)} - {"none"} == {n for n in shipped["build"] if n.startswith("instructions")}
+    shipped["build"] = {name for name in shipped["build"] if not name.startswith("instructions")}
     # Of other kinds, with flows of their own.
     shipped["train"] = {name for name in shipped["train"] if not name.startswith(("answerer", "poses", "retrain"))}
     shipped["evaluate"].remove("poses")

@@ -40,8 +40,13 @@ WRONG = {
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
     "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
+    "describe-keypoints": (["output=out", "sets=[nowhere]"], "nowhere"),
     "train-answerer": (["output=out", "poses.root=nowhere"], "nowhere"),
     "evaluate-poses": (["output=out", "keypoints.root=nowhere"], "nowhere"),
+    "train-segmenter": (["output=out", "instructions.root=nowhere"], "nowhere"),
+    "refine-segmenter": (["output=out", "instructions.root=nowhere"], "nowhere"),
+    "evaluate-segmentation": (["output=out", "instructions=nowhere"], "nowhere"),
+    "outlines": (["vision.nothing=1"], "vision.nothing"),
     "learn": (["vision.nothing=1"], "vision.nothing"),
     "poses": (["vision.nothing=1"], "vision.nothing"),
     "reproduce": (["nothing=1"], "nothing"),
@@ -129,18 +134,25 @@ def test_every_deployment_runs_and_what_fails_is_told(stage: Stage, drawn: dict[
         webhook(prefect, told.url)
         # Every deployment starts from the worker, side by side, and ends with the message that the command has.
         started = {name: prefect.start(name, *given) for name, (given, _) in WRONG.items()}
-        built = fill_form(prefect, preset="rules", output=str(tmp_path / "out"), limit=6, **roots(drawn))
+        later = tmp_path / "PascalPart116"
+        form: dict[str, object] = {"preset": "rules", "limit": 6, **roots(drawn)}
+        built = fill_form(prefect, **form, output=str(tmp_path / "out"))
+        early = fill_form(prefect, **form | {"pascal_part116": str(later)}, output=str(tmp_path / "early"))
         ends = {name: prefect.wait(run, "FAILED", "CRASHED", "COMPLETED") for name, run in started.items()}
         for name, ended in ends.items():
             assert ended["type"] == "FAILED", (name, ended)
             assert WRONG[name][1] in ended["message"], (name, ended, ends)
-        wait_for(lambda: len(told.bodies) >= len(WRONG), 60, f"a message for each run that failed: {told.bodies}")
+        assert "expected the dataset folder at" in prefect.wait(early, "FAILED", "CRASHED", "COMPLETED")["message"]
+        later.symlink_to(drawn["pascal_part116"])
+        prefect.retry(early)
+        wait_for(lambda: len(told.bodies) > len(WRONG), 60, f"a message for each run that failed: {told.bodies}")
         messages = " ".join(told.bodies)
         assert all(name in messages and WRONG[name][1] in messages for name in WRONG), messages
         assert "/runs/flow-run/" in messages
-        ended = prefect.wait(built, "FAILED", "CRASHED", "COMPLETED")
-        assert ended["type"] == "COMPLETED", ended
-        assert ended["message"].startswith("6 rows")
+        for run in (built, early):
+            ended = prefect.wait(run, "FAILED", "CRASHED", "COMPLETED")
+            assert ended["type"] == "COMPLETED", ended
+            assert ended["message"].startswith("6 rows")
     assert len(runs(prefect, deployment(prefect, "retrain-and-evaluate"), "SCHEDULED")) >= 3
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from commands.orchestrator import free_port
 from commands.server import ZOMBIES
 from tests.flows.building import overrides, published
 from tests.flows.serving import executions, project, served, session, wait_for
+from tests.postgresql import postgresql_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -27,38 +24,9 @@ STOPS_WITHIN = 10.0
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[str]:
-    """A real PostgreSQL on a socket of 127.0.0.1; gives the URL that Prefect connects to."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").exists() else []
-    if not programs:
-        pytest.skip("no PostgreSQL: apt-get install postgresql")
-    user: list[str] = []
-    if os.getuid() == 0:
-        # PostgreSQL refuses to run as root.
-        if shutil.which("runuser") is None:
-            pytest.skip("PostgreSQL does not run as root, and runuser is missing")
-        user = ["runuser", "-u", "postgres", "--"]
-    # Not below pytest's folders: these are closed to other users.
-    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
-        data, port = Path(folder) / "data", free_port()
-        if user:
-            shutil.chown(folder, "postgres")
-
-        def run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-            command = [*user, str(programs[-1] / program), *arguments]
-            return subprocess.run(command, capture_output=True, cwd="/", check=program != "pg_isready")
-
-        run("initdb", "--auth=trust", "--username=prefect", "--no-sync", str(data))
-        server = subprocess.Popen(
-            [*user, str(programs[-1] / "postgres"), "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", data],
-            cwd="/",
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_for(lambda: run("pg_isready", "-h", "127.0.0.1", "-p", str(port)).returncode == 0, 60, "PostgreSQL")
-            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
-        finally:
-            run("pg_ctl", "-D", str(data), "-m", "fast", "stop")
-            server.wait(30)
+    """The URL that Prefect connects to."""
+    with postgresql_server() as place:
+        yield f"postgresql+asyncpg://{place}"
 
 
 def test_kill_cancel_and_retry_on_postgresql(postgresql: str, drawn: dict[str, Path], tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reports import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
+from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
+from talking_points.training.segmenter_config import SegmenterConfig
 from tests.flows.building import build
 from tests.prefect_records import prefect_api, prefect_records
 from tests.publishing.conftest import Run
@@ -40,6 +42,8 @@ def test_every_training_configuration_is_valid(path: Path) -> None:
     kind: type[TrainConfig | RetrainConfig] = TrainConfig
     if path.stem.startswith(("answerer", "poses")):
         kind = AnswererConfig
+    elif path.stem.startswith(("segment", "outlines")):
+        kind = SegmenterConfig
     elif "train" in yaml.safe_load(path.read_text()):
         kind = RetrainConfig
     assert load_config(kind, path)
@@ -50,6 +54,9 @@ def test_every_evaluation_configuration_is_valid(path: Path) -> None:
     if path.stem == "poses":
         trained = load_config(AnswererConfig, CONFIGS / "train" / "answerer.yaml")
         assert load_config(EvaluatePosesConfig, path).model == str(trained.output / trained.answerer.stage)
+        return
+    if path.stem.startswith(("refcoco", "segment")):
+        assert load_config(EvaluateSegmentationConfig, path)
         return
     config = load_config(EvaluateConfig, path)
     assert config.pck.thresholds

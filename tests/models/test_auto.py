@@ -21,6 +21,9 @@ from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.modeling import OmgLlavaModel
+from talking_points.models.presets import train_tokenizer
+from talking_points.models.segmenter import Segmenter
+from talking_points.models.segmenter_presets import add_lattice, segmenter_config
 from tests.models.capellm.tokenizers import small_model
 from tests.training.conftest import small
 
@@ -29,6 +32,7 @@ KINDS: dict[str, type[Any]] = {
     "descriptor": PointDescriptor,
     "localizer": PointLocalizer,
     "answerer": PointAnswerer,
+    "segmenter": Segmenter,
     "omg_llava": OmgLlavaModel,
 }
 
@@ -40,6 +44,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small(PointDescriptor).save_pretrained(root / "descriptor")
     small(PointLocalizer).save_pretrained(root / "localizer")
     small_model("digits").save_pretrained(root / "answerer")
+    tokenizer = train_tokenizer(["the dog"], 300)
+    add_lattice(tokenizer, 8)
+    segmenter = Segmenter(segmenter_config(tokenizer, 64, 2, 8))
+    segmenter.tokenizer = tokenizer
+    segmenter.save_pretrained(root / "segmenter")
     shutil.copytree(root / "descriptor", root / "omg_llava")
     _change(root / "omg_llava", architectures=["OmgLlavaModel"], model_type="omg_llava")
     return root

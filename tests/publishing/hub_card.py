@@ -8,7 +8,13 @@ import yaml
 
 _LICENSES = {"other", "mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "unknown"}
 _SIZES = {"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M"}
-_TASKS = {"image-to-text", "keypoint-detection", "visual-question-answering", "image-text-to-text"}
+_TASKS = {
+    "image-to-text",
+    "keypoint-detection",
+    "visual-question-answering",
+    "image-text-to-text",
+    "image-segmentation",
+}
 
 _NAME = r"(?:[\w-]+/)?[\w.-]+"
 

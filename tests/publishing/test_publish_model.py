@@ -222,7 +222,7 @@ def spoil(config: TrainConfig, folder: Path, name: str) -> Path:
         ("link special_tokens_map.json", "is a link to .*outside"),
         ("link curves.png", "is a link to .*outside"),
         ("link card.json", "is a link to .*outside"),
-        ("pipe", "chat_template.jinja cannot go up .*found a pipe"),
+        ("pipe", "chat_template.jinja that cannot be read .*found a pipe"),
         ("template", "chat_template.jinja holds what looks like a secret"),
         ("vocabulary", "tokenizer.json holds what looks like a secret"),
         ("notes", "the card of .* holds what looks like a secret"),

@@ -146,6 +146,21 @@ def test_files_that_supervision_writes(tmp_path: Path) -> None:
     assert len(record.objects) == 5
 
 
+def test_files_that_fiftyone_writes(tmp_path: Path) -> None:
+    """Written by ``COCODetectionDatasetExporter`` of FiftyOne 1.22.1, beside its folder ``data``: two images of a dog,
+    its head from a mask, its tail from a box alone, ``supercategory`` null.
+    """
+    shutil.copy(Path(__file__).parent / "written" / "fiftyone_1.22.1.json", tmp_path / "labels.json")
+    for name in ("pic 0.jpg", "pic 1.jpg"):
+        write_image(tmp_path / "data" / name, (160, 120))
+    source = open_source("coco_parts", tmp_path)
+    parts = [[(item.name, [part.name for part in item.parts]) for item in record.objects] for record in source]
+    assert parts == [[("dog", ["head", "tail"])]] * 2
+    assert source.skipped == {}
+    records = list(open_source("images", tmp_path))
+    assert [item.name for item in records[0].objects] == ["dog", "dog's head", "dog's tail"]
+
+
 def test_files_that_pycocotools_writes(tmp_path: Path) -> None:
     """Detections as its evaluation takes them, loaded and saved: run lengths, boxes, areas are its own."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -226,7 +241,7 @@ def test_a_package_that_gives_no_source_is_told(
         open_source("bird", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["images", "ap10k", "birds"])
+@pytest.mark.parametrize("name", ["refcoco", "ap10k", "birds"])
 def test_a_build_takes_sources_with_parts_only(name: str) -> None:
     with pytest.raises(ConfigError, match=f"no part-annotated source '{name}': expected one of .*coco_parts"):
         load_config(BuildConfig, None, ["output=x", f"sources.{name}.root=/data"])

@@ -10,8 +10,9 @@ import pytest
 
 from talking_points.build_config import BuildConfig
 from talking_points.dataset_schema import triplet_schema
-from tasks.assemble import STAGING, StepIdentity, describe_steps, publish_staged
+from tasks.assemble import StepIdentity, describe_steps
 from tasks.running.shards import ShardFailed
+from tasks.running.staging import STAGING, publish_staged
 from tasks.running.storage import Storage
 
 

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.evaluation.pose_inputs import check_poses
 from talking_points.evaluation.poses import evaluate_poses, exchanged_texts
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_files import check_keypoints, open_poses, texts_for
 from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.conversation import PARAPHRASES, Query
+from talking_points.models.capellm.modeling import attention_loss
 from talking_points.models.capellm.presets import train_tokenizer
+from talking_points.models.descriptor import PointDescriptor
+from talking_points.models.localizer import PointLocalizer
+from talking_points.publishing.answerer_cards import describe_answerer
+from talking_points.publishing.model_release import prepare_model
+from talking_points.publishing.release import ReleaseError
 from talking_points.sources.drawn import draw_sample
+from talking_points.training import pose_vision
 from talking_points.training.answerer import AnswererTrainer, Asked, start_answerer
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.answerer_plan import count_examples, plan_training
 from talking_points.training.answerer_stages import training_poses
 from talking_points.training.stages import run_stage
+from tasks.model_cards import train_with_card
+from tests.publishing.hub_card import card_problems
+from tests.training.conftest import small
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +57,31 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
     config = settings(root, output)
     assert run_stage("pose_vision", config)["metrics"]["near_percent"] >= 0
-    assert run_stage("answerer", config)["reused"] is False
-    run_stage("answerer", config.blind_twin())
+    assert train_with_card("answerer", config)["reused"] is False
+    train_with_card("answerer", config.blind_twin())
     return output
+
+
+def test_an_interrupted_pretraining_ends_with_the_same_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pose_vision, "CHECKPOINT_STEPS", 2)
+    found = []
+    for name, stop in (("whole", None), ("interrupted", 3)):
+        config = settings(root, tmp_path / name, "pose_vision.steps=4")
+        with monkeypatch.context() as patch:
+            if stop is not None:
+                batches = iter(range(stop))
+                whole = pose_vision.keypoint_batch
+                patch.setattr(pose_vision, "keypoint_batch", lambda *given, n=batches, w=whole: (next(n), w(*given))[1])
+                with pytest.raises(StopIteration):
+                    run_stage("pose_vision", config)
+                assert (config.output / "pose-vision" / "checkpoint.pt").is_file()
+        result = run_stage("pose_vision", config)
+        folder = config.output / "pose-vision"
+        assert not (folder / "checkpoint.pt").exists()
+        found.append(((folder / "vision.safetensors").read_bytes(), result["metrics"]))
+    assert found[0] == found[1]
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(root: Path, trained: Path, tmp_path: Path) -> None:
@@ -53,7 +89,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(root: Path, trained:
     shutil.copytree(trained / "pose-vision", config.output / "pose-vision")
     shutil.copytree(trained / "answerer" / "checkpoint-2", config.output / "answerer" / "checkpoint-2")
     shutil.copy(trained / "answerer" / "started.json", config.output / "answerer")
-    run_stage("answerer", config)
+    counts = config.output / "answerer" / "checkpoint-2" / "dropped-0.json"
+    before = json.loads(counts.read_text()).get("nothing_to_ask", 0)
+    counts.write_text(json.dumps({"nothing_to_ask": before + 1000}))
+    dropped = run_stage("answerer", config)["metrics"]["dropped_nothing_to_ask"]
+    assert dropped >= before + 1000, "what was dropped before the interruption counts too"
     weights = [(folder / "answerer" / "model.safetensors").read_bytes() for folder in (trained, config.output)]
     assert weights[0] == weights[1]
     assert run_stage("answerer", config)["reused"] is True
@@ -79,6 +119,109 @@ def test_packed_conversations_have_the_loss_of_those_alone(root: Path, tmp_path:
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+VARIANTS = {
+    "answerer.model.list_keypoints=true": "The keypoints of this object are: ",
+    "answerer.model.outline=true": "This is a conversation about one image: the user names",
+    "answerer.paraphrase=true": None,
+    "answerer.step_by_step=true": "User: What is the object in this image?\nAssistant: It is a ",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_wordings_of_the_ablations(root: Path, tmp_path: Path, variant: str) -> None:
+    more = ["answerer.model.attention_weight=1", "answerer.name_only=0"]
+    config = settings(root, tmp_path, variant, *more)
+    poses, _ = training_poses(config)
+    texts = texts_for(poses, "rules")
+    model = start_answerer(config, list(texts.values())).eval()
+    trainer = AnswererTrainer(model, poses, texts, config.answerer, tmp_path, 0)
+    (talk, *others) = trainer.conversations(Asked(poses.examples[0], None), texts)
+    encoded = trainer._encoded(talk)
+    text = model.text_tokenizer.decode(encoded.ids)
+    wanted = VARIANTS[variant]
+    if wanted is None:
+        asked = {trainer._worded(one)[0].question for one in (talk, *others)}
+        assert len(asked) > 1
+        assert asked <= {None, *PARAPHRASES}
+    else:
+        assert text.count(wanted) == 1
+    learnt = model.text_tokenizer.decode([label for label in encoded.labels if label >= 0])
+    assert learnt.endswith(talk.rounds[-1].answer + model.end_text)
+    inputs = trainer.batch_inputs([Asked(one, None) for one in poses.examples[:2]])
+    # What the object is lies nowhere: only places are looked for.
+    assert (inputs["cells"] >= 0).sum() > 0
+    assert ((inputs["cells"] >= 0).sum() < (inputs["labels"] >= 0).sum()).item() is ("step_by_step" in variant)
+    assert torch.isfinite(model(**inputs).loss)
+    one = poses.examples[0]
+    query = Query("nose", "A text.", one.keypoints.names)
+    image = np.zeros((*one.size[::-1], 3), np.uint8)
+    alone = model.answer([image], [query], [one.box])
+    together = model.answer([image] * 2, [query, Query("tail", None, ("tail",))], [one.box] * 2)
+    assert np.allclose(alone[0], together[0])
+
+
+def test_the_coordinate_head_learns_packed_or_not_and_is_saved(root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path, "answerer.model.head=token", "answerer.k=2")
+    poses, _ = training_poses(config)
+    texts = texts_for(poses, "rules")
+    model = start_answerer(config, list(texts.values()))
+    losses = []
+    for packed in (True, False):
+        stage = config.answerer.model_copy(update={"pack_instance": packed})
+        trainer = AnswererTrainer(model, poses, texts, stage, tmp_path / str(packed), 0)
+        inputs = trainer.batch_inputs([Asked(poses.examples[0], None)])
+        if not packed:
+            inputs["image_index"] = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
+            inputs["pixel_values"] = inputs["pixel_values"][:1]
+        losses.append(model(**inputs).loss.item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for _ in range(8):
+        loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss < losses[0]
+    one = poses.examples[0]
+    image = np.zeros((*one.size[::-1], 3), np.uint8)
+    queries = [Query(name, texts[one.keypoints.key, name]) for name in one.keypoints.names]
+    model.eval()
+    found = model.answer_all(image, one.box, queries)
+    alone = np.concatenate([model.answer([image], [query], [one.box]) for query in queries[:3]])
+    np.testing.assert_allclose(found.points[:3], alone, atol=1e-3)
+    assert found.parsed.all()
+    model.save_pretrained(tmp_path / "saved")
+    again = PointAnswerer.from_pretrained(tmp_path / "saved")
+    np.testing.assert_allclose(again.answer_all(image, one.box, queries).points, found.points, atol=1e-3)
+    with pytest.raises(ConfigError, match="step_by_step"):
+        start_answerer(settings(root, tmp_path, "answerer.model.head=token", "answerer.step_by_step=true"), [])
+
+
+def test_answers_are_taught_to_look_at_the_token_that_shows_the_keypoint(root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path, "answerer.model.attention_weight=1", "answerer.k=2", "answerer.name_only=1")
+    poses, _ = training_poses(config)
+    model = start_answerer(config, [])
+    trainer = AnswererTrainer(model, poses, {}, config.answerer, tmp_path, 0)
+    examples = [Asked(one, None) for one in poses.examples[:2]]
+    inputs = trainer.batch_inputs(examples)
+    talks = [talk for one in examples for talk in trainer.conversations(one, {})]
+    cells, labels = inputs["cells"], inputs["labels"]
+    assert torch.equal(cells >= 0, labels >= 0)
+    for row, talk in enumerate(talks):
+        asked = [int(y * 8) * 8 + int(x * 8) for x, y in talk.places]
+        assert torch.unique_consecutive(cells[row][cells[row] >= 0]).tolist() == [
+            cell for number, cell in enumerate(asked) if number == 0 or cell != asked[number - 1]
+        ]
+    with_look = model(**inputs).loss
+    del inputs["cells"]
+    without = model(**inputs).loss
+    assert with_look > without
+    # Attention that is all at the cells costs nothing, attention that is spread costs the logarithm of its breadth.
+    spread = torch.full((*labels.shape[:1], 3, labels.shape[1], 65 + labels.shape[1]), 1 / 64)
+    assert float(attention_loss(spread, cells)) == pytest.approx(np.log(64), rel=1e-5)
+    assert float(attention_loss(torch.ones_like(spread), cells)) == 0
+
+
 def test_the_twin_answers_the_same_whatever_it_is_shown(trained: Path) -> None:
     images = [np.full((50, 60, 3), value, np.uint8) for value in (0, 255)]
     for name, same in (("answerer-blind", True), ("answerer", False)):
@@ -88,15 +231,57 @@ def test_the_twin_answers_the_same_whatever_it_is_shown(trained: Path) -> None:
         assert np.isfinite(model.answer(images, ["nose", "nose"])).all()
 
 
+def test_the_card_says_what_it_has_learnt_and_its_code_runs(
+    root: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (trained / "answerer" / "README.md").read_text()
+    assert card_problems(text) == []
+    assert "Trained on drawn stand-ins for MP-100, partition 1 at revision `" in text
+    assert "with the descriptions of the author rules, about crops of 1.25 times" in text
+    assert "blind twin: a control" in (trained / "answerer-blind" / "README.md").read_text()
+    assert "license: apache-2.0" in text, "drawn images and random weights"
+    assert str(root.parent) not in text + (trained / "answerer" / "card.json").read_text()
+    shutil.copytree(trained / "answerer", tmp_path, dirs_exist_ok=True)
+    Image.new("RGB", (320, 240), (90, 120, 60)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+
+    config = settings(root, trained)
+    real = config.model_copy(update={"poses": KeypointFiles(root=tmp_path), "preset": "small"})
+    shutil.copytree(root / "annotations", tmp_path / "annotations")
+    card = describe_answerer(real, {"path": str(trained / "answerer"), "fingerprint": "0123456789ab"})
+    assert card["name"].startswith("Llama-")
+    assert not card["free"]
+    assert {item["name"] for item in card["terms"]} == {"MP-100", "meta-llama/Llama-3.2-1B", "facebook/dinov2-large"}
+
+
 def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained: Path, tmp_path: Path) -> None:
+    small(PointLocalizer).save_pretrained(tmp_path / "localizer")
+    small(PointDescriptor).save_pretrained(tmp_path / "descriptor")
     config = EvaluatePosesConfig(
+        others={"localizer": str(tmp_path / "localizer"), "same": str(trained / "answerer")},
         output=tmp_path, model=str(trained / "answerer"), blind=str(trained / "answerer-blind"),
         keypoints=KeypointFiles(root=root), modes=["greedy", "mean"], protocol="pairs",
     )  # fmt: skip
     report = evaluate_poses(config)
     assert report == json.loads((tmp_path / "report.json").read_text())
     (one,) = report["partitions"]
-    ways = {"greedy", "mean", "shuffled descriptions", "name only", "blind twin", "mean pose", "box centre"}
+    assert one["answers"]["same"] == one["answers"]["greedy"]
+    wrong = config.model_copy(update={"others": {"d": str(tmp_path / "descriptor")}})
+    with pytest.raises(ConfigError, match="PointDescriptor"):
+        check_poses(wrong)
+    check_poses(config)
+    ways = {
+        "localizer",
+        "same",
+        "greedy",
+        "mean",
+        "shuffled descriptions",
+        "name only",
+        "blind twin",
+        "mean pose",
+        "box centre",
+    }
     assert set(one["answers"]) == ways == set(one["pairs"])
     assert set(one["differences"]) == {f"greedy - {way}" for way in ways - {"greedy"}}
     assert {"known sets"} <= set(one["groups"]) <= {"known sets", "new sets", "unseen names"}
@@ -104,6 +289,16 @@ def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained
     table = (tmp_path / "report.md").read_text()
     assert "92.60" in table
     assert "blind twin" in table
+
+    # The card for the Hub has these figures; another kind of report is refused.
+    card = prepare_model(trained / "answerer", "org/answerer", [tmp_path / "report.json"]).card
+    assert card_problems(card) == []
+    assert re.search(r"\n\| 1 \| blind twin \|( [\d.]+ \|){7}\n", card)
+    assert "known sets" in card
+    for content in ("[]", '{"partitions": [{}], "split": "test"}', "{", "\xff"):
+        (tmp_path / "other.json").write_text(content, encoding="latin-1")
+        with pytest.raises(ReleaseError, match="evaluate-poses"):
+            prepare_model(trained / "answerer", "org/answerer", [tmp_path / "other.json"])
 
     seen = config.model_copy(update={"split": "train"})
     with pytest.raises(ConfigError, match="allow_seen"):

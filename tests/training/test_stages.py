@@ -19,8 +19,8 @@ from talking_points.sources import open_source
 from talking_points.training.config import AdaptConfig, LocalizerConfig, TrainConfig, TransferConfig, VisionConfig
 from talking_points.training.stages import (
     run_stage,
-    vision_records,
 )
+from talking_points.training.vision_records import vision_records
 from tests.training.conftest import small, write_dataset
 
 

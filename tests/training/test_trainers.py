@@ -24,7 +24,6 @@ from talking_points.training.adaptation import (
     AdaptationTrainer,
     adapt_descriptor,
     prepare_adaptation,
-    rewind,
     sample,
     score,
 )
@@ -33,6 +32,7 @@ from talking_points.training.config import AdaptConfig, LocalizerConfig, StageCo
 from talking_points.training.descriptor import DescriptorTrainer, train_descriptor
 from talking_points.training.localizer import LocalizerTrainer, train_localizer
 from talking_points.training.rewards import REWARDS, Rewarded, mean_pck
+from talking_points.training.sample_tables import rewind
 from talking_points.training.start import check_tokenizer, start_model
 from tests.training.conftest import points, small
 

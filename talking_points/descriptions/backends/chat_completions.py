@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from talking_points.descriptions.answer_text import encodable
 from talking_points.descriptions.backends.protocol import Completion, FinishReason, RequestError
+from talking_points.escaping import encodable
 
 TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
 """Statuses of failures that may pass."""

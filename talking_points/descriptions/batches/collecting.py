@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from talking_points.descriptions.answer_text import encodable
 from talking_points.descriptions.backends.chat_completions import Retry, read_completion, read_refusal
 from talking_points.descriptions.backends.protocol import Completion, RequestError
+from talking_points.escaping import encodable
 
 _LOG = logging.getLogger(__name__)
 LONGEST_LINE = 16 * 2**20

@@ -24,10 +24,15 @@ class AnswererConfig(PreTrainedConfig):
         keypoints on the border of tight boxes fall outside.
     question: asks for a keypoint, with `{keypoint}` in it.
     describe: whether a description, where there is one, stands between question and answer.
+    outline, list_keypoints: whether a sentence about the conversation, or all names of the set, stand before it.
+    head: "text" writes coordinates; "token" gives them by an MLP from the hidden state of the end token, which is then
+        the whole answer (Table 8), of `coordinate_hidden_size` (512), `coordinate_activation` and `coordinate_output`.
     answer_end: the tokenizer's end token, or the text `end_text` as in the official code.
     decimals: digits of a coordinate. half_bin: whether half a step is added to a coordinate that was read.
     rounds_per_conversation: k, rounds of one training conversation; the most that a cumulative answer looks back on.
     max_length: tokens of a conversation; longer ones are refused, never cut.
+    attention_weight: in training, of a loss on answers that do not look at the image token which shows the keypoint,
+        where conversations share a reading. It helps models that start from random weights; the paper has none.
     blind: whether the model is given zeros for its image, a control that can only learn from the texts.
     trained_categories: names of what the model was trained on; None where that is not known.
     """
@@ -86,6 +91,13 @@ class AnswererConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     question: str = "At which point of this image is the {keypoint} of this object? Give its coordinates."
     describe: bool = True
+    outline: bool = False
+    list_keypoints: bool = False
+    head: Literal["text", "token"] = "text"
+    coordinate_hidden_size: int = 512
+    coordinate_activation: Literal["relu", "gelu"] = "relu"
+    coordinate_output: Literal["sigmoid", "linear"] = "sigmoid"
+    coordinate_init: Literal["default", "centre"] = "default"
     answer_end: Literal["token", "text"] = "token"
     end_text: str = "</s>"
     decimals: int = 3
@@ -93,6 +105,7 @@ class AnswererConfig(PreTrainedConfig):
     rounds: Literal["independent", "cumulative"] = "independent"
     rounds_per_conversation: int = 4
     max_length: int = 2048
+    attention_weight: float | int = 0
     blind: bool = False
     trained_categories: list[str] | None = None
     tie_word_embeddings: bool = False
@@ -106,6 +119,10 @@ class AnswererConfig(PreTrainedConfig):
             raise ValueError(f"the question must hold {{keypoint}}, found {self.question!r}")
         if not 1 <= self.decimals <= 4:
             raise ValueError(f"decimals must be 1 to 4, found {self.decimals}")
+        if self.head == "token" and (self.answer_end == "text" or self.rounds == "cumulative"):
+            raise ValueError("head token: expected answer_end token and rounds independent; its answers are no text")
+        if self.attention_weight < 0:
+            raise ValueError(f"attention_weight must be at least 0, found {self.attention_weight}")
         if self.crop_padding <= 0:
             raise ValueError(f"crop_padding must be positive, found {self.crop_padding}")
         if self.rounds_per_conversation < 1:
@@ -125,6 +142,11 @@ class AnswererConfig(PreTrainedConfig):
     def image_tokens(self) -> int:
         """How many tokens stand for the image."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def query_size(self) -> int:
+        """Size of the hidden state that the coordinate head reads."""
+        return int(self.text_config.hidden_size)
 
     @property
     def image_token_id(self) -> int:

@@ -10,13 +10,37 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from talking_points.escaping import encodable
 
 ROLES = ("User", "Reference", "Assistant")
 IGNORED_LABEL = -100
 MARKER = re.compile(r"\b(User|Reference|Assistant):|</?s>|<\|[^|<>]*\|>|<im\w*>|<image>")
 """What a name or description must not hold: it would read as another role, an end or an image."""
+
+
+OUTLINE = (
+    "This is a conversation about one image: the {0} names a keypoint, the {1} says where such keypoints are, and the "
+    "{2} gives the coordinates of this one."
+)
+"""What opens a conversation with an outline (CapeLLM, Table 6)."""
+
+PARAPHRASES = (
+    "Where is the {keypoint} of this object? Answer with coordinates.",
+    "Give the coordinates of the {keypoint} of the object in this image.",
+    "Point at the {keypoint} of this object and write down its coordinates.",
+    "What are the coordinates of this object's {keypoint}?",
+    "Find the {keypoint} of the object that is shown. At which coordinates is it?",
+    "In this image, at which coordinates does the {keypoint} of the object lie?",
+    "Say where the object has its {keypoint}, as coordinates.",
+    "Locate the {keypoint} of this object in the image and give the place.",
+)
+"""Other wordings of the question (CapeLLM, Table 6, has two dozen; these are our own)."""
+
+STEP_QUESTION = "What is the object in this image?"
+"""Asked before the keypoints where conversations go step by step (CapeLLM, Table 7)."""
 
 
 class QueryError(ValueError):
@@ -25,10 +49,11 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True)
 class Query:
-    """A keypoint by name and, where there is one, description."""
+    """A keypoint by name and, where there is one, description; ``listed`` are all names of its set."""
 
     name: str
     description: str | None = None
+    listed: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, query: Query | str | tuple[str, str | None]) -> Query:
@@ -47,12 +72,13 @@ class Query:
             raise QueryError(
                 f"expected the name of a keypoint, for example 'left front paw', found {self.name!r}: say what to find"
             )
-        return Query(name, plain_text(self.description or "", forbidden) or None)
+        listed = tuple(filter(None, (plain_text(one, forbidden) for one in self.listed)))
+        return Query(name, plain_text(self.description or "", forbidden) or None, listed)
 
 
 def plain_text(text: str, forbidden: Sequence[str] = ()) -> str:
-    """One line without roles, end markers and image placeholders."""
-    before = None
+    """One line without roles, end markers and image placeholders, in characters that a tokenizer takes."""
+    before, text = None, encodable(text)
     while text != before:  # what is taken out may have stood inside another marker
         before = text
         text = MARKER.sub(" ", text)
@@ -63,43 +89,63 @@ def plain_text(text: str, forbidden: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True)
 class Round:
-    """A question with its answer; an answer of None is for the model to give, and ends the conversation."""
+    """A question with its answer; an answer of None is for the model to give, and ends the conversation. An empty one
+    is the end marker alone.
+
+    ``question`` holds {keypoint} and stands in place of the template's.
+    """
 
     query: Query
     answer: str | None = None
+    question: str | None = None
 
 
 @dataclass(frozen=True)
 class Template:
-    """The wording of a round. ``question`` holds {keypoint}; ``end`` closes an answer; ``describe``: see the config."""
+    """The wording of a conversation. ``question`` holds {keypoint}; ``end`` closes an answer.
+
+    ``describe``, ``outline`` and ``list_keypoints``: see the configuration.
+    """
 
     question: str
     end: str
     describe: bool = True
     roles: tuple[str, str, str] = ROLES
+    outline: bool = False
+    list_keypoints: bool = False
 
     def round(self, one: Round) -> tuple[str, tuple[int, int] | None]:
         """A round's text, and where in it the answer stands, with its leading space and its end."""
         user, reference, assistant = self.roles
-        lines = [f"{user}: {self.question.replace('{keypoint}', one.query.name)}\n"]
+        lines = [f"{user}: {(one.question or self.question).replace('{keypoint}', one.query.name)}\n"]
         if self.describe and one.query.description:
             lines.append(f"{reference}: {one.query.description}\n")
         lines.append(f"{assistant}:")
         text = "".join(lines)
         if one.answer is None:
             return text, None
-        answer = f" {one.answer}{self.end}"
+        answer = f" {one.answer}{self.end}" if one.answer else self.end
         return text + answer, (len(text), len(text) + len(answer))
 
     def render(self, rounds: Sequence[Round]) -> tuple[str, list[tuple[int, int]]]:
         """The text behind the image, and the places (start, end) of the answers in it."""
-        text, spans = "\n", []
+        text, spans = f"\n{self._preface(rounds)}", []
         for one in rounds:
             piece, span = self.round(one)
             if span is not None:
                 spans.append((len(text) + span[0], len(text) + span[1]))
             text += piece
         return text, spans
+
+    def _preface(self, rounds: Sequence[Round]) -> str:
+        """What stands before the first round: lines, or nothing."""
+        lines = []
+        if self.outline:
+            lines.append(OUTLINE.format(*(role.lower() for role in self.roles)))
+        listed = rounds[-1].query.listed if rounds and self.list_keypoints else ()
+        if listed:
+            lines.append(f"The keypoints of this object are: {'; '.join(listed)}.")
+        return "".join(f"{line}\n" for line in lines)
 
     def prompt(self, query: Query, history: Sequence[Round] = ()) -> str:
         """The text behind which the model answers ``query``: it ends with ``Assistant:`` and no space."""

@@ -20,10 +20,11 @@ from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.capellm.configuration import AnswererConfig
-from talking_points.models.capellm.conversation import IGNORED_LABEL, Template
+from talking_points.models.capellm.conversation import IGNORED_LABEL, ROLES, Template
 from talking_points.models.capellm.decoding import AnswerGrammar
 from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
+from talking_points.models.localizer import CoordinateHead
 from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
 
@@ -49,7 +50,7 @@ class CapeLlmModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ("Dinov2Layer", "LlamaDecoderLayer")
     # The official recipe: base language weights in bfloat16, everything that is trained, and the vision, in float32.
-    _keep_in_fp32_modules_strict = ("vision", "projector", "lora_A", "lora_B")
+    _keep_in_fp32_modules_strict = ("vision", "projector", "coordinate_head", "lora_A", "lora_B")
     _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}  # noqa: RUF012
 
     def __init__(self, config: AnswererConfig) -> None:
@@ -58,6 +59,7 @@ class CapeLlmModel(PreTrainedModel):
         self.vision = build_vision(config)
         self.projector = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
         self.language_model = LlamaForCausalLM(config.text_config)
+        self.coordinate_head = CoordinateHead(config) if config.head == "token" else None
         self.tokenizer: PreTrainedTokenizerFast | None = None
         self._grammar: tuple[Any, AnswerGrammar] | None = None
         self.post_init()
@@ -163,7 +165,8 @@ class CapeLlmModel(PreTrainedModel):
     @property
     def template(self) -> Template:
         """The wording of a round."""
-        return Template(self.config.question, self.end_text, self.config.describe)
+        config = self.config
+        return Template(config.question, self.end_text, config.describe, ROLES, config.outline, config.list_keypoints)
 
     @property
     def grammar(self) -> AnswerGrammar:
@@ -213,6 +216,8 @@ class CapeLlmModel(PreTrainedModel):
         image_index: Tensor | None = None,
         position_ids: Tensor | None = None,
         head: Tensor | None = None,
+        cells: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> AnswererOutput:
         """Next-token loss of conversations about crops.
 
@@ -225,21 +230,42 @@ class CapeLlmModel(PreTrainedModel):
             position_ids: (N, L), needed with a mask of who sees whom.
             head: ids (n,) of the text behind every image that all conversations begin with. When given, ``input_ids``
                 are what follows it, without image or begin token: see ``forward_branches``.
+            cells: see ``forward_branches``.
+            places: with the coordinate head, where the keypoints of the answers are (M, 2), in shares of the crop.
         """
         if head is not None:
             assert labels is not None
             assert image_index is not None
-            return self.forward_branches(pixel_values, head, input_ids, labels, image_index)
+            return self.forward_branches(pixel_values, head, input_ids, labels, image_index, cells, places)
         images = self.image_tokens(pixel_values)
         embeddings = self.splice(input_ids, images if image_index is None else images[image_index])
         hidden = self.read(embeddings, attention_mask, position_ids)
         if labels is None:
             return AnswererOutput(logits=self.language_model.lm_head(hidden[:, -1]))
-        logits, targets = self.answer_logits(hidden, labels)
-        return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+        return self.answer_loss(hidden, labels, places)
+
+    def answer_loss(self, hidden: Tensor, labels: Tensor, places: Tensor | None) -> AnswererOutput:
+        """Cross-entropy of the learnt tokens behind hidden states (N, L, D).
+
+        With the coordinate head: the mean distance along x and y of what it gives for the end tokens from ``places``;
+        the output's logits (M, 2) are then places, its targets the true ones.
+        """
+        if self.coordinate_head is None:
+            logits, targets = self.answer_logits(hidden, labels)
+            return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+        assert places is not None
+        found = self.coordinate_head(hidden[labels == self.config.text_config.eos_token_id])
+        return AnswererOutput((found - places.to(found)).abs().mean(), found, places)
 
     def forward_branches(
-        self, pixel_values: Tensor, head: Tensor, input_ids: Tensor, labels: Tensor, image_index: Tensor
+        self,
+        pixel_values: Tensor,
+        head: Tensor,
+        input_ids: Tensor,
+        labels: Tensor,
+        image_index: Tensor,
+        cells: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> AnswererOutput:
         """The loss of ``forward`` where conversations about one crop share one reading of it, gradients included.
 
@@ -249,11 +275,18 @@ class CapeLlmModel(PreTrainedModel):
             input_ids: what follows it in each conversation (R, L), padded on the right.
             labels: (R, L), -100 where nothing is learnt.
             image_index: the crop of each conversation (R,).
+            cells: which image token shows what each token of an answer is about (R, L), -1 elsewhere. When given, the
+                loss of not looking there (``attention_loss``) is added with ``config.attention_weight``.
         """
         beginning = self.beginning(self.image_tokens(pixel_values), head)
-        hidden = read_branches(self.language_model, beginning, self.get_input_embeddings()(input_ids), image_index)
-        logits, targets = self.answer_logits(hidden, labels)
-        return AnswererOutput(functional.cross_entropy(logits.float(), targets), logits, targets)
+        branches = self.get_input_embeddings()(input_ids)
+        hidden, attention = read_branches(self.language_model, beginning, branches, image_index, cells is not None)
+        output = self.answer_loss(hidden, labels, places)
+        if cells is not None:
+            looked = attention_loss(attention[len(attention) // 2], cells)
+            assert output.loss is not None
+            output.loss = output.loss + self.config.attention_weight * looked
+        return output
 
     def beginning(self, images: Tensor, ids: Tensor) -> Tensor:
         """Embeddings (B, 1 + N_v + n, D) of the begin token, the images, and the text ``ids`` (n,) behind them."""
@@ -268,7 +301,8 @@ class CapeLlmModel(PreTrainedModel):
         With adapters those and the projector are trained, as in the paper; without, everything.
         """
         for name, parameter in self.named_parameters():
-            trained = not self.config.lora_active or ".lora_" in name or name.startswith("projector.")
+            apart = name.startswith(("projector.", "coordinate_head."))
+            trained = not self.config.lora_active or ".lora_" in name or apart
             parameter.requires_grad_(trained)
             if trained:
                 parameter.data = parameter.data.float()
@@ -301,8 +335,24 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill(~visible.bool(), torch.finfo(dtype).min)[:, None]
 
 
-def read_branches(language_model: Any, beginning: Tensor, embeddings: Tensor, image_index: Tensor) -> Tensor:
+def attention_loss(attention: Tensor, cells: Tensor) -> Tensor:
+    """How little the answers look at the image tokens that show what they are about: -log of the attention there.
+
+    attention: a layer's, (R, heads, L, P + L), averaged over its heads; image tokens stand behind the begin token.
+    cells: of each token (R, L) the image token to look at while it is predicted, -1 for none.
+    """
+    predicts = cells[:, 1:] >= 0
+    rows, places = predicts.nonzero(as_tuple=True)
+    looked = attention.float().mean(1)[rows, places, 1 + cells[:, 1:][predicts]]
+    return -looked.clamp(min=1e-6).log().mean()
+
+
+def read_branches(
+    language_model: Any, beginning: Tensor, embeddings: Tensor, image_index: Tensor, attentions: bool = False
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Last hidden states (R, L, D) of texts behind beginnings that are read once, each as if it were alone.
+
+    With ``attentions`` also those of every layer (R, heads, L, P + L).
 
     ``beginning`` (B, P, D); ``embeddings`` (R, L, D) of what follows, padded on the right: nothing sees what comes
     after it, so padding needs no mask. ``image_index`` (R,): the beginning of each text.
@@ -314,15 +364,16 @@ def read_branches(language_model: Any, beginning: Tensor, embeddings: Tensor, im
     places = torch.arange(beginning.shape[1], beginning.shape[1] + length, device=embeddings.device)
     earlier = torch.ones(length, beginning.shape[1], dtype=torch.bool, device=embeddings.device)
     own = torch.ones(length, length, dtype=torch.bool, device=embeddings.device).tril()
-    visible = torch.cat((earlier, own), dim=1)[None].expand(rows, -1, -1)
+    visible = torch.cat((earlier, own), dim=1)[None]  # the same for every row
     output = language_model.model(
         inputs_embeds=embeddings,
         attention_mask=additive(visible, embeddings.dtype),
         position_ids=places.expand(rows, -1),
         past_key_values=cache,
         use_cache=True,
+        output_attentions=attentions,
     )
-    return torch.as_tensor(output.last_hidden_state)
+    return torch.as_tensor(output.last_hidden_state), output.attentions or ()
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

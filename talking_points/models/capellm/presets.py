@@ -59,6 +59,8 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, image_size: int = 96, grid: 
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
+            # Near the inverse root of its width: with 0.02 the loss after 40 steps is 0.85 instead of 0.71.
+            "initializer_range": 0.06,
         },
         stem="convolution",
         question="{keypoint}",

@@ -39,6 +39,10 @@ class PackedReader:
         Returns the logits (R, V) behind the last token of each, and the numbers of the branches that they now are;
         branches that are not among the parents are given up.
         """
+        return self.language_model.lm_head(self.read(parents, tokens)), list(self._kept)
+
+    def read(self, parents: Sequence[int], tokens: Sequence[Sequence[int]]) -> Tensor:
+        """The same, for the last hidden states (R, D)."""
         rows = [self._kept[parent] for parent in parents]
         if rows != list(range(self.cache.layers[0].keys.shape[0])):
             self.cache.batch_select_indices(torch.tensor(rows, device=self.device))
@@ -64,7 +68,7 @@ class PackedReader:
         hidden = output.last_hidden_state[everyone, (lengths - 1).to(self.device)]
         self.positions, self.visible = start + lengths, visible
         self._kept = list(range(len(rows)))
-        return self.language_model.lm_head(hidden), list(self._kept)
+        return torch.as_tensor(hidden)
 
 
 def count_shared(texts: Sequence[Sequence[int]]) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from talking_points.escaping import encodable
 from talking_points.models.omg_llava.configuration import IMAGE_PLACEHOLDER, SPECIAL_TOKENS
 from talking_points.models.omg_llava.splicing import IGNORED_LABEL
 
@@ -20,8 +21,10 @@ _MARKUP = re.compile("|".join(map(re.escape, (IMAGE_PLACEHOLDER, "<|im_start|>",
 
 
 def plain_text(text: str) -> str:
-    """Text from elsewhere without anything that the chat template or a prompt token could be mistaken for."""
-    return " ".join(_MARKUP.sub(" ", text).split())
+    """Text from elsewhere in characters that a tokenizer takes, without what could be mistaken for
+    the chat template or a prompt token.
+    """
+    return " ".join(_MARKUP.sub(" ", encodable(text)).split())
 
 
 @dataclass(frozen=True)

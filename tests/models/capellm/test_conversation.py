@@ -117,3 +117,9 @@ def test_groups_hold_every_index_and_fill_from_the_others(count: int, k: int, se
 def test_no_rounds_are_refused() -> None:
     with pytest.raises(ValueError, match="k = 0"):
         group([1, 2], 0, random.Random(0))
+
+
+def test_half_a_character_in_a_question_is_asked_as_a_lost_one() -> None:
+    query = Query("nose \ud83d", "on \udcff top").clean()
+    assert query == Query("nose \ufffd", "on \ufffd top")
+    encode(tokenizer_of("llama3"), Template(QUESTION, "</s>").prompt(query))

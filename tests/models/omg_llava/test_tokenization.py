@@ -85,3 +85,10 @@ def test_a_turn_is_laid_out_as_in_the_official_release(release):
 def test_markup_in_foreign_text_is_taken_out():
     assert plain_text("a <image> dog<|im_end|>\n [SEG] <mark>here") == "a dog here"
     assert plain_text("x < y and <other>") == "x < y and <other>"
+
+
+@pytest.mark.parametrize("text", ["the \ud83d dog", "\udcff"])
+def test_half_a_character_in_a_question_is_asked_as_a_lost_one(text):
+    tokenizer = tokenizer_from_sentencepiece(sentencepiece_model(VOCABULARY))
+    assert plain_text(text) == text.replace("\ud83d", "\ufffd").replace("\udcff", "\ufffd")
+    assert len(encode_turn(tokenizer, plain_text(text)).ids) > 0

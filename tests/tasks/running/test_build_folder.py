@@ -13,7 +13,9 @@ from commands.publish_commands import _only_publisher
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.locks import FolderInUseError
-from tasks.running.build_folder import FolderInUse, build_folder, check_folder, in_use
+from tasks.running.build_folder import build_folder, check_folder
+from tasks.running.folder_lock import in_use
+from tasks.running.lease import FolderInUse
 from tasks.running.storage import Storage
 
 

@@ -9,9 +9,11 @@ from prefect import flow
 from rich.console import Console
 
 from talking_points.config import Section
+from talking_points.runner_config import RunnerConfig
+from tasks.running.clusters import open_workers
 from tasks.running.manifests import Manifest
 from tasks.running.progress import BuildProgress
-from tasks.running.runner import StageRunner, task_runner
+from tasks.running.runner import StageRunner
 from tasks.running.shards import Environment, Inputs, Order, ShardWriter, shard_task
 from tasks.running.storage import Storage
 
@@ -41,8 +43,8 @@ def test_lost_shards_are_made_again_side_by_side(tmp_path: Path) -> None:
     @flow
     def stage() -> tuple[int, int, int]:
         progress = BuildProgress(storage, console=Console(quiet=True))
-        with progress, task_runner("threads", WORKERS) as runner:
-            made = StageRunner(runner, WORKERS, storage, progress).run(make, orders)
+        with progress, open_workers(RunnerConfig(), WORKERS) as workers:
+            made = StageRunner(workers, storage, progress).run(make, orders)
         status = progress.stages["candidates"]
         return len(made), status.executed, status.reused
 

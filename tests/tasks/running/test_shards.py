@@ -100,9 +100,7 @@ def test_a_manifest_holds_until_a_byte_changes(tmp_path: Path) -> None:
 def test_a_task_that_cuts_several_shards_holds_as_long_as_all_do(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     writer = ShardWriter(order(stage="sample", environment=environment(tmp_path)))
-    parts = [
-        write_part(storage, "sample", n, f".work/sample/{n}.rows.parquet", pa.table({"id": [n]})) for n in range(3)
-    ]
+    parts = [write_part(writer, "sample", n, "rows.parquet", pa.table({"id": [n]})) for n in range(3)]
     result = add_seal(commit_parts(writer, parts))
     assert result["rows"] == 3
     assert holds(storage, result)

@@ -1,0 +1,350 @@
+"""What many rows and many workers cost: sampling and assembling, a cluster of Dask, orchestration.
+
+    python benchmarks/scale.py rows 250000             # synthetic candidates through sample and assemble
+    python benchmarks/scale.py workers 1 2 4           # a stage that waits for a served model, on so many workers
+    python benchmarks/scale.py shards 100 1000         # what orchestrating shards costs that do nothing
+    python benchmarks/scale.py simulate                # 10^6 to 10^8 points on 10 to 1,000 workers, from such costs
+
+``rows`` runs each stage in a process of its own and prints its seconds and its peak memory; candidates are made, not
+decoded, and published by reference. ``workers`` and ``shards`` start a scheduler and workers of Dask as processes of
+this machine, and a temporary Prefect server. Every line that is printed is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+SHARD = 10_000
+"""Rows of a synthetic shard."""
+REQUEST, REQUESTS = 0.2, 20
+"""Seconds that a served model takes for an answer, and answers of a shard, one after another."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["rows", "workers", "shards", "simulate", "stage"])
+    parser.add_argument("values", nargs="*", default=[])
+    parser.add_argument("--folder", type=Path, help="where files go; default: a temporary folder")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=given.folder) as folder:
+        if given.what == "rows":
+            for count in given.values or ["250000"]:
+                measure_rows(int(count), Path(folder, count))
+        elif given.what == "stage":
+            run_stage(given.values[0], int(given.values[1]), Path(given.values[2]))
+        elif given.what == "workers":
+            measure_workers([int(value) for value in given.values or ["1", "2", "4"]], Path(folder))
+        elif given.what == "shards":
+            measure_shards([int(value) for value in given.values or ["100", "1000"]], Path(folder))
+        else:
+            simulate()
+
+
+# ------------------------------------------------------------------ rows
+
+
+def measure_rows(count: int, folder: Path) -> None:
+    """Make candidates, choose all of them, and publish them, one process after another."""
+    for stage in ("make", "sample", "verify", "assemble"):
+        command = [sys.executable, __file__, "stage", stage, str(count), str(folder)]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def run_stage(stage: str, count: int, folder: Path) -> None:
+    """One stage in this process; prints its seconds and the most memory that it took."""
+    began, cpu = time.perf_counter(), time.process_time()
+    steps = {"make": make_candidates, "sample": sample_all, "verify": describe_all, "assemble": assemble_all}
+    steps[stage](count, folder)
+    print(
+        json.dumps(
+            {
+                "stage": stage,
+                "rows": count,
+                "seconds": round(time.perf_counter() - began, 1),
+                "processor_seconds": round(time.process_time() - cpu, 1),
+                "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+            }
+        ),
+        flush=True,
+    )
+
+
+def make_candidates(count: int, folder: Path) -> None:
+    """Shards of rows that differ in what sampling and splitting look at."""
+    from talking_points.records import CANDIDATE_SCHEMA, SOURCES
+    from tasks.running.storage import Storage
+
+    storage, draw = Storage(folder), np.random.default_rng(0)
+    manifests, rows = [], min(SHARD, -(-count // 3))
+    for number, start in enumerate(range(0, count, rows)):
+        size = min(rows, count - start)
+        numbers = np.arange(start, start + size)
+        text: dict[str, Any] = {
+            "id": [f"{value * 0x9E3779B97F4A7C15 % 2**64:016x}" for value in numbers.tolist()],
+            "source": [SOURCES[number % 3]] * size,
+            "image_id": [f"image-{value}" for value in (numbers // 2).tolist()],
+            "image_path": [f"images/{value}.jpg" for value in (numbers // 2).tolist()],
+            "image_sha256": [f"{value:064x}" for value in (numbers // 2).tolist()],
+            "image_phash": np.repeat(draw.integers(0, 2**64, size // 2 + 1, dtype=np.uint64), 2)[:size],
+            "object": [f"animal {value % 60}" for value in numbers.tolist()],
+            "part": [f"part {value % 7}" for value in numbers.tolist()],
+        }
+        table: dict[str, Any] = {}
+        for field in CANDIDATE_SCHEMA:
+            if field.name in text:
+                table[field.name] = pa.array(text[field.name], field.type)
+            elif pa.types.is_string(field.type):
+                table[field.name] = pa.array([f"in the upper left of the {field.name}"] * size, field.type)
+            elif field.name == "flags":
+                table[field.name] = pa.array([[]] * size, field.type)
+            elif pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type):
+                table[field.name] = pa.array([[10.0, 20.0, 30.0, 40.0][: _length(field.name)]] * size, field.type)
+            elif pa.types.is_boolean(field.type):
+                table[field.name] = pa.array([True] * size, field.type)
+            else:
+                table[field.name] = pa.array([480] * size, field.type)
+        manifests.append(_write(storage, "candidates", number, pa.table(table, schema=CANDIDATE_SCHEMA)))
+    storage.write_json("candidates.json", manifests)
+
+
+def _length(name: str) -> int:
+    return 2 if name == "keypoint" else 4
+
+
+def sample_all(count: int, folder: Path) -> None:
+    from tasks import sample
+
+    settings = sample.Settings(
+        seed=0, limit=None, shard_size=1000, points=dict.fromkeys(_sources()), equal_shares=False
+    )
+    inputs = sample.CandidateInputs(candidates=tuple(_read(folder, "candidates")))
+    manifest = sample.run_sample(_order("sample", folder, settings, inputs))
+    Path(folder, "sample.json").write_text(json.dumps(manifest))
+
+
+def describe_all(count: int, folder: Path) -> None:
+    """What the stages of text would add, as constants with the row's number."""
+    from tasks.running.storage import Storage
+    from tasks.verify import VERIFIED_SCHEMA
+
+    storage, manifests = Storage(folder), []
+    for part in json.loads(Path(folder, "sample.json").read_text())["details"]["shards"]:
+        rows = storage.read_table(part["path"])
+        for name in ("object_caption", "local_caption", "draft", "description"):
+            words = [f"the left edge of the {value} in the middle of a wide field" for value in rows["id"].to_pylist()]
+            rows = rows.append_column(name, pa.array(words))
+        rows = rows.select(VERIFIED_SCHEMA.names).cast(VERIFIED_SCHEMA)
+        manifests.append(_write(storage, "verify", part["shard"], rows))
+    storage.write_json("verify.json", manifests)
+
+
+def assemble_all(count: int, folder: Path) -> None:
+    from talking_points.build_config import BuildConfig
+    from tasks import assemble
+
+    config = BuildConfig(output=str(folder), images="reference", rows_per_file=10_000)
+    settings = assemble.Settings(
+        config=config, sampling=config.sampling, seed=0, images="reference", rows_per_file=config.rows_per_file,
+        steps=assemble.describe_steps(config), packages=assemble.package_versions(), drawn=[],
+    )  # fmt: skip
+    found = _read(folder, "candidates")
+    sources = tuple(
+        assemble.SourceInputs(source=name, listing=found[place], candidates=tuple(found[place::3]))
+        for place, name in enumerate(_sources())
+    )
+    sampled = json.loads(Path(folder, "sample.json").read_text())
+    inputs = assemble.FinishedInputs(verified=tuple(_read(folder, "verify")), sources=sources, sample=sampled, texts=())
+    made = assemble.run_assemble(_order("assemble", folder, settings, inputs))
+    assert made["rows"] == count
+
+
+def _sources() -> tuple[str, ...]:
+    from talking_points.records import SOURCES
+
+    return SOURCES
+
+
+def _read(folder: Path, stage: str) -> list[Any]:
+    found: list[Any] = json.loads(Path(folder, f"{stage}.json").read_text())
+    return found
+
+
+def _write(storage: Any, stage: str, number: int, table: pa.Table) -> dict[str, Any]:
+    name = f".work/{stage}/{number:05d}.parquet"
+    storage.write_table(name, table)
+    return {
+        "stage": stage, "shard": number, "path": name, "rows": table.num_rows, "rejected": {},
+        "files": {name: storage.sha256(name)}, "seconds": 0.0, "details": {},
+    }  # fmt: skip
+
+
+def _order(stage: str, folder: Path, settings: Any, inputs: Any) -> Any:
+    from tasks.running.shards import Environment, Order, Place
+
+    places = {name: Place(root=str(folder), options={}) for name in _sources()}
+    environment = Environment(output=str(folder), sources=places, cache="", max_rejected_share=1)
+    return Order(stage, 1, 0, stage, inputs, settings, environment)
+
+
+# ------------------------------------------------------------------ workers and shards
+
+
+def measure_workers(counts: list[int], folder: Path) -> None:
+    """A stage that waits for answers, on each number of workers: seconds, and the share of the ideal time."""
+    shards = 4 * max(counts)
+    ideal = None
+    for count in counts:
+        with _cluster(folder, count) as address, _orchestrator(folder):
+            seconds, _ = _run(folder / f"workers-{count}", address, shards, REQUEST * REQUESTS, 1)
+        ideal = ideal or seconds * count
+        print(json.dumps({"workers": count, "shards": shards, "seconds": round(seconds, 1),
+                          "of_ideal": round(ideal / count / seconds, 3)}), flush=True)  # fmt: skip
+
+
+def measure_shards(counts: list[int], folder: Path) -> None:
+    """Shards that do nothing: seconds, and the driver's memory, one shard in a task run and many."""
+    with _cluster(folder, 2) as address, _orchestrator(folder):
+        for size in (1, 50):
+            for count in counts:
+                seconds, memory = _run(folder / f"shards-{size}-{count}", address, count, 0.0, size)
+                print(json.dumps({"shards": count, "shards_per_task": size, "seconds": round(seconds, 1),
+                                  "ms_per_shard": round(1000 * seconds / count, 1),
+                                  "driver_gib": round(memory, 3)}), flush=True)  # fmt: skip
+
+
+def _run(output: Path, address: str, shards: int, waits: float, size: int) -> tuple[float, float]:
+    """Seconds of a stage whose shards wait so long, and the memory of this process in GiB."""
+    from prefect import flow
+    from rich.console import Console
+    from scale_stage import Settings, wait
+
+    from talking_points.runner_config import RunnerConfig
+    from tasks.running.clusters import open_workers
+    from tasks.running.progress import BuildProgress
+    from tasks.running.runner import StageRunner
+    from tasks.running.shards import Environment, Inputs, Order
+    from tasks.running.storage import Storage
+
+    environment = Environment(output=str(output), sources={}, cache="", max_rejected_share=1)
+    settings = Settings(seconds=waits, output=str(output))
+    orders = [
+        Order(
+            "candidates",
+            1,
+            number,
+            f"wait {number}",
+            Inputs(),
+            settings,
+            environment,
+        )
+        for number in range(shards)
+    ]
+    config = RunnerConfig(kind="dask", address=address, shards_per_task=size)
+    storage = Storage(output)
+
+    @flow(persist_result=False)
+    def stage() -> float:
+        with BuildProgress(storage, console=Console(quiet=True)) as progress, open_workers(config, 1) as workers:
+            workers.window()
+            runner = StageRunner(workers, storage, progress)
+            runner.run(wait, orders[:1])  # workers import the code
+            began = time.perf_counter()
+            made = runner.run(wait, orders[1:])
+            assert len(made) == shards - 1, progress.failures[:1]
+            return time.perf_counter() - began
+
+    seconds = stage()
+    return seconds * shards / (shards - 1), _memory()
+
+
+def _memory() -> float:
+    """GiB of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**30
+
+
+@contextmanager
+def _orchestrator(folder: Path) -> Iterator[None]:
+    from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with (
+        prefect_test_harness(server_startup_timeout=180),
+        temporary_settings({PREFECT_RESULTS_LOCAL_STORAGE_PATH: folder / "results", PREFECT_LOGGING_LEVEL: "CRITICAL"}),
+    ):
+        yield
+
+
+@contextmanager
+def _cluster(folder: Path, workers: int) -> Iterator[str]:
+    """A scheduler and workers as processes; gives the scheduler's address."""
+    from commands.orchestrator import free_port
+
+    program, port = str(Path(sys.executable).with_name("dask")), free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent)}
+    started = [
+        subprocess.Popen([program, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet)
+    ]
+    try:
+        for _ in range(workers):
+            started.append(
+                subprocess.Popen(
+                    [program, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+                     "--preload", "tasks.running.dask_worker", "--local-directory", str(folder / "spill")],
+                    env=environment, **quiet,
+                )
+            )  # fmt: skip
+        from distributed import Client
+
+        with Client(address, timeout=60) as client:
+            client.wait_for_workers(workers, timeout=180)
+        yield address
+    finally:
+        for process in reversed(started):
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait(30)
+
+
+# ------------------------------------------------------------------ simulation
+
+
+def simulate() -> None:
+    """Hours of a stage of text by a served model, and what binds: workers, or the driver that gives the tasks out.
+
+    From measured costs: an answer takes ``REQUEST`` seconds, a task run ``TASK`` seconds of the driver, a shard in it
+    ``EACH``.
+    """
+    task, each, rows = 0.1, 0.02, 200
+    for points in (10**6, 10**7, 10**8):
+        for workers in (10, 100, 1000):
+            for size in (1, 10, 100):
+                shards = points / rows
+                work = points * REQUEST / workers
+                driver = shards / size * task + shards * each
+                print(json.dumps({
+                    "points": points, "workers": workers, "shards_per_task": size, "task_runs": round(shards / size),
+                    "minutes_of_a_task": round(size * rows * REQUEST / 60, 1),
+                    "hours": round(max(work, driver) / 3600, 2), "binds": "workers" if work > driver else "driver",
+                }), flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    main()

@@ -1,0 +1,156 @@
+"""``segment``: the outline of what is asked for in an image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from commands.console import app, exit_codes, needs_extra
+from commands.model_commands import Device, ImageFile, check_figure, open_image, save_figure
+from talking_points.config import ConfigError
+from talking_points.models.model_folders import check_model
+
+if TYPE_CHECKING:
+    from talking_points.evaluation.region_answers import RegionAnswer
+
+Numbers = tuple[float, float, float, float]
+MASKS = (".png",)
+
+
+@app.command()
+def segment(
+    image: ImageFile,
+    expression: Annotated[str | None, typer.Argument(help='what to outline, for example "the dog\'s head"')] = None,
+    model: Annotated[str, typer.Option(help="folder or repository of a segmenter")] = "",
+    point: Annotated[
+        tuple[float, float] | None, typer.Option(help="what lies there, instead of words: x y, pixels", metavar="X Y")
+    ] = None,
+    box: Annotated[
+        Numbers | None,
+        typer.Option(help="what is in there, instead of words: x y width height, pixels", metavar="X Y W H"),
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="also draw the outline into this file")] = None,
+    mask: Annotated[Path | None, typer.Option(help="also write the mask, white on black, into this .png file")] = None,
+    coordinates: Annotated[
+        str, typer.Option(help="what a foreign model writes: unit (shares of the size), thousand or pixels")
+    ] = "unit",
+    device: Device = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON, in pixels")] = False,
+) -> None:
+    """Outline what a phrase, a point or a box refers to; prints the outlines as the model wrote them."""
+    with exit_codes():
+        shown = open_image(image)
+        check_figure(figure)
+        _check_mask(mask)
+        elements, kind = _asked(expression, point, box, shown.size)
+        _check_model(model, coordinates)
+        with needs_extra("train"):
+            from commands.batch import choose_device
+            from talking_points.evaluation.region_answers import RegionAnswer
+            from talking_points.models.loading_bars import hide_loading_bars
+            from talking_points.models.region_figure import draw_region_figure
+            from talking_points.models.segmenting import open_segmenter
+        hide_loading_bars()
+        segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
+        text = segmenter.answer([shown], [segmenter.question(kind, **elements)])[0]
+        found = RegionAnswer.read(text, shown.size, segmenter.scale(*shown.size))
+        if found.mask is None:
+            raise ConfigError(
+                f"the model wrote no outline that can be used ({found.error}): {text[:500]!a}; ask in other words, or "
+                "train it longer"
+            )
+        print(json.dumps(_describe(str(image), found, shown.size)) if as_json else _written(found, coordinates))
+        if figure:
+            caption = expression or ""
+            save_figure(draw_region_figure(shown, found.outlines, caption, box=box, point=point), figure)
+        if mask:
+            _save_mask(found, mask)
+
+
+def _asked(
+    expression: str | None, point: tuple[float, float] | None, box: Numbers | None, size: tuple[int, int]
+) -> tuple[dict[str, str], str]:
+    """What the question names, as text, and its kind. Raises ``ConfigError`` for any but one."""
+    from talking_points.grounding.grammar import write_box, write_point
+    from talking_points.grounding.outlines import box_to_unit, point_to_unit
+
+    given = [name for name, value in (("words", expression), ("--point", point), ("--box", box)) if value is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            f"expected what to outline in words, --point X Y or --box X Y W H; found {' and '.join(given) or 'none'}"
+        )
+    width, height = size
+    image = f"the image, which has {width}x{height} pixels"
+    if point is not None:
+        x, y = point
+        if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
+            raise ConfigError(f"--point: ({x:g}, {y:g}) is not in {image}")
+        return {"point": write_point(point_to_unit(x, y, width, height))}, "point_to_mask"
+    if box is not None:
+        x, y, w, h = box
+        if not (w > 0 and h > 0 and x >= 0 and y >= 0 and x + w <= width and y + h <= height):
+            raise ConfigError(f"--box: expected x y width height of a box with a size inside {image}; found {box}")
+        return {"box": write_box(box_to_unit(box, width, height))}, "box_to_mask"
+    words = " ".join((expression or "").split())
+    if not any(map(str.isalnum, words)):
+        raise ConfigError('expected words for what to outline, for example "the dog\'s head", found none')
+    return {"expression": words}, "text_to_mask"
+
+
+def _check_model(model: str, coordinates: str) -> None:
+    if not model:
+        raise ConfigError("--model: expected the folder or repository of a segmenter, found none")
+    if coordinates not in ("unit", "thousand", "pixels"):
+        raise ConfigError(f"--coordinates: expected unit, thousand or pixels, found {coordinates}")
+    folder = Path(model)
+    if not folder.is_dir():
+        check_model(model, "segmenter")
+
+
+def _check_mask(mask: Path | None) -> None:
+    if mask is not None:
+        if mask.suffix.lower() not in MASKS:
+            raise ConfigError(f"--mask: expected a file name that ends in .png, found {mask}")
+        if not mask.absolute().parent.is_dir():
+            raise ConfigError(f"--mask: expected a folder at {mask.parent}, found none; make it first")
+
+
+def _written(found: RegionAnswer, coordinates: str) -> str:
+    """The answer in the grammar, on one line: as written where it is well formed, else what could be used of it."""
+    from talking_points.grounding.grammar import write_outlines
+    from talking_points.grounding.lattice import bare
+
+    if found.error is None and coordinates == "unit":
+        return " ".join(bare(found.text).split())
+    return write_outlines(found.outlines, holes=any(len(polygon) > 1 for polygon in found.outlines.polygons))
+
+
+def _describe(image: str, found: RegionAnswer, size: tuple[int, int]) -> dict[str, Any]:
+    from talking_points.grounding.rasters import area
+
+    width, height = size
+    outlines = [
+        [[[round(x * width, 2), round(y * height, 2)] for x, y in ring] for ring in polygon]
+        for polygon in found.outlines.polygons
+    ]
+    return {
+        "image": image,
+        "outlines": outlines,
+        "box": [round(value, 2) for value in found.box or ()],
+        "area": 0 if found.mask is None else area(found.mask),
+        "truncated": found.error == "unclosed",
+        "error": found.error,
+    }
+
+
+def _save_mask(found: RegionAnswer, path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from talking_points.grounding.rasters import decode_mask
+
+    assert found.mask is not None
+    save_figure(Image.fromarray(decode_mask(found.mask).astype(np.uint8) * 255), path)

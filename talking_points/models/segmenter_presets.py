@@ -1,0 +1,63 @@
+"""The tiny segmenter: its sizes, its tokens for coordinates, and where their embeddings start."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from talking_points.grounding.lattice import lattice_numbers
+from talking_points.models.presets import tiny_config
+from talking_points.models.segmenter import Segmenter
+from talking_points.models.segmenter_configuration import SegmenterConfig
+
+LATTICE_FORMS = ("{}, ", "], [{}, ", "{}")
+"""Tokens of one number: an x or a box's corner, the x of a further point of an outline, and what ends a list."""
+
+
+def segmenter_config(
+    tokenizer: PreTrainedTokenizerBase, image_size: int, stem_stride: int, lattice: int
+) -> SegmenterConfig:
+    """``tiny_config`` for a segmenter: images stretched to the square, no object tokens, coordinates on a lattice."""
+    tiny = tiny_config(tokenizer, image_size, stem_stride).to_dict()
+    tiny.pop("model_type")
+    tiny |= {"lattice": lattice, "image_frame": "stretched", "object_tokens": False, "max_new_tokens": 96}
+    return SegmenterConfig(**tiny)
+
+
+def add_lattice(tokenizer: PreTrainedTokenizerFast, lattice: int) -> None:
+    """Give a tokenizer tokens for outlines: two a point.
+
+    A point's x is one token with what stands before and behind it, ``], [0.500, `` (``0.500, `` for the first of an
+    outline, and in boxes), its y another; ``[[[``, ``]], [[`` and ``]]]`` begin an answer, part outlines and end it.
+    """
+    numbers = lattice_numbers(lattice)
+    tokens = ["[[[", "]]]", "]], [[", *(form.format(number) for form in LATTICE_FORMS for number in numbers)]
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in tokens])
+
+
+@torch.no_grad()
+def order_lattice(model: Segmenter) -> None:
+    """Start the embeddings of a lattice's numbers as waves along it, so that near numbers are alike from the start."""
+    tokenizer, lattice = model.text_tokenizer, model.config.lattice
+    assert lattice is not None
+    numbers = lattice_numbers(lattice)
+    places = torch.arange(lattice + 1) / lattice
+    waves = 2.0 ** torch.arange(0, 7)
+    angles = math.pi * places[:, None] * waves[None]
+    codes = torch.cat((angles.sin(), angles.cos()), 1)
+    generator = torch.Generator().manual_seed(0)
+    for layer in (model.language_model.get_input_embeddings(), model.language_model.get_output_embeddings()):
+        weight = layer.weight
+        spread = weight.std()
+        mixing = torch.randn(codes.shape[1], weight.shape[1], generator=generator)
+        base = codes @ mixing
+        base = base / base.std() * spread
+        for form in LATTICE_FORMS:
+            ids = tokenizer.convert_tokens_to_ids([form.format(number) for number in numbers])
+            own = torch.randn(weight.shape[1], generator=generator) * spread
+            weight[ids] = (base + own + 0.1 * spread * torch.randn(len(ids), weight.shape[1], generator=generator)) / (
+                2**0.5
+            )

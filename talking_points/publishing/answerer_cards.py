@@ -1,0 +1,133 @@
+"""What the card of a Point Answerer says: what its training has left, and the figures of ``evaluate-poses``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from talking_points.config import fingerprint
+from talking_points.examples.pose_files import TrainedPoses, annotations_digest
+from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL
+from talking_points.publishing.card_content import select_figures
+from talking_points.sources.drawn import is_drawn
+from talking_points.training.answerer_config import AnswererConfig, texts_file
+from talking_points.whole_files import file_sha256
+
+_CONTROL = "It is the blind twin: a control that has never seen an image, and guesses from the words."
+_LLAMA = (
+    "The Llama Community License of that release: whoever passes the model on names it beginning with 'Llama', shows "
+    "'Built with Llama' and adds the licence; its acceptable use policy holds."
+)
+_MOST_SHOWN = 20
+
+
+def describe_answerer(train: AnswererConfig, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the card of the answerer that a training has left, from its configuration and its result."""
+    folder, stage, poses = Path(result["path"]), train.answerer, train.poses
+    root = poses.root or poses.own
+    assert root is not None
+    drawn = is_drawn(root)
+    name = f"point-answerer-{train.preset}-{result['fingerprint'][:12]}"
+    source = "keypoint files of its authors" if poses.own else f"MP-100, partition {poses.partition}"
+    shared = {"preset", "seed", "start_revision", "poses", "answerer"}
+    tiny = {"image_size", "grid", "vocabulary_size", "pose_vision"} if train.preset == "tiny" else set()
+    settings = train.model_dump(mode="json", include=shared | tiny)
+    for place in ("root", "own"):
+        del settings["poses"][place]
+    for place in ("language_model", "vision_model", "texts"):
+        settings["answerer"][place] = _named(settings["answerer"][place])
+    pretrained = train.start is None and train.preset != "tiny"
+    language = stage.language_model or LANGUAGE_MODELS.get(train.preset, "")
+    return {
+        "name": f"Llama-{name}" if pretrained and "llama" in language.lower() else name,
+        "role": "answerer",
+        "config": settings,
+        "training": {"seconds": result.get("seconds"), "metrics": select_figures(result.get("metrics", {}))},
+        "curves": (folder / "curves.png").exists(),
+        "note": " ".join([*([_CONTROL] if stage.blind else []), _experience(train, folder)]),
+        "dataset": f"drawn stand-ins for {source}" if drawn else source,
+        "dataset_revision": fingerprint(annotations_digest(poses)),
+        "base_model": _named(train.start) or (_named(language) if pretrained else "random weights"),
+        "terms": [
+            {"name": "MP-100" if poses.root else "Keypoint files", "terms": _terms(poses.own is not None, drawn)},
+            *([] if not pretrained else _base_terms(language, stage.vision_model or VISION_MODEL)),
+            *([] if train.start is None else [{"name": _named(train.start), "terms": "The licence of that model."}]),
+        ],
+        "free": drawn and train.start is None and not pretrained,
+    }
+
+
+def _experience(train: AnswererConfig, folder: Path) -> str:
+    """Categories, partition, descriptions and crop, in one or two sentences."""
+    trained = TrainedPoses.read(folder)
+    names = sorted(set(trained.categories.values())) if trained else []
+    rest = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    told = (
+        f"It was trained on {len(names)} categories ({', '.join(names[:_MOST_SHOWN])}{rest}): figures of others count."
+    )
+    texts, file = train.answerer.texts, texts_file(train)
+    described = "without descriptions" if texts is None else f"with the descriptions of the author {texts}"
+    if file is not None:
+        digest = f", sha256 {file_sha256(file)[:16]}" if file.is_file() else ""
+        described = f"with the descriptions of the file {file.name}{digest}"
+    padding = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("crop_padding", 1.25)
+    return f"{told} It is asked {described}, about crops of {padding:g} times the longer side of an object's box."
+
+
+def _named(place: str | None) -> str | None:
+    """A Hub repository or an author by its name, a file or folder of this machine by its last part."""
+    if place is None:
+        return None
+    return Path(place).name if Path(place).exists() else place
+
+
+def _base_terms(language: str, vision: str) -> list[dict[str, str]]:
+    of_language = _LLAMA if "llama" in language.lower() else "The licence of that language model."
+    of_vision = "Apache License 2.0." if "dinov2" in vision.lower() else "The licence of that vision model."
+    return [
+        {"name": str(_named(language)), "terms": of_language},
+        {"name": str(_named(vision)), "terms": of_vision},
+    ]
+
+
+def _terms(own: bool, drawn: bool) -> str:
+    if drawn:
+        return "Stand-in drawn by `talking-points draw-sample`: it holds none of its data."
+    if own:
+        return "Images and annotations under the terms of their authors."
+    return "For non-commercial research; its images come from ten datasets, each under terms of its own."
+
+
+def select_pose_report(report: Any) -> dict[str, Any]:
+    """What the card shows of a report of ``evaluate-poses``: averages, groups, trained categories, unparsed answers.
+
+    Raises ``ValueError`` for anything else.
+    """
+    try:
+        rows: list[list[float]] = []
+
+        def row(found: Any) -> list[float]:
+            rows.append([float(value) for value in found["cape"].values()] + [float(found["unparsed"])])
+            return rows[-1]
+
+        partitions = [
+            {
+                "partition": int(one["partition"]),
+                "objects": int(one["objects"]),
+                "points": int(one["points"]),
+                "seen": len(one["seen_categories"]),
+                "ways": {str(way): row(found) for way, found in one["answers"].items()},
+                "groups": {
+                    str(name): float(next(iter(group["answers"].values()))["pck@0.2"])
+                    for name, group in one["groups"].items()
+                },
+            }
+            for one in report["partitions"]
+        ]
+        if not partitions or {len(row) for row in rows} != {7}:
+            raise ValueError("no partition with five thresholds")
+        return {"texts": report.get("texts"), "split": str(report["split"]), "partitions": partitions}
+    except (TypeError, KeyError, ValueError, AttributeError, StopIteration) as error:
+        raise ValueError(f"it is no report of evaluate-poses ({type(error).__name__}: {error})") from error

@@ -1,0 +1,254 @@
+"""Reinforcement with rollouts that are held for several updates (GSPO), on the trainer of all stages.
+
+A rollout: the questions of a batch, G sampled answers to each, their rewards, and their log-probabilities under the
+policy that wrote them, taken by the same code in eval mode that the updates use: a sampler's own rounding is wider than
+the range that the ratio may move in. Each of the ``updates`` steps then learns from its share of the questions.
+
+Checkpoints stand between rollouts. What is drawn depends on (seed, step) alone, so a rollout that was interrupted is
+sampled again and the weights become the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from talking_points.examples.config import FeatureConfig
+from talking_points.examples.points import LengthBuckets
+from talking_points.examples.regions import RegionExample, RegionSet, shrink_mask
+from talking_points.models.segmenter import Segmenter
+from talking_points.records import derive_seed
+from talking_points.step_progress import tell
+from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, gspo_loss, sequence_means
+from talking_points.training.mask_rewards import ReadAnswer, Truth, read_answer, reward_answer
+from talking_points.training.policy import Policy, RegionAnswers, SegmenterPolicy
+from talking_points.training.precision import autocast, prepare_to_train
+from talking_points.training.sampled import SampledTrainer
+from talking_points.training.segmenter import RegionFeatures, running_overlap
+from talking_points.training.segmenter_config import RefineStage
+
+ALL_EQUAL = 20
+"""After so many steps in a row that taught nothing the run says so."""
+
+
+class HeldBatches(LengthBuckets):
+    """Every batch as often as there are updates from its rollout."""
+
+    updates = 1
+
+    def __len__(self) -> int:
+        return self.batch_count * self.updates
+
+    def __iter__(self) -> Iterator[list[int]]:
+        once = super().__iter__()
+        return (batch for batch in once for _ in range(self.updates))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a rollout's updates learn from: answers by share of the questions, and (S,) or (S, T) values of each."""
+
+    step: int
+    parts: list[RegionAnswers]
+    advantages: list[Tensor]
+    old: list[Tensor]
+    reference: list[Tensor | None]
+
+
+class RefineTrainer(SampledTrainer):
+    """The loss of a batch of questions is that of answers sampled from the model itself."""
+
+    what = "questions"
+
+    def __init__(
+        self,
+        model: Any,
+        regions: RegionSet,
+        policy: Policy[RegionAnswers],
+        config: RefineStage,
+        output: Path,
+        seed: int,
+        metric: Any = None,
+    ) -> None:
+        super().__init__(model, regions.examples, config, output, seed, metric)
+        self.points = regions
+        self.refine = config
+        self.policy = policy
+        self._truths: dict[str, Truth] = {}
+        self._held: Rollout | None = None
+        self._equal_steps = 0
+
+    def batches(self) -> LengthBuckets:
+        batches = HeldBatches(
+            [len(one.text) for one in self.points.examples],
+            self.refine.batch_size,
+            self.args.seed,
+            images=[one.image for one in self.points.examples],
+            per_image=self.refine.points_per_image,
+        )
+        batches.updates = self.refine.updates
+        return batches
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        # Dropout would make a policy differ from itself.
+        model.eval()
+        self.batch = inputs["points"]
+        own = self.accelerator.unwrap_model(model)
+        update = self.state.global_step % self.refine.updates
+        first = self.state.global_step - update
+        with autocast(own, self.refine):
+            if self._held is None or self._held.step != first:
+                self._held = self.roll_out(self.batch, first)
+            total = self._update(self._held, update)
+        return (total, None) if return_outputs else total
+
+    def _update(self, held: Rollout, number: int) -> Tensor:
+        samples, advantages, old = held.parts[number], held.advantages[number], held.old[number]
+        reference = held.reference[number]
+        log_probs = self.policy.log_probs(samples)
+        mask = samples.mask.to(log_probs.device)
+        if self.refine.objective == "grpo":
+            loss = grpo_loss(log_probs, old if reference is None else reference, advantages, mask, self.refine.beta)
+            self.measure(kl=loss.kl, entropy=loss.entropy)
+            return loss.total
+        found = gspo_loss(
+            log_probs, old, advantages, mask, epsilon_low=self.refine.clip_low, epsilon_high=self.refine.clip_high,
+            reference=reference, beta=self.refine.beta,
+        )  # fmt: skip
+        self.measure(
+            ratio=found.ratios.mean(),
+            ratio_spread=found.ratios.std(correction=0),
+            clipped_low=(found.clipped & (advantages < 0)).float().mean(),
+            clipped_high=(found.clipped & (advantages > 0)).float().mean(),
+            kl=found.kl,
+            entropy=-sequence_means(log_probs.detach(), mask).mean(),
+        )
+        return found.total
+
+    def roll_out(self, examples: Sequence[RegionExample], step: int) -> Rollout:
+        """Sample, reward and score answers to the questions of a batch."""
+        group, updates = self.refine.group, self.refine.updates
+        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.args.seed, step, "rollout"))
+            samples = self.policy.sample(examples, group)
+        rewards, answers = self.rewards(examples, samples.texts)
+        groups = torch.from_numpy(rewards).view(len(examples), group)
+        advantages = ADVANTAGES[self.refine.advantage](groups, 5.0, "population")
+        edges = np.linspace(0, len(examples), updates + 1).round().astype(int).tolist()
+        shares = [slice(start, end) for start, end in pairwise(edges)]
+        parts = [samples.part(share) for share in shares]
+        with torch.no_grad():
+            old = [self.policy.log_probs(part) for part in parts]
+        reference: list[Tensor | None] = [None] * updates
+        if self.refine.beta:
+            reference = [self.policy.reference(part) for part in parts]
+        self._report(examples, samples, answers, rewards, groups)
+        if step % self.refine.sample_steps < updates and self.state.is_world_process_zero:
+            with self._writing(f"samples to {self.args.output_dir}"):
+                self._write_samples(examples, samples.texts, rewards, advantages.flatten())
+        return Rollout(step, parts, [advantages[share].flatten().to(old[0]) for share in shares], old, reference)
+
+    def rewards(
+        self, examples: Sequence[RegionExample], texts: Sequence[str]
+    ) -> tuple[NDArray[np.float64], list[ReadAnswer | None]]:
+        """The reward of each text (S,), and what was read of it."""
+        owners = [example for example in examples for _ in range(self.refine.group)]
+        answers = [read_answer(text, one.kind, self._truth(one)) for one, text in zip(owners, texts, strict=True)]
+        rewards = [
+            reward_answer(answer, self._truth(one), self.refine.rewards)
+            for one, answer in zip(owners, answers, strict=True)
+        ]
+        return np.array(rewards, np.float64), answers
+
+    def _truth(self, example: RegionExample) -> Truth:
+        if example.region not in self._truths:
+            x, y, width, height = example.box
+            across, down = example.size
+            mask = shrink_mask(example.mask, self.refine.reward_side)
+            self._truths[example.region] = Truth(mask, (x / across, y / down, width / across, height / down))
+        return self._truths[example.region]
+
+    def _report(
+        self,
+        examples: Sequence[RegionExample],
+        samples: RegionAnswers,
+        answers: Sequence[ReadAnswer | None],
+        rewards: NDArray[np.float64],
+        groups: Tensor,
+    ) -> None:
+        spread = groups.std(1, correction=0)
+        equal = float((spread <= EQUAL_REWARDS).float().mean())
+        self._equal_steps = self._equal_steps + self.refine.updates if equal == 1 else 0
+        if self._equal_steps >= ALL_EQUAL:
+            tell(
+                f"all answers to a question earn the same since {self._equal_steps} steps: nothing is learnt; raise "
+                "the temperature, or go back to supervised training where few answers are well formed"
+            )
+            self._equal_steps = 0
+        owners = [example for example in examples for _ in range(self.refine.group)]
+        drawn = [
+            (answer, self._truth(one)) for one, answer in zip(owners, answers, strict=True) if one.kind.endswith("mask")
+        ]
+        read = [(answer, truth) for answer, truth in drawn if answer is not None]
+        overlaps = [reward_answer(answer, truth, {"iou": 1.0}) for answer, truth in drawn]
+        self.measure(
+            reward=rewards.mean(),
+            reward_std=spread.mean(),
+            zero_variance=equal,
+            well_formed=np.mean([answer is not None for answer in answers]),
+            length=samples.mask.sum(1).float().mean(),
+            unfinished=1 - np.mean(samples.written.finished),
+            iou=np.mean(overlaps) if overlaps else 0.0,
+            points=np.mean([answer.points for answer, _ in read]) if read else 0.0,
+        )
+        self.shown["reward"] = float(rewards.mean())
+
+    def _write_samples(
+        self, examples: Sequence[RegionExample], texts: Sequence[str], rewards: NDArray[np.float64], advantages: Tensor
+    ) -> None:
+        with self.table.open("a", encoding="utf-8") as file:
+            for place, text in enumerate(texts):
+                example = examples[place // self.refine.group]
+                row = {
+                    "step": self.state.global_step, "id": example.id, "kind": example.kind, "text": text,
+                    "reward": float(rewards[place]), "advantage": float(advantages[place]),
+                }  # fmt: skip
+                file.write(json.dumps(row) + "\n")
+
+
+def refine_segmenter(
+    model: Segmenter,
+    train: RegionSet,
+    held_out: RegionSet | None,
+    config: RefineStage,
+    phrasing: str,
+    features: FeatureConfig,
+    output: Path,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Refine a segmenter by the reward of its answers and save it into ``output``; returns the last logged values.
+
+    The running metric is the mean overlap of greedy answers to ``held_out`` questions.
+    """
+    prepare_to_train(model, config, seed)
+    own = RegionFeatures(model, train, features)
+    own.prepare()
+    output.mkdir(parents=True, exist_ok=True)
+    policy = SegmenterPolicy(model, own, phrasing, config.temperature, config.max_new_tokens, config.beta > 0)
+    metric = None
+    if held_out is not None:
+        metric = running_overlap(model, held_out, features, phrasing, config.eval_points, seed)
+    model.config.feature_dtype = own.dtype
+    own.store.remember_bound()
+    return RefineTrainer(model, train, policy, config, output, seed, metric).run()

@@ -1,0 +1,331 @@
+"""What runs tasks: threads, processes, a cluster of Dask or of Ray, behind one small face.
+
+Prefect's own task runners carry the tasks. What is added here: clear words about a cluster that is not there, cannot
+be used or was lost, resources by stage, and how many tasks are to be under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from talking_points.config import ConfigError
+from talking_points.errors import RunError
+from talking_points.runner_config import RunnerConfig
+from tasks.running.runner_checks import ANSWERS, check_runner
+from tasks.running.shards import AnyOrder
+from tasks.running.worker_checks import Expectation, end_stage, find_differences, set_up_worker
+
+_WORKERS = 20.0
+"""Seconds in which the first worker of an existing cluster has to be there."""
+_ASSURED = 60.0
+"""Seconds that a worker gets to import the code and to look around."""
+PRELOAD = "tasks.running.dask_worker"
+"""What workers load when they start."""
+_ASKED_EVERY = 2.0
+"""Seconds between two questions for the workers that there are."""
+
+
+class ClusterLost(RunError):
+    """What hands out the tasks is gone; finished shards are kept."""
+
+
+class Workers:
+    """Threads or processes of this machine."""
+
+    lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
+    """What a task ends with whose worker was lost."""
+
+    def __init__(self, config: RunnerConfig, workers: int, runner: TaskRunner[Any]) -> None:
+        self.config = config
+        self.wanted = workers
+        self.runner = runner
+
+    def window(self) -> int:
+        """How many tasks are to be under way."""
+        return self.wanted
+
+    def check(self, expected: Expectation) -> None:
+        """Refuse workers that cannot do the work of a build."""
+
+    def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
+        return self.runner.submit(task, parameters=dict(parameters))
+
+    def is_lost(self, outcome: Any) -> bool:
+        """Whether a task ended because its worker did. Raises ``ClusterLost``."""
+        return isinstance(outcome, self.lost)
+
+    def recover(self) -> None:
+        """Make new workers where losing one has lost them all. Call when none has anything to do."""
+        with suppress(Exception):
+            self.runner.__exit__(None, None, None)
+        self.runner.__enter__()
+
+    @property
+    def loses_all(self) -> bool:
+        """Whether no task can be given out any more once one worker is lost."""
+        return self.config.kind == "processes"
+
+    def end_stage(self) -> None:
+        """Release what workers keep for a stage."""
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The workers, as far as they are known: name, threads, titles of their tasks."""
+        return []
+
+
+class DaskWorkers(Workers):
+    """A cluster of Dask: one that exists, or one that is started for the build."""
+
+    def __init__(self, config: RunnerConfig, workers: int, runner: TaskRunner[Any]) -> None:
+        super().__init__(config, workers, runner)
+        from distributed import KilledWorker
+
+        self.lost = (KilledWorker,)
+        self._titles: dict[str, str] = {}
+        self._workers: list[dict[str, Any]] = []
+        self._asked = float("-inf")
+
+    @property
+    def client(self) -> Any:
+        return self.runner.client  # type: ignore[attr-defined]
+
+    def window(self) -> int:
+        if self.config.address is None and self.config.cluster_class is None:
+            return self.wanted
+        # One more for each, so that nobody waits for the driver.
+        return max(self.wanted if self.config.workers else 1, 2 * sum(worker["nthreads"] for worker in self._known()))
+
+    def check(self, expected: Expectation) -> None:
+        self._wait()
+        stages = {stage: dict(wanted) for stage, wanted in self.config.resources.items()}
+        # As tasks, not in the workers' own loops, which have to answer their scheduler while the code is imported.
+        asked = {
+            address: self.client.submit(_compare, expected, stages, workers=[address], pure=False)
+            for address in self.client.scheduler_info(n_workers=-1)["workers"]
+        }
+        for address, future in asked.items():
+            try:
+                differences = future.result(timeout=_ASSURED)
+            except (TimeoutError, OSError, self.lost[0]):
+                continue  # it has gone, or is busy: its first task looks again
+            except Exception as error:
+                raise ConfigError(
+                    f"the worker {address} cannot run the code of this build ({type(error).__name__}: {error}): "
+                    "install talking-points there as it is here"
+                ) from error
+            if differences:
+                raise ConfigError(f"the worker {address} cannot do the tasks of this build: {'; '.join(differences)}")
+        self._check_resources()
+
+    def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
+        import dask
+
+        wanted = self.config.resources.get(order.stage)
+        with dask.annotate(resources=wanted) if wanted else nullcontext():
+            future = self.client.submit(
+                task, parameters=dict(parameters), return_type="state", pure=False, resources=wanted or None
+            )
+        from prefect_dask.task_runners import PrefectDaskFuture
+
+        self._titles[future.key] = order.title
+        future.add_done_callback(lambda done: self._titles.pop(done.key, None))
+        return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
+
+    def is_lost(self, outcome: Any) -> bool:
+        from distributed.client import FutureCancelledError
+
+        if isinstance(outcome, FutureCancelledError):
+            raise ClusterLost(
+                f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
+                "the build again to go on; finished shards are kept"
+            )
+        return super().is_lost(outcome)
+
+    def end_stage(self) -> None:
+        from distributed import fire_and_forget
+
+        with suppress(Exception):  # a worker that does not answer releases it with its next model
+            for worker in self.client.scheduler_info(n_workers=-1)["workers"]:
+                fire_and_forget(self.client.submit(end_stage, workers=[worker], pure=False))
+
+    def describe(self) -> list[dict[str, Any]]:
+        try:
+            processing = self.client.processing()
+        except Exception:
+            return []
+        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        return [
+            {
+                "worker": str(known.get(address, {}).get("name", address)),
+                "threads": known.get(address, {}).get("nthreads", 1),
+                "tasks": [self._titles.get(str(key), "another's") for key in keys],
+            }
+            for address, keys in sorted(processing.items())
+        ]
+
+    def _known(self) -> list[dict[str, Any]]:
+        if time.monotonic() - self._asked > _ASKED_EVERY:
+            self._asked = time.monotonic()
+            with suppress(Exception):  # a scheduler that is gone is noticed by its tasks
+                self._workers = list(self.client.scheduler_info(n_workers=-1)["workers"].values())
+        return self._workers
+
+    def _wait(self) -> None:
+        """Wait for the first worker; of a cluster that a batch system starts, for as long as it takes."""
+        place = self.config.address
+        patience = None if place is None and self.config.cluster_class else _WORKERS
+        try:
+            self.client.wait_for_workers(1, timeout=patience)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"no worker is connected to the scheduler {place}: start one with 'dask worker {place}'"
+            ) from error
+
+    def _check_resources(self) -> None:
+        offered = {worker.get("name", ""): worker.get("resources") or {} for worker in self._known()}
+        for stage, wanted in self.config.resources.items():
+            for name, amount in wanted.items():
+                if self.config.cluster_class is None and not any(
+                    resources.get(name, 0) >= amount for resources in offered.values()
+                ):
+                    raise ConfigError(
+                        f"runner.resources.{stage}: no worker has {name}: {amount:g} (found "
+                        f"{', '.join(f'{worker}: {resources}' for worker, resources in offered.items())}): start one "
+                        f"with 'dask worker ADDRESS --resources {name}={amount:g}'"
+                    )
+
+
+class RayWorkers(Workers):
+    """A cluster of Ray: one that exists, or one that is started on this machine for the build."""
+
+    def __init__(self, config: RunnerConfig, workers: int, runner: TaskRunner[Any]) -> None:
+        super().__init__(config, workers, runner)
+        import ray
+
+        self.lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
+
+    def window(self) -> int:
+        import ray
+
+        if self.config.address is None or self.config.workers:
+            return self.wanted
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def check(self, expected: Expectation) -> None:
+        import ray
+
+        offered = ray.cluster_resources()
+        for stage, wanted in self.config.resources.items():
+            for name, amount in wanted.items():
+                if offered.get(name, 0) < amount:
+                    raise ConfigError(
+                        f"runner.resources.{stage}: the cluster has {name}: {offered.get(name, 0):g}, {amount:g} are "
+                        "wanted: start a node with it, as in 'ray start --address=... --num-gpus=1'"
+                    )
+
+    def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
+        from prefect_ray.context import remote_options
+
+        wanted = dict(self.config.resources.get(order.stage, {}))
+        options: dict[str, Any] = {"max_retries": self.config.retries_of_lost_workers, "num_cpus": wanted.pop("CPU", 1)}
+        if gpus := wanted.pop("GPU", 0):
+            options["num_gpus"] = gpus
+        if wanted:
+            options["resources"] = wanted
+        with remote_options(**options):
+            return self.runner.submit(task, parameters=dict(parameters))
+
+
+def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """On a worker of Dask: set it up, and say what it lacks for the stages that may be given to it."""
+    from distributed import get_worker
+
+    set_up_worker()
+    own = get_worker().state.total_resources
+    stages = [
+        stage
+        for stage in expected.needs
+        if all(own.get(name, 0) >= amount for name, amount in resources.get(stage, {}).items())
+    ]
+    return find_differences(expected, tuple(stages))
+
+
+@contextmanager
+def open_workers(config: RunnerConfig, workers: int) -> Iterator[Workers]:
+    """What runs the tasks of a build, for its length. Raises ``ConfigError`` where it cannot be had."""
+    check_runner(config)
+    if config.kind == "dask":
+        with _dask(config, workers) as opened:
+            yield opened
+    elif config.kind == "ray":
+        with _ray(config, workers) as opened:
+            yield opened
+    else:
+        pools = {"processes": ProcessPoolTaskRunner, "threads": ThreadPoolTaskRunner}
+        runner: TaskRunner[Any] = pools[config.kind](max_workers=workers)
+        with runner:
+            yield Workers(config, workers, runner)
+
+
+@contextmanager
+def _dask(config: RunnerConfig, workers: int) -> Iterator[Workers]:
+    import dask
+    from prefect_dask import DaskTaskRunner
+
+    patience = {"timeout": 2 * ANSWERS}
+    losses = {"distributed.scheduler.allowed-failures": config.retries_of_lost_workers}
+    if config.address is not None:
+        runner = DaskTaskRunner(address=config.address, client_kwargs=patience)
+    else:
+        runner = DaskTaskRunner(
+            cluster_class=config.cluster_class, cluster_kwargs=_cluster_kwargs(config, workers), client_kwargs=patience
+        )
+    with dask.config.set(losses), runner:
+        try:
+            opened = DaskWorkers(config, workers, runner)
+            opened.client  # noqa: B018  # it connects
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            where = config.address or config.cluster_class or "this machine"
+            raise ConfigError(f"runner: Dask on {where} cannot be used: {error}") from error
+        yield opened
+
+
+def _cluster_kwargs(config: RunnerConfig, workers: int) -> dict[str, Any]:
+    """Settings of a cluster that is started: as many workers as wanted, with the resources that stages take."""
+    given: dict[str, Any] = {"n_workers": workers, **config.cluster_kwargs}
+    most: dict[str, float] = {}
+    for wanted in config.resources.values():
+        most = {name: max(most.get(name, 0), wanted.get(name, 0)) for name in {*most, *wanted}}
+    name = config.cluster_class or "distributed.LocalCluster"
+    if name.endswith("LocalCluster"):
+        given = {"threads_per_worker": 1, "dashboard_address": None, "preload": [PRELOAD]} | given
+        return given | ({"resources": most} if most else {})
+    if name.startswith("dask_jobqueue."):
+        resources = ",".join(f"{key}={value:g}" for key, value in sorted(most.items()))
+        given["worker_extra_args"] = ["--preload", PRELOAD, *(["--resources", resources] if most else [])]
+    return given
+
+
+@contextmanager
+def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
+    from prefect_ray import RayTaskRunner
+
+    options: dict[str, Any] = {"log_to_driver": False}
+    if config.address is None:
+        options |= {"num_cpus": workers, "include_dashboard": False}
+    runner: TaskRunner[Any] = RayTaskRunner(address=config.address, init_kwargs=options)
+    try:
+        runner.__enter__()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"runner: Ray at {config.address or 'this machine'} cannot be used: {error}") from error
+    try:
+        yield RayWorkers(config, workers, runner)
+    finally:
+        runner.__exit__(None, None, None)

@@ -1,0 +1,319 @@
+"""One output, one build, on however many machines: a lease in the output itself, with a number that grows.
+
+A lease is a file ``.work/leases/NUMBER.json`` that only its owner writes after it was created, which one of several
+succeeds in (``Storage.create``). The highest number is the one that counts. Its owner tells every few seconds that it
+is there; a lease that was given back, whose owner is known to be dead or has not been heard of for ``EXPIRES`` seconds
+is followed by one with the next number. From then on whoever writes under a lower number is refused.
+
+A request to stop is a file beside the lease, which its owner and all its workers look for.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from talking_points.config import ConfigError, Section
+from talking_points.errors import RunError
+from tasks.running.storage import Storage
+
+LEASES = ".work/leases"
+BEAT = 5.0
+"""Seconds between two signs of life."""
+EXPIRES = 30.0
+"""Seconds without one after which a lease can be taken over."""
+
+_NAME = re.compile(r"(\d{8})\.json")
+_KEPT = 3
+"""Leases that are kept, the current one included, for people to look at."""
+
+
+class FolderInUse(ConfigError):
+    """Another build is writing to the same output."""
+
+
+class LeaseLost(RunError):
+    """Another build has taken the output over: nothing more is written to it."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lease: a process of a user on a machine. ``boot`` and ``space`` tell whether its id means anything
+    here; ``started`` tells the process from a later one with the same id.
+    """
+
+    process: int
+    machine: str
+    user: str
+    since: str
+    boot: str = ""
+    space: str = ""
+    started: str = ""
+
+    def __str__(self) -> str:
+        return f"process {self.process} of {self.user} on {self.machine}, since {self.since}"
+
+
+@dataclass(frozen=True)
+class LeaseFile:
+    """What a lease says. ``takeovers``: how many before it were taken from an owner that may still be alive."""
+
+    number: int
+    owner: Owner
+    state: str = "held"
+    beat: int = 0
+    time: float = 0.0
+    takeovers: int = 0
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last sign of life, by this machine's clock."""
+        return max(0.0, time.time() - self.time)
+
+
+class Fence(Section):
+    """What a task carries of the lease that it works under. ``shared``: its worker may be on another machine."""
+
+    number: int
+    takeovers: int = 0
+    shared: bool = False
+    token: str = ""
+
+
+def this_process() -> Owner:
+    """The owner that this process would be."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    pid = os.getpid()
+    return Owner(
+        process=pid,
+        machine=socket.gethostname(),
+        user=user,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        boot=_read("/proc/sys/kernel/random/boot_id"),
+        space=_link("/proc/self/ns/pid"),
+        started=_started(pid),
+    )
+
+
+class Lease:
+    """A lease that this process holds. Signs of life are given by a thread of its own until it is released."""
+
+    def __init__(self, storage: Storage, content: LeaseFile, on_stop: Callable[[], None]) -> None:
+        self.storage = storage
+        self.content = content
+        self.lost = False
+        self._on_stop = on_stop
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
+        self._thread.start()
+
+    @property
+    def number(self) -> int:
+        return self.content.number
+
+    def fence(self, *, shared: bool = False, token: str = "") -> Fence:
+        """What tasks are given of it."""
+        return Fence(number=self.number, takeovers=self.content.takeovers, shared=shared, token=token)
+
+    def release(self) -> None:
+        """Give the lease back. An output that cannot be written to any more loses it by its age."""
+        self._ended.set()
+        self._thread.join(BEAT)
+        if not self.lost:
+            with suppress(Exception):
+                _write(self.storage, replace(self.content, state="released", time=time.time()))
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            self.content = replace(self.content, beat=self.content.beat + 1, time=time.time())
+            try:
+                if _highest(self.storage) != self.number:
+                    self.lost = True
+                    self._on_stop()
+                    return
+                if stop_asked(self.storage, self.number):
+                    self._on_stop()
+                if not self._ended.is_set():
+                    _write(self.storage, self.content)
+            except Exception:  # a full disk, a store that does not answer: the tasks say so
+                continue
+
+
+def take_lease(storage: Storage, on_stop: Callable[[], None], *, alone_here: bool) -> Lease:
+    """The next lease of an output. ``alone_here``: nobody else on this machine writes to it, as its lock says.
+
+    Raises ``FolderInUse``, which names the owner, at once where one was heard of lately. Where the last one was not,
+    it is listened for a little longer, in case the clocks differ.
+    """
+    for _ in range(5):
+        last = read_lease(storage)
+        if last is not None and not _is_over(last, storage, alone_here):
+            if last.age < EXPIRES or _is_heard_of(storage, last):
+                raise refuse(storage, last)
+            content = LeaseFile(last.number + 1, this_process(), time=time.time(), takeovers=last.takeovers + 1)
+        else:
+            number, takeovers = (last.number, last.takeovers) if last else (_highest(storage) or 0, 0)
+            content = LeaseFile(number + 1, this_process(), time=time.time(), takeovers=takeovers)
+        if storage.create(_path(content.number), _dump(content)):
+            _forget_old(storage, content.number)
+            return Lease(storage, content, on_stop)
+    raise FolderInUse(f"several builds begin to write to {storage.output} at once: start one of them")
+
+
+def find_holder(storage: Storage, *, alone_here: bool = False) -> LeaseFile | None:
+    """The lease of a build that is writing to the output right now, as far as it was heard of lately."""
+    last = read_lease(storage)
+    return None if last is None or _is_over(last, storage, alone_here) or last.age >= EXPIRES else last
+
+
+def refuse(storage: Storage, held: LeaseFile) -> FolderInUse:
+    """What is said of an output that somebody else writes to."""
+    return FolderInUse(
+        f"another build is writing to {storage.output} ({held.owner}): wait for it, stop it with "
+        "'talking-points stop', or choose another output"
+    )
+
+
+def check_fence(storage: Storage, fence: Fence | None) -> None:
+    """Raise ``LeaseLost`` where the lease that somebody works under is not the last one any more."""
+    if fence is None:
+        return
+    highest = _highest(storage)
+    if highest != fence.number:
+        found = "it has been removed" if highest is None else f"number {highest} is another build's"
+        raise LeaseLost(
+            f"this build has lost its lease (number {fence.number}) of {storage.output}: {found}; nothing more is "
+            "written by this one"
+        )
+
+
+def read_lease(storage: Storage) -> LeaseFile | None:
+    """The last lease of an output; None where there is none, or one that cannot be read."""
+    number = _highest(storage)
+    if number is None:
+        return None
+    try:
+        value = storage.read_json(_path(number))
+        owner = Owner(**{name: value["owner"][name] for name in Owner.__dataclass_fields__})
+        found = LeaseFile(**value | {"owner": owner})
+        numbers = all(isinstance(value, int | float) for value in (found.time, found.beat, found.takeovers))
+        return found if numbers and found.number == number and isinstance(owner.process, int) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def ask_to_stop(storage: Storage) -> LeaseFile | None:
+    """Ask the build that is writing to the output to stop. Returns its lease; None where there is none."""
+    held = find_holder(storage)
+    if held is not None:
+        leave_stop(storage, held.number)
+    return held
+
+
+def leave_stop(storage: Storage, number: int) -> None:
+    """Ask whoever works under a lease to stop."""
+    storage.write_bytes(_stop_path(number), f"{this_process()}\n".encode())
+
+
+def stop_asked(storage: Storage, number: int) -> bool:
+    """Whether the build with a lease was asked to stop."""
+    return storage.exists(_stop_path(number))
+
+
+def _is_over(last: LeaseFile, storage: Storage, alone_here: bool) -> bool:
+    """Whether the owner of a lease has given it back, or is known to be dead."""
+    if last.state != "held":
+        return True
+    me, owner = this_process(), last.owner
+    if not owner.boot or owner.boot != me.boot:
+        return False
+    if alone_here and storage.is_local:
+        return True  # the lock of a local output is one for the whole machine
+    return owner.space == me.space and _started(owner.process) != owner.started
+
+
+def _is_heard_of(storage: Storage, last: LeaseFile) -> bool:
+    """Whether a sign of life comes while somebody listens for one and a half beats."""
+    end = time.monotonic() + 1.5 * BEAT
+    while time.monotonic() < end:
+        time.sleep(min(0.5, BEAT))
+        if read_lease(storage) != last:
+            return True
+    return False
+
+
+def _highest(storage: Storage) -> int | None:
+    found = [_NAME.fullmatch(name) for name in storage.names(LEASES)]
+    return max((int(match[1]) for match in found if match), default=None)
+
+
+def _forget_old(storage: Storage, number: int) -> None:
+    for name in storage.names(LEASES):
+        if name[:8].isdigit() and int(name[:8]) <= number - _KEPT:
+            with suppress(OSError):
+                storage.remove(f"{LEASES}/{name}")
+
+
+def _write(storage: Storage, content: LeaseFile) -> None:
+    storage.write_bytes(_path(content.number), _dump(content))
+
+
+def _dump(content: LeaseFile) -> bytes:
+    value: dict[str, Any] = asdict(content)
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _path(number: int) -> str:
+    return f"{LEASES}/{number:08d}.json"
+
+
+def _stop_path(number: int) -> str:
+    return f"{LEASES}/{number:08d}.stop"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return f"{sys.platform}-{socket.gethostname()}" if path.endswith("boot_id") else ""
+
+
+def _link(path: str) -> str:
+    try:
+        return str(Path(path).readlink())
+    except OSError:
+        return ""
+
+
+def _started(process: int) -> str:
+    """When a process of this machine was started, as its system counts; nothing where it is not there any more."""
+    status = _read(f"/proc/{process}/stat")
+    fields = status.rpartition(")")[2].split()
+    if len(fields) > 19:
+        return "" if fields[0] == "Z" else fields[19]
+    if Path("/proc/self/stat").exists():
+        return ""
+    if os.name != "posix":
+        return "unknown"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        pass
+    return "alive"

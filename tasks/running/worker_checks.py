@@ -1,0 +1,210 @@
+"""Whether a worker, perhaps on another machine, can do the work of a build: what it runs, and what it sees.
+
+The driver says what it has itself (``expect``); every worker compares that with what it finds, when the build starts
+and before its first task, and says in words what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib import metadata, util
+from itertools import islice
+from pathlib import Path
+
+import talking_points
+from talking_points.allocator import keep_freed_memory
+from talking_points.build_config import BuildConfig
+from talking_points.config import Section
+from talking_points.descriptions.asking import release_backend
+from talking_points.descriptions.backends import BACKENDS
+from talking_points.errors import InputError
+from talking_points.extras import how_to_install
+from tasks.running.claims import this_worker
+from tasks.running.lease import LEASES
+from tasks.running.storage import Storage
+
+PACKAGES = ("talking-points", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "pycocotools", "prefect")
+"""Packages that rows and files depend on, or that carry the tasks."""
+_LOOKED_AT = 500
+"""Files of a source that its digest for workers is made of: enough to tell a folder from another one."""
+
+
+class WorkerDiffers(InputError):
+    """A worker runs other code than the driver of the build, or does not see what it sees."""
+
+
+class Expectation(Section):
+    """What a worker is expected to run and to see; ``needs``: packages by stage, with the extra that installs them."""
+
+    token: str
+    python: str
+    code: str
+    packages: dict[str, str]
+    roots: dict[str, tuple[str, str]]
+    output: str
+    lease: int
+    results: str | None
+    needs: dict[str, tuple[str, str]]
+
+
+def expect(config: BuildConfig, roots: Mapping[str, str], lease: int, results: Path | None) -> Expectation:
+    """What this process, the driver of a build, has; and marks for workers to find in the output and the results.
+
+    ``results``: the folder of the result records, where they are kept in one. Both have to be seen by every worker.
+    """
+    expected = Expectation(
+        token=secrets.token_hex(8),
+        python=_python(),
+        code=code_digest(),
+        packages=_versions(),
+        roots={name: (root, root_digest(root)) for name, root in roots.items()},
+        output=config.output,
+        lease=lease,
+        results=None if results is None else str(results),
+        needs={
+            stage: (entry.package, entry.extra)
+            for stage, step in config.asking.items()
+            if (entry := BACKENDS[step.backend]).package
+        },
+    )
+    Storage(config.output).write_bytes(_mark(expected), expected.token.encode())
+    if results is not None:
+        results.mkdir(parents=True, exist_ok=True)
+        _result_mark(expected).write_text(expected.token)
+    return expected
+
+
+def forget_marks(expected: Expectation) -> None:
+    """Remove what ``expect`` has left."""
+    with suppress(OSError):
+        Storage(expected.output).remove(_mark(expected))
+        if expected.results is not None:
+            _result_mark(expected).unlink(missing_ok=True)
+
+
+def find_differences(expected: Expectation, stages: tuple[str, ...]) -> list[str]:
+    """What is different here, in words; empty where this process can do the tasks of these stages."""
+    found = []
+    if _python() != expected.python:
+        found.append(f"it runs Python {_python()}, the build {expected.python}")
+    own = _versions()
+    for name, version in expected.packages.items():
+        if own[name] != version:
+            found.append(f"it has {name} {own[name]}, the build {version}")
+    if not found and code_digest() != expected.code:
+        found.append(f"its code in {Path(talking_points.__file__).parent} is not that of the build")
+    for name, (root, digest) in expected.roots.items():
+        if not Path(root).exists():
+            found.append(f"it has nothing at {root}, the root of {name}")
+        elif root_digest(root) != digest:
+            found.append(f"it has other files at {root}, the root of {name}")
+    try:
+        seen = Storage(expected.output).read_bytes(_mark(expected)).decode()
+    except (OSError, ValueError, InputError) as error:
+        seen = f"{type(error).__name__}"
+    if seen != expected.token:
+        found.append(f"it does not see the output {expected.output}, which has to be one place for all workers")
+    if expected.results is not None and _read(_result_mark(expected)) != expected.token:
+        found.append(f"it does not see the result records in {expected.results}")
+    for stage in stages:
+        package, extra = expected.needs.get(stage, ("", ""))
+        if package and util.find_spec(package) is None:
+            found.append(f"the package '{package}', which {stage} needs, is not installed; {how_to_install(extra)}")
+    return list(dict.fromkeys(found))
+
+
+def check_worker(expected: Expectation, stage: str) -> None:
+    """Set this process up for a build, once, and compare it once for every stage. Raises ``WorkerDiffers``."""
+    if (expected.token, stage) in _fit:
+        return
+    set_up_worker()
+    differences = find_differences(expected, (stage,))
+    if differences:
+        raise WorkerDiffers(f"the worker {this_worker()} cannot do the tasks of this build: {'; '.join(differences)}")
+    _fit.add((expected.token, stage))
+
+
+_fit: set[tuple[str, str]] = set()
+
+
+@cache
+def set_up_worker() -> None:
+    """What a worker process needs once, before its first task."""
+    keep_freed_memory()
+    # A worker has as many cores as it was given: libraries that take all of them slow each other down.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "cv2" in sys.modules or util.find_spec("cv2") is not None:
+        import cv2
+
+        cv2.setNumThreads(1)
+
+
+def end_stage() -> None:
+    """Release the model that this worker keeps between the tasks of a stage."""
+    release_backend()
+
+
+@cache
+def code_digest() -> str:
+    """Digest of the code that makes shards: of the library, the tasks and the prompts."""
+    digest = hashlib.sha256()
+    folder = Path(talking_points.__file__).parent.parent
+    for part in ("talking_points", "tasks", "prompts"):
+        for path in sorted((folder / part).rglob("*")):
+            if path.suffix in (".py", ".jinja", ".md", ".json") and path.is_file():
+                digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def root_digest(root: str) -> str:
+    """Digest of the names and sizes of the first files of a source, which takes no longer for a large one."""
+    digest = hashlib.sha256()
+    for path in islice(_files(Path(root)), _LOOKED_AT):
+        with suppress(OSError):
+            digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode(errors="replace"))
+    return digest.hexdigest()[:16]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, directories, names in os.walk(folder):
+        directories.sort()
+        yield from (Path(parent, name) for name in sorted(names))
+
+
+def _python() -> str:
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def _mark(expected: Expectation) -> str:
+    return f"{LEASES}/{expected.lease:08d}.seen"
+
+
+def _result_mark(expected: Expectation) -> Path:
+    return Path(expected.results or "", f".seen-{expected.token}")
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None

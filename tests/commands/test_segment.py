@@ -1,0 +1,158 @@
+"""``segment`` on a tiny segmenter that writes what it is told to, as people call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import commands.cli  # noqa: F401  (adds the commands to the application)
+from commands.console import app
+from talking_points.models.presets import train_tokenizer
+from talking_points.models.segmenter import Segmenter
+from talking_points.models.segmenter_presets import add_lattice, segmenter_config
+
+SQUARE = "[[[0.250, 0.250], [0.750, 0.250], [0.750, 0.750], [0.250, 0.750]]]"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """An image that is 90 x 60 as it is displayed, and the option that names a model."""
+    root = tmp_path_factory.mktemp("segment")
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["the dog"], 400)
+    add_lattice(tokenizer, 32)
+    model = Segmenter(segmenter_config(tokenizer, 64, 2, 32))
+    model.tokenizer = tokenizer
+    model.save_pretrained(root / "model")
+    turned = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 60, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(root / "image.jpg", exif=exif)
+    return [str(root / "image.jpg"), "--model", str(root / "model")]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["segment", *arguments])
+    return result.exit_code, result.stderr if result.exit_code else result.stdout
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the model answers, the first of the list; the questions are put behind it."""
+    texts = [SQUARE]
+
+    def answer(self: Segmenter, images: list[Image.Image], questions: list[str], **_: object) -> list[str]:
+        assert [image.size for image in images] == [(90, 60)]
+        texts.extend(questions)
+        return [texts[0]]
+
+    monkeypatch.setattr(Segmenter, "answer", answer)
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("asked", "question"),
+    [
+        (["the  dog's head"], "the dog's head"),
+        (["--point", "44.5", "29.5"], "at [0.500, 0.500]"),
+        (["--box", "9", "6", "45", "30"], "in [0.100, 0.100, 0.600, 0.600]"),
+    ],
+)
+def test_words_a_point_or_a_box_are_asked_with(
+    given: list[str], says: list[str], tmp_path: Path, asked: list[str], question: str
+) -> None:
+    figure, mask = tmp_path / "figure.png", tmp_path / "mask.png"
+    code, output = run(*given, *asked, "--figure", str(figure), "--mask", str(mask))
+    assert code == 0, output
+    assert output.strip() == SQUARE
+    assert says[1:] == [question]
+    with Image.open(mask) as drawn:
+        assert drawn.size == (90, 60)
+        assert np.count_nonzero(np.asarray(drawn)) == pytest.approx(45 * 30, rel=0.05)
+    with Image.open(figure) as drawn:
+        assert drawn.width == 640
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "truncated"),
+    [
+        (SQUARE, None, False),
+        (f"It is here: {SQUARE}.", None, False),
+        (SQUARE.replace(", [", ",\n["), None, False),
+        (SQUARE.removesuffix("]]]"), "unclosed", True),
+        (f"{SQUARE} and {SQUARE}", "several_lists", False),
+    ],
+)
+def test_json_says_what_was_read(
+    given: list[str], says: list[str], text: str, error: str | None, truncated: bool
+) -> None:
+    says[0] = text
+    code, output = run(*given, "the dog", "--json")
+    assert code == 0, output
+    found = json.loads(output)
+    assert (found["error"], found["truncated"]) == (error, truncated)
+    assert found["outlines"][0][0][0] == [22.5, 15.0]
+    assert found["box"][:2] == [22.5, 15.0]
+    assert found["area"] > 600
+
+
+@pytest.mark.parametrize(
+    ("text", "coordinates"),
+    [
+        (SQUARE.replace(" ", "\n "), "unit"),
+        ("[[[250, 250], [750, 250], [750, 750], [250, 750]]]", "thousand"),
+        (f"{SQUARE} {SQUARE}", "unit"),
+    ],
+)
+def test_what_is_printed_is_one_line_of_the_grammar(
+    given: list[str], says: list[str], monkeypatch: pytest.MonkeyPatch, text: str, coordinates: str
+) -> None:
+    says[0] = text
+    if coordinates == "thousand":  # as a foreign model would write
+        monkeypatch.setattr(Segmenter, "scale", lambda *_: (1000.0, 1000.0))
+    code, output = run(*given, "the dog", "--coordinates", coordinates)
+    assert code == 0, output
+    assert output.count("\n") == 1
+    assert output.startswith(SQUARE[:-1])
+
+
+def test_what_cannot_be_read_is_shown_and_is_no_success(given: list[str], says: list[str]) -> None:
+    says[0] = "I see \x1b[31m nothing"
+    code, message = run(*given, "the dog")
+    assert code == 2
+    assert "no_list" in message or "unclosed" in message or "syntax" in message
+    assert "\x1b" not in message
+    assert "nothing" in message
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ([], "found none"),
+        (["dog", "--point", "1", "1"], "words and --point"),
+        ([" "], "expected words"),
+        (["..."], "expected words"),
+        (["--point", "90", "10"], "90x60"),
+        (["--point", "nan", "10"], "90x60"),
+        (["--box", "0", "0", "0", "5"], "90x60"),
+        (["--box", "80", "0", "20", "5"], "90x60"),
+        (["--box", "nan", "0", "20", "5"], "90x60"),
+        (["dog", "--mask", "mask.jpg"], ".png"),
+        (["dog", "--mask", "nowhere/mask.png"], "make it first"),
+        (["dog", "--figure", "figure.txt"], "--figure"),
+        (["dog", "--coordinates", "miles"], "thousand"),
+        (["dog", "--model", ""], "--model"),
+        (["dog", "--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_everyday_mistakes_are_told_in_words(given: list[str], asked: list[str], named: str) -> None:
+    code, message = run(*given, *asked)
+    assert code == 2, message
+    assert named in message
+    assert "Traceback" not in message

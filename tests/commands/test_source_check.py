@@ -1,0 +1,70 @@
+"""``doctor --source mp100``: what is there, what is missing and where it comes from; damaged folders are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from commands import cli  # noqa: F401  (registers all commands)
+from commands.console import app
+from talking_points.sources.drawn import draw_sample
+from talking_points.sources.mp100_check import check_mp100
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["doctor", *map(str, arguments)], env={"COLUMNS": "160"})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return draw_sample(tmp_path, 30, 3, sources=["mp100"])["mp100"]
+
+
+def test_missing_images_are_counted_by_category_and_their_dataset_is_named(root: Path) -> None:
+    before = {one.category: one for one in check_mp100(root)}
+    assert len(before) == 100
+    assert sum(one.references for one in before.values()) > 20
+    dog = next(one for one in before.values() if one.name.endswith("_body") and one.found)
+    for path in (root / "images" / dog.name).glob("*"):
+        path.unlink()
+    after = {one.category: one for one in check_mp100(root)}
+    assert after[dog.category].missing == dog.references
+    done = run("--source", "mp100", root)
+    assert done.exit_code == 0, done.output
+    assert "AP-10K: " in done.stdout
+    assert dog.name in done.stdout
+    there = sum(one.found for one in after.values())
+    assert f"{there} of {sum(one.references for one in after.values())} images are there" in done.stdout
+    insects = {one.category: one for one in before.values()}
+    assert "h5" in insects[66].note
+    assert {insects[18].dataset, insects[40].dataset} == {"300W", "AFLW"}
+
+
+def test_what_is_no_mp100_is_refused_in_words(root: Path, tmp_path: Path) -> None:
+    annotations = root / "annotations"
+    empty = tmp_path / "empty"
+    for name in ("annotations", "images"):
+        (empty / name).mkdir(parents=True)
+    hostile = {
+        "images": [{"id": 1, "file_name": "../../etc/passwd"}, {"id": [], "file_name": 3}, {}],
+        "annotations": [{"image_id": 1, "category_id": 3, "id": 1}, {"image_id": 9}, {"category_id": "x"}],
+        "categories": [],
+    }
+    for content, message in (
+        ("{", "mp100_split1_train.json"),
+        ("[]", "COCO file"),
+        ('{"images": [3], "annotations": []}', "COCO file"),
+        (json.dumps(hostile), "none of the 1 images"),
+    ):
+        (empty / "annotations" / "mp100_split1_train.json").write_text(content)
+        done = run("--source", "mp100", empty)
+        assert done.exit_code == 2, done.output
+        assert message in done.output.replace("\n", "")
+    assert annotations.is_dir()
+    for arguments, message in ((("mp100", tmp_path / "none"), "expected the dataset"), (("coco", root), "mp100 DIR")):
+        done = run("--source", *arguments)
+        assert done.exit_code == 2
+        assert message in done.output.replace("\n", " ")

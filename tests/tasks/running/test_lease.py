@@ -1,0 +1,287 @@
+"""One output, one build: leases with growing numbers, on folders and on an object store, and attempts at shards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from talking_points.config import ConfigError
+from tasks.running import lease as leases
+from tasks.running.claims import Overtaken, begin_attempt
+from tasks.running.lease import (
+    LEASES,
+    Fence,
+    FolderInUse,
+    Lease,
+    LeaseLost,
+    Owner,
+    ask_to_stop,
+    check_fence,
+    find_holder,
+    read_lease,
+    take_lease,
+)
+from tasks.running.shards import Environment, Inputs, Order, ShardWriter
+from tasks.running.storage import Storage
+from tests.flows.serving import REPOSITORY, wait_for
+from tests.object_store import bucket
+from tests.tasks.running.test_runner import Settings
+
+MACHINES = """
+import sys, threading
+from tasks.running import lease
+from tasks.running.storage import Storage
+
+output, machine, user = sys.argv[1:4]
+real = lease.this_process
+lease.this_process = lambda: lease.replace(real(), machine=machine, user=user, boot=machine)
+lease.BEAT, lease.EXPIRES = 0.3, 2.0
+try:
+    held = lease.take_lease(Storage(output), threading.Event().set, alone_here=True)
+except lease.FolderInUse as error:
+    sys.exit(f"refused: {error}")
+print(held.number, flush=True)
+sys.stdin.read()
+held.release()
+"""
+
+
+@pytest.fixture(scope="module", params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Makes names of outputs: in a folder, and in a bucket of an S3-compatible store."""
+    folder = tmp_path_factory.mktemp("outputs")
+    if request.param == "folder":
+        yield lambda name: str(folder / name)
+        return
+    with bucket(folder.name) as url:
+        yield lambda name: f"{url}/{name}"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT", 0.1)
+    monkeypatch.setattr(leases, "EXPIRES", 0.6)
+
+
+def take(storage: Storage, on_stop: Callable[[], None] = lambda: None) -> Lease:
+    return take_lease(storage, on_stop, alone_here=False)
+
+
+def elsewhere(storage: Storage, held: Lease, **changes: object) -> None:
+    """Let a lease be that of another machine, whose processes nothing is known of here."""
+    held._ended.set()
+    held._thread.join()
+    owner = replace(held.content.owner, boot="another", machine="elsewhere", user="somebody")
+    content = replace(held.content, owner=owner, **changes)  # type: ignore[arg-type]
+    storage.write_json(f"{LEASES}/{held.number:08d}.json", asdict(content))
+
+
+def test_one_of_many_who_begin_at_once_gets_the_lease(
+    place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "EXPIRES", 30.0)
+    held: list[Lease] = []
+    refused: list[FolderInUse] = []
+    start = threading.Barrier(6)
+
+    def begin() -> None:
+        storage = Storage(place("race"))
+        start.wait()
+        try:
+            held.append(take(storage))
+        except FolderInUse as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 5)
+    assert str(os.getpid()) in str(refused[0]), "it says who"
+    held[0].release()
+    again = take(Storage(place("race")))
+    assert again.number == held[0].number + 1
+    again.release()
+
+
+def test_a_lease_that_is_not_heard_of_is_taken_over_and_its_owner_refused(place: Callable[[str], str]) -> None:
+    storage = Storage(place("paused"))
+    first = take(storage)
+    fence = first.fence()
+    check_fence(storage, fence)
+    elsewhere(storage, first, time=time.time())
+    with pytest.raises(FolderInUse, match="somebody on elsewhere"):
+        take(storage)
+    elsewhere(storage, first, time=time.time() - 60)
+    assert find_holder(storage) is None
+    second = take(storage)
+    assert (second.number, second.content.takeovers) == (first.number + 1, 1)
+    with pytest.raises(LeaseLost, match="number 1"):
+        check_fence(storage, fence)
+    second.release()
+
+
+def test_a_clock_that_is_wrong_takes_no_lease_away(
+    place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(place("clocks"))
+    first = take(storage)
+    elsewhere(storage, first, time=time.time() - 3600)
+    monkeypatch.setattr(leases, "BEAT", 2.0)
+    over = threading.Event()
+
+    def beat() -> None:
+        number = 0
+        while not over.wait(0.1):
+            number += 1
+            elsewhere(storage, first, time=time.time() - 3600, beat=number)
+
+    alive = threading.Thread(target=beat)
+    alive.start()
+    try:
+        with pytest.raises(FolderInUse):
+            take(storage)
+    finally:
+        over.set()
+        alive.join()
+
+
+def test_an_owner_that_has_lost_its_lease_is_told_and_gives_nothing_back(place: Callable[[str], str]) -> None:
+    storage, told = Storage(place("lost")), threading.Event()
+    first = take(storage, told.set)
+    storage.create(f"{LEASES}/00000002.json", b"{}")
+    assert told.wait(10)
+    assert first.lost
+    first.release()
+    assert storage.read_bytes(f"{LEASES}/00000002.json") == b"{}"
+    assert read_lease(storage) is None, "one that cannot be read"
+    third = take(storage)
+    assert third.number == 3
+    third.release()
+
+
+def test_a_request_to_stop_reaches_the_owner(place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "EXPIRES", 30.0)
+    storage, told = Storage(place("stop")), threading.Event()
+    assert ask_to_stop(storage) is None
+    held = take(storage, told.set)
+    assert ask_to_stop(Storage(place("stop"))) is not None
+    assert told.wait(10)
+    held.release()
+    told.clear()
+    following = take(storage, told.set)
+    assert not told.wait(0.4), "the next build is not stopped by it"
+    following.release()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"number": 1}', '{"number": "x", "owner": {"process": []}}'])
+def test_a_damaged_lease_is_followed_by_the_next_one(content: str, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.write_bytes(f"{LEASES}/00000041.json", content.encode())
+    held = take(storage)
+    assert held.number == 42
+    held.release()
+
+
+def test_a_killed_process_of_this_machine_needs_no_waiting(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    first = take(storage)
+    first._ended.set()
+    gone = Owner(**asdict(first.content.owner) | {"started": "1"})
+    storage.write_json(
+        f"{LEASES}/{first.number:08d}.json", asdict(replace(first.content, owner=gone, time=time.time()))
+    )
+    second = take(storage)
+    assert second.content.takeovers == 0
+    second.release()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["bucket"], indirect=True)
+def test_two_machines_on_one_output(place: Callable[[str], str]) -> None:
+    output = place("machines")
+
+    def driver(machine: str, user: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", MACHINES, output, machine, user]
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    first = driver("north", "ann")
+    assert first.stdout is not None
+    assert first.stdout.readline().strip() == "1"
+    second = driver("south", "bob")
+    _, said = second.communicate(timeout=60)
+    assert "refused" in said
+    assert "of ann on north" in said
+
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=60)
+    found: list[subprocess.Popen[str]] = []
+
+    def takes_over() -> bool:
+        third = driver("south", "bob")
+        found.append(third)
+        assert third.stdout is not None
+        return third.stdout.readline().strip() == "2"
+
+    wait_for(takes_over, 60, "the second takes over")
+    for process in found:
+        process.communicate("", timeout=60)
+
+
+def order(output: str, fence: Fence | None, shard: int = 3) -> Order[Settings, Inputs]:
+    environment = Environment(output=output, sources={}, cache="", max_rejected_share=1, fence=fence)
+    return Order("verify", 1, shard, "verify 3", Inputs(), Settings(place="x"), environment)
+
+
+def test_a_writer_that_wakes_up_writes_nothing(place: Callable[[str], str]) -> None:
+    output = place("attempts")
+    storage = Storage(output)
+    held = take(storage)
+    fence = held.fence(shared=True)
+    old = ShardWriter(order(output, fence))
+    new = ShardWriter(order(output, fence))
+    made = new.commit(pa.table({"id": ["new"]}))
+    assert made["path"] == ".work/verify/00003-0-2.parquet"
+    old.reject({"id": "old"}, "reason")
+    with pytest.raises(Overtaken, match=r"verify/00003 was given to another worker"):
+        old.commit(pa.table({"id": ["old"]}))
+    assert storage.names(".work/verify") == ["00003-0-2.parquet"]
+
+    # The next attempt takes the place of the one before; a build without a cluster does so as well.
+    third = ShardWriter(order(output, held.fence())).commit(pa.table({"id": ["third"]}))
+    assert storage.names(".work/verify") == [Path(third["path"]).name]
+    plain = ShardWriter(order(output, held.fence(), shard=4)).commit(pa.table({"id": ["plain"]}))
+    assert plain["path"] == ".work/verify/00004.parquet"
+
+    # Under a lease that was taken over nothing is written at all, not even the first file.
+    late = ShardWriter(order(output, fence, shard=5))
+    elsewhere(storage, held, time=time.time() - 60)
+    following = take(storage)
+    with pytest.raises(LeaseLost):
+        late.commit(pa.table({"id": ["late"]}))
+    with pytest.raises(LeaseLost):
+        begin_attempt(storage, fence, "verify", 6)
+    assert not [name for name in storage.names(".work/verify") if name.startswith(("00005", "00006"))]
+    named = ShardWriter(order(output, following.fence(), shard=5)).commit(pa.table({"id": ["now"]}))
+    assert named["path"] == ".work/verify/00005-1-2.parquet", "no name that the old writer would use"
+    following.release()
+
+
+def test_stopping_where_nothing_runs_says_so(tmp_path: Path) -> None:
+    from commands.status import stop_build
+
+    with pytest.raises(ConfigError, match="no build is writing"):
+        stop_build(Storage(tmp_path))
