@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from talking_points.escaping import for_terminal
+from talking_points.sources.protocol import reasons_in_words
 from tasks.running.storage import Storage
 
 
@@ -23,6 +24,10 @@ def print_outcome(storage: Storage) -> None:
         f"{found['objects_sampled']} of {found['objects_available']} object categories, "
         f"{found['pairs_sampled']} of {found['pairs_available']} (object, part) pairs; paper: 64 and 297"
     )
+    for source, counts in manifest["sources"].items():
+        if counts.get("skipped"):
+            line = f"left out of {source}: {reasons_in_words(counts['skipped'])}"
+            console.print(for_terminal(line), markup=False, soft_wrap=True)
     for name in ("README.md", "data/", "figures/", "rejected/", "manifest.json"):
         if storage.exists(name.rstrip("/")):
             console.print(f"  {for_terminal(storage.path(name))}", markup=False, soft_wrap=True)

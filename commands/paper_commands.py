@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
@@ -101,17 +99,22 @@ def print_resources(config: str = PAPER) -> None:
     build = next(step.settings() for step in settings.steps if step.run == "build")
     train = next(step.settings() for step in settings.steps if step.run == "adapt-descriptor")
     found = find_resources(settings, build, train)
-    table = Table(title="What the paper's way needs from elsewhere; nothing is downloaded here", show_lines=True)
-    for column in ("", "expected", "found", "missing", "from", "licence", "checksum"):
-        table.add_column(column, overflow="fold")
+    print("What the paper's way needs from elsewhere; nothing is downloaded here")
     for entry in found:
         resource = entry.resource
         size = f" ({resource.gigabytes:g} GB)" if resource.gigabytes else ""
-        table.add_row(
-            f"{resource.name}{size}", resource.expected, entry.found, entry.missing, resource.place, resource.licence,
-            resource.checksum,
-        )  # fmt: skip
-    Console().print(table)
+        print(f"\n{resource.name}{size}")
+        facts = {
+            "expected": resource.expected,
+            "found": entry.found,
+            "missing": entry.missing,
+            "from": resource.place,
+            "licence": resource.licence,
+            "checksum": resource.checksum,
+        }
+        for name, value in facts.items():
+            if value:
+                print(f"  {name + ':':<9} {value}")
     datasets = [entry.resource for entry in found if entry.missing and entry.resource.kind == "dataset"]
     if datasets:
         ways = "\n  ".join(f"{resource.name}: {resource.place}, then set {resource.setting}" for resource in datasets)

@@ -20,10 +20,11 @@ from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
 from talking_points.descriptions.spending import step_cost, step_prices
+from talking_points.escaping import for_terminal
 from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.redaction import redact
 from talking_points.sources import open_source
-from talking_points.sources.protocol import NothingListedError, SourceError
+from talking_points.sources.protocol import NothingListedError, Source, SourceError, reasons_in_words
 from talking_points.units import format_duration, format_size
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
@@ -53,7 +54,7 @@ def print_plan(settings: BuildConfig) -> None:
         refused = error
     check_folder(storage, settings)
 
-    images, skipped = {}, {}
+    images, skipped, notes = {}, {}, []
     table = _table("Sources", "source", "root", "images>", "by split", "points wanted")
     for name, source in settings.open_sources.items():
         wanted = f"{source.points:,}" if source.points else "as many as the smallest source gives"
@@ -65,10 +66,13 @@ def print_plan(settings: BuildConfig) -> None:
         groups = itertools.groupby(opened.entries(), key=lambda e: e.split)
         splits = {split: sum(1 for _ in group) for split, group in groups}
         images[name], skipped[name] = sum(splits.values()), (roots[name], opened.skipped)
+        notes += _left_out(name, opened)
         table.add_row(name, roots[name], f"{images[name]:,}", ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
     console.print(table)
     if not any(images.values()):
         raise NothingListedError(skipped)
+    for line in notes:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     points = estimate_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
@@ -95,15 +99,22 @@ def print_plan(settings: BuildConfig) -> None:
         if settings.prices:
             console.print(_cost_table(settings, budget))
         for line in _notes(settings, budget):
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in _own_work(settings, points):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"output {redact(settings.output)}, fingerprint {fingerprint(dataset_settings(settings))}, "
         f"images: {settings.images or 'embed'}"
     )
     if refused is not None:
         raise refused
+
+
+def _left_out(name: str, source: Source) -> list[str]:
+    """What listing a source has left out, by reason, with the first one of each."""
+    examples = [f"  {reason}: such as {details[0]}" for reason, details in source.skipped_details.items() if details]
+    found = [f"left out of {name}: {reasons_in_words(source.skipped)}", *examples] if source.skipped else []
+    return [for_terminal(line) for line in found]
 
 
 def _absent(settings: BuildConfig) -> dict[str, int]:

@@ -10,8 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from commands.processes import keep_what_is_made
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 OWN_NAMES = ("127.0.0.1", "localhost")
 
@@ -31,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from prefect.settings import get_current_settings
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+        _wait_for_locks()
         server = get_current_settings().server
         app = TrustedHostMiddleware(create_app(final=True), allowed_hosts=[*OWN_NAMES, *given.name], www_redirect=False)
     uvicorn.run(
@@ -42,6 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ws_ping_timeout=server.api.websocket_ping_timeout,
         log_level=server.logging_level.lower(),
     )
+
+
+def _wait_for_locks() -> None:
+    """Have transactions on SQLite wait for their turn, a minute at most, instead of failing with "database is locked".
+
+    One that reads before it writes cannot wait once another has written in between (SQLite, "BUSY_SNAPSHOT"): it has
+    to ask for the lock when it begins, as those of Prefect do that are for an update.
+    """
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    begin = AioSqliteConfiguration.begin_transaction
+
+    def begin_with_lock(
+        self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
+    ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
+        return begin(self, session, with_for_update=True)
+
+    AioSqliteConfiguration.begin_transaction = begin_with_lock  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

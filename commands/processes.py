@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,12 +29,14 @@ def start(
     folder: Path | None = None,
     stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that a Ctrl-C in the terminal does not reach, and that Linux stops when this one is killed."""
+    """Start a process that a Ctrl-C in the terminal does not reach, and that Linux stops when this one is killed.
+
+    It hears SIGINT, with which Prefect's worker is stopped, even where this one was started to ignore it.
+    """
     if sys.platform == "win32":
         apart = subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(command, env=environment, cwd=folder, stdout=stdout, creationflags=apart)
-    prepare = _end_with_parent if sys.platform == "linux" else None
-    return subprocess.Popen(command, env=environment, cwd=folder, stdout=stdout, process_group=0, preexec_fn=prepare)
+    return subprocess.Popen(command, env=environment, cwd=folder, stdout=stdout, process_group=0, preexec_fn=_prepare)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float) -> None:
@@ -46,6 +49,56 @@ def stop(process: subprocess.Popen[bytes], patience: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def stop_with_descendants(process: subprocess.Popen[bytes], patience: float) -> None:
+    """As ``stop``; then, on Linux, in the same way all that the process had started and left behind.
+
+    The topmost of these are asked to end and end their own; what is left after ``patience`` seconds is killed.
+    """
+    below = _descendants(process.pid)
+    stop(process, patience)
+    left = {pid: one for pid, one in below.items() if _identity(pid) == one}
+    inner = {child for pid in left for child in _descendants(pid)}
+    for pid in left.keys() - inner:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while any(_identity(pid) == one for pid, one in left.items()):
+        if time.monotonic() > deadline:
+            left |= {child: one for pid in left for child, one in _descendants(pid).items()}
+            for pid, one in left.items():
+                if _identity(pid) == one:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.1)
+
+
+def _descendants(ancestor: int) -> dict[int, str]:
+    """Living processes that ``ancestor`` started, and those that these did, each with its identity; Linux only."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir() if sys.platform == "linux" else ():
+        if entry.name.isdigit() and (fields := _fields(int(entry.name))):
+            parents[int(entry.name)] = int(fields[1])
+    found = [ancestor]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return {pid: one for pid in found[1:] if (one := _identity(pid))}
+
+
+def _identity(pid: int) -> str:
+    """When the process was started, which no other of its number was; empty where there is none, or its end is near."""
+    fields = _fields(pid)
+    return fields[19] if fields and fields[0] not in "ZX" else ""
+
+
+def _fields(pid: int) -> list[str]:
+    """State, parent and so on of a process, after its name in ``/proc``; see proc(5)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 @contextmanager
@@ -103,6 +156,8 @@ def leave_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _end_with_parent() -> None:
-    """Linux: let the kernel send SIGTERM when the parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _prepare() -> None:
+    """Hear SIGINT. Linux: let the kernel send SIGTERM when the parent dies, however it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

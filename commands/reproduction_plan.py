@@ -41,8 +41,9 @@ def print_reproduction(config: ReproduceConfig) -> None:
     """Print the plan of every step, its sum, the downloads, and the assumptions."""
     console = Console()
     table = Table(title="Plan, estimated: one H100")
-    for column in ("step", "hours", "GPU memory, GB", *GPUS, "disk, GB", "command"):
-        table.add_column(column, overflow="fold")
+    for column in ("step", "hours", "GPU, GB", *GPUS, "disk, GB"):
+        whole = max(len(step.name) for step in config.steps) if column == "step" else None
+        table.add_column(column, no_wrap=column == "step", min_width=whole)
     rows = []
     for step in config.steps:
         row = _plan(step, step.settings())
@@ -53,31 +54,32 @@ def print_reproduction(config: ReproduceConfig) -> None:
             "?" if row.hours is None else f"{row.hours:.1f}" if row.hours else "",
             f"{row.memory / GB:.0f}" if row.memory else "",
             *fits,
-            f"{row.kept / GB:.0f}" + (f" (+{row.meanwhile / GB:.0f} meanwhile)" if row.meanwhile else ""),
-            command_line(step, config),
+            f"{row.kept / GB:.0f}" + (f" (+{row.meanwhile / GB:.0f})" if row.meanwhile else ""),
         )
     features = max((_feature_bytes(step.settings()) for step in config.steps), default=0.0)
     downloads = sum(resource.gigabytes or 0 for resource in _weights(config)) * GB
     hours = sum(row.hours or 0 for row in rows)
     disk = sum(row.kept for row in rows) + max(row.meanwhile for row in rows) + features + downloads
     table.add_section()
-    table.add_row("all", f"{hours:.1f}", "", *[""] * len(GPUS), f"{disk / GB:.0f}", "with weights and features")
+    table.add_row("all", f"{hours:.1f}", "", *[""] * len(GPUS), f"{disk / GB:.0f}")
     console.print(table)
-    where = Table(title="Downloads")
-    for column in ("", "from", "licence", "GB"):
-        where.add_column(column, overflow="fold")
+    # What is to be copied stands on lines of its own, which nothing breaks.
+    listed = ["(+n): meanwhile, while the step runs", "", "Commands, in this order:"]
+    listed += [f"\n# {step.name}\n{command_line(step, config)}" for step in config.steps]
+    listed += ["", "Downloads:"]
     for resource in (*DATASETS.values(), *_weights(config)):
-        size = f"{resource.gigabytes:g}" if resource.gigabytes else "the publisher does not say"
-        where.add_row(resource.name, resource.place, resource.licence, size)
-    console.print(where)
+        size = f"{resource.gigabytes:g} GB" if resource.gigabytes else "the publisher does not say how large"
+        listed.append(f"  {resource.name}, {size}; {resource.licence}\n    {resource.place}")
     for line in (
-        f"disk: downloads of weights {downloads / GB:.0f} GB, cached features up to {features / GB:.0f} GB; the "
+        *listed,
+        "",
+        f"disk: in it, downloads of weights {downloads / GB:.0f} GB, cached features up to {features / GB:.0f} GB; the "
         "datasets themselves come on top",
         f"build: {_TRIPLETS:,} points and the reserve; {BUILD_ASSUMPTIONS}",
         TRAINING_ASSUMPTIONS,
         f"evaluation: {_TEST_POINTS:,} points, {_ANSWER_TOKENS} tokens a description, batches of {_BATCH}",
     ):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _plan(step: StepOfReproduction, settings: Any) -> _Row:

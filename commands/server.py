@@ -7,6 +7,7 @@ runs without a heartbeat as Crashed, and starts a process worker. Ctrl-C or SIGT
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from commands.local import HEARTBEAT
-from commands.orchestrator import PASSWORD, find_configured_server, new_password, password_file, running_server
-from commands.processes import start, stop
+from commands.lost_runs import expect_heartbeats
+from commands.orchestrator import (
+    PASSWORD,
+    find_configured_server,
+    new_password,
+    password_file,
+    prefect_home,
+    running_server,
+)
+from commands.processes import start, stop_with_descendants
 from commands.working_folder import refuse_settings
 from talking_points.config import ConfigError
 from talking_points.shipped import DEPLOYMENTS
+from talking_points.step_progress import tell
 from talking_points.stop_requests import sigterm_as_interrupt
 
 POOL = "talking-points"
@@ -28,7 +38,7 @@ SILENCE = 3 * HEARTBEAT
 """Seconds without a heartbeat after which a run is taken for dead."""
 
 _WORKER_STOP = 15.0
-"""Seconds that the worker gets to end before it is killed."""
+"""Seconds that the worker gets to end before it is killed, and the runs that it leaves behind."""
 
 
 def serve(home: Path, port: int = 4200, results: Path | None = None, silence: float = SILENCE) -> None:
@@ -48,9 +58,11 @@ def serve(home: Path, port: int = 4200, results: Path | None = None, silence: fl
     _check(home)
     results = (results or home / "build" / "results").absolute()
     os.environ[PASSWORD] = new_password()
+    tell(f"starting the Prefect server on port {port}; it brings its database in {prefect_home()} up to date")
     with sigterm_as_interrupt(), running_server(port) as url, keep_password(port) as file:
         os.environ["PREFECT_API_URL"] = url
-        deploy(home, results, silence)
+        deploy(home, results, silence, pending=True)
+        tell("starting the worker")
         environment = _children() | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
         worker = start([*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], environment, home)
         print(f"Prefect is at {url.removesuffix('/api')}; deployments run in {home}. Ctrl-C stops.")
@@ -58,22 +70,27 @@ def serve(home: Path, port: int = 4200, results: Path | None = None, silence: fl
         try:
             code = worker.wait()
         finally:
-            stop(worker, _WORKER_STOP)
+            stop_with_descendants(worker, _WORKER_STOP)
         raise ConfigError(f"the worker ended by itself with exit code {code}: see its messages above")
 
 
-def deploy(home: Path, results: Path, silence: float = SILENCE) -> None:
+def deploy(home: Path, results: Path, silence: float = SILENCE, *, pending: bool = False) -> None:
     """Create or update, on the server that ``PREFECT_API_URL`` names, the work pool, deployments and automation.
 
-    ``home`` and ``results`` are as the workers see them. Raises ``ConfigError`` with the orchestrator's message.
+    ``home`` and ``results`` are as the workers see them. Runs that are recorded as running, with ``pending`` those
+    about to start as well, have ``silence`` seconds from now to give a sign of life. Raises ``ConfigError`` with the
+    orchestrator's message.
     """
     _check(home)
+    tell("creating the work pool")
     environment = _children() | {"TALKING_POINTS_HOME": str(home), "TALKING_POINTS_RESULTS": str(results)}
     _create_pool()
     own = home / "prefect.yaml"
     file = own if own.is_file() else DEPLOYMENTS
-    _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(file), environment=environment, folder=home)
     crash_zombies(silence)
+    _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(file), environment=environment, folder=home)
+    if waiting := expect_heartbeats(POOL, pending=pending):
+        tell(f"{waiting} run(s) recorded as running: Crashed in {silence:.0f} s unless they give a sign of life")
 
 
 def deploy_to_configured(home: Path, results: Path) -> None:
@@ -158,9 +175,27 @@ def keep_password(port: int) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
+_DEPLOYED = re.compile(r"Deployment '([^'/]+)/[^']+' successfully")
+
+
 def _prefect(*arguments: str, environment: Mapping[str, str], folder: Path) -> None:
-    done = subprocess.run(
-        [*_PREFECT, *arguments], env=environment, cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise ConfigError(f"'prefect {' '.join(arguments)}' failed:\n{done.stdout}{done.stderr}")
+    """Run one of Prefect's commands, and tell which deployments it has made so far."""
+    tell("creating the deployments")
+    lines, made = [], 0
+    wide = {"PYTHONUNBUFFERED": "1", "COLUMNS": "1000"}  # its boxes are as wide as the terminal
+    with subprocess.Popen(
+        [*_PREFECT, *arguments],
+        env={**environment, **wide},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line)
+            if deployed := _DEPLOYED.search(line):
+                made += 1
+                tell(f"  {made}: {deployed[1]}")
+    if process.returncode:
+        raise ConfigError(f"'prefect {' '.join(arguments)}' failed:\n{''.join(lines)}")

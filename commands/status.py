@@ -23,6 +23,8 @@ from tasks.running.storage import Storage
 
 LOOK_EVERY = 2.0
 """Seconds between two looks of ``--watch``; a build writes as often."""
+_BEGINS_WITHIN = 5.0
+"""Seconds that ``--watch`` waits for a run that may be about to begin, where the last one did not finish."""
 
 
 def print_status(storage: Storage) -> None:
@@ -38,7 +40,7 @@ def print_status_json(storage: Storage) -> None:
 def watch_status(storage: Storage) -> None:
     """The table, drawn anew until nothing is running."""
     console = Console(highlight=False)
-    shown, status = _look(storage)
+    shown, status = _await_beginning(storage)
     with Live(shown, console=console, auto_refresh=False) as live:
         while status["running"]:
             time.sleep(LOOK_EVERY)
@@ -47,6 +49,16 @@ def watch_status(storage: Storage) -> None:
     if not console.is_terminal:
         # What is drawn over ends its last line on a terminal alone.
         console.line()
+
+
+def _await_beginning(storage: Storage) -> tuple[Group, dict[str, Any]]:
+    """The status, once something runs: a build that is retried takes a moment before it holds its folder."""
+    deadline = time.monotonic() + _BEGINS_WITHIN
+    while True:
+        shown, status = _look(storage)
+        if status["running"] or status.get("state") in (None, "finished") or time.monotonic() >= deadline:
+            return shown, status
+        time.sleep(LOOK_EVERY / 4)
 
 
 def _look(storage: Storage) -> tuple[Group, dict[str, Any]]:

@@ -23,6 +23,10 @@ _TOLD = ("step", "loss", "reward", "eval_metric")
 """What of a finished stage's last values belongs in one line."""
 
 
+_PRETRAINING = ("checkpoint.pt", "backbone-checkpoint.pt")
+"""What a pretraining of a vision path leaves; how many steps were made is said inside, which only torch reads."""
+
+
 def find_trainings(output: Path) -> list[Path]:
     """The folders of trained stages in a training's output, or the output itself where it is one; else none."""
     if (output / STARTED).is_file():
@@ -34,7 +38,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     """One stage: its ``state`` (done, training, stopped), ``step`` and ``line``, in words, and what the files say.
 
     A stage that is not finished and that nobody writes to was stopped or killed: run again, it goes on from ``step``,
-    that of its last complete checkpoint. Raises ``InputError`` where a file is damaged.
+    that of its last complete checkpoint; None: the checkpoint knows. Raises ``InputError`` where a file is damaged.
     """
     status: dict[str, Any] = {"stage": folder.name, "path": str(folder)}
     if (folder / FINISHED).is_file():
@@ -46,13 +50,16 @@ def read_training(folder: Path) -> dict[str, Any]:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{folder / FINISHED} is damaged ({error}): run the training again") from error
     checkpoint = last_checkpoint(folder)
-    status["step"] = 0 if checkpoint is None else checkpoint_step(checkpoint)
+    status["step"] = None if checkpoint is None else checkpoint_step(checkpoint)
+    if checkpoint is None and not any((folder / name).is_file() for name in _PRETRAINING):
+        status["step"] = 0
     progress = _read_progress(folder)
     if is_held(folder):
         line = progress.get("line", "has begun") if progress else "has begun"
         return {**status, "state": "training", "progress": progress, "line": line}
     last = f"; it was last at {progress['line']}" if progress and "line" in progress else ""
-    line = f"the same command goes on from step {status['step']}{last}"
+    where = "its last checkpoint" if status["step"] is None else f"step {status['step']}"
+    line = f"the same command goes on from {where}{last}"
     return {**status, "state": "stopped", "progress": progress, "line": line}
 
 

@@ -18,7 +18,7 @@ from tasks.instructions import make_instructions
 from tasks.publish import publish_dataset
 from tasks.running.build_checks import check_instructions
 from tasks.running.build_folder import build_folder
-from tasks.running.run_form import InstructionPreset, load_run
+from tasks.running.run_form import AtLeastOne, InstructionPreset, load_run
 from tasks.running.run_page import describe_output, end_run, name_run, tag_run
 from tasks.running.runner import StageRunner
 
@@ -35,7 +35,7 @@ def build_instructions(
     overrides: list[str] | None = None,
     preset: InstructionPreset = "none",
     output: str = "",
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
     seed: int | None = None,
     pascal_part116: str = "",
     ade20k_part234: str = "",

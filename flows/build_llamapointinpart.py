@@ -25,7 +25,7 @@ from tasks.publish import publish_dataset
 from tasks.refine import refine
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import build_folder, request_cache_folder
-from tasks.running.run_form import BuildPreset, load_run
+from tasks.running.run_form import AtLeastOne, BuildPreset, load_run
 from tasks.running.run_page import describe_build, end_run, name_run, tag_build
 from tasks.running.runner import StageRunner
 from tasks.sample import sample
@@ -44,7 +44,7 @@ def build_llamapointinpart(
     overrides: list[str] | None = None,
     preset: BuildPreset = "none",
     output: str = "",
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
     seed: int | None = None,
     pascal_part116: str = "",
     ade20k_part234: str = "",

@@ -8,7 +8,7 @@ from prefect import flow
 
 from talking_points.evaluation.config import EvaluateConfig
 from tasks.evaluate import evaluation
-from tasks.running.run_form import EvaluatePreset, load_run
+from tasks.running.run_form import AtLeastOne, EvaluatePreset, load_run
 from tasks.running.run_page import describe_output, name_run, tag_dataset, tag_run
 
 
@@ -26,7 +26,7 @@ def evaluate(
     dataset: str = "",
     split: str = "",
     localizer: str = "",
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate what a configuration names; reports and tables are written into its ``output``.

@@ -8,7 +8,7 @@ from prefect import flow
 
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig, check_segmentation
 from tasks.evaluate import segmentation_evaluation
-from tasks.running.run_form import EvaluateSegmentationPreset, load_run
+from tasks.running.run_form import AtLeastOne, EvaluateSegmentationPreset, load_run
 from tasks.running.run_page import describe_output, name_run, tag_run
 
 
@@ -25,7 +25,7 @@ def evaluate_segmentation(
     output: str = "",
     model: str = "",
     instructions: str = "",
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
 ) -> dict[str, Any]:
     """Evaluate a segmenter on every split; reports and tables are written into ``output``.
 

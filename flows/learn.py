@@ -39,6 +39,7 @@ from tasks.learn_jobs import (
     sample_folder,
     scores_of,
 )
+from tasks.running.run_form import AtLeastOne
 from tasks.running.run_page import end_run, last_part, name_run, tag_run
 
 QUICK_SHARES = {
@@ -74,7 +75,7 @@ def describe_learning(parameters: Mapping[str, Any]) -> str:
     task_runner=WAITING,
 )
 def learn(
-    output: str = "build/learn", quick: bool = False, images: int = 1800, overrides: list[str] | None = None
+    output: str = "build/learn", quick: bool = False, images: AtLeastOne = 1800, overrides: list[str] | None = None
 ) -> dict[str, Any]:
     """Run everything into ``output`` and return the report.
 

@@ -27,6 +27,7 @@ from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import SOURCES, Result, draw_once
 from tasks.outline_jobs import figures_of, instructions, outline_jobs, scenes
+from tasks.running.run_form import AtLeastOne
 from tasks.running.run_page import end_run, last_part, name_run, tag_run
 
 PROCESSES = 2
@@ -57,7 +58,10 @@ def describe_outlines(parameters: Mapping[str, Any]) -> str:
     task_runner=WAITING,
 )
 def outlines(
-    output: str = "build/outlines", images: int = 1500, questions: int = 400, overrides: list[str] | None = None
+    output: str = "build/outlines",
+    images: AtLeastOne = 1500,
+    questions: AtLeastOne = 400,
+    overrides: list[str] | None = None,
 ) -> dict[str, Any]:
     """Run everything into ``output`` and return the report.
 

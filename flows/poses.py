@@ -26,6 +26,7 @@ from talking_points.whole_files import write_json, write_text
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import Result
 from tasks.pose_jobs import TEST_OBJECTS, figures_of, pose_jobs, scenes
+from tasks.running.run_form import AtLeastOne
 from tasks.running.run_page import end_run, last_part, name_run, tag_run
 
 PROCESSES = 2
@@ -51,7 +52,10 @@ def describe_poses(parameters: Mapping[str, Any]) -> str:
     task_runner=WAITING,
 )
 def poses(
-    output: str = "build/poses", images: int = 3000, objects: int = TEST_OBJECTS, overrides: list[str] | None = None
+    output: str = "build/poses",
+    images: AtLeastOne = 3000,
+    objects: AtLeastOne = TEST_OBJECTS,
+    overrides: list[str] | None = None,
 ) -> dict[str, Any]:
     """Run everything into ``output`` and return the report.
 

@@ -10,7 +10,7 @@ from talking_points.evaluation.retraining import RetrainConfig, Retraining, chec
 from tasks import train
 from tasks.evaluate import judge
 from tasks.publish_models import publish_champion
-from tasks.running.run_form import load_run
+from tasks.running.run_form import AtLeastOne, load_run
 from tasks.running.run_page import describe_output, name_run, tag_training
 
 
@@ -24,7 +24,7 @@ def retrain_and_evaluate(
     config: str = "configs/train/retrain.yaml",
     overrides: list[str] | None = None,
     folder: str = "",
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
     dataset: str = "",
     revision: str = "",
     seed: int | None = None,

@@ -9,7 +9,7 @@ from prefect import flow
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from tasks import train
-from tasks.running.run_form import TrainPreset, load_run
+from tasks.running.run_form import AtLeastOne, TrainPreset, load_run
 from tasks.running.run_page import describe_output, end_training, name_run, tag_training
 
 
@@ -25,7 +25,7 @@ def train_localizer(
     preset: TrainPreset = "none",
     output: str = "",
     dataset: str = "",
-    limit: int | None = None,
+    limit: AtLeastOne | None = None,
     seed: int | None = None,
     start: str = "",
 ) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_files_stay_small() -> None:
 
 
 def test_no_model_is_asked_for_code() -> None:
-    """transformers asks on the terminal whether to run a model's code, unless it is told that nobody wants it."""
+    """transformers asks on the terminal whether to run a model's code, unless it is told what somebody has decided."""
     asking = []
     for path in [*FILES, *(ROOT / "benchmarks").rglob("*.py")]:
         tree = ast.parse(path.read_text())
@@ -150,7 +150,11 @@ def test_no_model_is_asked_for_code() -> None:
             if not re.search(r"\bAuto\w+\.from_(pretrained|config)$|(^|\.)pipeline$", called):
                 continue
             told = {ast.unparse(item) for item in call.keywords}
-            if not told & {"trust_remote_code=False", *(f"**{name}" for name in names)}:
+            if not told & {
+                "trust_remote_code=False",
+                "trust_remote_code=trust_remote_code",
+                *(f"**{name}" for name in names),
+            }:
                 asking.append(f"{path.relative_to(ROOT)}:{call.lineno} {called}")
     assert not asking
 

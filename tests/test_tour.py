@@ -52,3 +52,10 @@ def test_every_cell_runs_in_order(
     assert lines == {"the point", "found"}
     assert 0 <= names["reports"][0].controls["centre"] <= 100
     matplotlib.pyplot.close(names["figure"])
+
+    described = iter([""])
+    names["descriptor"].describe = lambda images, points, **_: [next(described, "the head of the dog") for _ in points]
+    exec(compile("".join(cells[-1]["source"]), cells[-1]["id"], "exec"), names)
+    printed = capsys.readouterr().out
+    assert printed.count("has no answer: empty description") == 1, "a row without an answer is shown, not a traceback"
+    assert printed.count("mPCK") == 2

@@ -19,6 +19,8 @@ PAGE = 20
 
 _KEYS = "Keys: left and right arrow row by row, page up and page down, / search, Esc out of it"
 _ANY = "any"
+_WRAP = "overflow-wrap: anywhere"
+"""Between words; within one only where it is longer than the line, as paths and digests are."""
 
 
 class ViewPage:
@@ -43,7 +45,7 @@ class ViewPage:
         )
         with ui.column().classes("w-full max-w-7xl mx-auto p-2 sm:p-4 gap-3 pb-20"):
             with ui.row().classes("w-full items-baseline gap-3"):
-                ui.label(title).classes("text-xl font-medium break-all")
+                ui.label(title).classes("text-xl font-medium").style(_WRAP)
                 self.count = ui.label().classes("text-sm text-gray-700")
             self.filters = ui.row().classes("w-full items-end gap-2")
             with ui.row().classes("w-full gap-4 items-start no-wrap"):
@@ -256,4 +258,4 @@ def _facts(title: str, facts: list[tuple[str, str]]) -> None:
         for name, value in facts:
             with ui.row().classes("w-full gap-2 no-wrap items-baseline"):
                 ui.label(name).classes("text-sm text-gray-700 w-28 shrink-0")
-                ui.label(value).classes("text-sm break-all min-w-0")
+                ui.label(value).classes("text-sm min-w-0").style(_WRAP)

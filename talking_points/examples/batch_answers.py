@@ -149,6 +149,8 @@ def _answer_batch(task: Task, batch: Sequence[AskedRow | BadRow], answer: Answer
     for number, (place, row) in enumerate(asked.items()):
         try:
             own = answers[number] if answers else _ask([row], [opened[place]], answer)[0]
+            if task == "describe" and not all(str(text).strip() for text in own):
+                raise ValueError("empty description: the model wrote nothing about a point of this row")
             lines[place] = make_line(task, row, own, model)
         except ValueError as error:
             lines[place] = _make_error(row, str(error))

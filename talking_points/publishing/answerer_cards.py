@@ -9,7 +9,6 @@ from typing import Any
 
 from talking_points.config import fingerprint
 from talking_points.examples.pose_files import TrainedPoses, annotations_digest
-from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL
 from talking_points.publishing.card_content import select_figures
 from talking_points.sources.drawn import is_drawn
 from talking_points.training.answerer_config import AnswererConfig, texts_file
@@ -25,6 +24,8 @@ _MOST_SHOWN = 20
 
 def describe_answerer(train: AnswererConfig, result: Mapping[str, Any]) -> dict[str, Any]:
     """The content of the card of the answerer that a training has left, from its configuration and its result."""
+    from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL  # with transformers
+
     folder, stage, poses = Path(result["path"]), train.answerer, train.poses
     root = poses.root or poses.own
     assert root is not None

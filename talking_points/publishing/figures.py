@@ -30,6 +30,8 @@ SOURCE_TITLES = {
     "pascal_part116": "PascalPart116",
     "ade20k_part234": "ADE20KPart234",
     "partimagenet": "PartImageNet",
+    "coco_parts": "Own annotations",
+    "added": "Source of another package",
 }
 
 STYLE: dict[str, Any] = {

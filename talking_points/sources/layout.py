@@ -11,6 +11,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from talking_points.sources.protocol import SkippedImage, Source, SourceError
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
+"""Of the published datasets."""
+
+_FURTHER_EXTENSIONS = frozenset({".jfif", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+"""Of images in a user's own folder, which are looked for after those."""
 
 _IMPOSSIBLE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 """Errors that say of a path that nothing can be there; others say that the disk or its permissions fail."""
@@ -123,6 +127,16 @@ def _is_file(item: os.DirEntry[str]) -> bool:
         return False  # a link that leads to itself
 
 
+def _is_there(path: Path) -> bool:
+    """Whether this is a file; ``Path.is_file`` raises for names that no file system holds."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno not in _IMPOSSIBLE:
+            raise
+        return False
+
+
 def has_files(folder: Path, extensions: frozenset[str]) -> bool:
     """Whether ``stems`` would find anything, without listing the folder to its end."""
     with os.scandir(folder) as items:
@@ -176,14 +190,16 @@ class ImageFinder:
     """Finds image files under several folders by the name an annotation file gives them.
 
     Tried in each folder: ``<name>``, and unless ``exact_folders`` also ``<base name>`` and ``<wnid>/<base name>``
-    where the wnid is the part of the base name before "_" (ImageNet); always by stem, whatever the extension.
+    where the wnid is the part of the base name before "_" (ImageNet); always by stem, whatever the extension. A file
+    that is called exactly ``name``, which may end with anything or start with a dot, goes before one of its stem
+    that has another of the extensions.
     """
 
     def __init__(self, root: Path, folders: Sequence[Path], exact_folders: bool = False) -> None:
         self.root = root
         self.folders = tuple(folders)
         self._exact_folders = exact_folders
-        self._listings: dict[str, dict[str, str]] = {}
+        self._listings: dict[tuple[str, frozenset[str]], dict[str, str]] = {}
 
     def find(self, name: str) -> str | None:
         """POSIX path from the root, or None. Raises ``SkippedImage`` for a name that leaves the folder."""
@@ -194,21 +210,24 @@ class ImageFinder:
         tried = {path.parent: None}
         if not self._exact_folders:
             tried |= {PurePosixPath(): None, PurePosixPath(path.stem.partition("_")[0]): None}
-        for folder in self.folders:
-            for below in tried:
-                place = folder / below
-                listing = self._listing(place)
-                if path.stem in listing:
-                    relative = (place / listing[path.stem]).relative_to(self.root).as_posix()
+        places = [folder / below for folder in self.folders for below in tried]
+        usual = path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".")
+        by_stem = (self._listing(place).get(path.stem) for place in places)
+        exact = (path.name if _is_there(place / path.name) else None for place in places)
+        further = (self._listing(place, _FURTHER_EXTENSIONS).get(path.stem) for place in places)
+        for listed in (by_stem, exact, further) if usual else (exact, by_stem, further):
+            for place, found in zip(places, listed, strict=True):
+                if found is not None:
+                    relative = (place / found).relative_to(self.root).as_posix()
                     inside(self.root, relative)
                     return relative
         return None
 
-    def _listing(self, folder: Path) -> dict[str, str]:
-        key = str(folder)
+    def _listing(self, folder: Path, extensions: frozenset[str] = IMAGE_EXTENSIONS) -> dict[str, str]:
+        key = str(folder), extensions
         if key not in self._listings:
             try:
-                self._listings[key] = stems(folder)
+                self._listings[key] = stems(folder, extensions)
             except OSError as error:
                 if error.errno not in _IMPOSSIBLE:
                     raise

@@ -8,6 +8,8 @@ where within it. The heads are thrown away.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.step_progress import follow
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
+from talking_points.training.pretraining_state import PretrainingState
 
 
 class DenseLabels(nn.Module):
@@ -85,8 +88,11 @@ def pretrain_backbone(
     random: np.random.Generator,
     seen: NDArray[np.intp],
     held_out: NDArray[np.intp],
+    checkpoint: Path | None = None,
 ) -> dict[str, float]:
     """Train the backbone in place for ``config.backbone_steps`` steps on the images ``seen``, given by number.
+
+    Interrupted and called again with the same ``checkpoint``, a file, it goes on from there to the same weights.
 
     Returns accuracies in percent on the images ``held_out``. Raises ``TrainingStoppedError`` at a loss or gradient
     that is no number.
@@ -98,12 +104,15 @@ def pretrain_backbone(
     cycle = OneCycle(MuonAdamW(task, [task.heads, task.box_head], rate), rate, config.backbone_steps)
     size = min(config.backbone_batch_size, len(seen))
     device = next(task.parameters()).device.type
-    with follow("backbone of the vision path", config.backbone_steps) as progress:
-        for _ in range(config.backbone_steps):
+    state = PretrainingState(checkpoint, task, cycle, random)
+    begun = state.read()
+    with follow("backbone of the vision path", config.backbone_steps, begun) as progress:
+        for step in range(begun, config.backbone_steps):
             index = random.choice(seen, size=size, replace=False)
             with torch.autocast(device, torch.bfloat16, enabled=config.backbone_bf16):
                 loss, _ = task(index, random.random(size) < 0.5)
             cycle.step(loss, index)
+            state.keep(step + 1, config.backbone_steps)
             progress.advance(loss=float(loss.detach()))
     with torch.no_grad():
         batches = np.array_split(held_out, -(-len(held_out) // size))

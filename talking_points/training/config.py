@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 
 from talking_points.config import Section
 from talking_points.examples.config import FeatureConfig, KeypointsConfig, refuse_former_keys
-from talking_points.training.grpo import ADVANTAGES
 from talking_points.training.rewards import REWARDS
 
 
@@ -117,6 +116,8 @@ class AdaptConfig(StageConfig):
     @field_validator("advantage")
     @classmethod
     def _check_advantage(cls, value: str) -> str:
+        from talking_points.training.grpo import ADVANTAGES  # with torch
+
         return _one_of("advantage", value, ADVANTAGES)
 
 

@@ -17,6 +17,7 @@ from talking_points.models.segmenter_configuration import QUESTIONS
 from talking_points.step_progress import follow_each
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.image_text_adapters import refine_image_text, start_image_text, train_image_text
+from talking_points.training.pretraining_state import BACKBONE_CHECKPOINT, forget_pretraining
 from talking_points.training.rollouts import refine_segmenter
 from talking_points.training.segmenter import start_segmenter, train_segmenter
 from talking_points.training.segmenter_config import SegmenterConfig
@@ -48,8 +49,9 @@ def pretrain_segmenter_vision(config: Any, folder: Path) -> dict[str, float]:
     random = np.random.default_rng(config.seed)
     order = random.permutation(len(data))
     held_out, train = (order[: len(data) // 20], order[len(data) // 20 :]) if len(data) >= 20 else (order, order)
-    found = pretrain_backbone(model, data, vision, random, train, held_out)
+    found = pretrain_backbone(model, data, vision, random, train, held_out, folder / BACKBONE_CHECKPOINT)
     save_vision(model, folder / VISION)
+    forget_pretraining(folder)
     return found
 
 

@@ -34,6 +34,7 @@ from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
 from talking_points.training.made_once import FINISHED, make_once
 from talking_points.training.precision import check_bf16
+from talking_points.training.pretraining_state import forget_pretraining
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.segmenter_stages import (
     instruction_data,
@@ -65,8 +66,9 @@ def _pretrain_vision(config: TrainConfig, folder: Path) -> dict[str, float]:
         held_out = {example.image for example in _points(config, "test", config.descriptor.text).examples}
     records = follow_each(vision_records(config.vision, held_out), "reading images for the vision path", unit="image")
     images = load_labelled_images(records, config.image_size)
-    found = pretrain_vision(model, images, config.vision, config.seed)
+    found = pretrain_vision(model, images, config.vision, config.seed, folder)
     save_vision(model, folder / "vision.safetensors")
+    forget_pretraining(folder)
     return found
 
 

@@ -9,6 +9,8 @@ its part and its object: what a description speaks of. The heads of these tasks 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,6 +36,7 @@ from talking_points.step_progress import follow
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.config import VisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
+from talking_points.training.pretraining_state import BACKBONE_CHECKPOINT, CHECKPOINT, PretrainingState
 
 POINTS_PER_IMAGE = 24
 GRID = 32
@@ -172,9 +175,12 @@ def spread_positions(model: PointDescriptor) -> None:
 
 
 def pretrain_vision(
-    model: PointDescriptor, data: LabelledImages, config: VisionConfig, seed: int = 0
+    model: PointDescriptor, data: LabelledImages, config: VisionConfig, seed: int = 0, folder: Path | None = None
 ) -> dict[str, float]:
     """Train the model's vision path in place: its backbone first, then all of it for ``config.steps`` steps.
+
+    Interrupted and called again with the same ``folder``, which keeps a checkpoint of either, it goes on from there to
+    the same weights.
 
     Returns accuracies in percent and errors in shares of the frame (of the range, for colours) on a twentieth of the
     images, which is not trained on; on all of them where they are fewer than 20. Raises ``TrainingStoppedError`` at
@@ -183,7 +189,8 @@ def pretrain_vision(
     random = np.random.default_rng(seed)
     order = random.permutation(len(data))
     held_out, seen = (order[: len(data) // 20], order[len(data) // 20 :]) if len(data) >= 20 else (order, order)
-    backbone = pretrain_backbone(model, data, config, random, seen, held_out) if config.backbone_steps else {}
+    first, second = (folder / name if folder else None for name in (BACKBONE_CHECKPOINT, CHECKPOINT))
+    backbone = pretrain_backbone(model, data, config, random, seen, held_out, first) if config.backbone_steps else {}
     spread_positions(model)
     tasks = PartTasks(model, data)
     model.requires_grad_(False)
@@ -191,11 +198,14 @@ def pretrain_vision(
     heads = (tasks.pixel_head, tasks.token_head, tasks.point_head, tasks.query_head)
     cycle = OneCycle(MuonAdamW(tasks, heads, config.learning_rate), config.learning_rate, config.steps)
     tasks.train()
-    with follow("vision path", config.steps) as progress:
-        for _ in range(config.steps):
+    state = PretrainingState(second, tasks, cycle, random)
+    begun = state.read()
+    with follow("vision path", config.steps, begun) as progress:
+        for step in range(begun, config.steps):
             index = random.choice(seen, size=min(config.batch_size, len(seen)), replace=False)
             loss, _ = tasks(index, random)
             cycle.step(loss, index)
+            state.keep(step + 1, config.steps)
             progress.advance(loss=float(loss.detach()))
     model.eval().vision.requires_grad_(False)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from talking_points.build_config import BuildConfig, SourceConfig
 from talking_points.config import ConfigError
-from talking_points.descriptions.backends import check_capabilities, what_is_missing
+from talking_points.descriptions.backends import check_capabilities, find_missing_model, what_is_missing
 from talking_points.descriptions.backends.protocol import Step
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.extras import how_to_install
@@ -44,6 +44,9 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
         missing = what_is_missing(section)
         found = check_capabilities(cast(Step, step), section)
         problems += [problem for problem in found if installed or not missing or missing not in problem]
+        # A plan lists, among what is still to be made, the one model that is converted at home.
+        absent = find_missing_model(section) if installed or section.backend != "omg_llava" else None
+        problems += [f"{step}.model: {absent}"] if absent else []
     if problems:
         raise ConfigError("this build cannot start:\n  " + "\n  ".join(problems))
     for step, section in settings.asking.items():

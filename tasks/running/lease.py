@@ -79,8 +79,11 @@ class LeaseFile:
 
     @property
     def age(self) -> float:
-        """Seconds since the last sign of life, by this machine's clock."""
-        return max(0.0, time.time() - self.time)
+        """Seconds since the last sign of life, by this machine's clock; for ever where that lies far ahead of it, as in
+        a folder from elsewhere: whoever wants the lease then listens whether there is life.
+        """
+        since = time.time() - self.time
+        return max(0.0, since) if since > -EXPIRES else float("inf")
 
 
 class Fence(Section):

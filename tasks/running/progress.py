@@ -1,7 +1,7 @@
 """What a build has done so far: on the terminal, as Prefect artifacts, and in ``.work/status.json``.
 
-The file is written whenever a shard was made, so that it is true even after a kill; only shards that were reused,
-hundreds in a second, may be missing from it for a moment.
+The file is written whenever a stage begins and a shard was made, so that it is true even after a kill; only shards that
+were reused, hundreds in a second, may be missing from it for a moment.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ class BuildProgress:
 
     def __enter__(self) -> BuildProgress:
         self._bars.start()
+        if self.on_page:
+            self._write(force=True)  # a run that goes on is not shown as the one before it ended
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -149,6 +151,7 @@ class BuildProgress:
         self._bar[stage] = self._bars.add_task(stage, total=shards, note="")
         if not self.on_page:
             return
+        self._write(force=True)
         from prefect.artifacts import create_progress_artifact
 
         artifact = create_progress_artifact(progress=0.0, key=stage.replace("_", "-"), description=f"{shards} shards")
@@ -387,11 +390,11 @@ def stage_notes(summary: Mapping[str, Any]) -> list[str]:
         parts = [f"{reason} {count:,}" for reason, count in stage["rejected"].items()]
         if stage["requests"]:
             rate = stage["rows"] / stage["seconds"] if stage["seconds"] else 0.0
-            parts += [
-                f"{stage['requests']:,} requests",
-                f"{stage['tokens_in']:,} tokens read, {stage['tokens_out']:,} written",
-                f"{rate:.3g} rows/s per worker",
-            ]
+            # Rules write without reading: no model was asked, and nothing counted is a request or a token of one.
+            if stage["tokens_in"] or not stage["tokens_out"]:
+                parts.append(f"{stage['requests']:,} requests")
+                parts.append(f"{stage['tokens_in']:,} tokens read, {stage['tokens_out']:,} written")
+            parts.append(f"{rate:.3g} rows/s per worker")
         if parts:
             notes.append(f"{name}: {', '.join(parts)}")
     return notes

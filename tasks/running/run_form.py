@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from talking_points.config import Loaded, load_config
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+"""A count; the form refuses others before a run begins."""
 
 BuildPreset = Literal[
     "none",

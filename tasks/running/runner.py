@@ -25,7 +25,7 @@ from tasks.running.batches import batches_of
 from tasks.running.build_folder import BuildStorage
 from tasks.running.clusters import Workers, open_workers
 from tasks.running.group_tasks import group_task
-from tasks.running.lease import LeaseLost, check_fence, leave_stop
+from tasks.running.lease import LeaseLost, check_fence, leave_stop, stop_asked
 from tasks.running.manifests import Manifest, holds
 from tasks.running.prefect_tasks import find_manifest, records_folder
 from tasks.running.progress import BuildProgress
@@ -228,6 +228,12 @@ class StageRunner:
                 self.progress.say("no worker is connected: the build goes on when one is")
             self._deserted = not found
 
+    def _stop_if_asked(self) -> None:
+        """Raise ``KeyboardInterrupt`` where this build was asked to stop, on this machine or in its output."""
+        lease = getattr(self.storage, "lease", None)
+        if stop_requested() or (lease is not None and stop_asked(self.storage, lease.number)):
+            raise KeyboardInterrupt
+
     def _stop_workers(self) -> None:
         request_stop()
         lease = getattr(self.storage, "lease", None)
@@ -241,6 +247,10 @@ class StageRunner:
         return manifest if manifest is not None and holds(self.storage, manifest) else None
 
     def _collect(self, order: AnyOrder, outcome: Any, reused: bool, results: dict[int, Manifest]) -> None:
+        if not isinstance(outcome, (Mapping, BaseException)):
+            # Its worker was asked to stop, perhaps before this process has heard of it.
+            self._stop_if_asked()
+            outcome = RunError(f"it ended without a result ({type(outcome).__name__}): run the build again")
         if isinstance(outcome, (WholesaleFailure, SourceError, WorkerDiffers, LeaseLost)):
             raise outcome
         if isinstance(outcome, BaseException):

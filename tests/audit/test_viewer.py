@@ -142,6 +142,8 @@ def test_looking_at_rows(browser: Any, address: str, width: int, tmp_path: Path)
     )
     assert page.locator("svg circle").count() == 2
     assert fits(page)
+    place = page.get_by_text("spans most of the image / near the top edge", exact=False).first
+    assert place.evaluate("e => getComputedStyle(e).wordBreak") == "normal", "words stay whole"
     page.screenshot(path=tmp_path / f"view-{width}.png")
     first = page.locator(".text-lg").first.inner_text()
     page.keyboard.press("ArrowRight")
@@ -181,6 +183,8 @@ def test_reports_fit_a_narrow_screen(browser: Any, output: Path, tmp_path: Path)
             page.goto(path.as_uri())
             page.screenshot(path=tmp_path / f"{name}-{width}.png", full_page=True)
             assert fits(page), (name, width)
+            whole = [table.evaluate("e => e.scrollWidth <= e.clientWidth") for table in page.locator("table").all()]
+            assert all(whole), (name, width, "a table is cut off in its box")
             page.close()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import plan
+from commands.outcome import print_outcome
 from commands.outputs import open_output
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
@@ -18,7 +19,9 @@ from talking_points.records import SOURCES
 from talking_points.sources import SourceError
 from talking_points.sources.protocol import NothingListedError
 from tasks.running.build_checks import check_build
-from tests.sources.trees import annotation, coco, image_entry, write_json
+from tasks.running.storage import Storage
+from tests.publishing.small_dataset import small_manifest
+from tests.sources.trees import annotation, coco, image_entry, write_image, write_json
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "build" / "paper.yaml"
 
@@ -173,3 +176,23 @@ def test_a_plan_without_images_names_the_source_and_the_reasons(bare: None, tmp_
     rules = load_config(BuildConfig, PAPER.with_name("rules.yaml"), [f"output={tmp_path / 'out'}", *given])
     with pytest.raises(NothingListedError, match=rf"coco_parts at {root}: path_outside_root: 4"):
         plan.print_plan(rules)
+
+
+def test_what_is_left_out_of_own_annotations_is_told_before_and_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    categories = [{"id": 1, "name": "bird"}, {"id": 2, "name": "bird's wing"}]
+    images = [image_entry(number, f"{number}.webp") for number in range(3)]
+    boxes = [annotation(10 * number + kind, number, kind, (2, 2, 30, 20)) for number in range(3) for kind in (1, 2)]
+    root = write_json(tmp_path / "birds" / "own.json", coco(images, boxes, categories)).parent
+    write_image(root / "0.png").rename(root / "0.webp")
+    given = [f"sources.{name}.root=null" for name in SOURCES] + [f"sources.coco_parts.root={root}"]
+    plan.print_plan(load_config(BuildConfig, PAPER.with_name("rules.yaml"), [f"output={tmp_path / 'out'}", *given]))
+    printed = capsys.readouterr().out
+    assert "left out of coco_parts: missing_image: 2\n  missing_image: such as own.json: 1.webp" in printed
+
+    manifest = small_manifest({"train": 2, "test": 1}, "embed")
+    storage = Storage(str(tmp_path / "built"))
+    storage.write_json("manifest.json", manifest | {"composition": {name: {} for name in manifest["sources"]}})
+    print_outcome(storage)
+    assert "left out of partimagenet: crowd: 2" in capsys.readouterr().err

@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from commands import cli  # noqa: F401  (adds its commands)
+from commands import (
+    cli,  # noqa: F401  (adds its commands)
+    status,
+)
 from commands.console import app
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
@@ -46,6 +49,19 @@ def test_it_ends_its_last_line_once(status_file: Path, tmp_path: Path, option: t
     assert "finished" in done.stdout
     assert done.stdout.endswith("\n")
     assert not done.stdout.endswith("\n\n")
+
+
+def test_watch_waits_a_moment_for_a_build_that_is_about_to_go_on(
+    status_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status_file.write_text(json.dumps(STATUS | {"state": "stopped"}))
+    monkeypatch.setattr(status, "LOOK_EVERY", 0.1)
+    holds = iter([False, False, True, True])
+    monkeypatch.setattr(status, "in_use", lambda storage: next(holds, False))
+    assert run(tmp_path, "--watch").exit_code == 0
+    assert next(holds, None) is None, "it looked until the build was over"
+    monkeypatch.setattr(status, "_BEGINS_WITHIN", 0.1)
+    assert run(tmp_path, "--watch").exit_code == 0, "and not for ever"
 
 
 NESTED = b'{"stages":' + b"[" * 3000 + b"]" * 3000 + b"}"

@@ -92,6 +92,7 @@ def test_every_command_works_in_any_folder(program: Path, tmp_path: Path) -> Non
     run("audit", "build/llamapointinpart", "--report", "--share", "1", "--split", "train")
     assert "expected a YAML file" in run("build", "--config", "build/ruls.yaml", code=2)
     backend = "refine={backend: llama_cpp, model: x.gguf}"
+    (here / "x.gguf").touch()
     planned = run("build", "--config", "build/sample.yaml", "--set", backend, "--set", "output=x", "--dry-run")
     assert ".whl[llama-cpp]" in planned or importlib.util.find_spec("llama_cpp")
     # The shipped files, and then one's own in their place.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from commands import cli  # noqa: F401  (adds its commands)
 from commands.console import app
 from commands.paper_commands import steps_done
 from talking_points.build_config import BuildConfig
@@ -115,13 +116,16 @@ def test_a_step_with_a_wrong_configuration_and_a_missing_release_are_told_before
 
 
 def test_the_plan_says_hours_memory_disk_and_downloads_without_any_of_it(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(ROOT)
     done = CliRunner().invoke(app, ["plan"])
     assert done.exit_code == 0, done.output
+    assert "…" not in done.output
+    lines = done.output.splitlines()
+    assert "talking-points train-localizer --config configs/train/paper_text_only.yaml" in lines, "to be copied"
     for expected in (
         "adapted_canidae",
-        "GPU memory",
+        "GPU, GB",
         "24 GB",
         "zhangtao-whu/OMG-LLaVA",
         "Llama 3.3 Community",
@@ -145,9 +149,10 @@ def test_training_hours_grow_with_epochs_and_the_frozen_model_needs_less_memory(
 
 
 def test_the_doctor_names_what_is_missing_and_where_it_comes_from(tmp_path, monkeypatch, paper):
-    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["doctor", "--paper"])
+    assert "  from:     https://huggingface.co/zhangtao-whu/OMG-LLaVA/tree/main" in done.output.splitlines()
     assert done.exit_code == 2
     assert "4 datasets are missing" in done.output
     assert "https://github.com/TACJu/PartImageNet, then set sources.partimagenet.root" in done.output

@@ -89,14 +89,13 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
             raise errors[0]
 
 
-def asked_again(model: FaultServer, requests: Counter[int], kills: list[float]) -> None:
-    """Every request was asked, and one that was answered before a kill by more than a moment was so once."""
-    assert set(requests) == {seen.seed for seen in model.seen}
-    for seed, count in Counter(seen.seed for seen in model.seen).items():
-        times = sorted(seen.answered for seen in model.seen if seen.seed == seed)
-        assert count - 1 <= len(kills)
-        for answered in times[:-1]:
-            assert any(0 <= kill - answered < 2.0 for kill in kills), "an answer that was there was asked for again"
+def asked_again(model: FaultServer, requests: Counter[int], killed: int) -> None:
+    """Every request was asked, and again only what was taken away: of each killed worker one answer on its way,
+    and one not yet stored.
+    """
+    times = Counter(seen.seed for seen in model.seen)
+    assert set(requests) == set(times)
+    assert times.total() - len(times) <= 2 * killed, "answers that were there were asked for again"
 
 
 def test_killed_and_paused_workers_change_nothing(
@@ -146,7 +145,7 @@ def test_killed_and_paused_workers_change_nothing(
     assert {path: path.read_bytes() for path in output.rglob("*.parquet")} == files
     assert published(output) == reference[0]
     assert result["rejected"] == 0
-    asked_again(model, reference[1], kills)
+    asked_again(model, reference[1], len(kills))
     assert not list(output.rglob("*.part"))
 
 
@@ -159,12 +158,10 @@ def test_a_lost_scheduler_ends_the_build_and_a_new_one_goes_on(
 ) -> None:
     output = tmp_path / "out"
     model.seen.clear()
-    kills: list[float] = []
 
     def kill() -> None:
         wait_for(lambda: len(model.seen) > 4, 240, "requests")
         cluster.close()
-        kills.append(time.monotonic())
 
     with meanwhile(kill), pytest.raises(ClusterLost, match="is gone: start it"):
         build(output, drawn, *SHARDS, step(model), on(cluster))
@@ -176,7 +173,7 @@ def test_a_lost_scheduler_ends_the_build_and_a_new_one_goes_on(
     again = build(output, drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 3"))
     assert again["reused_shards"] >= 10
     assert published(output) == reference[0]
-    asked_again(model, reference[1], kills)
+    asked_again(model, reference[1], 2)
     assert build(output, drawn, *SHARDS, step(model), "runner=threads")["executed_shards"] == 0
 
 

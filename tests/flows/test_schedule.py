@@ -37,6 +37,7 @@ SILENT = 180
 
 WRONG = {
     "build-llamapointinpart": (["output=out"], "expected the dataset folder at"),
+    "build-instructions": (["output=out"], "expected the dataset folder at"),
     "train-localizer": (["output=out", "dataset=nowhere"], "nowhere"),
     "train-descriptor": (["output=out", "dataset=nowhere"], "nowhere"),
     "adapt-descriptor": (["output=out", "keypoints.root=nowhere"], "nowhere"),
@@ -188,7 +189,7 @@ def fill_form(prefect: Served, **fields: object) -> str:
     form = found["parameter_openapi_schema"]["properties"]
     assert form["config"]["type"] == form["output"]["type"] == "string"
     assert {"rules", "paper"} <= set(form["preset"]["enum"])
-    assert {"type": "integer"} in form["limit"]["anyOf"]
+    assert {"type": "integer", "minimum": 1} in form["limit"]["anyOf"]
     assert all(field["title"] == name and field["description"] for name, field in form.items())
     parameters = found["parameters"] | fields
     run = prefect.call("POST", f"deployments/{found['id']}/create_flow_run", parameters=parameters)

@@ -216,7 +216,7 @@ def spoil(config: TrainConfig, folder: Path, name: str) -> Path:
         ("header", "names '/home/someone/model.bin'"),
         ("pickle", "has no weights: model.safetensors is not there"),
         ("torn", "bytes instead of"),
-        ("answerer", "found a PointAnswerer"),
+        ("answerer", "is not that of a Point Answerer"),
         ("card", "the card of .* cannot be written"),
         ("link chat_template.jinja", "is a link to .*outside"),
         ("link special_tokens_map.json", "is a link to .*outside"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,27 @@ def test_images_are_found_by_stem_nested_or_flat(tmp_path: Path, on_disk: str, l
     assert ImageFinder(tmp_path, [tmp_path]).find("x" * 400 + ".jpg") is None
     assert ImageFinder(tmp_path, [tmp_path]).find("é" * 200 + "/x.jpg") is None
     assert ImageFinder(tmp_path, [tmp_path]).find("x/" * 3000 + "x.jpg") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.webp", "a.GIF", "a.bmp", "a.tiff", "a.jfif", "abc", ".trick.png", "2008.01", "a.photo", "deep/a b&+.webp"],
+)
+def test_own_images_are_found_whatever_their_names_end_with(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / "other.png")
+    (tmp_path / "images" / name).parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "other.png", tmp_path / "images" / name)
+    finder = ImageFinder(tmp_path, [tmp_path / "images", tmp_path])
+    assert finder.find(name) == f"images/{name}"
+    assert finder.find("images") is None, "a folder is no image"
+    shutil.copy(tmp_path / "other.png", (tmp_path / "images" / name).with_suffix(".png"))
+    assert ImageFinder(tmp_path, [tmp_path / "images"]).find(name) == f"images/{name}", "the exact name goes first"
+
+
+def test_an_image_that_was_converted_is_found_by_its_stem(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.webp")
+    assert ImageFinder(tmp_path, [tmp_path]).find("a.jpg") == "a.webp"
 
 
 @pytest.mark.parametrize("escape", ["/etc/passwd", "../../../secret.jpg"])

@@ -18,6 +18,7 @@ from talking_points.sources.drawn import MARKER
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig, TransferConfig
 from talking_points.training.made_once import FINISHED, STARTED, make_once
+from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import STAGES, refuse_drawn, run_stage
 
 SETTINGS = {"seed": 1}
@@ -152,5 +153,5 @@ def test_the_papers_preset_refuses_drawn_data_unless_told(tmp_path: Path) -> Non
 
 def test_every_stage_names_sections_that_there_are() -> None:
     for stage in STAGES.values():
-        models = (TrainConfig, AnswererConfig)
+        models = (TrainConfig, AnswererConfig, SegmenterConfig)
         assert any(set(stage.sections) <= set(model.model_fields) for model in models), stage.sections

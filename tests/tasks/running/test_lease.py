@@ -194,6 +194,17 @@ def test_a_damaged_lease_is_followed_by_the_next_one(content: str, tmp_path: Pat
     held.release()
 
 
+def test_a_lease_from_the_future_does_not_close_an_output_for_ever(tmp_path: Path) -> None:
+    """A folder from elsewhere may say anything; a live owner would be heard of."""
+    storage = Storage(str(tmp_path))
+    owner = Owner(process=1, machine="elsewhere", user="somebody", since="2999-01-01", boot="another")
+    storage.create(leases._path(3), leases._dump(leases.LeaseFile(3, owner, time=time.time() + 1e9)))
+    assert find_holder(storage) is None
+    taken = take_lease(storage, lambda: None, alone_here=True)
+    assert taken.number == 4
+    taken.release()
+
+
 def test_a_killed_process_of_this_machine_needs_no_waiting(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     first = take(storage)

@@ -66,3 +66,19 @@ def test_requests_and_tokens_are_added_up_and_stored(progress: BuildProgress) ->
         "generate: empty 2, 22 requests, 1,000 tokens read, 140 written, 10 rows/s per worker"
     ]
     assert "1000 tokens read, 140 written" in progress.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_stage_is_shown_from_its_first_moment(progress: BuildProgress) -> None:
+    """Also in a run that goes on where another was stopped, whose status lies there still."""
+    progress.storage.write_json(STATUS_FILE, dict(progress.summary()) | {"state": "stopped"})
+    with progress:
+        assert progress.storage.read_json(STATUS_FILE)["state"] == "running"
+        progress.begin("generate", 3, 30)
+        stored = progress.storage.read_json(STATUS_FILE)
+        assert [row[:2] for row in stage_rows(stored) if row[1] != "to come"] == [["generate", "0/3"]]
+
+
+def test_rules_are_not_said_to_have_answered_requests(progress: BuildProgress) -> None:
+    progress.begin("refine", 1, 10)
+    progress.finish_shard("refine", manifest("refine", 0, 1.0, requests=10, tokens_in=0, tokens_out=80), reused=False)
+    assert stage_notes(progress.summary()) == ["refine: empty 1, 10 rows/s per worker"]
