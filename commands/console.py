@@ -18,7 +18,7 @@ from talking_points.errors import InputError, RunError
 from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
 from talking_points.proxies import reach_this_machine_directly
-from talking_points.redaction import guard_process, redact
+from talking_points.redaction import guard_process, protect_arguments, redact
 from talking_points.stop_requests import end_at_once, sigterm_as_interrupt
 
 FAILED, WRONG_INPUT = 1, 2
@@ -68,6 +68,15 @@ _ORDER = {
 
 
 class _InOrderOfUse(typer.core.TyperGroup):
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        protect_arguments(args)
+        with _redacted_usage():
+            return super().make_context(info_name, args, *rest, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _redacted_usage():
+            return super().invoke(ctx)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command: Any = super().get_command(ctx, cmd_name)
         if command is not None:
@@ -78,6 +87,17 @@ class _InOrderOfUse(typer.core.TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         order = [name for names in _ORDER.values() for name in names]
         return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
+
+
+@contextmanager
+def _redacted_usage() -> Iterator[None]:
+    """Around what complains of the words of a command line: before the message is broken into lines and framed."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            vars(error)["message"] = for_terminal(redact(vars(error)["message"]))
+        raise
 
 
 app = typer.Typer(

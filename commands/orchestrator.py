@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -150,7 +151,7 @@ def running_server(
     }
     reach_this_machine_directly()
     home = prefect_home()
-    home.mkdir(parents=True, exist_ok=True)
+    keep_private(home)
     command = [sys.executable, "-P", "-m", "commands.prefect_server", "--port", str(port)]
     # In Prefect's own folder: where the command was called, files could change the server's settings.
     server = start(command, environment, folder=home, stdout=subprocess.DEVNULL)
@@ -161,6 +162,21 @@ def running_server(
         yield url
     finally:
         stop(server, _SERVER_STOP)
+
+
+def keep_private(home: Path) -> None:
+    """Make Prefect's folder, or what is there of ours, readable by this user alone: its database holds secrets.
+
+    The key that its Secret blocks are encrypted with lies in the same file. A folder of somebody else is left alone.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name != "posix":
+        return
+    for path in (home.resolve(), *home.glob("prefect.db*")):
+        with suppress(OSError):
+            found = path.lstat()
+            if found.st_mode & 0o077 and found.st_uid == os.geteuid() and not path.is_symlink():
+                path.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
 
 
 def free_port() -> int:

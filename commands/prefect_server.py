@@ -8,6 +8,7 @@ of the UI among it, is set by Prefect's variables (see ``orchestrator.py``).
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", action="append", default=[], help="a further name that clients call this server by")
     given = parser.parse_args(arguments)
+    os.umask(0o077)  # the database holds secrets, and their key
 
     with keep_what_is_made():
         import uvicorn

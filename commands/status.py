@@ -128,13 +128,20 @@ def describe_state(status: dict[str, Any]) -> str:
 
 def print_rejected(storage: Storage) -> None:
     """Every rejected row: stage, id, source, image, reason, detail; tab-separated, one per line."""
+    from talking_points.dataset_files import DatasetError, readable  # heavy, and of no use to the other views
+
     columns = ("stage", "id", "source", "image_path", "reason", "detail")
     print("\t".join(columns))
     for path in sorted(storage.fs.find(storage.path(WORK))):
         if not path.endswith(".rejected.parquet"):
             continue
-        for row in storage.read_table(path[len(storage.root) + 1 :]).to_pylist():
-            print("\t".join(for_terminal(" ".join(row[name].split())) for name in columns))
+        with readable(path):
+            table = storage.read_table(path[len(storage.root) + 1 :])
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise DatasetError(f"{path} lacks the columns {', '.join(missing)}: it is not what a build writes there")
+        for row in table.select(columns).to_pylist():
+            print("\t".join(for_terminal(" ".join(str(row[name]).split())) for name in columns))
 
 
 def _show(storage: Storage, status: dict[str, Any]) -> Group:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 
 from talking_points.config import ConfigError
+from talking_points.regular_files import read_text
 
 
 def refuse_settings(folder: Path) -> None:
@@ -20,7 +22,7 @@ def refuse_settings(folder: Path) -> None:
     """
     for name, settings in (
         ("prefect.toml", _toml(folder / "prefect.toml")),
-        ("pyproject.toml", _toml(folder / "pyproject.toml").get("tool", {}).get("prefect", {})),
+        ("pyproject.toml", _tool_settings(folder / "pyproject.toml")),
         (".env", _variables(folder / ".env")),
     ):
         if settings:
@@ -37,21 +39,51 @@ def trust_no_modules() -> None:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+    text = _text(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} in the working folder cannot be read as TOML ({error}), and Prefect would try to: put it right, "
             "move it away or work in another folder"
         ) from error
 
 
+def _tool_settings(path: Path) -> dict[str, Any]:
+    """The table ``[tool.prefect]``."""
+    table: Any = _toml(path)
+    for name in ("tool", "prefect"):
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"expected '{name}' to be a table in {path}, found {type(table).__name__}, and Prefect would try to "
+                "read it: put it right, move it away or work in another folder"
+            )
+    return dict(table)
+
+
 def _variables(path: Path) -> Iterable[str]:
-    if not path.is_file():
-        return ()
     try:
-        return [name for name in dotenv_values(path, interpolate=False) if name.upper().startswith("PREFECT")]
-    except (OSError, ValueError) as error:
+        return [n for n in dotenv_values(stream=StringIO(_text(path)), interpolate=False) if _is_of_prefect(n)]
+    except ValueError as error:
         raise ConfigError(f"{path} in the working folder cannot be read ({error}): move it away") from error
+
+
+def _is_of_prefect(name: str) -> bool:
+    return name.upper().startswith("PREFECT")
+
+
+def _text(path: Path) -> str:
+    """What the file says; "" where there is none, or a folder, which Prefect passes over.
+
+    Nothing else may stand there: what a pipe gives now is not what it gives Prefect.
+    """
+    try:
+        if not os.path.lexists(path) or path.is_dir():
+            return ""
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} in the working folder cannot be read ({error}), and Prefect would try to: move it away or work "
+            "in another folder"
+        ) from error

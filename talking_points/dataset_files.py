@@ -23,6 +23,7 @@ from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
+from talking_points.parquet_sizes import ROW_GROUP, UnpackedSizeError, refuse_large
 from talking_points.records import LABELS, SOURCES
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ Declared = Mapping[str, tuple[pa.DataType, str]]
 MEBIBYTE = 1 << 20
 SIZES = {".json": 16 * MEBIBYTE, ".md": 4 * MEBIBYTE, ".png": 64 * MEBIBYTE, ".svg": 64 * MEBIBYTE}
 """Largest size in bytes of a file that is read as a whole, by its ending."""
-
-ROW_GROUP = 4096 * MEBIBYTE
-"""Largest row group, in bytes when unpacked: it is in memory at once."""
 
 
 class DatasetError(ConfigError):
@@ -74,7 +72,7 @@ def dataset_file(root: Path, name: str) -> Path:
         real, home = path.resolve(strict=True), root.resolve(strict=True)
     except (OSError, RuntimeError):
         raise DatasetError(f"{path} is missing: build the dataset again, or download it again") from None
-    if not any(real.is_relative_to(folder) for folder in _homes(home)):
+    if not any(real.is_relative_to(folder) for folder in homes(home)):
         raise DatasetError(f"{path} is a link to {real}, outside the dataset: it is not read")
     if not real.is_file():
         raise DatasetError(f"expected a file at {path}, found something else; it is not read")
@@ -116,6 +114,8 @@ def read_texts(path: Path, columns: Collection[str]) -> pa.Table:
 
     Raises ``DatasetError``.
     """
+    with readable(path):
+        refuse_large(path, columns)
     with readable(path), pq.ParquetFile(path) as file:
         found = file.schema_arrow
         wrong = [name for name in columns if name not in found.names or _kind(found.field(name).type) != "string"]
@@ -154,6 +154,8 @@ def read_group(
 ) -> pa.Table:
     """One row group of an open file, as ``read_groups`` gives them; only ``nullable`` columns may have empty cells."""
     with readable(path):
+        if isinstance(path, str | Path):
+            refuse_large(path, columns, [group])
         wanted = pa.schema([(name, declared[name][0]) for name in columns])
         table = file.read_row_group(group, columns=list(columns)).select(list(columns)).cast(wanted)
         table.validate(full=True)
@@ -169,7 +171,7 @@ def readable(path: object) -> Iterator[None]:
     """Around the reading of Parquet: what Arrow objects to becomes a ``DatasetError`` that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, OverflowError, UnpackedSizeError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise DatasetError(
             f"{path} cannot be read as Parquet ({reason}); build the dataset again, or download it again"
@@ -294,8 +296,8 @@ def _features(columns: Collection[str]) -> datasets.Features:
     return chosen
 
 
-def _homes(root: Path) -> list[Path]:
-    """Folders in which a dataset's files may lie when links are followed."""
+def homes(root: Path) -> list[Path]:
+    """Folders in which the files of a dataset or model may lie when links are followed; ``root`` has none in it."""
     repository = root.parent.parent
     cached = root.parent.name == "snapshots" and re.fullmatch(r"(?:datasets|models)--.+", repository.name)
     return [root, repository / "blobs"] if cached else [root]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from talking_points.errors import InputError
+from talking_points.regular_files import check_regular
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """What is decoded, in Pillow's names. "JPEG" includes the several-image JPEGs of phones (MPO): their first image."""
@@ -35,6 +36,9 @@ every viewer shows it, for a user's own image."""
 Reason = Literal["missing", "unreadable", "truncated", "too_large"]
 
 _ORIENTATION_TAG = 0x0112
+_SAMPLES, _TILE_WIDTH, _TILE_LENGTH = 277, 322, 323
+_WIDE = ("I", "F")
+"""Modes of 32 bits a pixel."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -155,7 +159,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _open(file: Path | bytes) -> ImageFile.ImageFile:
-    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+    if isinstance(file, bytes):
+        return Image.open(io.BytesIO(file), formats=FORMATS)
+    check_regular(file)
+    return Image.open(file, formats=FORMATS)
+
+
+def _refuse_large(opened: ImageFile.ImageFile, max_pixels: int) -> None:
+    """Raise ``DecompressionBombError`` where decoding takes more memory than ``max_pixels`` of RGB do."""
+    # Wide values are copied several times before they are narrow.
+    most = max_pixels // 3 if opened.mode in _WIDE else max_pixels
+    sizes = [(opened.width, opened.height)]
+    tags = getattr(opened, "tag_v2", None) or {}
+    if _TILE_WIDTH in tags:  # a tile is decoded as a whole, however little of it is in the image
+        samples = max(1, -(-int(tags.get(_SAMPLES, 1)) // 4))
+        sizes.append((int(tags[_TILE_WIDTH]), int(tags.get(_TILE_LENGTH, 1)) * samples))
+    for width, height in sizes:
+        if width * height > most:
+            raise Image.DecompressionBombError(f"{width}x{height} exceeds {most:,} pixels")
 
 
 def _decode(
@@ -163,8 +184,7 @@ def _decode(
 ) -> Image.Image:
     try:
         with _open(file) as opened:
-            if opened.width * opened.height > max_pixels:
-                raise Image.DecompressionBombError(f"{opened.width}x{opened.height} exceeds {max_pixels:,} pixels")
+            _refuse_large(opened, max_pixels)
             turned_by_pillow = opened.format == "TIFF"
             value = _orientation(opened) if turned_by_pillow or orientation == "displayed" else 1
             if draft is not None:

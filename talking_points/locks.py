@@ -16,7 +16,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
+from talking_points.regular_files import find_foreign
 from talking_points.whole_files import write_json
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -55,6 +57,20 @@ def only_writer(folder: str | Path, what: str) -> Iterator[None]:
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+def refuse_links(place: str | Path) -> None:
+    """Raise ``ConfigError`` for a link, pipe or device at ``place`` or below it: writing would reach where it leads.
+
+    A folder may have come from somebody else. The output that a person names may itself be a link.
+    """
+    found = find_foreign(place)
+    if found is not None:
+        kind = "a link" if found.is_symlink() else "no regular file"
+        raise ConfigError(
+            f"{found} is {kind}, and what is written there would go to where it leads: remove it, or name that place "
+            "as output"
+        )
 
 
 def is_held(folder: str | Path) -> bool:

@@ -18,7 +18,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
@@ -29,14 +29,17 @@ _LEAST = 6
 """Characters below which a value is not looked for: replacing every "abc" would make any message unreadable."""
 
 _SECRET_NAME = re.compile(
-    r"(?:^|.*[-_.])(?:token|password|passwd|passphrase|secret|credentials?|authorization|auth|signature|sig)$"
+    r".*(?:password|passwd|passphrase)$|(?:^|.*[-_.])(?:token|secret|credentials?|authorization|auth|signature|sig)$"
     r"|(?:^|.*[-_.])(?:api|access|auth|account|secret|private|session|bearer|subscription|shared|sas|hf|x)[-_]?"
     r"(?:key|token|secret)(?:[-_]?id)?$"
-    r"|.*_auth_string$|^key$|^pwd$|.*[-_.](?:pass|pwd|pat)$|^apikey$|^connection[-_]?string$|^proxy[-_]authorization$|^cookie$",
+    r"|.*_auth_string$|^(?:key|pwd|pass|pat|jwt|sas|bearer|passcode)$|.*[-_.](?:pass|pwd|pat|jwt|sas)$|^apikey$|^connection[-_]?string$|^proxy[-_]authorization$|^cookie$",
     re.IGNORECASE,
 )
 _PUBLIC_NAME = re.compile(r"^(?:bos|eos|pad|unk|cls|sep|mask|image|video|audio|stop|start|end|boi|eoi)[-_]token$")
 """Tokens of tokenizers, which are words and no secrets."""
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+"""Where a word begins in ``clientSecret``."""
 
 _WORKING_FOLDERS = {"PWD", "OLDPWD"}
 _VARIABLE_NAME = re.compile(r".*_(?:KEY|PAT)$", re.IGNORECASE)
@@ -44,17 +47,23 @@ _VARIABLE_NAME = re.compile(r".*_(?:KEY|PAT)$", re.IGNORECASE)
 
 _FORMS = re.compile(
     # A password may hold slashes and spaces, where what follows the colon is no port.
-    r"(?P<before>://)(?:[^/\s@'\"<>]+|[^/\s@'\"<>:]+:(?!\d{1,5}(?:[/\s]|$))[^@'\"<>\n]{1,200})(?=@)"
+    # pathlib makes one slash of two.
+    r"(?P<before>(?<=[a-z0-9+.-]{2}):/{1,2})(?:[^/\s'\"<>]+|[^/\s@'\"<>:]+:(?!\d{1,5}(?:[/\s]|$))[^@'\"<>\n]{1,200})(?=@)"
     r"|(?P<query>[?&;#](?:[\w.-]*[-_.])?(?:api[-_]?key|apikey|key|token|sig|signature|secret|password|passwd|pwd|auth"
     r"|code|credential)=)[^&\s'\"<>#]+"
     r"|(?P<header>\b(?:bearer|basic|authorization['\"]?\s*[:=]\s*['\"]?[a-z]+)\s+)[A-Za-z0-9._~+/=-]{8,}"
     # A value without a digit may be a word of the message: "token: expected a text".
-    r"|(?P<pair>\b(?:x-)?(?:api[-_]?key|(?:[a-z]+[-_])?token|secret|password|passwd)['\"]?\s*[:=]\s*['\"]?)"
+    r"|(?P<pair>\b(?:x-)?(?:[a-z]+[-_]){0,4}(?:(?:api|access|account|secret|private|shared)[-_]?key|token"
+    r"|(?:[a-z]{1,30})?(?:secret|password|passwd|passphrase))['\"]?\s*[:=]\s*['\"]?)"
     r"(?=[^\s'\",;}&]*\d)[^\s'\",;}&]{8,}"
+    r"|-----BEGIN[A-Z ]{0,40}PRIVATE KEY-----[^-]{0,20000}"
     r"|\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{12,}|gsk_\w{16,}|xai-\w{16,}|gh[pousr]_\w{16,}|github_pat_\w{16,}"
     r"|glpat-[\w-]{12,}|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,}|xox[a-z]-[\w-]{10,}|nvapi-[\w-]{16,}|pnu_\w{16,})",
     re.IGNORECASE,
 )
+
+_QUERY = re.compile(r"(?P<before>[?&;#](?P<name>[\w.%+-]{1,80})=)[^&\s'\"<>#]+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s'\"<>{}]+")
 
 _lock = threading.Lock()
 _values: set[str] = set()
@@ -108,8 +117,16 @@ def protect_settings(settings: Any, name: str = "") -> None:
         protect(*_url_secrets(settings))
 
 
+def protect_arguments(arguments: Iterable[str]) -> None:
+    """Protect the secrets of every URL in the words of a command line, whatever becomes of the URL later."""
+    for argument in arguments:
+        for found in _URL.findall(argument):
+            protect(*_url_secrets(re.sub(r":/{1,2}", "://", found, count=1)))
+
+
 def is_secret_name(name: str) -> bool:
     """Whether what goes by this name is a secret: ``token``, ``api_key``, ``HF_TOKEN``; not ``max_tokens``."""
+    name = _HUMP.sub("_", unquote(name))
     return bool(_SECRET_NAME.match(name)) and not _PUBLIC_NAME.match(name.lower())
 
 
@@ -125,6 +142,7 @@ def redact(text: str) -> str:
     """The text with every secret replaced by ``***``."""
     if _known is not None:
         text = _known.sub(HIDDEN, text)
+    text = _QUERY.sub(lambda found: found["before"] + HIDDEN if is_secret_name(found["name"]) else found[0], text)
     return _FORMS.sub(lambda found: next((group for group in found.groups() if group), "") + HIDDEN, text)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.errors import InputError, TrainingStoppedError
+from talking_points.regular_files import open_regular, read_text
 
 TEMPORARY = ".part"
 """Ending of a file that is still being written; its name begins with a dot."""
@@ -52,14 +53,14 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path, advice: str) -> Any:
     """The value in a JSON file. Raises ``InputError`` with the path and the advice where it is torn."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged, perhaps cut off in the middle ({error}): {advice}") from error
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
+    """Hex digest of a file's content. Raises ``OSError``, for a pipe or a device too."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

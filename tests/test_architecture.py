@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -14,6 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
+    "regular_files",
+    "parquet_sizes",
+    "plotting",
     "whole_files",
     "redaction",
     "server_guard",
@@ -133,6 +137,26 @@ def test_files_stay_small() -> None:
     sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
     assert not {name: size for name, size in sizes.items() if size > 500}
     assert not {path.stem for path in FILES} & {"utils", "helpers", "common", "misc"}
+
+
+def test_no_model_is_asked_for_code() -> None:
+    """transformers asks on the terminal whether to run a model's code, unless it is told what somebody has decided."""
+    asking = []
+    for path in [*FILES, *(ROOT / "benchmarks").rglob("*.py")]:
+        tree = ast.parse(path.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "_NO_CODE"}
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            called = ast.unparse(call.func)
+            if not re.search(r"\bAuto\w+\.from_(pretrained|config)$|(^|\.)pipeline$", called):
+                continue
+            told = {ast.unparse(item) for item in call.keywords}
+            if not told & {
+                "trust_remote_code=False",
+                "trust_remote_code=trust_remote_code",
+                *(f"**{name}" for name in names),
+            }:
+                asking.append(f"{path.relative_to(ROOT)}:{call.lineno} {called}")
+    assert not asking
 
 
 SAME_KIND = {

@@ -15,15 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from talking_points import parquet_sizes
 from talking_points.audit.items import load_questions
 from talking_points.config import ConfigError
-from talking_points.dataset_files import DatasetError, dataset_names, read_dataset, read_groups
+from talking_points.dataset_files import DatasetError, dataset_names, read_dataset, read_groups, read_texts, readable
 from talking_points.dataset_schema import COLUMNS, triplet_schema
 from talking_points.errors import InputError
 from talking_points.examples.points import load_points
 from talking_points.publishing.quality import read_rows, write_quality_report
 from talking_points.publishing.rehydrate import rehydrate
 from talking_points.publishing.release import prepare_release
+from tasks.running.storage import Storage
 from tests.publishing.small_dataset import write_dataset, write_sources
 from tests.watching import NETWORK, watched
 
@@ -217,3 +219,45 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path, damage: Any) ->
     path = tmp_path / "train-0.parquet"
     path.write_bytes(_damaged(content, *damage))
     _read(path)
+
+
+@pytest.mark.parametrize("name", ["text", "image"])
+def test_one_value_that_many_rows_name_is_counted_for_each(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_sizes, "ROW_GROUP", 50 << 20)
+    large = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int32()), pa.array([b"x" * 1_000_000]))
+    texts = large.cast(pa.binary()).cast(pa.string())
+    image = pa.StructArray.from_arrays([large.cast(pa.binary()), texts], ["bytes", "path"])
+    table = pa.table({"text": texts, "image": image, "id": [str(number) for number in range(100)]})
+    pq.write_table(table, tmp_path / "x.parquet", dictionary_pagesize_limit=1 << 30, compression="zstd")
+    assert (tmp_path / "x.parquet").stat().st_size < 100_000
+    with pytest.raises(DatasetError, match="unpacks to"), readable("x"):
+        parquet_sizes.refuse_large(tmp_path / "x.parquet", [name])
+    with pytest.raises(ValueError, match="unpacks to"):
+        Storage(tmp_path).read_table("x.parquet", [name])
+    assert Storage(tmp_path).read_table("x.parquet", ["id"]).num_rows == 100
+    if name == "text":
+        with pytest.raises(DatasetError, match="unpacks to"):
+            read_texts(tmp_path / "x.parquet", [name])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [("id", "same", "several rows have the id"), ("keypoint", [1e6, 1e6], "lies outside its image")],
+)
+def test_a_report_names_rows_that_no_build_writes(output: Path, name: str, value: Any, problem: str) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index(name)
+        cells = pa.array([value] * table.num_rows, type=table.schema.field(place).type)
+        return table.set_column(place, table.schema.field(place), cells)
+
+    rewrite(output, change)
+    with pytest.raises(DatasetError, match=problem):
+        write_quality_report(output)
+
+
+def test_a_folder_in_the_place_of_a_report_is_named(output: Path) -> None:
+    (output / "report" / "index.html").mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"index\.html, found a folder"):
+        write_quality_report(output)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
+import os
+import struct
 import subprocess
 import sys
 import zlib
@@ -262,3 +264,32 @@ def test_the_search_for_other_openers_finds_them() -> None:
         "cv2.imread",
     }
     assert opened_elsewhere((ROOT / "talking_points" / "image_files.py").read_text()) == {"Image.open"}
+
+
+def tiled(side: int) -> bytes:
+    """A TIFF of 64 x 64 pixels whose one tile has ``side`` pixels a side."""
+    tags = [(256, 64), (257, 64), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side), (324, 8), (325, 8)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+def test_a_tile_larger_than_the_limit_is_not_decoded() -> None:
+    assert read_header(tiled(30_000)).width == 64
+    with pytest.raises(ImageFileError, match="too large") as refused:
+        read_rgb(tiled(30_000))
+    assert refused.value.reason == "too_large"
+
+
+def test_wide_pixels_have_a_lower_limit() -> None:
+    content = encoded(Image.fromarray(np.full((20, 20), 40_000, np.int32)), "TIFF")
+    assert read_rgb(content, max_pixels=1200).size == (20, 20)
+    with pytest.raises(ImageFileError, match="too large"):
+        read_rgb(content, max_pixels=1000)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    for read in (read_rgb, read_header, read_labels):
+        with pytest.raises(ImageFileError, match="expected a file, found a pipe"):
+            read(tmp_path / "x.png")

@@ -45,6 +45,8 @@ from talking_points.redaction import (
         "key",
         "DB_PASS",
         "MYSQL_PWD",
+        *("PGPASSWORD", "DBPASSWORD", "dbpassword", "clientSecret", "accessToken", "accesskey", "AccountKey"),
+        *("api%5Fkey", "pass", "jwt", "sas"),
     ],
 )
 def test_names_of_secrets(name: str) -> None:
@@ -53,7 +55,10 @@ def test_names_of_secrets(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["max_tokens", "bos_token", "pad_token", "keypoints", "token_block", "author", "tokenizer", "key_points", "n_keys"],
+    [
+        *("max_tokens", "bos_token", "pad_token", "eosToken", "keypoints", "token_block", "author", "tokenizer"),
+        *("key_points", "n_keys"),
+    ],
 )
 def test_names_of_other_things(name: str) -> None:
     assert not is_secret_name(name)
@@ -67,6 +72,18 @@ def test_names_of_other_things(name: str) -> None:
         ("http://host/v1?key=abc&n=1", "http://host/v1?key=***&n=1"),
         ("http://host/?X-Amz-Signature=abc", "http://host/?X-Amz-Signature=***"),
         ("https://host/?sv=1&sig=a%3D", "https://host/?sv=1&sig=***"),
+        ("https://user:ab@c9@host/v1", "https://***@host/v1"),
+        ("no folder https:/user:pw@host/x", "no folder https:/***@host/x"),
+        ("https://h/?clientSecret=abc&n=1", "https://h/?clientSecret=***&n=1"),
+        ("https://h/?a=1&api%5Fkey=abc", "https://h/?a=1&api%5Fkey=***"),
+        ("https://h/?accesskey=abc", "https://h/?accesskey=***"),
+        ("https://h/?jwt=abc", "https://h/?jwt=***"),
+        ("AccountName=x;AccountKey=abcdefgh1;", "AccountName=x;AccountKey=***"),
+        ("client_secret=abcdefgh1", "client_secret=***"),
+        ("AWS_SECRET_ACCESS_KEY=abcdefgh1", "AWS_SECRET_ACCESS_KEY=***"),
+        ("SECRET_KEY=abcdefgh1 PGPASSWORD=abcdefgh1", "SECRET_KEY=*** PGPASSWORD=***"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nabc", "***"),
+        ("C:/me@work https://h/?page=1", "C:/me@work https://h/?page=1"),
         ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
         ("key sk-proj-EXAMPLE123456 is wrong", "key *** is wrong"),
         ("token hf_abcdefghijklmnopqrst", "token ***"),

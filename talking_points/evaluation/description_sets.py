@@ -27,6 +27,7 @@ from talking_points.examples.inference import describe_points
 from talking_points.examples.points import PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.lora import lora_disabled
+from talking_points.parquet_sizes import refuse_large
 from talking_points.records import derive_seed
 
 _LOG = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def read_descriptions(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ConfigError(f"no descriptions at {path}: expected a JSONL or Parquet file")
     try:
+        if path.suffix == ".parquet":
+            refuse_large(path)
         table = pq.read_table(path) if path.suffix == ".parquet" else _read_lines(path)
         missing = {"id", "description"} - set(table.column_names)
         if missing:

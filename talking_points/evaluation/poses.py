@@ -143,7 +143,7 @@ def ask_other(
     the name where there is none. Raises ``ConfigError`` for a model of another kind.
     """
     device = process_state().device
-    model = AutoModel.from_pretrained(place).to(device)
+    model = AutoModel.from_pretrained(place, trust_remote_code=False).to(device)
     if isinstance(model, PointAnswerer):
         return ask(model, poses, points, texts, mode, batch_size)
     if not isinstance(model, PointLocalizer):

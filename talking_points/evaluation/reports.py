@@ -28,6 +28,7 @@ from talking_points.evaluation.pck import (
 from talking_points.evaluation.statistics import PairedDifference, bootstrap_interval, compare_pairs
 from talking_points.examples.points import Floats, PointExample, PointSet
 from talking_points.examples.words import judge_words
+from talking_points.regular_files import read_text
 from talking_points.whole_files import write_json
 
 LEVELS = ("found", "point", "part", "object")
@@ -73,7 +74,7 @@ class Report:
     def load(cls, path: str | Path) -> Report:
         """Read a report written by ``save``; in older ones every point counts as described."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(read_text(path))
         except RecursionError:
             raise ValueError(f"{path} is no evaluation report: it is nested too deeply") from None
         if not isinstance(values, dict):

@@ -29,6 +29,7 @@ from talking_points.evaluation.reports import Report, compare
 from talking_points.hub_client import bounded_hub
 from talking_points.locks import only_writer
 from talking_points.models.kinds import KINDS
+from talking_points.plotting import plain_style
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from talking_points.training.stages import stage_settings
@@ -249,6 +250,10 @@ class Retraining:
                 f"| {change} | {'yes' if row['promoted'] else 'no'} |"
             )
         write_text(self.folder / "history.md", "\n".join(lines) + "\n")
+        self._plot_history(rows)
+
+    @plain_style()
+    def _plot_history(self, rows: list[dict[str, Any]]) -> None:
         figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
         places = range(len(rows))
         low = [row["mpck"] - row["interval"]["low"] for row in rows]

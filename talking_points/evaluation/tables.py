@@ -13,6 +13,7 @@ from talking_points.escaping import for_latex, for_markdown
 from talking_points.evaluation.paper import FIGURES, TITLES, PaperFigure
 from talking_points.evaluation.pck import TALKING_POINTS
 from talking_points.evaluation.reports import IncomparableError, Report
+from talking_points.plotting import plain_style
 from talking_points.whole_files import write_text
 
 HEADER = (
@@ -126,6 +127,7 @@ def write_tables(reports: Mapping[str, Report], folder: Path) -> list[Path]:
     return paths
 
 
+@plain_style()
 def draw_table(table: Table, path: Path) -> None:
     """Horizontal bars, the paper's and ours for every row: a panel for mPCK and one for each threshold that is told."""
     # Imported here: whoever scores a model needs no figures until there is something to draw.

@@ -23,6 +23,7 @@ from talking_points.config import ConfigError
 from talking_points.dataset_files import read_dataset, readable
 from talking_points.hub_names import unavailable
 from talking_points.image_files import Orientation, read_rgb
+from talking_points.parquet_sizes import refuse_large
 
 Task = Literal["describe", "localize"]
 Point = tuple[float, float]
@@ -165,6 +166,8 @@ def _of_folder(folder: Path, task: Task, asked: Point | str | None) -> Rows:
 
 def _of_image(file: Path, folder: Path, asked: Point | str | None) -> AskedRow | BadRow:
     name = file.relative_to(folder).as_posix()
+    if not file.resolve().is_relative_to(folder.resolve()):
+        return BadRow(name, f"{name!a} is a link out of the folder: it is not opened", name)
     if asked is not None:
         return AskedRow(name, file, name, (asked,), many=False)  # type: ignore[arg-type]  # all points, or all texts
     try:
@@ -205,6 +208,8 @@ def _of_parquet(path: Path, task: Task, root: Path) -> Rows:
     with readable(path), pq.ParquetFile(path) as file:
         found, total = file.schema_arrow.names, file.metadata.num_rows
     wanted = _check_columns(found, task, path)
+    with readable(path):
+        refuse_large(path, wanted)
     if not total:
         raise ConfigError(f"expected rows in {path}, found none")
 

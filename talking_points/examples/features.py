@@ -32,6 +32,7 @@ from talking_points.config import ConfigError, fingerprint
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.example_sets import ExampleSet, ImageExample
 from talking_points.examples.points import PointExample, PointSet
+from talking_points.locks import refuse_links
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
@@ -64,6 +65,7 @@ class FeatureStore:
         self.limit_bytes = limit_bytes
         self.memory_bytes = memory_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
+        refuse_links(self.folder.resolve())
         self._written = 0
         self._memory: dict[str, dict[str, Tensor]] = {}
         self._remembered = 0

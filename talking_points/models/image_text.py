@@ -99,11 +99,13 @@ class ImageTextSegmenter:
                     f"{revision or 'no revision'}: look at that code, and name its revision"
                 )
         with loading(name, "image-text-to-text model"):
-            options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+            options: dict[str, Any] = {}
             if revision is not None and not Path(base).is_dir():
                 options["revision"] = revision
-            processor = open_processor(base, **options)
-            model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype, use_safetensors=True, **options)
+            processor = open_processor(base, trust_remote_code=trust_remote_code, **options)
+            model = AutoModelForImageTextToText.from_pretrained(
+                base, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options
+            )
             if adapters is not None:
                 from peft import PeftModel
 

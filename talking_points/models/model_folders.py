@@ -17,6 +17,7 @@ from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
+from talking_points.regular_files import check_regular
 
 _TYPES = {"PointAnswerer": ("capellm",), "Segmenter": ("segmenter",)}
 _BASE_TYPES = ("talking_points", "omg_llava")
@@ -52,7 +53,8 @@ def tell_kind(folder: Path) -> str:
     problem = _folder_problem(folder)
     if problem:
         raise ConfigError(f"{expected}, which {problem}: name the folder that training has left")
-    found = str(next(iter(_read_config(folder).get("architectures") or []), None))
+    listed = _read_config(folder).get("architectures")
+    found = str(listed[0]) if isinstance(listed, list) and listed else "None"
     if _title(found) is None:
         raise ConfigError(f"{expected}, found {found!a} (architectures in config.json)")
     return found
@@ -130,6 +132,11 @@ def _config_problem(folder: Path) -> str | None:
 
 
 def _weights_problem(folder: Path) -> str | None:
+    for file in sorted((*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.model"))):
+        try:
+            check_regular(file)
+        except OSError as error:
+            return f"has a {file.name} that cannot be read ({error})"
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():

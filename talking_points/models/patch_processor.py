@@ -47,11 +47,11 @@ class PatchProcessor:
         self.image_processor.save_pretrained(folder)
 
 
-def open_processor(name: str | Path, **options: Any) -> Any:
-    """The processor of a model: transformers' own, or Qwen's without videos."""
-    config = AutoConfig.from_pretrained(name, **options)
+def open_processor(name: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
+    """The processor of a model: transformers' own, or Qwen's without videos. No code of the model runs unasked."""
+    config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     if config.model_type not in PATCHES:
-        return AutoProcessor.from_pretrained(name, **options)
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    images = AutoImageProcessor.from_pretrained(name, **options)
+        return AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+    images = AutoImageProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     return PatchProcessor(tokenizer, images, config.image_token_id)

@@ -19,7 +19,7 @@ from talking_points.whole_files import advising, read_json, write_json, write_te
 CONTENT = "card.json"
 """The arguments of ``render_model_card`` for the model beside it."""
 
-_STAGE = "stage.json"
+STAGE = "stage.json"
 """What a finished stage of training says of itself."""
 
 _AGAIN = "run the training command again, which writes the card anew"
@@ -43,7 +43,7 @@ def read_content(folder: Path, role: str) -> dict[str, Any]:
         if not isinstance(content, dict) or content.get("role") != role:
             raise InputError(f"{folder / CONTENT} is not that of a {KINDS[role].title}: {_AGAIN}")
         return content
-    stage = read_json(folder / _STAGE, _AGAIN) if (folder / _STAGE).is_file() else {}
+    stage = read_json(folder / STAGE, _AGAIN) if (folder / STAGE).is_file() else {}
     return {
         "name": role if role == "segmenter" else f"point-{role}",
         "role": role,

@@ -9,6 +9,7 @@ from typing import Any
 
 from talking_points.config import list_changes
 from talking_points.descriptions.backends.protocol import STEPS
+from talking_points.plotting import shorten
 from talking_points.publishing.figures import SOURCE_TITLES
 from talking_points.publishing.quality import (
     LEVELS,
@@ -84,8 +85,8 @@ def write_comparison(comparison: Comparison, path: str | Path, rows: int = SHOWN
 
 
 def word_differences(first: str, second: str) -> tuple[list[tuple[bool, str]], list[tuple[bool, str]]]:
-    """Both texts in pieces (differs, words), cut where they start or stop to differ."""
-    one, other = first.split(), second.split()
+    """Both texts in pieces (differs, words), cut where they start or stop to differ; of long ones, the beginning."""
+    one, other = shorten(first).split(), shorten(second).split()
     pieces: tuple[list[tuple[bool, str]], list[tuple[bool, str]]] = ([], [])
     for kind, *ends in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         for words, found, (start, end) in ((one, pieces[0], ends[:2]), (other, pieces[1], ends[2:])):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+from talking_points.plotting import plain_style, shorten
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 
@@ -69,7 +70,7 @@ def composition_sunburst(counts: Mapping[str, Mapping[str, Mapping[str, int]]], 
     """
     if not counts:
         raise ValueError("nothing to draw: the composition holds no points")
-    with matplotlib.rc_context(STYLE):
+    with plain_style(STYLE):
         figure, axes = _figure(9, 9.4)
         axes.set_axis_off()
         axes.set_aspect("equal")
@@ -99,14 +100,14 @@ def composition_sunburst(counts: Mapping[str, Mapping[str, Mapping[str, int]]], 
 
 
 def example_grid(examples: Sequence[Example], *paths: str | Path, columns: int = 3) -> None:
-    """Images with their point in red and the description below (paper Figure 2)."""
+    """Images with their point in red and the description below (paper Figure 2); of a long one, the beginning."""
     if not examples:
         raise ValueError("nothing to draw: expected at least one example")
     columns = min(columns, len(examples))
     rows = -(-len(examples) // columns)
     width, characters = 4.0, 58
-    wrapped = [textwrap.wrap(example.text, characters) for example in examples]
-    with matplotlib.rc_context(STYLE):
+    wrapped = [textwrap.wrap(shorten(example.text), characters) for example in examples]
+    with plain_style(STYLE):
         heights = []
         for row in range(rows):
             lines = max(len(text) for text in wrapped[row * columns : (row + 1) * columns])
@@ -142,7 +143,7 @@ def length_histogram(texts: Sequence[str], *paths: str | Path) -> None:
     words = np.array([len(text.split()) for text in texts])
     if not len(words):
         raise ValueError("nothing to draw: expected at least one text")
-    with matplotlib.rc_context(STYLE):
+    with plain_style(STYLE):
         figure, axes = _figure(6, 3.4)
         step = max(1, int(np.ptp(words)) // 40)
         bins = [edge - 0.5 for edge in range(int(words.min()), int(words.max()) + 2 * step, step)]
@@ -164,7 +165,7 @@ def acceptance_bars(counts: Mapping[str, int], *paths: str | Path) -> None:
     total = sum(counts.values())
     if not total:
         raise ValueError("nothing to draw: expected at least one row")
-    with matplotlib.rc_context(STYLE):
+    with plain_style(STYLE):
         figure, axes = _figure(7, 0.9 + 0.38 * len(counts))
         names = sorted(counts, key=lambda name: (name != "accepted", -counts[name], name))
         values = [counts[name] for name in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,18 @@ from typing import Any
 from pydantic import SecretStr
 from safetensors import safe_open
 
+from talking_points.dataset_files import homes
 from talking_points.evaluation.reports import Report
 from talking_points.models.kinds import KINDS
 from talking_points.models.model_folders import tell_kind
 from talking_points.publishing.answerer_cards import select_pose_report
-from talking_points.publishing.card_content import read_content
+from talking_points.publishing.card_content import CONTENT, STAGE, read_content
 from talking_points.publishing.hub import REPOSITORY, Repository, explaining
 from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.release import ReleaseError, content_sha256
 from talking_points.publishing.segmenter_card import read_segmentation_report
 from talking_points.redaction import is_secret_name, redact
+from talking_points.regular_files import check_regular, read_text
 from talking_points.whole_files import read_json
 
 MODEL_FILES = (
@@ -40,22 +43,27 @@ MODEL_FILES = (
 
 _SHOWN = ("README.md", "curves.png")
 _ROLES = {kind.class_name: role for role, kind in KINDS.items()}
+_LEAST = 16
+"""Characters of a secret among the words of a vocabulary."""
 _LOCAL = re.compile(r"(?:/|~/|[A-Za-z]:[\\/]|\\\\)[^/\\]+[/\\].*|file://.*", re.DOTALL)
 """Names of files and folders of one machine."""
 
 
 @dataclass(frozen=True)
 class ModelRelease:
-    """A model as it goes up: ``files`` by name, its ``card``, and a ``tag`` that names exactly these weights."""
+    """A model as it goes up: ``files`` by name, its ``card``, what else the card shows, and a ``tag`` that names
+    exactly these weights."""
 
     files: dict[str, Path]
     card: str
     tag: str
+    shown: dict[str, Path]
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of every file that goes up."""
-        return {"README.md": len(self.card.encode())} | {name: file.stat().st_size for name, file in self.files.items()}
+        files = self.files | self.shown
+        return {"README.md": len(self.card.encode())} | {name: file.stat().st_size for name, file in files.items()}
 
 
 def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> ModelRelease:
@@ -76,6 +84,9 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
     files = model_files(folder)
     for name, file in files.items():
         _refuse_private(name, file)
+    for name in (CONTENT, STAGE):
+        if os.path.lexists(folder / name):
+            _own_file(folder, folder / name)
     content = read_content(folder, _ROLES[found])
     if reports and found == KINDS["answerer"].class_name:
         content = content | {"poses": _pose_report(reports)}
@@ -83,7 +94,30 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
         read = _segmentation_report if found == KINDS["segmenter"].class_name else _report
         content = content | {"reports": [read(path) for path in reports]}
     tag = hashlib.sha256(json.dumps({name: content_sha256(files[name]) for name in sorted(files)}).encode())
-    return ModelRelease(files, _card(content, repo, folder), f"model-{tag.hexdigest()[:12]}")
+    card = _card(content, repo, folder)
+    if redact(card) != card:
+        raise ReleaseError(f"the card of {folder} holds what looks like a secret: take it out of card.json first")
+    return ModelRelease(files, card, f"model-{tag.hexdigest()[:12]}", _shown_files(folder, card))
+
+
+def _shown_files(folder: Path, card: str) -> dict[str, Path]:
+    """What the card shows, by name."""
+    return {"curves.png": _own_file(folder, folder / "curves.png")} if "(curves.png)" in card else {}
+
+
+def _own_file(folder: Path, path: Path) -> Path:
+    """``path``, a regular file in the model's folder or, of the Hub's cache, of the same repository.
+
+    Raises ``ReleaseError`` for what a link would take from elsewhere.
+    """
+    try:
+        real, home = path.resolve(strict=True), folder.resolve(strict=True)
+        check_regular(real)
+    except (OSError, RuntimeError) as error:
+        raise ReleaseError(f"{path} cannot go up ({error}): put the file there, or remove it") from None
+    if not any(real.is_relative_to(place) for place in homes(home)):
+        raise ReleaseError(f"{path} is a link to {real}, outside the model's folder: put the file itself there")
+    return path
 
 
 def _card(content: dict[str, Any], repo: str, folder: Path) -> str:
@@ -130,24 +164,27 @@ def _refuse_private(name: str, file: Path) -> None:
     if name.endswith(".safetensors"):
         with safe_open(file, framework="numpy") as weights:
             values: Any = dict(weights.metadata() or {})
-    elif name.endswith(".json") and name != "tokenizer.json":  # which holds the vocabulary
+    elif name.endswith(".json"):
         values = read_json(file, "train the model again, or fetch it anew")
     else:
-        return
+        values = read_text(file)
     for key, text in _texts(values):
+        if name == "tokenizer.json" and len(text) < _LEAST:
+            continue  # of the vocabulary
         # Words of a tokenizer have names such as keypoint_token, and are short.
         if redact(text) != text or (is_secret_name(key) and re.fullmatch(r"[\w.+/=-]{16,}", text)):
             raise ReleaseError(f"{file} holds what looks like a secret ({key}): take it out of the file first")
-        if _LOCAL.fullmatch(text):
+        if name != "tokenizer.json" and _LOCAL.fullmatch(text):
             raise ReleaseError(f"{file} names {text[:120]!a}, a place of this machine: take it out of the file first")
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts in a value of JSON, each with the key that it stands behind."""
+    """All texts in a value of JSON, names among them, each with the key that it stands behind."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, dict):
         for name, item in value.items():
+            yield key, name
             yield from _texts(item, name)
     elif isinstance(value, list):
         for item in value:
@@ -165,9 +202,7 @@ def publish_model(
     Raises ``ReleaseError`` for a folder without a model, ``PublishError`` when the Hub or the connection refuses.
     """
     model: dict[str, Path | str] = dict(model_files(folder))
-    shown: dict[str, Path | str] = {"README.md": card}
-    if "(curves.png)" in card:
-        shown["curves.png"] = folder / "curves.png"
+    shown: dict[str, Path | str] = {"README.md": card, **_shown_files(folder, card)}
     files = model | shown
     with explaining(f"cannot publish {repo}"):
         repository = Repository.connect(repo, "model", token)
@@ -181,8 +216,9 @@ def publish_model(
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files that make up the model in ``folder``, by name. Raises ``ReleaseError`` where they do not."""
-    files = {path.name: path for path in sorted(folder.glob("*")) if path.is_file() and _is_model_file(path.name)}
+    """The files that make up the model in ``folder``, by name. Raises ``ReleaseError`` otherwise, and for links."""
+    found = [path for path in sorted(folder.glob("*")) if _is_model_file(path.name)]
+    files = {path.name: _own_file(folder, path) for path in found}
     if "config.json" not in files or not any(name.endswith(".safetensors") for name in files):
         raise ReleaseError(
             f"no model in {folder}: expected config.json and model*.safetensors, as training writes them at its end"

@@ -77,6 +77,9 @@ def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
     folder = make_folder(root, FOLDER)
     page, numbers = folder / "index.html", folder / "quality.json"
     sheets = folder / "examples.png", folder / "close_ups.png"
+    for path in (page, numbers, *sheets):
+        if path.is_dir():
+            raise DatasetError(f"expected a file, or none, at {path}, found a folder: remove it, then run this again")
     close_ups = _close_ups(examples, read_built(root))
     write_json(numbers, quality)
     write_text(
@@ -123,9 +126,24 @@ def read_rows(root: Path) -> list[Row]:
         for table in read_groups(dataset_file(root, file["path"]), _TEXT_COLUMNS):
             for row in table.to_pylist():
                 rows.append(row | {"source": LABELS[row["source"]], "file": file["path"]})
+    _refuse_strange(root, rows)
     if not rows:
         raise DatasetError(f"the dataset in {root} has no rows: there is nothing to report on")
     return rows
+
+
+def _refuse_strange(root: Path, rows: Sequence[Row]) -> None:
+    """Raise ``DatasetError`` for equal ids and for points outside their image: no build writes them."""
+    seen = set()
+    for row in rows:
+        if row["id"] in seen:
+            raise DatasetError(f"{root / row['file']}: several rows have the id {row['id'][:80]!a}")
+        seen.add(row["id"])
+        for value, side in zip(row["keypoint"], (row["image_width"], row["image_height"]), strict=True):
+            if not -0.5 <= value <= side:
+                raise DatasetError(
+                    f"{root / row['file']}: the keypoint of the row {row['id'][:80]!a} lies outside its image"
+                )
 
 
 def add_images(root: Path, rows: Sequence[Row]) -> None:

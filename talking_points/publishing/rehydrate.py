@@ -26,6 +26,7 @@ from talking_points.publishing.image_cells import ImageCell, image_cell
 from talking_points.publishing.release import read_manifest
 from talking_points.publishing.rewriting import rewrite_images
 from talking_points.records import SOURCES
+from talking_points.regular_files import read_bytes
 from talking_points.sources import SkippedImage, SourceError, open_source
 from talking_points.sources.layout import inside
 
@@ -115,7 +116,7 @@ class _SourceImages:
     def cell(self, source: str, path: str, sha256: str) -> ImageCell | None:
         """The image as a build embeds it, or None with a problem noted."""
         try:
-            content = inside(self.roots[source], path).read_bytes()
+            content = read_bytes(inside(self.roots[source], path))
         except SkippedImage as error:
             self.problems.append(f"{source}: {error}")
             return None

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from talking_points.regular_files import IrregularFileError, check_regular, open_regular
 from talking_points.sources.protocol import SourceError
 
 MAX_DEPTH = 64
@@ -53,7 +54,7 @@ class JsonText:
 
     def open(self) -> BinaryIO | MendedReader:
         """The file from its first character on."""
-        file = self.path.open("rb")
+        file = open_regular(self.path)
         file.seek(self.start)
         return MendedReader(file) if self.mended else file
 
@@ -61,9 +62,13 @@ class JsonText:
 def check_json(path: Path) -> JsonText:
     """Look at a file once, without parsing it: some milliseconds a megabyte.
 
-    Raises ``SourceError`` for UTF-16 and UTF-32, and for nesting beyond ``MAX_DEPTH``.
+    Raises ``SourceError`` for UTF-16 and UTF-32, for nesting beyond ``MAX_DEPTH``, and for what is no file.
     """
-    with path.open("rb") as file:
+    try:
+        check_regular(path)
+    except IrregularFileError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}; expected an annotation file") from error
+    with open_regular(path) as file:
         start = file.read(4)
         for mark, encoding in _WIDE_BOMS.items():
             if start.startswith(mark) or start[1:2] == b"\0" or (start[:1] == b"\0" and len(start) > 1):

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from talking_points.regular_files import read_bytes
 from talking_points.sources.plain_pickle import UnsafePickleError, load_plain
 from talking_points.sources.protocol import SourceError
 
@@ -45,7 +46,7 @@ def read_pickled_refs(path: Path, skip: Skip) -> list[Ref]:
     Raises ``SourceError`` for a file that is no pickle of plain data, no list, or whose entries lack keys.
     """
     try:
-        entries = load_plain(path.read_bytes())
+        entries = load_plain(read_bytes(path))
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}; expected a refs file there") from error
     except UnsafePickleError as error:

@@ -10,6 +10,7 @@ import matplotlib
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from talking_points.examples.points import Floats, PointExample
+from talking_points.plotting import plain_style
 from talking_points.whole_files import advising
 
 matplotlib.use("Agg")
@@ -33,6 +34,7 @@ class CurveCallback(TrainerCallback):
 _NOT_CURVES = {"step", "epoch", "total_flos", "train_loss"}
 
 
+@plain_style()
 def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     """A PNG with one panel per logged value over the steps."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -57,6 +59,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+@plain_style()
 def draw_group(image: Any, example: PointExample, texts: Sequence[str], predicted: Floats, path: Path) -> None:
     """A PNG of one group: the true point, where the localizer finds each sample, and the samples."""
     figure, axis = plt.subplots(figsize=(7, 7), layout="constrained")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.config import ConfigError, fingerprint, list_changes
-from talking_points.locks import only_writer
+from talking_points.locks import only_writer, refuse_links
 from talking_points.step_progress import recording_in
 from talking_points.whole_files import advising, file_sha256, read_json, write_json
 
@@ -39,6 +39,7 @@ def make_once(
     """
     from talking_points.processes import process_state  # with torch, which those who only look do without
 
+    refuse_links(folder)
     state = process_state()
     with only_writer(folder, "a training") if state.is_main_process else nullcontext():
         with state.main_process_first():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from talking_points.config import ConfigError, fingerprint, list_changes
+from talking_points.locks import refuse_links
 from talking_points.stop_requests import clear_stop, request_stop
 from talking_points.whole_files import TEMPORARY
 from tasks.running.folder_lock import in_use, lock_file
@@ -108,15 +109,8 @@ def _refuse_links(storage: Storage) -> None:
     """
     if not storage.is_local:
         return
-    root, work = Path(storage.root), Path(storage.path(WORK))
-    inside = [root / name for name in (WORK, "data", "rejected", "figures")]
-    with suppress(OSError):  # there is none yet, or it is closed, which is said elsewhere
-        inside += [] if work.is_symlink() else list(work.iterdir())
-    for path in inside:
-        if path.is_symlink():
-            raise ConfigError(
-                f"{path} is a link, and a build would write to where it leads: remove it, or name that place as output"
-            )
+    for name in (WORK, "data", "rejected", "figures"):
+        refuse_links(Path(storage.root, name))
 
 
 def _refuse_shared_use(storage: Storage) -> FolderInUse:

@@ -177,7 +177,11 @@ class Storage:
         """A Parquet file. Raises ``FileNotFoundError``, and ``InputError`` for what is no file."""
         import pyarrow.parquet as pq
 
+        from talking_points.parquet_sizes import refuse_large
+
         with self.fs.open(self._read_path(name), "rb") as stream:
+            refuse_large(stream, columns)
+            stream.seek(0)
             return pq.read_table(stream, columns=columns)
 
     def _read_path(self, name: str) -> str:

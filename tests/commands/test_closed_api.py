@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from commands import orchestrator
-from commands.orchestrator import PASSWORD, claim_port, password_file, running_server
+from commands.orchestrator import PASSWORD, claim_port, keep_private, password_file, prefect_home, running_server
 from commands.server import keep_password
 from talking_points.config import ConfigError
 from tests.fault_server import MODEL, FaultServer, serving
@@ -124,6 +124,24 @@ def test_the_kept_password_is_for_this_user_alone_and_goes_with_the_server(
     monkeypatch.setenv("PREFECT_API_URL", url)
     with pytest.raises(ConfigError, match="asks for a password"):
         claim_port()
+
+
+def test_what_the_server_keeps_is_for_this_user_alone(
+    server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases = list(prefect_home().glob("prefect.db*"))
+    assert databases
+    for path in (prefect_home(), *databases):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+    loose = tmp_path / "loose"
+    loose.mkdir(mode=0o755)
+    (loose / "prefect.db").touch(mode=0o644)
+    (loose / "prefect.db-wal").symlink_to(tmp_path)
+    before = tmp_path.stat().st_mode
+    keep_private(loose)
+    assert stat.S_IMODE(loose.stat().st_mode) == 0o700
+    assert stat.S_IMODE((loose / "prefect.db").stat().st_mode) == 0o600
+    assert tmp_path.stat().st_mode == before
 
 
 def test_a_build_has_a_closed_server_and_tells_its_password_to_nobody(drawn: dict[str, Path], tmp_path: Path) -> None:

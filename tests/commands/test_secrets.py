@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from commands import cli
+from commands.console import app
 from tests.flows.test_secrets import content
 from tests.publishing.small_dataset import write_dataset
 
@@ -163,3 +165,27 @@ def test_no_command_shows_or_keeps_a_planted_secret(echo: str, tmp_path: Path) -
     texts += [("stderr", done.stderr), *((str(path), text) for path, text in content(tmp_path))]
     found = [(secret, where) for secret in SECRETS for where, text in texts if secret in text]
     assert not found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:Zq8wErTy77@host/x",
+        "https://user:ab@Zq8wErTy77@host/x?a=1",
+        "https://host/x?clientSecret=Zq8wErTy77",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["report", "{}"], ["compare", "{}", "{}"], ["publish", "{}", "org/name"], ["publish-model", "{}", "org/name"],
+        ["server", "--home", "{}"], ["status", "a", "b{}"], ["build", "--limit", "{}"], ["{}"], ["--{}"],
+        ["plan", "--{}=1"], ["audit", "{}", "--port", "x{}"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_secret_in_a_word_of_the_command_line_is_not_repeated(url: str, command: list[str]) -> None:
+    done = CliRunner().invoke(app, [word.format(url) for word in command], env={"COLUMNS": "60"})
+    assert done.exit_code == 2
+    assert "Zq8wErTy77" not in "".join(done.output.split())
+    assert "Zq8w" not in done.output

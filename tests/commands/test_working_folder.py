@@ -34,17 +34,44 @@ def test_settings_of_prefect_in_the_working_folder_are_refused(
     assert f"in {tmp_path / name}" in done.stderr
 
 
-def test_a_file_that_prefect_could_not_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "prefect.toml").write_text("no = [toml")
+UNREADABLE = {
+    "prefect.toml": ["no = [toml", "a = " + "[" * 100_000],
+    "pyproject.toml": ["tool = 3", "tool = [1]", "[tool]\nprefect = 7"],
+    ".env": ["\udcff"],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in UNREADABLE.items() for text in texts])
+def test_a_file_that_prefect_could_not_read_is_named(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_text(text, errors="surrogateescape")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["status", "out"])
     assert done.exit_code == 2
-    assert "prefect.toml" in done.stderr
+    assert name in done.stderr
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "link to nothing", "device"])
+def test_what_gives_prefect_something_else_than_us_is_refused(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / (name if kind == "pipe" else "elsewhere")
+    if "pipe" in kind:
+        os.mkfifo(pipe)
+    if kind != "pipe":
+        (tmp_path / name).symlink_to("/dev/zero" if kind == "device" else pipe)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["status", "out"])
+    assert done.exit_code == 2
+    assert str(tmp_path / name) in done.stderr
 
 
 def test_files_that_set_nothing_of_prefect_are_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("OPENAI_API_KEY=x\n")
     (tmp_path / "pyproject.toml").write_text("[tool.ruff]\n")
+    (tmp_path / "prefect.toml").mkdir()
     monkeypatch.chdir(tmp_path)
     assert "no build found" in CliRunner().invoke(app, ["status", "out"]).stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_a_model_is_published_and_loaded_by_the_id_of_the_hub(
         folder = config.output / role
         planned = CliRunner().invoke(app, ["publish-model", str(folder), f"org/{role}", "--dry-run"])
         assert planned.exit_code == 0, planned.output
+        assert "  curves.png: " in planned.stdout
         assert not any(name == f"org/{role}" for _, name in reached.repositories)
         arguments = ["publish-model", str(folder), f"org/{role}", "--report", str(scores)]
         done = CliRunner().invoke(app, arguments)
@@ -185,7 +187,24 @@ def spoil(config: TrainConfig, folder: Path, name: str) -> Path:
         weights.write_bytes(weights.read_bytes()[:-1])
     elif name == "card":
         (folder / "card.json").write_text('{"role": "descriptor", "name": "x", "repo": "org/other"}')
-    (folder / "config.json").write_text(json.dumps(settings))
+    elif name.startswith("link "):
+        outside = folder.parent / "outside"
+        outside.write_text('{"a": "PRIVATE"}')
+        (folder / name[5:]).unlink(missing_ok=True)
+        (folder / name[5:]).symlink_to(outside)
+    elif name == "pipe":
+        os.mkfifo(folder / "chat_template.jinja")
+    elif name == "template":
+        (folder / "chat_template.jinja").write_text("{# hf_abcdefghijklmnopqrstuvwxyz #}")
+    elif name == "vocabulary":
+        tokens = {"model": {"vocab": {"hf_abcdefghijklmnopqrstuvwxyz": 1}}}
+        (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    elif name == "notes":
+        content = json.loads((folder / "card.json").read_text())
+        content["name"] = "hf_abcdefghijklmnopqrstuvwxyz"
+        (folder / "card.json").write_text(json.dumps(content))
+    if name != "link config.json":
+        (folder / "config.json").write_text(json.dumps(settings))
     return folder
 
 
@@ -197,8 +216,16 @@ def spoil(config: TrainConfig, folder: Path, name: str) -> Path:
         ("header", "names '/home/someone/model.bin'"),
         ("pickle", "has no weights: model.safetensors is not there"),
         ("torn", "bytes instead of"),
-        ("answerer", "found a PointAnswerer"),
+        ("answerer", "is not that of a Point Answerer"),
         ("card", "the card of .* cannot be written"),
+        ("link chat_template.jinja", "is a link to .*outside"),
+        ("link special_tokens_map.json", "is a link to .*outside"),
+        ("link curves.png", "is a link to .*outside"),
+        ("link card.json", "is a link to .*outside"),
+        ("pipe", "chat_template.jinja that cannot be read .*found a pipe"),
+        ("template", "chat_template.jinja holds what looks like a secret"),
+        ("vocabulary", "tokenizer.json holds what looks like a secret"),
+        ("notes", "the card of .* holds what looks like a secret"),
     ],
 )
 def test_what_must_not_go_up_is_refused(

@@ -80,6 +80,17 @@ def test_another_kind_in_the_folder_is_refused(finished: Path) -> None:
         make_once(finished, "descriptor", SETTINGS, untouched)
 
 
+@pytest.mark.parametrize("name", ["", "checkpoint-2", "checkpoint-2/model.safetensors"])
+def test_links_where_a_training_writes_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    place = tmp_path / "localizer" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a link"):
+        make_once(tmp_path / "localizer", "localizer", SETTINGS, untouched)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 HOLD = """
 import sys
 from talking_points.locks import only_writer

@@ -243,7 +243,9 @@ def _materialise_buffers(model: PointAnswerer) -> None:
 
 
 def _language_model(given: str | Path | LlamaForCausalLM) -> LlamaForCausalLM:
-    return given if isinstance(given, LlamaForCausalLM) else AutoModelForCausalLM.from_pretrained(given, dtype="auto")
+    if isinstance(given, LlamaForCausalLM):
+        return given
+    return AutoModelForCausalLM.from_pretrained(given, dtype="auto", trust_remote_code=False)
 
 
 def assemble(

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from talking_points.locks import refuse_links
 from talking_points.models.omg_llava.checkpoint_keys import PROTOTYPES, Heads, canonical_key
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
 from talking_points.models.omg_llava.image_processing import OmgLlavaImageProcessor
@@ -104,6 +105,7 @@ def convert_release(
     output = Path(output)
     if (output / "config.json").exists():
         raise ConversionError(f"{output} holds a model already: choose another folder or remove it first")
+    refuse_links(output.resolve())
     planned = plan_release(sources, base=base, lora=lora)
     config, tokenizer, expected = planned.config, planned.tokenizer, planned.expected
 

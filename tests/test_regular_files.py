@@ -1,0 +1,92 @@
+"""A pipe or a device in the place of a file is refused at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from talking_points.config import ConfigError
+from talking_points.evaluation.reports import Report
+from talking_points.models.model_folders import tell_kind
+from talking_points.regular_files import IrregularFileError, check_regular, find_foreign, open_regular, read_text
+from talking_points.sources.json_text import check_json
+from talking_points.sources.refs import read_pickled_refs
+from talking_points.whole_files import file_sha256
+
+
+def plant(place: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "socket":
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(place))
+        server.close()
+    else:
+        place.symlink_to(kind)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket", "/dev/zero", "/dev/stdin"])
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    place = Path("x")
+    plant(place, kind)
+    if kind == "/dev/stdin" and place.is_file():
+        pytest.skip("the input of these tests is a file")
+    for read in (open_regular, read_text, check_regular, file_sha256):
+        with pytest.raises(IrregularFileError, match="expected a file"):
+            read(place)
+
+
+def test_files_and_links_to_them_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("ä\r\nb\rc".encode())
+    (tmp_path / "b").symlink_to("a")
+    assert read_text(tmp_path / "b") == "ä\nb\nc"
+    check_regular(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/nowhere", "/dev/zero", "."])
+def test_links_and_pipes_are_found_at_any_depth(tmp_path: Path, kind: str) -> None:
+    for depth in range(3):
+        (tmp_path / "a/b/c").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a/b/c/file").write_text("")
+        assert find_foreign(tmp_path) is None
+        place = tmp_path.joinpath(*"abc"[:depth]) / "x"
+        plant(place, kind)
+        assert find_foreign(tmp_path) == find_foreign(place) == place
+        place.unlink()
+
+
+READERS = {
+    "annotations": check_json,
+    "references": lambda path: read_pickled_refs(path, lambda *_: None),
+    "report": Report.load,
+    "digest": file_sha256,
+    "tokenizer": lambda path: tell_kind(path.parent),
+    "model": lambda path: tell_kind(path.parent),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers_of_foreign_files_do_not_wait_for_a_pipe(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": 5}')
+    path = tmp_path / {"tokenizer": "tokenizer.json", "model": "config.json"}.get(name, "x.json")
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"found a pipe|has no config\.json"):
+        READERS[name](path)
+
+
+def test_architectures_of_another_type_are_named(tmp_path: Path) -> None:
+    save_file({"a": np.zeros(1)}, tmp_path / "model.safetensors")
+    for value in (5, "x", {"a": 1}, [], [None]):
+        (tmp_path / "config.json").write_text(json.dumps({"architectures": value}))
+        with pytest.raises(ConfigError, match="architectures in"):
+            tell_kind(tmp_path)
