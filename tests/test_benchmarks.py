@@ -23,6 +23,7 @@ SMALLEST = {
     "overhead": ["--images", "2"],
     "peers": ["--rows", "6", "--peers", "ours"],
     "resume": ["--images", "2"],
+    "rollouts": ["--questions", "2", "--group", "2", "--tokens", "4"],
     "scale": ["rows", "30"],
     "texts": ["--rows", "4"],
 }
