@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 import subprocess
@@ -162,3 +163,21 @@ def _cpu_seconds() -> float:
     """Of processes that have ended: what a machine that others use takes longer for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def test_what_pages_store_lies_neither_in_the_working_folder_nor_stays(tmp_path: Path) -> None:
+    code = "import talking_points.audit; from nicegui.storage import Storage; print(Storage().path)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("NICEGUI_STORAGE_PATH", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    place = Path(done.stdout.strip())
+    assert place.name.startswith("talking-points-pages-")
+    assert not place.exists()
