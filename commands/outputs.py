@@ -18,7 +18,9 @@ def open_output(output: str) -> Storage:
     try:
         storage = Storage(output)
         place = Path(storage.path())
-        blocked = [path for path in (place, *place.parents) if path.exists() and not path.is_dir()]
+        # A link that leads nowhere, or to itself, does not exist and is in the way all the same.
+        places = (place, *place.parents)
+        blocked = [path for path in places if (path.is_symlink() or path.exists()) and not path.is_dir()]
     except (ValueError, ImportError, OSError) as error:
         raise ConfigError(f"{wanted}, found {output!r}: {error}") from error
     if storage.is_local and blocked:

@@ -136,12 +136,15 @@ def test_the_build_itself_refuses_what_is_not_installed(bare: None, drawn: dict[
     [
         ("note", "found the file .*note; choose another output"),
         ("note/below/it", "found the file .*note; choose another output"),
+        ("loop", "found the file .*loop; choose another output"),
+        ("loop/below", "found the file .*loop; choose another output"),
         ("x" * 300, "File name too long"),
         ("nowhere://x", "Protocol not known"),
     ],
 )
 def test_an_output_that_no_folder_can_be_is_refused(tmp_path: Path, output: str, problem: str) -> None:
     (tmp_path / "note").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ConfigError, match=problem):
         open_output(output if "://" in output else str(tmp_path / output))
     assert open_output(str(tmp_path / "not" / "yet" / "there")).is_local
