@@ -6,7 +6,7 @@ is decoded of it is not.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,6 @@ from talking_points.errors import InputError
 
 ROW_GROUP = 4096 << 20
 """Largest row group, in bytes when unpacked: it is in memory at once."""
-_BYTES = "BYTE_ARRAY"
 
 
 class UnpackedSizeError(InputError):
@@ -32,30 +31,29 @@ def refuse_large(source: Any, columns: Collection[str] | None = None, groups: Co
     """
     with pq.ParquetFile(source) as file:
         metadata = file.metadata
-        chosen = range(metadata.num_row_groups) if groups is None else groups
-        doubtful: dict[int, list[str]] = {}
-        for group in chosen:
-            found = [item for item in _chunks(metadata.row_group(group)) if _is_wanted(item, columns)]
-            stated = sum(max(item.num_values * 8, item.total_uncompressed_size) for item in found)
-            _refuse(group, stated)
-            texts = [item for item in found if item.physical_type == _BYTES]
-            if stated + sum(item.num_values * item.total_uncompressed_size for item in texts) > ROW_GROUP:
-                doubtful[group] = [item.path_in_schema for item in texts]
-    if not doubtful:
+        doubtful = []
+        # Arrow aborts the process over a damaged column's own sizes; those of the group are read without harm.
+        for group in range(metadata.num_row_groups) if groups is None else groups:
+            stated = metadata.row_group(group)
+            _refuse(group, max(stated.total_byte_size, stated.num_rows * 8))
+            if stated.num_rows * stated.total_byte_size > ROW_GROUP:
+                doubtful.append(group)
+        names = sorted(name for field in file.schema_arrow if (name := _text_of(field, columns)))
+    if not doubtful or not names:
         return
-    names = sorted({name for texts in doubtful.values() for name in texts if "." not in name or name == "image.bytes"})
     with pq.ParquetFile(source, read_dictionary=names) as file:
-        for group, texts in doubtful.items():
-            _refuse(group, sum(_decoded(file, group, name) for name in texts if name in names))
+        for group in doubtful:
+            _refuse(group, sum(_decoded(file, group, name) for name in names))
 
 
-def _is_wanted(chunk: Any, columns: Collection[str] | None) -> bool:
-    return columns is None or chunk.path_in_schema.partition(".")[0] in columns
-
-
-def _chunks(group: Any) -> Iterator[Any]:
-    for number in range(group.num_columns):
-        yield group.column(number)
+def _text_of(field: Any, columns: Collection[str] | None) -> str | None:
+    """The path of a column of texts or bytes that counts; of a struct, that of its bytes."""
+    if columns is not None and field.name not in columns:
+        return None
+    if pa.types.is_struct(field.type):
+        return f"{field.name}.bytes" if field.type.get_field_index("bytes") >= 0 else None
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return field.name if any(is_kind(field.type) for is_kind in kinds) else None
 
 
 def _decoded(file: pq.ParquetFile, group: int, name: str) -> int:
@@ -63,6 +61,7 @@ def _decoded(file: pq.ParquetFile, group: int, name: str) -> int:
     total = 0
     for batch in file.iter_batches(batch_size=4096, row_groups=[group], columns=[name], use_threads=False):
         column = batch.column(0)
+        column.validate(full=True)  # a damaged file may point beyond its dictionary
         if pa.types.is_struct(column.type):
             column = pc.struct_field(column, name.partition(".")[2])
         if pa.types.is_dictionary(column.type):
