@@ -23,7 +23,7 @@ from talking_points.whole_files import write_json
 
 LOCK, OWNER = ".lock", ".owner.json"
 _A_LOOK = 0.5
-"""Seconds: whoever looks whether a folder is written to (``is_held``) holds the lock for a moment."""
+"""Seconds: whoever looks whether a lock is held (``is_locked``) holds it for a moment."""
 
 
 class FolderInUseError(InputError):
@@ -74,17 +74,28 @@ def refuse_links(place: str | Path) -> None:
 
 
 def is_held(folder: str | Path) -> bool:
-    """Whether somebody is writing to the folder right now, as far as this user may know."""
-    path = Path(folder) / LOCK
-    if not path.is_file():
+    """Whether somebody is writing to the folder right now."""
+    return is_locked(Path(folder) / LOCK)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock file right now, also one that this user may only read."""
+    if not path.exists():
         return False
     try:
         with FileLock(path, timeout=0):
             return False
     except Timeout:
         return True
-    except OSError:  # a folder of somebody else: their lock cannot be tried
-        return (path.parent / OWNER).exists()
+    except OSError:
+        import fcntl  # on systems whose locks these are; others do not come here
+
+        with path.open("rb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
 
 
 def _owner(folder: Path) -> str:
