@@ -152,10 +152,7 @@ def encode_conversation(
 
 @dataclass(frozen=True)
 class Batch:
-    """Conversations as arrays: ids and labels (N, L) int64, positions (N, L), and who sees whom.
-
-    visible: (N, L) of real tokens, or (N, L, L) where several conversations share a row.
-    """
+    """Conversations as arrays: ids and labels (N, L) int64, positions (N, L), and the real tokens, visible (N, L)."""
 
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -175,30 +172,3 @@ def batch(conversations: Sequence[Encoded], head: Sequence[int], padding: int) -
         labels[row, len(head) : end] = one.labels
         visible[row, :end] = True
     return Batch(ids, labels, np.broadcast_to(np.arange(length), shape).copy(), visible)
-
-
-def pack_conversations(rows: Sequence[Sequence[Encoded]], head: Sequence[int], padding: int) -> Batch:
-    """Several conversations about one crop a row, behind one reading of it.
-
-    Each sees the head and itself, its positions counted as if it were alone; padding sees itself.
-    """
-    length = len(head) + max(sum(len(one.ids) for one in row) for row in rows)
-    shape = (len(rows), length)
-    ids, labels = np.full(shape, padding, np.int64), np.full(shape, IGNORED_LABEL, np.int64)
-    positions = np.zeros(shape, np.int64)
-    visible = np.zeros((*shape, length), bool)
-    start = len(head)
-    for number, row in enumerate(rows):
-        ids[number, :start], positions[number, :start] = head, np.arange(start)
-        visible[number, :start, :start] = np.tri(start, dtype=bool)
-        place = start
-        for one in row:
-            here = slice(place, place + len(one.ids))
-            ids[number, here], labels[number, here] = one.ids, one.labels
-            positions[number, here] = start + np.arange(len(one.ids))
-            visible[number, here, :start] = True
-            visible[number, here, here] = np.tri(len(one.ids), dtype=bool)
-            place = here.stop
-        rest = np.arange(place, length)
-        visible[number, rest, rest] = True
-    return Batch(ids, labels, positions, visible)

@@ -19,7 +19,6 @@ from talking_points.examples.conversations import (
     draw_crop,
     encode_conversation,
     groups_of,
-    pack_conversations,
 )
 from talking_points.examples.keypoints import PoseExample, load_poses, mirror_example
 from talking_points.models.capellm.conversation import IGNORED_LABEL, Template
@@ -166,11 +165,11 @@ def test_an_oracle_that_looks_at_pixels_finds_every_keypoint_of_a_mirrored_image
 TEMPLATE = Template("Where is the {keypoint}?", "</s>")
 
 
-def test_tokens_batches_and_packed_rows() -> None:
+def test_tokens_and_batches() -> None:
     tokenizer, head = tokenizer_of("llama3"), (0, 9999, 9999)
     conversations = conversations_of(example(), ConversationSettings(), {}, 0, Counter(), share_crop=True)
     tokens = [encode_conversation(one, TEMPLATE, tokenizer, image_tokens=2, max_length=2048) for one in conversations]
-    apart, together = batch(tokens, head, padding=1), pack_conversations([tokens[:2], tokens[2:]], head, padding=1)
+    apart = batch(tokens, head, padding=1)
     assert (apart.ids[:, :3] == head).all()
     for row, one in enumerate(tokens):
         end = 3 + len(one.ids)
@@ -178,15 +177,6 @@ def test_tokens_batches_and_packed_rows() -> None:
         assert tuple(apart.labels[row, 3:end]) == one.labels
         assert (apart.labels[row, end:] == IGNORED_LABEL).all()
         assert (apart.visible[row] == (np.arange(apart.ids.shape[1]) < end)).all()
-    assert (together.labels != IGNORED_LABEL).sum() == (apart.labels != IGNORED_LABEL).sum()
-    first, second = len(tokens[0].ids), len(tokens[1].ids)
-    assert list(together.positions[0, : 3 + first + second]) == [*range(3 + first), *range(3, 3 + second)]
-    seen = together.visible[0]
-    assert seen[3 + first, :3].all()
-    assert not seen[3 + first :, 3 : 3 + first].any()
-    assert not seen[: 3 + first, 3 + first :].any()
-    assert (np.triu(seen, 1) == 0).all()
-    assert seen.diagonal().all()
 
 
 def test_a_conversation_that_is_too_long_is_refused_with_both_numbers() -> None:
