@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ def bucket(folder: str) -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as environment:
+        decide_one_after_another(environment)
         environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         environment.setenv("AWS_ACCESS_KEY_ID", "test")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -29,3 +32,16 @@ def bucket(folder: str) -> Iterator[str]:
             server.stop()
             # File systems are kept by their arguments, and the address, which the environment gives, is none of them.
             s3fs.S3FileSystem.clear_instance_cache()
+
+
+def decide_one_after_another(environment: pytest.MonkeyPatch) -> None:
+    """Let the server look at a condition and put the object in one step, as stores do: its threads do not."""
+    from moto.s3.responses import S3Response
+
+    puts, lock = S3Response._key_response_put, threading.Lock()
+
+    def put(self: S3Response, *arguments: Any) -> Any:
+        with lock:
+            return puts(self, *arguments)
+
+    environment.setattr(S3Response, "_key_response_put", put)

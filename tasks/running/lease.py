@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.config import ConfigError, Section
-from talking_points.errors import RunError
+from talking_points.errors import InputError, RunError
 from tasks.running.storage import Storage
 
 LEASES = ".work/leases"
@@ -164,15 +164,21 @@ def take_lease(storage: Storage, on_stop: Callable[[], None], *, alone_here: boo
     it is listened for a little longer, in case the clocks differ.
     """
     for _ in range(5):
-        last = read_lease(storage)
+        number, last = _read_patiently(storage)
+        takeovers = last.takeovers if last else 0
         if last is not None and not _is_over(last, storage, alone_here):
             if last.age < EXPIRES or _is_heard_of(storage, last):
                 raise refuse(storage, last)
-            content = LeaseFile(last.number + 1, this_process(), time=time.time(), takeovers=last.takeovers + 1)
-        else:
-            number, takeovers = (last.number, last.takeovers) if last else (_highest(storage) or 0, 0)
-            content = LeaseFile(number + 1, this_process(), time=time.time(), takeovers=takeovers)
+            takeovers += 1
+        # The number that follows the one that was judged: what was created since then has it, and is not followed.
+        content = LeaseFile(number + 1, this_process(), time=time.time(), takeovers=takeovers)
         if storage.create(_path(content.number), _dump(content)):
+            if storage.create(_path(content.number), _dump(content)):
+                raise InputError(
+                    f"the store of {storage.output} overwrites objects that are put on condition that there is none: "
+                    "two builds could write to one output. Choose a store with conditional writes (S3 itself, MinIO "
+                    "and Ceph have them in recent releases), or a folder"
+                )
             _forget_old(storage, content.number)
             return Lease(storage, content, on_stop)
     raise FolderInUse(f"several builds begin to write to {storage.output} at once: start one of them")
@@ -205,9 +211,12 @@ def check_fence(storage: Storage, fence: Fence | None) -> None:
         )
 
 
-def read_lease(storage: Storage) -> LeaseFile | None:
-    """The last lease of an output; None where there is none, or one that cannot be read."""
-    number = _highest(storage)
+def read_lease(storage: Storage, number: int | None = None) -> LeaseFile | None:
+    """The last lease of an output, or the one with a number; None where there is none, or one that is damaged.
+
+    Raises ``OSError`` where the storage does not answer, which says nothing about the lease.
+    """
+    number = _highest(storage) if number is None else number
     if number is None:
         return None
     try:
@@ -216,8 +225,28 @@ def read_lease(storage: Storage) -> LeaseFile | None:
         found = LeaseFile(**value | {"owner": owner})
         numbers = all(isinstance(value, int | float) for value in (found.time, found.beat, found.takeovers))
         return found if numbers and found.number == number and isinstance(owner.process, int) else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
+
+
+def _read_patiently(storage: Storage) -> tuple[int, LeaseFile | None]:
+    """The highest number, 0 where there is none, and its lease, None where it is damaged.
+
+    A lease that cannot be read is read again for one and a half beats: its owner may be writing it in this moment.
+    """
+    end = time.monotonic() + 1.5 * BEAT
+    while True:
+        try:
+            number = _highest(storage)
+            if number is None:
+                return 0, None
+            last = read_lease(storage, number)
+            if last is not None or time.monotonic() >= end:
+                return number, last
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(min(0.2, BEAT))
 
 
 def ask_to_stop(storage: Storage) -> LeaseFile | None:

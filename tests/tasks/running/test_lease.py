@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from talking_points.config import ConfigError
+from talking_points.errors import InputError
 from tasks.running import lease as leases
 from tasks.running.claims import Overtaken, begin_attempt
 from tasks.running.lease import (
@@ -192,6 +193,42 @@ def test_a_damaged_lease_is_followed_by_the_next_one(content: str, tmp_path: Pat
     held = take(storage)
     assert held.number == 42
     held.release()
+
+
+def test_a_storage_that_does_not_answer_takes_no_lease_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = take(Storage(tmp_path))
+    storage = Storage(tmp_path)
+    answers: list[bytes | OSError] = [OSError("timed out"), b"", b"{"]
+    real = storage.read_bytes
+
+    def read(name: str) -> bytes:
+        answer = answers.pop() if answers else real(name)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(leases, "EXPIRES", 30.0)
+    monkeypatch.setattr(leases, "BEAT", 1.0)
+    monkeypatch.setattr(storage, "read_bytes", read)
+    with pytest.raises(FolderInUse, match=str(os.getpid())):
+        take(storage)
+    monkeypatch.setattr(leases, "BEAT", 0.1)
+    answers += [OSError("timed out")] * 100
+    with pytest.raises(OSError, match="timed out"):
+        take(storage)
+    held.release()
+
+
+def test_a_store_without_conditions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(tmp_path)
+
+    def create(name: str, content: bytes) -> bool:
+        storage.write_bytes(name, content)
+        return True
+
+    monkeypatch.setattr(storage, "create", create)
+    with pytest.raises(InputError, match="conditional writes"):
+        take(storage)
 
 
 def test_a_lease_from_the_future_does_not_close_an_output_for_ever(tmp_path: Path) -> None:
