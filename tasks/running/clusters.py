@@ -61,6 +61,9 @@ class Workers:
         """Whether a task ended because its worker did. Raises ``ClusterLost``."""
         return isinstance(outcome, self.lost)
 
+    def release(self, future: PrefectFuture[Any]) -> None:
+        """Forget a task whose outcome was read, so that it is not run again when its worker is lost later."""
+
     def recover(self) -> None:
         """Make new workers where losing one has lost them all. Call when none has anything to do."""
         with suppress(Exception):
@@ -147,6 +150,10 @@ class DaskWorkers(Workers):
                 "the build again to go on; finished shards are kept"
             )
         return super().is_lost(outcome)
+
+    def release(self, future: PrefectFuture[Any]) -> None:
+        with suppress(Exception):  # of a scheduler that is gone
+            future.wrapped_future.release()  # type: ignore[attr-defined]
 
     def end_stage(self) -> None:
         from distributed import fire_and_forget

@@ -23,6 +23,7 @@ from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
 from tasks.running.build_folder import BuildStorage
+from tasks.running.claims import Overtaken, was_begun
 from tasks.running.clusters import Workers, open_workers
 from tasks.running.group_tasks import group_task
 from tasks.running.lease import LeaseLost, check_fence, leave_stop, stop_asked
@@ -39,6 +40,7 @@ TASK_SECONDS = 120.0
 """Seconds that a task run is to take where it gets as many shards as it needs for that."""
 _MOST_SHARDS = 1000
 _LOOK_EVERY, _DESCRIBE_EVERY = 1.0, 5.0
+_OVERTAKEN = "its files were replaced by those of another attempt, which has not ended"
 
 
 class RunningConfig(Protocol):
@@ -149,16 +151,21 @@ class StageRunner:
                 future = self._next_finished(stage)
                 given, kept = stage.running.pop(future)
                 outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
+                self.workers.release(future)
                 if self.workers.is_lost(outcome):
                     self._take_back(stage, given, outcome, results)
                 elif len(given) > 1:
                     for order, (kind, found) in zip(given, _each(outcome, given), strict=True):
                         if kind == WAITING:
                             pending.append(order)
+                        elif self._is_overtaken(order, found):
+                            self._take_back(stage, [order], Overtaken(_OVERTAKEN), results)
                         else:
                             self._collect(order, found, False, results)
                 elif future.state.name == WAITING:
                     pending += given
+                elif self._is_overtaken(given[0], outcome):
+                    self._take_back(stage, given, Overtaken(_OVERTAKEN), results)
                 elif future.state.name == "Cached" and outcome != kept and not holds(self.storage, outcome):
                     # What was kept a moment ago has changed: make the shard again.
                     stage.start(self.workers, task.as_prefect().anew(), given)
@@ -202,6 +209,12 @@ class StageRunner:
             else:
                 self.progress.say(f"the worker of {order.title} was lost: it is run again")
                 stage.waiting.appendleft(order)
+
+    def _is_overtaken(self, order: AnyOrder, outcome: Any) -> bool:
+        """Whether a shard's result is one whose files a later attempt has replaced, or that was refused for one."""
+        if not self.workers.config.is_cluster or not isinstance(outcome, Mapping):
+            return isinstance(outcome, Overtaken)
+        return was_begun(self.storage, order.stage, order.shard, 2) and not holds(self.storage, outcome)
 
     def _next_finished(self, stage: _Stage) -> PrefectFuture[Any]:
         """A task that has ended; meanwhile it is looked whether the build is to go on."""

@@ -24,9 +24,9 @@ from talking_points.descriptions.spending import Spending
 from talking_points.errors import AnswersPending, RunError
 from talking_points.redaction import protect_settings, redact_errors
 from talking_points.stop_requests import Stopped, stop_if_requested, watch_for_stop
-from tasks.running.claims import Attempt, begin_attempt
+from tasks.running.claims import Attempt, begin_attempt, was_begun
 from tasks.running.lease import Fence, stop_asked
-from tasks.running.manifests import Details, Manifest, add_seal
+from tasks.running.manifests import Details, Manifest, add_seal, holds
 from tasks.running.result_records import ShardTask
 from tasks.running.stages import WAITING, WORK
 from tasks.running.storage import Storage
@@ -153,7 +153,7 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
             _protect_secrets(order)
             try:
                 _begin_on_cluster(order)
-                return add_seal(run(order))
+                return _made_by_another(order) or add_seal(run(order))
             except Stopped as stopped:
                 from prefect.states import Cancelled
 
@@ -188,6 +188,22 @@ def _begin_on_cluster(order: AnyOrder) -> None:
     stop_if_requested()
     if expected is not None:
         check_worker(expected, order.stage)
+
+
+def _made_by_another(order: AnyOrder) -> Manifest | None:
+    """What an earlier attempt has made whose worker was lost only afterwards: a cluster then runs the task again, while
+    the driver may already go on with the files of the first, which a second attempt would replace.
+    """
+    environment = order.environment
+    if environment.fence is None or not environment.fence.shared:
+        return None
+    storage = Storage(environment.output)
+    if not was_begun(storage, order.stage, order.shard):
+        return None
+    from tasks.running.prefect_tasks import find_manifest
+
+    manifest = find_manifest(order_key(order))
+    return manifest if manifest is not None and holds(storage, manifest) else None
 
 
 def _protect_secrets(order: AnyOrder) -> None:
