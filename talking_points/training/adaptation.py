@@ -57,12 +57,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class Told:
-    """What is written down of a share's samples: texts (S,), rewards (S,), advantages (S,), predicted points (S, 2)."""
+    """What is told of a share: texts (S,), rewards (S,), advantages (S,), predicted points (S, 2), and means of all."""
 
     texts: list[str]
     rewards: NDArray[np.float64]
     advantages: Tensor
     predicted: NDArray[np.float64]
+    means: dict[str, float]
 
 
 MEASURED = ("reward", "reward_std", "zero_variance", "kl", "entropy", "length", "empty", "unfinished")
@@ -97,15 +98,14 @@ class AdaptationTrainer(SampledTrainer, PointTrainer):
         losses: list[Tensor] = []
         told: list[Told] = []
         for number, share in own_shares(len(self.batch), self.shares):
-            weight = (share.stop - share.start) / len(self.batch)
-            if not weight:
-                self.measure_shares(0.0, **dict.fromkeys(MEASURED, 0.0))
-                losses.append(no_loss(policy.parameters()))
-                continue
-            loss, samples = self._learn(policy, self.batch[share], number, weight)
-            losses.append(loss)
-            told.append(samples)
-        total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            if points := self.batch[share]:
+                loss, samples = self._learn(policy, points, number)
+                losses.append(loss * (len(points) / len(self.batch)))
+                told.append(samples)
+        total = torch.stack(losses).sum() if losses else no_loss(policy.parameters())
+        parts = [{name: value * len(one.texts) for name, value in one.means.items()} for one in told]
+        sums = {name: sum(part[name] for part in parts) for name in MEASURED}
+        self.measure(**self.mean_of_shares(1 / (len(self.batch) * self.adapt.group), **sums))
         self.shown["reward"] = self._measured["reward"][-1]
         if self.state.global_step % self.adapt.sample_steps == 0:
             everything = gather_all(told)
@@ -114,10 +114,8 @@ class AdaptationTrainer(SampledTrainer, PointTrainer):
                     self._write_samples(everything)
         return (total, None) if return_outputs else total
 
-    def _learn(
-        self, policy: PointDescriptor, points: list[PointExample], number: int, weight: float
-    ) -> tuple[Tensor, Told]:
-        """The part of the loss that a share of the batch has, with what was sampled."""
+    def _learn(self, policy: PointDescriptor, points: list[PointExample], number: int) -> tuple[Tensor, Told]:
+        """The loss of a share of the batch, with what was sampled."""
         alone = self.shares == 1
         seeded = drawing(self.args.device, self.args.seed, self.state.global_step, number)
         with nullcontext() if alone else seeded, autocast(policy, self.adapt):
@@ -131,18 +129,17 @@ class AdaptationTrainer(SampledTrainer, PointTrainer):
         loss = grpo_loss(log_probs, reference, on_device, samples.mask.to(log_probs.device), self.adapt.beta)
         lengths = samples.mask.sum(1)
         spread = groups.std(1, correction=0)
-        self.measure_shares(
-            weight,
-            reward=rewards.mean(),
-            reward_std=float(spread.mean()),
-            zero_variance=float((spread <= EQUAL_REWARDS).float().mean()),
-            kl=float(loss.kl),
-            entropy=float(loss.entropy),
-            length=float(lengths.float().mean()),
-            empty=float((lengths <= 1).float().mean()),
-            unfinished=samples.unfinished / len(lengths),
-        )
-        return loss.total * weight, Told(samples.texts, rewards, advantages.flatten().cpu(), predicted)
+        means = {
+            "reward": rewards.mean(),
+            "reward_std": float(spread.mean()),
+            "zero_variance": float((spread <= EQUAL_REWARDS).float().mean()),
+            "kl": float(loss.kl),
+            "entropy": float(loss.entropy),
+            "length": float(lengths.float().mean()),
+            "empty": float((lengths <= 1).float().mean()),
+            "unfinished": samples.unfinished / len(lengths),
+        }
+        return loss.total, Told(samples.texts, rewards, advantages.flatten().cpu(), predicted, means)
 
     def rewards(
         self, points: Sequence[PointExample], texts: Sequence[str]

@@ -142,7 +142,8 @@ class RefineTrainer(SampledTrainer):
         )  # fmt: skip
         measured = {
             "ratio": found.ratios.mean(),
-            "ratio_spread": found.ratios.std(correction=0),
+            "off": (found.ratios.double() - 1).mean(),
+            "off_squared": (found.ratios.double() - 1).square().mean(),
             "clipped_low": (found.clipped & (advantages < 0)).float().mean(),
             "clipped_high": (found.clipped & (advantages > 0)).float().mean(),
             "kl": found.kl,
@@ -154,8 +155,12 @@ class RefineTrainer(SampledTrainer):
     def _measure_update(self, weight: float, values: dict[str, Any]) -> None:
         names = ["kl", "entropy"]
         if self.refine.objective == "gspo":
-            names = ["ratio", "ratio_spread", "clipped_low", "clipped_high", *names]
-        self.measure_shares(weight, **{name: values.get(name, 0.0) for name in names})
+            names = ["ratio", "off", "off_squared", "clipped_low", "clipped_high", *names]
+        found = self.mean_of_shares(weight, **{name: values.get(name, 0.0) for name in names})
+        if "off" in found:
+            variance = found.pop("off_squared") - found.pop("off") ** 2
+            found["ratio_spread"] = max(0.0, variance) ** 0.5
+        self.measure(**found)
 
     def roll_out(self, examples: Sequence[RegionExample], step: int) -> Rollout:
         """Sample, reward and score answers to the questions of a batch."""

@@ -47,11 +47,13 @@ class SampledTrainer(StageTrainer):
         for name, value in values.items():
             self._measured[name].append(float(value))
 
-    def measure_shares(self, weight: float, **values: Any) -> None:
+    def mean_of_shares(self, weight: float, **values: Any) -> dict[str, float]:
         """Means over a part of this step's batch, of which this process has the share ``weight``."""
         own = torch.tensor([float(value) for value in values.values()], dtype=torch.float64) * weight
-        own = sum_over_processes(own.to(self.args.device, torch.float32)) if self.args.world_size > 1 else own
-        self.measure(**dict(zip(values, own.tolist(), strict=True)))
+        if self.args.world_size > 1:
+            device = self.args.device
+            own = sum_over_processes(own.to(device, torch.float32 if device.type == "mps" else torch.float64))
+        return dict(zip(values, own.tolist(), strict=True))
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)

@@ -6,6 +6,7 @@ be used or was lost, resources by stage, and how many tasks are to be under way.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -325,9 +326,13 @@ def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
     from prefect_ray import RayTaskRunner
 
     options: dict[str, Any] = {"log_to_driver": False}
-    if config.address is None:
-        options |= {"num_cpus": workers, "include_dashboard": False}
-    runner: TaskRunner[Any] = RayTaskRunner(address=config.address, init_kwargs=options)
+    address = config.address
+    if address is None:
+        # One of its own, on this machine alone, which reports nothing to anybody.
+        address = "local"
+        options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    runner: TaskRunner[Any] = RayTaskRunner(address=address, init_kwargs=options)
     try:
         runner.__enter__()
     except (OSError, ValueError, RuntimeError) as error:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from talking_points.config import ConfigError
+from commands.orchestrator import free_port
+from talking_points.errors import InputError
 from tasks.running.clusters import ClusterLost
 from tasks.running.storage import Storage
 from tests.fault_server import MODEL, FaultServer, Seen, serving
@@ -33,9 +34,26 @@ KILLS = int(os.environ.get("KILLS", "10"))
 AFTERWARDS = 3
 """Of these, killed after the scheduler was."""
 SEED = int(os.environ.get("SEED", "11"))
-SHARDS = ("limit=24", "shard_size=3")
+SHARDS = ("limit=20", "shard_size=4")
 DELAY = 0.25
 """Seconds in which the model answers."""
+
+
+HIDES = """
+from importlib import util
+found = util.find_spec
+util.find_spec = lambda name, *more: None if name == {0!r} else found(name, *more)
+"""
+"""What lets a worker be without a package, as far as it can tell."""
+COVERS = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+apart = 0x10020000  # CLONE_NEWUSER | CLONE_NEWNS
+if libc.unshare(apart) or libc.mount(b"none", {0!r}.encode(), b"tmpfs", 0, None):
+    print("no other view of the files is allowed here", file=sys.stderr)
+    sys.exit()
+"""
+"""What lets a worker see an empty folder in the place of another one."""
 
 
 @pytest.fixture(scope="module")
@@ -210,34 +228,55 @@ def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(
     status = read_status(Storage(output))
     assert (status["running"], status["state"]) == (False, "stopped")
     # Workers end at their next row.
-    time.sleep(3)
+    time.sleep(2)
     asked = len(model.seen)
-    time.sleep(1)
+    time.sleep(4 * DELAY)
     assert len(model.seen) == asked
-    assert asked < 12
+    assert asked < 20
 
 
 def test_what_no_worker_can_do_is_said_before_anything_is_made(
-    cluster: DaskCluster, drawn: dict[str, Path], tmp_path: Path
+    cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    with pytest.raises(ConfigError, match=r"resources\.local_caption: no worker has GPU: 1 .*--resources GPU=1"):
-        build(output, drawn, *SHARDS, on(cluster, ", resources: {local_caption: {GPU: 1}}"))
-
+    model.seen.clear()
     # A worker with other code: a copy of ours, with a changed file.
     code = tmp_path / "code"
     for part in ("talking_points", "tasks", "prompts", "configs", "data_cards"):
         shutil.copytree(REPOSITORY / part, code / part, ignore=shutil.ignore_patterns("__pycache__"))
     with (code / "tasks" / "verify.py").open("a") as file:
         file.write("# changed\n")
-    environment = cluster.environment
-    cluster.environment = {"PYTHONPATH": str(code)}
+    elsewhere = cluster.start_elsewhere("elsewhere", PYTHONPATH=str(code))
+
+    def refused(words: str, *more: str) -> None:
+        with pytest.raises(InputError, match=words) as error:
+            build(output, drawn, *SHARDS, step(model), *more)
+        assert error.value.exit_code == 2
+
     try:
-        cluster.start_worker("other")
-        wait_for(lambda: "Registered to" in cluster.log("other"), 60, "a worker")
-        with pytest.raises(ConfigError, match=r"the worker tcp://.* its code in .* is not that of the build"):
-            build(output, drawn, *SHARDS, on(cluster))
+        nobody = free_port()
+        refused(
+            rf"Dask's scheduler does not answer at tcp://127\.0\.0\.1:{nobody}",
+            f"runner={{kind: dask, address: 'tcp://127.0.0.1:{nobody}'}}",
+        )
+        refused(
+            r"resources\.local_caption: no worker has GPU: 1 .*--resources GPU=1",
+            on(cluster, ", resources: {local_caption: {GPU: 1}}"),
+        )
+        cluster.start_worker("poor", before=HIDES.format("httpx"))
+        cluster.await_worker("poor")
+        refused(r"the worker tcp://.* the package 'httpx', which local_caption needs, is not installed", on(cluster))
+        cluster.end("poor")
+        cluster.start_worker("blind", before=COVERS.format(str(drawn["partimagenet"])))
+        wait_for(lambda: any(word in cluster.log("blind") for word in ("Registered to", "no other view")), 60, "blind")
+        if "no other view" not in cluster.log("blind"):
+            refused(r"the worker tcp://.* it has other files at .*, the root of partimagenet", on(cluster))
+            cluster.end("blind")
+        cluster.await_worker("elsewhere")
+        refused(r"the worker tcp://.* its code in .* is not that of the build", on(cluster))
     finally:
-        cluster.environment = environment
-        cluster.end("other")
+        elsewhere.kill()
+        elsewhere.wait()
+        cluster.workers.pop("blind", None)
     assert not list(output.rglob("*.parquet"))
+    assert not model.seen, "nothing was asked"

@@ -106,4 +106,4 @@ def test_reinforcement_in_two_processes_has_the_losses_of_one(tmp_path: Path, mo
                 assert together[name] == pytest.approx(value, abs=1e-5, rel=1e-5), (stage, alone["step"], name)
         weights = [load_file(place / "model.safetensors") for place in (one, two)]
         for name, value in weights[0].items():
-            assert torch.allclose(weights[1][name], value, rtol=1e-4, atol=1e-5), name
+            assert torch.allclose(weights[1][name], value, rtol=1e-4, atol=1e-4), name
