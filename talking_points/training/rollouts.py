@@ -55,12 +55,15 @@ class HeldBatches(LengthBuckets):
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a rollout's updates learn from: answers by share of the questions, and (S,) or (S, T) values of each."""
+    """What a rollout's updates learn from: answers by share of the questions, and (S,) or (S, T) values of each.
+
+    old: None for the first update, whose policy is still the one that has written the answers.
+    """
 
     step: int
     parts: list[RegionAnswers]
     advantages: list[Tensor]
-    old: list[Tensor]
+    old: list[Tensor | None]
     reference: list[Tensor | None]
 
 
@@ -114,9 +117,10 @@ class RefineTrainer(SampledTrainer):
         return (total, None) if return_outputs else total
 
     def _update(self, held: Rollout, number: int) -> Tensor:
-        samples, advantages, old = held.parts[number], held.advantages[number], held.old[number]
-        reference = held.reference[number]
+        samples, advantages, reference = held.parts[number], held.advantages[number], held.reference[number]
         log_probs = self.policy.log_probs(samples)
+        old = held.old[number]
+        old = log_probs.detach() if old is None else old
         mask = samples.mask.to(log_probs.device)
         if self.refine.objective == "grpo":
             loss = grpo_loss(log_probs, old if reference is None else reference, advantages, mask, self.refine.beta)
@@ -149,7 +153,7 @@ class RefineTrainer(SampledTrainer):
         shares = [slice(start, end) for start, end in pairwise(edges)]
         parts = [samples.part(share) for share in shares]
         with torch.no_grad():
-            old = [self.policy.log_probs(part) for part in parts]
+            old = [self.policy.log_probs(part) if number else None for number, part in enumerate(parts)]
         reference: list[Tensor | None] = [None] * updates
         if self.refine.beta:
             reference = [self.policy.reference(part) for part in parts]
@@ -157,7 +161,10 @@ class RefineTrainer(SampledTrainer):
         if step % self.refine.sample_steps < updates and self.state.is_world_process_zero:
             with self._writing(f"samples to {self.args.output_dir}"):
                 self._write_samples(examples, samples.texts, rewards, advantages.flatten())
-        return Rollout(step, parts, [advantages[share].flatten().to(old[0]) for share in shares], old, reference)
+        device = self.args.device
+        return Rollout(
+            step, parts, [advantages[share].flatten().float().to(device) for share in shares], old, reference
+        )
 
     def rewards(
         self, examples: Sequence[RegionExample], texts: Sequence[str]
