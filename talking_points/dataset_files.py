@@ -25,6 +25,7 @@ from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
 from talking_points.parquet_sizes import ROW_GROUP, UnpackedSizeError, refuse_large
 from talking_points.records import LABELS, SOURCES
+from talking_points.regular_files import check_regular
 
 if TYPE_CHECKING:
     import datasets
@@ -170,6 +171,8 @@ def read_group(
 def readable(path: object) -> Iterator[None]:
     """Around the reading of Parquet: what Arrow objects to becomes a ``DatasetError`` that names the file."""
     try:
+        if isinstance(path, str | Path):
+            check_regular(path)  # an address is none of a file
         yield
     except (pa.ArrowException, OSError, OverflowError, UnpackedSizeError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0][:200]

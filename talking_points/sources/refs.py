@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from talking_points.regular_files import read_bytes
+from talking_points.regular_files import check_regular, read_bytes
 from talking_points.sources.plain_pickle import UnsafePickleError, load_plain
 from talking_points.sources.protocol import SourceError
 
@@ -144,6 +144,7 @@ def read_mirrored_splits(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
+        check_regular(path)
         with pq.ParquetFile(path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
