@@ -16,6 +16,7 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "regular_files",
+    "parquet_pages",
     "parquet_sizes",
     "plotting",
     "whole_files",

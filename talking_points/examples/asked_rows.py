@@ -23,7 +23,7 @@ from talking_points.config import ConfigError
 from talking_points.dataset_files import read_dataset, readable
 from talking_points.hub_names import unavailable
 from talking_points.image_files import Orientation, read_rgb
-from talking_points.parquet_sizes import refuse_large
+from talking_points.parquet_sizes import check_footer, refuse_large
 from talking_points.regular_files import open_regular
 
 Task = Literal["describe", "localize"]
@@ -206,6 +206,8 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
 def _of_parquet(path: Path, task: Task, root: Path) -> Rows:
     import pyarrow.parquet as pq
 
+    with readable(path):
+        check_footer(path)
     with readable(path), pq.ParquetFile(path) as file:
         found, total = file.schema_arrow.names, file.metadata.num_rows
     wanted = _check_columns(found, task, path)

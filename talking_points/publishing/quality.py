@@ -20,20 +20,19 @@ import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 from sacrebleu.metrics.bleu import BLEU
 
 from talking_points.build_config import CropConfig, NearDuplicatesConfig
 from talking_points.dataset_files import (
     DatasetError,
+    column_names,
     dataset_file,
     dataset_names,
     image_bytes,
     make_folder,
     read_groups,
     read_texts,
-    readable,
 )
 from talking_points.dataset_manifest import read_audit_summary, read_manifest
 from talking_points.descriptions.backends.protocol import STEPS
@@ -257,9 +256,7 @@ def _read_sampled_objects(root: Path, ids: set[str]) -> dict[str, str]:
     """Category of the sampled points among ``ids``; empty where the build's intermediate files are gone."""
     found: dict[str, str] = {}
     for path in sorted((root / _SAMPLED).glob("*.parquet")) if ids else []:
-        with readable(path):
-            names = pq.read_schema(path).names
-        if {"id", "object"} <= set(names):
+        if {"id", "object"} <= set(column_names(path)):
             table = read_texts(path, ("id", "object"))
             pairs = zip(table["id"].to_pylist(), table["object"].to_pylist(), strict=True)
             found.update({row: name for row, name in pairs if row in ids})
