@@ -21,6 +21,7 @@ ROOMS = (
     "plotting",
     "whole_files",
     "redaction",
+    "redacted_console",
     "server_guard",
     "stand_in_server",
     "proxies",
