@@ -254,6 +254,8 @@ def test_a_dataset_does_not_depend_on_a_secret(tmp_path: Path) -> None:
         "token:sshhh9abcdef",
         "https://h/v1?code=sshhh9abcdef",
         "https://h/v1#key=sshhh9abcdef",
+        "//u:sshhh9abcdef@h.example/v1",
+        "from u:sshhh9abcdef@localhost/v1",
     ],
 )
 def test_what_nobody_told_is_known_by_its_form(text: str) -> None:
@@ -269,6 +271,7 @@ def test_what_nobody_told_is_known_by_its_form(text: str) -> None:
         "expected a key=value setting",
         "the model org/name@main at http://localhost:8000",
         "image tokens: 256, and no password is needed",
+        "python:3.11-slim@sha256:12ab, mailto:me@example.org, at 10:30:22 me@example.org",
     ],
 )
 def test_a_message_without_secrets_is_shown_as_it_is(text: str) -> None:
