@@ -17,6 +17,7 @@ from rich.text import Text
 from talking_points.escaping import for_terminal
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.plan import ASSUMPTION, evaluation_downloads, plan_evaluation
+from talking_points.redacted_console import RedactedConsole
 from talking_points.training.config import TrainConfig
 from talking_points.training.plan import ASSUMPTIONS, StagePlan, downloads, model_size, plan_training
 from talking_points.units import format_duration, format_size
@@ -26,7 +27,7 @@ _KINDS = {"train_localizer": "localizer", "train_descriptor": "descriptor", "ada
 
 def print_training_plan(flow: str, settings: Any) -> None:
     """Print the plan of the flow ``flow`` under its settings. Raises what the flow would raise of wrong input."""
-    console = Console(highlight=False)
+    console = RedactedConsole(highlight=False)
     if flow == "evaluate":
         _print_evaluation(console, settings)
     elif flow == "retrain_and_evaluate":

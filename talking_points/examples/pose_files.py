@@ -15,6 +15,7 @@ from talking_points.descriptions.keypoint_texts import RULES, Texts, TextsError,
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.keypoints import PoseExample, PoseSet, load_poses
 from talking_points.records import derive_seed
+from talking_points.regular_files import read_bytes
 from talking_points.sources.coco_keypoints import CocoKeypoints
 from talking_points.sources.keypoint_sets import KeypointSet, set_of
 from talking_points.sources.layout import descend
@@ -114,7 +115,7 @@ def annotations_digest(config: KeypointFiles) -> dict[str, str]:
         ]
     else:
         files = sorted({*folder.glob("*.json"), *folder.glob("annotations/*.json")})
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
 
 
 class DecodedImages:

@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from talking_points.escaping import for_markdown, for_terminal
+from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact
 from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
@@ -100,7 +101,7 @@ class BuildProgress:
         order: Sequence[str] = STAGES,
     ) -> None:
         self.storage = storage
-        self.console = console or Console(stderr=True)
+        self.console = console or RedactedConsole(stderr=True)
         self.stages: dict[str, StageStatus] = {}
         self.planned = dict(planned or {})
         self.workers = workers
