@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from commands.orchestrator import free_port
+from tests.blocks import CLUSTER, printed_by
 from tests.flows.serving import REPOSITORY, wait_for
+
+_SCHEDULER, _WORKER, _ = printed_by(CLUSTER)
+"""What docs/clusters.md has one type on the machines of a cluster."""
 
 LOST_AFTER = "12 s"
 """What a scheduler of the tests waits for a worker that does not answer."""
@@ -34,14 +38,15 @@ class DaskCluster:
 
     def start_scheduler(self) -> None:
         # It answers at its port when it says so.
+        (line,) = _SCHEDULER.commands
         self.scheduler = self._start(
-            "scheduler", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"
+            "scheduler", *line.split(), "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"
         )
 
     def start_worker(self, name: str, *arguments: str) -> None:
+        (line,) = _WORKER.typed(self.address.removeprefix("tcp://"))
         self.workers[name] = self._start(
-            name, "dask", "worker", self.address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard",
-            "--preload", "tasks.running.dask_worker",
+            name, *line.split(), "--name", name, "--no-nanny", "--no-dashboard",
             "--host", "127.0.0.1", "--local-directory", str(self.folder / "spill"), *arguments,
         )  # fmt: skip
 

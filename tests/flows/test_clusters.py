@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,10 +17,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prefect.settings import get_current_settings
 
 from talking_points.config import ConfigError
 from tasks.running.clusters import ClusterLost
 from tasks.running.storage import Storage
+from tests.blocks import CLUSTER, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import build, published
 from tests.flows.clusters import DaskCluster, dask_cluster
@@ -147,6 +151,18 @@ def test_killed_and_paused_workers_change_nothing(
     assert result["rejected"] == 0
     asked_again(model, reference[1], len(kills))
     assert not list(output.rglob("*.part"))
+
+
+def test_the_commands_of_the_page_build_on_a_cluster(
+    cluster: DaskCluster, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    *_, block = printed_by(CLUSTER)
+    address, api, output = cluster.address.removeprefix("tcp://"), get_current_settings().api.url, tmp_path / "out"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    printed = run_lines(block.typed(address, api, output, drawn["partimagenet"]), REPOSITORY, environment)
+    result = json.loads(printed.splitlines()[-1])
+    assert result["rows"] > 0
+    assert Storage(output).names(".work/claims/local_caption"), "made by workers of the cluster"
 
 
 def test_a_lost_scheduler_ends_the_build_and_a_new_one_goes_on(
