@@ -31,7 +31,9 @@ import pyarrow as pa
 from talking_points.allocator import keep_freed_memory
 from talking_points.build_config import BuildConfig
 from talking_points.candidates.build import build_candidates
-from talking_points.candidates.sampling import balance, composition, near_duplicate_groups, split
+from talking_points.candidates.counting import composition
+from talking_points.candidates.sampling import balance
+from talking_points.candidates.splitting import near_duplicate_groups, split
 from talking_points.config import load_config
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import Completion

@@ -20,7 +20,9 @@ from typing_extensions import TypedDict
 
 from talking_points.allocator import give_back_memory
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
-from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
+from talking_points.candidates.counting import composition
+from talking_points.candidates.sampling import Sample
+from talking_points.candidates.splitting import near_duplicate_groups, split
 from talking_points.config import Section, fingerprint
 from talking_points.dataset_schema import PARQUET_OPTIONS, declare_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
