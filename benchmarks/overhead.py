@@ -127,7 +127,7 @@ def draw_figures(rows: list[Candidate], texts: list[str], roots: dict[str, str])
     with tempfile.TemporaryDirectory() as folder:
         for extension in ("png", "svg"):
             composition_sunburst(made_of.counts, Path(folder, f"composition.{extension}"))
-            length_histogram(texts, Path(folder, f"lengths.{extension}"))
+            length_histogram([len(text.split()) for text in texts], Path(folder, f"lengths.{extension}"))
             acceptance_bars({"accepted": len(texts)}, Path(folder, f"acceptance.{extension}"))
             example_grid(examples, Path(folder, f"examples.{extension}"))
 

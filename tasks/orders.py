@@ -28,7 +28,7 @@ from tasks import (
 )
 from tasks.running.lease import Fence
 from tasks.running.manifests import Manifest
-from tasks.running.shards import Environment, Inputs, Order, Place
+from tasks.running.shards import AnyOrder, Environment, Inputs, Order, Place
 from tasks.running.text_shards import describe_step
 from tasks.running.worker_checks import Expectation
 
@@ -187,7 +187,7 @@ class Orders:
 
     def assemble(
         self, listed: Made, found: Made, sampled: Made, texts: Sequence[Made], verified: Made, judged: Made
-    ) -> list[assemble.AssembleOrder]:
+    ) -> Sequence[AnyOrder]:
         """The one order that splits and writes the dataset; ``texts`` are captions, drafts and descriptions."""
         config, numbers = self.config, iter(sorted(found))
         settings = assemble.Settings(
@@ -212,7 +212,7 @@ class Orders:
             texts=tuple(shard for stage in texts for shard in stage.values()),
             judged=tuple(judged.values()),
         )
-        return [self._order(assemble, "assemble", 0, settings, inputs)]
+        return assemble.cut_assemble(self._order(assemble, "assemble", 0, settings, inputs))
 
     def preview_images(self) -> int | None:
         """Images to list per source for a build of ``limit`` points: some of them give no keypoint."""
