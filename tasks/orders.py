@@ -41,7 +41,6 @@ Made = Mapping[int, Manifest]
 
 IndexOrder = Order[index.Settings, Inputs]
 CandidatesOrder = Order[candidates.Settings, candidates.ListingInput]
-SampleOrder = Order[sample.Settings, sample.CandidateInputs]
 ObjectCaptionOrder = Order[object_caption.Settings, object_caption.SampleInput]
 LocalCaptionOrder = Order[local_caption.Settings, object_caption.SampleInput]
 GenerateOrder = Order[generate.Settings, generate.CaptionedInputs]
@@ -113,7 +112,7 @@ class Orders:
                 orders.append(self._order(candidates, title, len(orders), settings, inputs))
         return orders
 
-    def sample(self, found: Made) -> list[SampleOrder]:
+    def sample(self, found: Made) -> Sequence[AnyOrder]:
         """The one order that chooses the points of the dataset from all candidates."""
         settings = sample.Settings(
             seed=self.config.seed,
@@ -124,7 +123,7 @@ class Orders:
             reserve=self.config.sampling.reserve,
         )
         inputs = sample.CandidateInputs(candidates=tuple(found.values()))
-        return [self._order(sample, "sample", 0, settings, inputs)]
+        return sample.cut_sample(self._order(sample, "sample", 0, settings, inputs))
 
     def object_caption(self, sampled: Made) -> list[ObjectCaptionOrder]:
         """One order per shard of the sample, as for all stages of text."""
