@@ -389,7 +389,7 @@ def _close_ups(rows: Sequence[Row], manifest: Mapping[str, Any]) -> Image.Image 
 def _histogram_url(texts: Sequence[str]) -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lengths.png"
-        length_histogram(texts, path)
+        length_histogram([len(text.split()) for text in texts], path)
         return _data_url(read_rgb(path), "PNG")
 
 
