@@ -92,7 +92,12 @@ def test_images_alone_become_questions_and_points(tmp_path: Path, monkeypatch: p
         small = Image.fromarray(rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8))
         small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(tmp_path / "street" / f"{number}.jpg")
     opened: list[str] = []
-    monkeypatch.setattr(own_images, "open_point_segmenter", lambda name: opened.append(name) or Halves())
+
+    def open_halves(name: str) -> Halves:
+        opened.append(name)
+        return Halves()
+
+    monkeypatch.setattr(own_images, "open_point_segmenter", open_halves)
     monkeypatch.chdir(tmp_path)
     (block,) = printed_by(OUTLINED)
     for line in block.commands:
