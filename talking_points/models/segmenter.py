@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils import ModelOutput
 
@@ -53,6 +53,23 @@ class Segmenter(TalkingPointsModel):
 
     config_class = SegmenterConfig
     config: SegmenterConfig
+
+    def _build(self, config: SegmenterConfig) -> None:
+        super()._build(config)
+        side = config.image_size // config.visual_token_stride
+        width = config.text_config.hidden_size
+        self.image_positions = nn.Embedding(side * side, width) if config.image_positions else None
+
+    def image_tokens(self, features: VisionFeatures) -> list[Tensor]:
+        """As OMG-LLaVA's; to each pixel token what its place in the image stands for is added."""
+        found = super().image_tokens(features)
+        if self.image_positions is None:
+            return found
+        places = self.image_positions.weight
+        return [torch.cat((one[: len(places)] + places.to(one), one[len(places) :])) for one in found]
+
+    def trainable_prefixes(self) -> tuple[str, ...]:
+        return (*super().trainable_prefixes(), "image_positions.")
 
     def unused_prefixes(self) -> tuple[str, ...]:
         return ("text_projector.", "vision.task_decoder.", "vision.iou_embed.")

@@ -32,6 +32,8 @@ class SegmenterConfig(TalkingPointsConfig):
         same part of every image and shares of the image's size can be read off its place.
     object_tokens: whether the object queries' tokens follow the image's; a vision path whose decoder was never
         trained has none worth reading.
+    image_positions: whether to each visual token a learnt embedding of its place is added. From the order of the tokens
+        alone a model that starts from random weights learns late where they lie.
     """
 
     model_type = "segmenter"
@@ -40,6 +42,7 @@ class SegmenterConfig(TalkingPointsConfig):
     lattice: int | None = None
     image_frame: Literal["padded", "stretched"] = "padded"
     object_tokens: bool = True
+    image_positions: bool = False
     max_new_tokens: int = 1024
 
     def __post_init__(self, *args: Any, **kwargs: Any) -> None:

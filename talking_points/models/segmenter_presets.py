@@ -6,6 +6,7 @@ import math
 
 import torch
 from tokenizers import AddedToken
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from talking_points.grounding.lattice import lattice_numbers
@@ -23,7 +24,13 @@ def segmenter_config(
     """``tiny_config`` for a segmenter: images stretched to the square, no object tokens, coordinates on a lattice."""
     tiny = tiny_config(tokenizer, image_size, stem_stride).to_dict()
     tiny.pop("model_type")
-    tiny |= {"lattice": lattice, "image_frame": "stretched", "object_tokens": False, "max_new_tokens": 96}
+    tiny |= {
+        "lattice": lattice,
+        "image_frame": "stretched",
+        "object_tokens": False,
+        "image_positions": True,
+        "max_new_tokens": 96,
+    }
     return SegmenterConfig(**tiny)
 
 
@@ -40,15 +47,15 @@ def add_lattice(tokenizer: PreTrainedTokenizerFast, lattice: int) -> None:
 
 @torch.no_grad()
 def order_lattice(model: Segmenter) -> None:
-    """Start the embeddings of a lattice's numbers as waves along it, so that near numbers are alike from the start."""
+    """Start the embeddings of a lattice's numbers, and of places in the image, as waves: what is near is alike then."""
     tokenizer, lattice = model.text_tokenizer, model.config.lattice
     assert lattice is not None
     numbers = lattice_numbers(lattice)
-    places = torch.arange(lattice + 1) / lattice
-    waves = 2.0 ** torch.arange(0, 7)
-    angles = math.pi * places[:, None] * waves[None]
-    codes = torch.cat((angles.sin(), angles.cos()), 1)
+    codes = _waves(torch.arange(lattice + 1) / lattice)
     generator = torch.Generator().manual_seed(0)
+    places = model.image_positions
+    if places is not None:
+        _order_places(places.weight, codes.shape[1], generator)
     for layer in (model.language_model.get_input_embeddings(), model.language_model.get_output_embeddings()):
         weight = layer.weight
         spread = weight.std()
@@ -61,3 +68,18 @@ def order_lattice(model: Segmenter) -> None:
             weight[ids] = (base + own + 0.1 * spread * torch.randn(len(ids), weight.shape[1], generator=generator)) / (
                 2**0.5
             )
+
+
+def _order_places(weight: Tensor, waves: int, generator: torch.Generator) -> None:
+    """Embeddings (side * side, D) of the places of visual tokens, row by row: the waves of their x and y, mixed."""
+    side = math.isqrt(len(weight))
+    codes = _waves((torch.arange(side) + 0.5) / side)
+    across, down = (codes @ torch.randn(waves, weight.shape[1], generator=generator) for _ in range(2))
+    places = (across[None] + down[:, None]).flatten(0, 1)
+    weight.copy_(places / places.std())
+
+
+def _waves(places: Tensor) -> Tensor:
+    """Codes (N, 14) of places (N,) from 0 to 1: what lies near has nearly the same."""
+    angles = math.pi * places[:, None] * 2.0 ** torch.arange(0, 7)[None]
+    return torch.cat((angles.sin(), angles.cos()), 1)

@@ -63,14 +63,15 @@ RewardedShare = tuple[Written, NDArray[np.float64], list[ReadAnswer | None]]
 class Rollout:
     """What a rollout's updates learn from: answers by share of the questions, and (S,) or (S, T) values of each.
 
-    ``weights``: how much of an update's answers this process has.
+    weights: how much of an update's answers this process has.
+    old: None for the first update, whose policy is still the one that has written the answers.
     """
 
     step: int
     weights: list[float]
     parts: list[RegionAnswers]
     advantages: list[Tensor]
-    old: list[Tensor]
+    old: list[Tensor | None]
     reference: list[Tensor | None]
 
 
@@ -128,9 +129,10 @@ class RefineTrainer(SampledTrainer):
         if not weight:
             self._measure_update(0.0, {})
             return no_loss(self.model.parameters())
-        samples, advantages, old = held.parts[number], held.advantages[number], held.old[number]
-        reference = held.reference[number]
+        samples, advantages, reference = held.parts[number], held.advantages[number], held.reference[number]
         log_probs = self.policy.log_probs(samples)
+        old = held.old[number]
+        old = log_probs.detach() if old is None else old
         mask = samples.mask.to(log_probs.device)
         if self.refine.objective == "grpo":
             loss = grpo_loss(log_probs, old if reference is None else reference, advantages, mask, self.refine.beta)
@@ -189,7 +191,10 @@ class RefineTrainer(SampledTrainer):
             weights.append((own.stop - own.start) / max(1, update.stop - update.start))
         parts = [samples.part(share) for share in shares]
         with torch.no_grad():
-            old = [self.policy.log_probs(part) if len(part.examples) else part.mask.float() for part in parts]
+            old = [
+                self.policy.log_probs(part) if number and len(part.examples) else None
+                for number, part in enumerate(parts)
+            ]
             reference: list[Tensor | None] = [None] * updates
             if self.refine.beta:
                 reference = [self.policy.reference(part) if len(part.examples) else None for part in parts]
@@ -197,7 +202,7 @@ class RefineTrainer(SampledTrainer):
         if step % self.refine.sample_steps < updates and self.state.is_world_process_zero:
             with self._writing(f"samples to {self.args.output_dir}"):
                 self._write_samples(examples, samples.texts, rewards, advantages.flatten())
-        own_advantages = [advantages[share].flatten().to(old[0]) for share in shares]
+        own_advantages = [advantages[share].flatten().float().to(self.args.device) for share in shares]
         return Rollout(step, weights, parts, own_advantages, old, reference)
 
     def rewards(

@@ -28,6 +28,7 @@ from tasks.running.clusters import Workers, open_workers
 from tasks.running.group_tasks import group_task
 from tasks.running.lease import LeaseLost, check_fence, leave_stop, stop_asked
 from tasks.running.manifests import Manifest, holds
+from tasks.running.pieces import InPieces
 from tasks.running.prefect_tasks import find_manifest, records_folder
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
@@ -124,6 +125,8 @@ class StageRunner:
         """
         stage, again = task.name, _is_retry()
         self.progress.begin(stage, len(orders), sum(count_rows(order) for order in orders))
+        if isinstance(orders, InPieces):
+            orders = self._make_pieces(task, orders, again)
         results: dict[int, Manifest] = {}
         with batches_of(orders, self.progress.say) as answer:
             pending = self._run(task, orders, again, results)
@@ -132,6 +135,20 @@ class StageRunner:
                 pending = self._run(task, pending, again, results)
         self.progress.end(stage)
         return dict(sorted(results.items()))
+
+    def _make_pieces(self, task: ShardTask, orders: InPieces, again: bool) -> Sequence[AnyOrder]:
+        """The order that is left once its pieces are made: itself where it is kept, none where a piece failed."""
+        if self._find_kept(orders.whole) is not None:
+            return orders
+        made: dict[int, Manifest] = {}
+        for cut in orders.cuts:
+            given = cut(made)
+            self.progress.expect(task.name, len(given))
+            before = len(made)
+            self._run(task, given, again, made)
+            if len(made) < before + len(given):
+                return []
+        return [orders.finish(made)]
 
     def _run(
         self, task: ShardTask, orders: Sequence[AnyOrder], again: bool, results: dict[int, Manifest]
@@ -270,7 +287,7 @@ class StageRunner:
             self.progress.fail_shard(order.stage, order.shard, order.title, outcome)
             return
         results[order.shard] = outcome
-        self.progress.finish_shard(order.stage, outcome, reused=reused)
+        self.progress.finish_shard(order.stage, outcome, reused=reused, whole=bool(order.pieces))
 
 
 @dataclass
@@ -296,12 +313,12 @@ class _Stage:
         self.running[future] = (given, kept)
         future.add_done_callback(self.finished.put)
 
-    def size(self, workers: Workers, results: Mapping[int, Manifest]) -> int:
+    def size(self, workers: Workers, results: dict[int, Manifest]) -> int:
         """How many shards the next task gets: as configured, or by how long those so far have taken."""
         wanted = workers.config.shards_per_task
         if wanted != "auto":
             return wanted
-        taken = [manifest["seconds"] for manifest in islice(reversed(list(results.values())), 50)]
+        taken = [manifest["seconds"] for manifest in islice(reversed(results.values()), 50)]
         if not taken:
             return 1
         seconds = max(sum(taken) / len(taken), 0.001)

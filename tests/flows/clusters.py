@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from commands.orchestrator import free_port
+from tests.blocks import CLUSTER, printed_by
 from tests.flows.serving import REPOSITORY, wait_for
+
+_SCHEDULER, _WORKER, _ = printed_by(CLUSTER)
+"""What docs/clusters.md has one type on the machines of a cluster."""
 
 LOST_AFTER = "6 s"
 """What a scheduler of the tests waits for a worker that does not answer."""
@@ -37,8 +41,10 @@ class DaskCluster:
         """Start it and wait until it answers."""
         log = self.folder / "scheduler.log"
         log.unlink(missing_ok=True)
-        arguments = ("--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
-        self.scheduler = self._fork("scheduler", "scheduler", *arguments)
+        (line,) = _SCHEDULER.commands
+        _, program, *arguments = line.split()
+        arguments += ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
+        self.scheduler = self._fork(program, "scheduler", *arguments)
         wait_for(lambda: "Scheduler at:" in self.log("scheduler"), 60, "the scheduler")
 
     def start_worker(self, name: str, *arguments: str, before: str = "") -> None:
@@ -89,9 +95,10 @@ class DaskCluster:
         return path.read_text() if path.exists() else ""
 
     def _worker(self, name: str) -> list[str]:
+        (line,) = _WORKER.typed(self.address.removeprefix("tcp://"))
         return [
-            self.address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1",
-            "--preload", "tasks.running.dask_worker", "--local-directory", str(self.folder / "spill"),
+            *line.split()[2:], "--name", name, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1",
+            "--local-directory", str(self.folder / "spill"),
         ]  # fmt: skip
 
     def _fork(self, program: str, name: str, *arguments: str, before: str = "") -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -18,11 +20,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from prefect.settings import get_current_settings
 
 from commands.orchestrator import free_port
 from talking_points.errors import InputError
 from tasks.running.clusters import ClusterLost
 from tasks.running.storage import Storage
+from tests.blocks import CLUSTER, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, Seen, serving
 from tests.flows.building import build, published
 from tests.flows.clusters import DaskCluster, dask_cluster
@@ -217,6 +221,18 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     check_requests(model, reference[1], losses)
     assert not list(output.rglob("*.part"))
     assert build(output, drawn, *SHARDS, step(model), "runner=threads")["executed_shards"] == 0
+
+
+def test_the_commands_of_the_page_build_on_a_cluster(
+    cluster: DaskCluster, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    *_, block = printed_by(CLUSTER)
+    address, api, output = cluster.address.removeprefix("tcp://"), get_current_settings().api.url, tmp_path / "out"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    printed = run_lines(block.typed(address, api, output, drawn["partimagenet"]), REPOSITORY, environment)
+    result = json.loads(printed.splitlines()[-1])
+    assert result["rows"] > 0
+    assert Storage(output).names(".work/claims/local_caption"), "made by workers of the cluster"
 
 
 def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(

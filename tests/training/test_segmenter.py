@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from talking_points.config import ConfigError
 from talking_points.evaluation.segmentation import evaluate_segmentation
@@ -25,6 +26,7 @@ from talking_points.models.segmenter import Segmenter
 from talking_points.training.grpo import gspo_loss
 from talking_points.training.policy import SegmenterPolicy
 from talking_points.training.rollouts import HeldBatches
+from talking_points.training.segmenter import start_segmenter
 from talking_points.training.segmenter_config import RefineStage, SegmenterConfig
 from talking_points.training.stages import run_stage
 from tests.training.small_instructions import write_instructions
@@ -187,6 +189,30 @@ def test_answers_do_not_depend_on_company_and_sizes_are_the_images_own(folder: P
     with pytest.raises(ValueError, match="number 1"):
         model.segment(images, ["the dog", " <mark> "])
     assert model.answer([], []) == []
+
+
+def test_places_in_the_image_start_as_waves_and_are_learnt(folder: Path) -> None:
+    config = settings(folder)
+    start = start_segmenter(config, ["the dog", "the cat"])
+    assert start.image_positions is not None
+    side = config.image_size // start.config.visual_token_stride
+    places = start.image_positions.weight.detach().view(side, side, -1)
+    assert places.std() == pytest.approx(1, abs=0.01)
+    near = functional.cosine_similarity(places[0, 0], places[0, 1], dim=0)
+    far = functional.cosine_similarity(places[0, 0], places[-1, -1], dim=0)
+    assert near > far, "what is near is alike"
+
+    trained = Segmenter.from_pretrained(folder / "train" / "segmenter")
+    assert trained.image_positions is not None
+    learnt = trained.image_positions.weight
+    assert not torch.equal(learnt, start.image_positions.weight)
+
+    features = trained.encode_images([Image.new("RGB", (64, 64), "red")])
+    tokens = trained.image_tokens(features)[0]
+    trained.image_positions = None
+    without = trained.image_tokens(features)[0]
+    assert torch.allclose((tokens - without)[: side * side], learnt, atol=1e-4)
+    assert torch.equal(tokens[side * side :], without[side * side :])
 
 
 def test_the_report_counts_what_cannot_be_read_and_holds_every_control(folder: Path) -> None:

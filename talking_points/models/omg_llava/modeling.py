@@ -271,9 +271,13 @@ class OmgLlavaModel(PreTrainedModel):
 
     # ------------------------------------------------------------------ language
 
+    def image_tokens(self, features: VisionFeatures) -> list[Tensor]:
+        """What the language model sees of each image: its pixel tokens, row by row, and behind them the others."""
+        return self.projector(features)
+
     def splice(self, inputs: LanguageInputs, padding_side: str = "right") -> SplicedBatch:
         """Embeddings of whole turns, with image and prompt tokens in place."""
-        images = self.projector(inputs.features)
+        images = self.image_tokens(inputs.features)
         return self._splice(inputs, [turn.ids for turn in inputs.turns], padding_side, images)
 
     def _splice(
@@ -315,7 +319,7 @@ class OmgLlavaModel(PreTrainedModel):
         if self.config.image_token_index not in first[:end]:
             raise ValueError("expected turns with the same text before the image: describe them in separate calls")
         used, shown = inputs.image_index.unique(return_inverse=True)
-        images = self.projector(inputs.features.compact().select(used))
+        images = self.image_tokens(inputs.features.compact().select(used))
         groups, entry = shared.unique(return_inverse=True)
         leaders = [int((entry == group).nonzero()[0]) for group in range(len(groups))]
         early, late = self._cut_prompts(inputs, end, leaders)
