@@ -315,9 +315,12 @@ def _cluster_kwargs(config: RunnerConfig, workers: int) -> dict[str, Any]:
     if name.endswith("LocalCluster"):
         given = {"threads_per_worker": 1, "dashboard_address": None, "preload": [PRELOAD]} | given
         return given | ({"resources": most} if most else {})
+    offered = ",".join(f"{key}={value:g}" for key, value in sorted(most.items()))
+    arguments = ["--preload", PRELOAD, *(["--resources", offered] if most else [])]
     if name.startswith("dask_jobqueue."):
-        resources = ",".join(f"{key}={value:g}" for key, value in sorted(most.items()))
-        given["worker_extra_args"] = ["--preload", PRELOAD, *(["--resources", resources] if most else [])]
+        given["worker_extra_args"] = arguments
+    elif name.startswith("dask_kubernetes."):
+        given["worker_command"] = ["dask-worker", "--nthreads", "1", *arguments]
     return given
 
 
