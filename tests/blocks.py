@@ -78,7 +78,7 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/keypoints.md", "talking-points doctor --source mp100"): Run(HERE, (("--images 60", "--images 6"),)),
     ("docs/keypoints.md", "talking-points describe-keypoints --set output=build/texts-rules"): Run(HERE),
     ("docs/keypoints.md", "talking-points describe-keypoints --set output=build/texts-model"): Run(
-        HERE, (("http://127.0.0.1:8000/v1", "ENDPOINT"),)
+        HERE, (("http://127.0.0.1:8000/v1", "ENDPOINT"), ("text.model=MODEL", "text.model=m"))
     ),
     ("docs/keypoints.md", "talking-points evaluate-poses"): Run(KEYPOINTS),
     ("docs/segmentation.md", "talking-points draw-sample build/sample-plain"): Run(
