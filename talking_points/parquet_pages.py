@@ -127,7 +127,7 @@ def _check_schema(elements: list[dict[int, Any]]) -> None:
 def _column(chunk: dict[int, Any]) -> Column:
     known = chunk[3]
     start, dictionary = known[9], known.get(11)
-    if dictionary is not None and 0 < dictionary < start:
+    if dictionary is not None and (0 < dictionary < start or start == 0):  # without values there is no page of data
         start = dictionary
     path = ".".join(part.decode("utf-8") for part in known[3])
     if start < 0 or known[7] < 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -129,3 +131,14 @@ def test_files_of_other_writers_are_measured_as_they_are(tmp_path: Path, version
             if compression != "lz4":
                 assert parquet_pages.longest_entry(stream, text) == max(len(one) for one in texts if one)
     assert Storage(tmp_path).read_table("x.parquet").equals(table)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zstd"}, {"use_dictionary": False}, {"data_page_version": "2.0"}]
+)
+def test_a_table_without_rows_is_read(options: dict[str, Any]) -> None:
+    table = pa.table({"text": pa.array([], pa.string()), "number": pa.array([], pa.int64())})
+    stream = io.BytesIO()
+    pq.write_table(table, stream, **options)
+    stream.seek(0)
+    parquet_sizes.refuse_large(stream)

@@ -177,8 +177,11 @@ def test_the_commands_of_the_page_speak_to_a_server(stage: Stage, drawn: dict[st
 
     results = stage.state / "results"
     once = "--type process --run-once"
+    known = "deployments/name/build-llamapointinpart/build-llamapointinpart"
+    before = prefect.call("GET", known)["updated"]
     printed = run_lines(deployed.typed(address, prefect.password, results, once), stage.home, user)
-    assert "build-llamapointinpart" in printed
+    assert prefect.call("GET", known)["updated"] > before, "it is deployed anew"
+    assert printed.count("started!") == printed.count("stopped!") == 1, "the worker of the last line"
 
     printed = run_lines(told.typed(*own_port), stage.home, user)
     assert "sends to slack-webhook/ops" in printed

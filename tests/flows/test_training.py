@@ -144,6 +144,7 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     given["keypoints.root"] = str(draw_sample(tmp_path / "animals", 24, 5, sources=("ap10k",))["ap10k"])
     training = [f"{name}={value}" for name, value in given.items() if name != "output"]
     results: dict[str, dict[str, Any]] = {}
+    tables: list[str] = []
     # The 7B way is walked on tiny models by the rehearsal.
     lines = [line for line in console_lines("README.md") if "paper" not in line]
     # Then a table with people in it, and a descriptor for one's own animals.
@@ -166,6 +167,7 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
         elif command == "tables":
             done = CliRunner().invoke(app, [command, *arguments])
             assert done.exit_code == 0, done.output
+            tables.append(Path("build/tables/tables.md").read_text())
             continue
         else:
             continue
@@ -192,8 +194,10 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     assert result["undescribed"] == dict.fromkeys(result["mpck"], 0)
     assert len(json.loads(Path("build/evaluation/comparisons.json").read_text())) == 1
     # Rows that wait for a report of ours: OMG-LLaVA and DAM in table 1, people and ChatGPT-5 in Figure 1.
-    text = Path("build/tables/tables.md").read_text()
-    assert [table.count("| - |") for table in text.split("### ")[1:]] == [2, 0, 0, 0, 2, 0]
+    counts = [[table.count("| - |") for table in text.split("### ")[1:]] for text in tables]
+    # The second, with people in Figure 1, is made of fewer reports.
+    assert counts == [[2, 0, 0, 0, 2, 0], [2, 2, 1, 1, 1, 0]]
+    text = tables[0]
     assert "Ours were" not in text
 
     evaluate = importlib.import_module("flows.evaluate").evaluate
