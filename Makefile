@@ -88,7 +88,7 @@ LLAMA_CPP_ENV ?= build/env-llama-cpp
 
 VLLM_FOR      ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 
-.PHONY: vllm-env llama-env test-vllm test-llama-cpp
+.PHONY: vllm-env llama-env test-vllm test-llama-cpp test-ray
 
 vllm-env: $(VLLM_ENV)/.ready ## vLLM in an environment of its own, which builds serve models from (with a GPU: CUDA)
 
@@ -108,6 +108,10 @@ else
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 endif
 	@touch $@
+
+test-ray: $(VENV)/.dev ## the test of Ray, after installing it (75 MB to download, 200 MB on the disk: no part of 'dev')
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[ray]'
+	$(BIN)/python -m pytest tests/flows/test_ray.py
 
 test-llama-cpp: $(LLAMA_CPP_ENV)/.ready ## the tests of the llama.cpp backend, in an environment of its own (compiles for minutes)
 	$(LLAMA_CPP_ENV)/bin/python -m pytest tests/descriptions/backends/test_llama_cpp.py

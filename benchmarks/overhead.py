@@ -31,7 +31,9 @@ import pyarrow as pa
 from talking_points.allocator import keep_freed_memory
 from talking_points.build_config import BuildConfig
 from talking_points.candidates.build import build_candidates
-from talking_points.candidates.sampling import balance, composition, near_duplicate_groups, split
+from talking_points.candidates.counting import composition
+from talking_points.candidates.sampling import balance
+from talking_points.candidates.splitting import near_duplicate_groups, split
 from talking_points.config import load_config
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import Completion
@@ -125,7 +127,7 @@ def draw_figures(rows: list[Candidate], texts: list[str], roots: dict[str, str])
     with tempfile.TemporaryDirectory() as folder:
         for extension in ("png", "svg"):
             composition_sunburst(made_of.counts, Path(folder, f"composition.{extension}"))
-            length_histogram(texts, Path(folder, f"lengths.{extension}"))
+            length_histogram([len(text.split()) for text in texts], Path(folder, f"lengths.{extension}"))
             acceptance_bars({"accepted": len(texts)}, Path(folder, f"acceptance.{extension}"))
             example_grid(examples, Path(folder, f"examples.{extension}"))
 

@@ -5,8 +5,9 @@
     python benchmarks/scale.py shards 100 1000         # what orchestrating shards costs that do nothing
     python benchmarks/scale.py simulate                # 10^6 to 10^8 points on 10 to 1,000 workers, from such costs
 
-``rows`` runs each stage in a process of its own and prints its seconds and its peak memory; candidates are made, not
-decoded, and published by reference. ``workers`` and ``shards`` start a scheduler and workers of Dask as processes of
+``rows`` runs each stage as its tasks, in pieces where there are many rows, on two processes, and prints its seconds and
+the peak memory of the process that gives out and of the others; candidates are made, not decoded, and published by
+reference. ``workers`` and ``shards`` start a scheduler and workers of Dask as processes of
 this machine, and a temporary Prefect server. Every line that is printed is JSON.
 """
 
@@ -14,13 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,8 @@ import pyarrow as pa
 
 SHARD = 10_000
 """Rows of a synthetic shard."""
+PROCESSES = 2
+"""That make pieces at the same time."""
 REQUEST, REQUESTS = 0.2, 20
 """Seconds that a served model takes for an answer, and answers of a shard, one after another."""
 
@@ -66,7 +71,7 @@ def measure_rows(count: int, folder: Path) -> None:
 
 def run_stage(stage: str, count: int, folder: Path) -> None:
     """One stage in this process; prints its seconds and the most memory that it took."""
-    began, cpu = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     steps = {"make": make_candidates, "sample": sample_all, "verify": describe_all, "assemble": assemble_all}
     steps[stage](count, folder)
     print(
@@ -75,12 +80,21 @@ def run_stage(stage: str, count: int, folder: Path) -> None:
                 "stage": stage,
                 "rows": count,
                 "seconds": round(time.perf_counter() - began, 1),
-                "processor_seconds": round(time.process_time() - cpu, 1),
-                "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+                "processor_seconds": round(sum(sum(resource.getrusage(who)[:2]) for who in _BOTH), 1),
+                "driver_gib": _peak(resource.RUSAGE_SELF),
+                "worker_gib": _peak(resource.RUSAGE_CHILDREN),
             }
         ),
         flush=True,
     )
+
+
+_BOTH = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+def _peak(who: int) -> float:
+    """GiB that this process, or the largest of those that it has waited for, has taken at most."""
+    return round(resource.getrusage(who).ru_maxrss / 2**20, 3)
 
 
 def make_candidates(count: int, folder: Path) -> None:
@@ -132,7 +146,7 @@ def sample_all(count: int, folder: Path) -> None:
         seed=0, limit=None, shard_size=1000, points=dict.fromkeys(_sources()), equal_shares=False
     )
     inputs = sample.CandidateInputs(candidates=tuple(_read(folder, "candidates")))
-    manifest = sample.run_sample(_order("sample", folder, settings, inputs))
+    manifest = _run_pieces(sample.run_sample, sample.cut_sample(_order("sample", folder, settings, inputs)))
     Path(folder, "sample.json").write_text(json.dumps(manifest))
 
 
@@ -168,8 +182,41 @@ def assemble_all(count: int, folder: Path) -> None:
     )
     sampled = json.loads(Path(folder, "sample.json").read_text())
     inputs = assemble.FinishedInputs(verified=tuple(_read(folder, "verify")), sources=sources, sample=sampled, texts=())
-    made = assemble.run_assemble(_order("assemble", folder, settings, inputs))
+    made = _run_pieces(assemble.run_assemble, assemble.cut_assemble(_order("assemble", folder, settings, inputs)))
     assert made["rows"] == count
+
+
+def _run_pieces(run: Callable[[Any], Any], orders: Sequence[Any]) -> Any:
+    """The manifest of a stage of one result: what pieces it has are made by two processes. Those that are there from a
+    run that was killed are not made again.
+    """
+    from tasks.running.manifests import holds
+    from tasks.running.pieces import InPieces
+    from tasks.running.shards import order_key
+    from tasks.running.storage import Storage
+
+    whole = orders[0]
+    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
+        if isinstance(orders, InPieces):
+            storage, made = Storage(whole.environment.output), dict[int, Any]()
+            for cut in orders.cuts:
+                given = {order_key(order): order for order in cut(made)}
+                names = {key: f"kept/{key}.json" for key in given}
+                kept = {key: storage.read_json(name) for key, name in names.items() if storage.exists(name)}
+                kept = {key: manifest for key, manifest in kept.items() if holds(storage, manifest)}
+                missing = {pool.submit(_run_sealed, run, order): key for key, order in given.items() if key not in kept}
+                for future in as_completed(missing):
+                    kept[missing[future]] = future.result()
+                    storage.write_json(names[missing[future]], future.result())
+                made |= {given[key].shard: manifest for key, manifest in kept.items()}
+            whole = orders.finish(made)
+        return pool.submit(run, whole).result()
+
+
+def _run_sealed(run: Callable[[Any], Any], order: Any) -> Any:
+    from tasks.running.manifests import add_seal
+
+    return add_seal(run(order))
 
 
 def _sources() -> tuple[str, ...]:

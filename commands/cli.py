@@ -84,12 +84,12 @@ def draw_sample_command(
     What was drawn into the same folder before is replaced, and named; anything else that lies there is left alone and
     refused.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
+    from talking_points.redacted_console import RedactedConsole
     from talking_points.sources.drawn import draw_sample, drawn_roots, is_drawn
 
-    console = Console(stderr=True)
+    console = RedactedConsole(stderr=True)
     with exit_codes(), Progress(console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("drawing", total=None)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from talking_points.escaping import for_terminal
 from talking_points.publishing.comparison import Comparison
+from talking_points.redacted_console import RedactedConsole
 
 
 def print_comparison(comparison: Comparison) -> None:
     """The settings that differ, the numbers of both builds, and how many texts differ."""
-    console = Console()
+    console = RedactedConsole()
     for setting in comparison.settings:
         console.print(for_terminal(setting), markup=False, highlight=False, soft_wrap=True)
     table = Table()

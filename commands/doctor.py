@@ -12,13 +12,13 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from commands.orchestrator import PASSWORD, find_configured_server
 from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
+from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import guard_process, redact
 from talking_points.units import format_size
 
@@ -79,7 +79,7 @@ def examine() -> bool:
     table.add_row("Hub login", *_hub_login())
     table.add_row("Prefect server", *_prefect_server())
     table.add_row("free disk", format_size(shutil.disk_usage(Path.cwd()).free), "")
-    Console().print(table)
+    RedactedConsole().print(table)
     return good
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from commands.orchestrator import claim_port, orchestrator
 from commands.outputs import open_output
 from talking_points.escaping import for_terminal
 from talking_points.instructions.config import InstructionBuildConfig
+from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact, seal
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, reasons_in_words
@@ -77,7 +77,7 @@ def print_plan(settings: InstructionBuildConfig) -> None:
         table.add_row(*(Text(for_terminal(cell)) for cell in cells))
     if not total:
         raise NothingListedError(skipped)
-    console = Console(highlight=False)
+    console = RedactedConsole(highlight=False)
     console.print(table)
     console.print(f"output: {redact(for_terminal(storage.output))}", markup=False, soft_wrap=True)
 
@@ -85,7 +85,7 @@ def print_plan(settings: InstructionBuildConfig) -> None:
 def print_outcome(storage: Storage) -> None:
     """Rows by kind and side, what the texts keep of the masks, and the paths, on stderr."""
     manifest = storage.read_json("manifest.json")
-    console = Console(stderr=True, highlight=False)
+    console = RedactedConsole(stderr=True, highlight=False)
     sides = [side for side in ("train", "test") if manifest["rows"].get(side)]
     table = _table(f"{manifest['name']}: {sum(manifest['rows'].values()):,} rows", ("kind", *sides))
     for kind in dict.fromkeys(kind for side in sides for kind in manifest["kinds"][side]):

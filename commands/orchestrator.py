@@ -23,6 +23,7 @@ from commands.processes import end_at_once, keep_what_is_made, start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
+from talking_points.regular_files import read_text
 from talking_points.step_progress import tell
 
 PASSWORD = "PREFECT_API_AUTH_STRING"
@@ -78,7 +79,7 @@ def find_configured_server() -> str | None:
 def active_settings() -> dict[str, str]:
     """Prefect's settings in the active profile and, before them, the environment; empty ones are none."""
     profiles_file = Path(os.environ.get("PREFECT_PROFILES_PATH", prefect_home() / "profiles.toml"))
-    profiles = tomllib.loads(profiles_file.read_text()) if profiles_file.is_file() else {}
+    profiles = tomllib.loads(read_text(profiles_file)) if profiles_file.is_file() else {}
     active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
     given = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_") and value}
     return {name: str(value) for name, value in profiles.get("profiles", {}).get(active, {}).items() if value} | given
@@ -205,7 +206,7 @@ def _find_password(url: str) -> None:
     address = urlsplit(url)
     if PASSWORD not in os.environ and address.hostname in _LOCAL and address.port:
         with suppress(FileNotFoundError):
-            os.environ[PASSWORD] = password_file(address.port).read_text().strip()
+            os.environ[PASSWORD] = read_text(password_file(address.port)).strip()
         reach_this_machine_directly()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from talking_points.escaping import for_terminal
+from talking_points.redacted_console import RedactedConsole
 from talking_points.sources.protocol import reasons_in_words
 from tasks.running.storage import Storage
 
@@ -17,7 +17,7 @@ from tasks.running.storage import Storage
 def print_outcome(storage: Storage) -> None:
     """Print the composition of the finished dataset and the paths it was written to, on stderr."""
     manifest = storage.read_json("manifest.json")
-    console = Console(stderr=True, highlight=False)
+    console = RedactedConsole(stderr=True, highlight=False)
     console.print(composition_table(manifest))
     found = manifest["availability"]
     console.print(

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from commands.outputs import open_output
@@ -22,6 +21,7 @@ from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WOR
 from talking_points.descriptions.spending import step_cost, step_prices
 from talking_points.escaping import for_terminal
 from talking_points.hub_sizes import WEIGHTS, to_download
+from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, Source, SourceError, reasons_in_words
@@ -42,7 +42,7 @@ def print_plan(settings: BuildConfig) -> None:
     installed: a plan may be made on another machine than the build, so it lists what to install. Of sources that are
     not here yet, what is planned are the points that the configuration wants of them, before this is raised.
     """
-    console = Console()
+    console = RedactedConsole()
     storage = open_output(settings.output)
     absent, refused = _absent(settings), None
     roots = {name: str(source.root) for name, source in settings.open_sources.items()}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from talking_points.build_config import BuildConfig
@@ -15,6 +14,7 @@ from talking_points.descriptions.budget import plan_budget
 from talking_points.descriptions.memory_plan import GPUS
 from talking_points.evaluation.reproduction import ReproduceConfig, StepOfReproduction, command_line
 from talking_points.evaluation.resources import DATASETS, RELEASE, find_resources
+from talking_points.redacted_console import RedactedConsole
 from talking_points.training.config import TrainConfig
 from talking_points.training.paper_plan import ASSUMPTIONS as TRAINING_ASSUMPTIONS
 from talking_points.training.paper_plan import DECODER_STEP, plan_stage
@@ -39,7 +39,7 @@ class _Row:
 
 def print_reproduction(config: ReproduceConfig) -> None:
     """Print the plan of every step, its sum, the downloads, and the assumptions."""
-    console = Console()
+    console = RedactedConsole()
     table = Table(title="Plan, estimated: one H100")
     for column in ("step", "hours", "GPU, GB", *GPUS, "disk, GB"):
         whole = max(len(step.name) for step in config.steps) if column == "step" else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from talking_points.config import ConfigError
 from talking_points.errors import InputError
+from talking_points.redacted_console import RedactedConsole
 from talking_points.sources.mp100_check import ANNOTATIONS, CategoryCheck, check_mp100
 
 
@@ -24,7 +24,7 @@ def print_source(name: str, root: Path) -> None:
     for one in found:
         counts = (one.keypoints, one.annotations, one.references, one.found, one.missing)
         table.add_row(str(one.category), one.name, *map(str, counts), one.dataset)
-    Console().print(table)
+    RedactedConsole().print(table)
     listed = [one for one in found if one.references]
     here = sum(one.found for one in listed)
     total = sum(one.references for one in listed)

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
+from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact
 from tasks.running.folder_lock import in_use
 from tasks.running.lease import ask_to_stop
@@ -29,7 +30,7 @@ _BEGINS_WITHIN = 5.0
 
 def print_status(storage: Storage) -> None:
     """One line per stage, begun or to come. Raises ``ConfigError`` when nothing was built or trained in this folder."""
-    Console(highlight=False).print(_look(storage)[0])
+    RedactedConsole(highlight=False).print(_look(storage)[0])
 
 
 def print_status_json(storage: Storage) -> None:
@@ -39,7 +40,7 @@ def print_status_json(storage: Storage) -> None:
 
 def watch_status(storage: Storage) -> None:
     """The table, drawn anew until nothing is running."""
-    console = Console(highlight=False)
+    console = RedactedConsole(highlight=False)
     shown, status = _await_beginning(storage)
     with Live(shown, console=console, auto_refresh=False) as live:
         while status["running"]:

@@ -11,7 +11,7 @@ import typer
 
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
-from talking_points.config import ConfigError, load_config
+from talking_points.config import load_config
 from talking_points.step_progress import tell
 
 TINY = "configs/train/tiny.yaml"
@@ -46,29 +46,22 @@ def adapt_descriptor(
 def train_answerer(
     config: Config = "configs/train/answerer.yaml",
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print parameters, memory and hours")] = False,
+    dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
     """Train the Point Answerer: image + box + name and description of a keypoint -> x, y, as text."""
-    if dry_run:
-        with exit_codes():
-            with needs_extra("train"):
-                from talking_points.training.answerer_config import AnswererConfig
-                from talking_points.training.answerer_plan import plan_training
-            settings = load_config(AnswererConfig, config, overrides or [])
-            if settings.preset == "tiny":
-                raise ConfigError("--dry-run is for the presets small and paper: expected one of them, found tiny")
-            print(plan_training(settings))
-        return
-    _run("train_answerer", config, overrides, verbose, False)
+    _run("train_answerer", config, overrides, verbose, dry_run)
 
 
 @app.command("evaluate-poses")
 def evaluate_poses(
-    config: Config = "configs/evaluate/poses.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/evaluate/poses.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score an answerer on named keypoints of new categories: PCK, controls, known and new names, tables."""
-    _run("evaluate_poses", config, overrides, verbose, False)
+    _run("evaluate_poses", config, overrides, verbose, dry_run)
 
 
 @app.command("describe-keypoints")
@@ -81,26 +74,35 @@ def describe_keypoints(
 
 @app.command("train-segmenter")
 def train_segmenter(
-    config: Config = "configs/train/segment_tiny.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/train/segment_tiny.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a segmenter: image + words, point or box -> outlines, as text (supervised)."""
-    _run("train_segmenter", config, overrides, verbose, False)
+    _run("train_segmenter", config, overrides, verbose, dry_run)
 
 
 @app.command("refine-segmenter")
 def refine_segmenter(
-    config: Config = "configs/train/segment_tiny.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/train/segment_tiny.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Refine a trained segmenter by the overlap of what it draws (GSPO)."""
-    _run("refine_segmenter", config, overrides, verbose, False)
+    _run("refine_segmenter", config, overrides, verbose, dry_run)
 
 
 @app.command("evaluate-segmentation")
 def evaluate_segmentation(
-    config: Config = "configs/evaluate/segment_parts.yaml", overrides: Overrides = None, verbose: Verbose = False
+    config: Config = "configs/evaluate/segment_parts.yaml",
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score a segmenter: cIoU, gIoU, precision, boxes, how answers are written, controls, the published table."""
-    _run("evaluate_segmentation", config, overrides, verbose, False)
+    _run("evaluate_segmentation", config, overrides, verbose, dry_run)
 
 
 @app.command()

@@ -5,8 +5,9 @@ Nothing is written, downloaded or loaded.
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.plan import ASSUMPTION, evaluation_downloads, plan_evaluation
+from talking_points.evaluation.pose_config import EvaluatePosesConfig
+from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
+from talking_points.examples.pose_files import open_poses
+from talking_points.instructions.rows import read_instructions
+from talking_points.redacted_console import RedactedConsole
+from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
-from talking_points.training.plan import ASSUMPTIONS, StagePlan, downloads, model_size, plan_training
+from talking_points.training.plan import (
+    ASSUMPTIONS,
+    StagePlan,
+    downloads,
+    model_size,
+    plan_training,
+    stage_state,
+    steps_of,
+)
+from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.units import format_duration, format_size
 
 _KINDS = {"train_localizer": "localizer", "train_descriptor": "descriptor", "adapt_descriptor": "adapted"}
@@ -26,7 +43,7 @@ _KINDS = {"train_localizer": "localizer", "train_descriptor": "descriptor", "ada
 
 def print_training_plan(flow: str, settings: Any) -> None:
     """Print the plan of the flow ``flow`` under its settings. Raises what the flow would raise of wrong input."""
-    console = Console(highlight=False)
+    console = RedactedConsole(highlight=False)
     if flow == "evaluate":
         _print_evaluation(console, settings)
     elif flow == "retrain_and_evaluate":
@@ -38,6 +55,9 @@ def print_training_plan(flow: str, settings: Any) -> None:
         ]
         _print_training(console, train, stages, ("localizer", "descriptor"), settings.folder)
         _note(console, "then challenger and champion are evaluated on the same test points")
+    elif flow in _PLACES:
+        _PLACES[flow](console, settings)
+        _room(console, settings.output)
     else:
         kind = _KINDS[flow]
         _print_training(console, settings, plan_training(kind, settings), (kind,), settings.output)
@@ -88,6 +108,83 @@ def _print_evaluation(console: Console, config: EvaluateConfig) -> None:
     _downloads(console, evaluation_downloads(config))
     _note(console, ASSUMPTION)
     _room(console, config.output)
+
+
+def _answerer(console: Console, config: AnswererConfig) -> None:
+    if config.preset != "tiny":
+        from talking_points.training.answerer_plan import plan_training as plan_answerer
+
+        console.print(plan_answerer(config))
+        return
+    stage = config.answerer
+    objects = open_poses(config.poses, None if config.poses.own else "train", config.seed)
+    rounds = sum(math.ceil(int(one.visible.sum()) / stage.k) for one in objects.examples)
+    rows = [(stage.stage, "answerer", steps_of(stage, len(objects) if stage.pack_instance else rounds))]
+    if config.pose_vision.steps:
+        rows.insert(0, ("pose-vision", "pose_vision", config.pose_vision.steps))
+    _stages(console, config, rows, f"{len(objects):,} objects, {rounds:,} conversations about them")
+
+
+def _segmenter(console: Console, config: SegmenterConfig) -> None:
+    questions = _questions(config.instructions.root, "train", config.segmenter.kinds, config.instructions.limit)
+    rows = [("segmenter", "segmenter", steps_of(config.segmenter, questions))]
+    vision = config.segmenter_vision
+    if vision.backbone_steps:
+        rows.insert(0, ("vision", "segmenter_vision", vision.steps + vision.backbone_steps))
+    _stages(console, config, rows, f"{questions:,} questions to learn from")
+
+
+def _refinement(console: Console, config: SegmenterConfig) -> None:
+    questions = _questions(config.instructions.root, "train", config.refine.kinds, config.instructions.limit)
+    rows = [("refined", "refined", config.refine.max_steps)]
+    told = f"{questions:,} questions, {config.refine.batch_size} in a rollout, {config.refine.group} answers to each"
+    _stages(console, config, rows, told)
+
+
+def _segmentation(console: Console, config: EvaluateSegmentationConfig) -> None:
+    for split in config.splits:
+        found = _questions(config.instructions, split, config.kinds, config.limit)
+        _note(console, f"split {split}: {found:,} questions of the kinds {', '.join(config.kinds)}")
+    models = ", ".join([config.model, *config.compare.values()])
+    beside = "exchanged images, a blind answer" if config.controls else "a blind answer"
+    _note(console, f"asked: {models}; beside them {beside}" + (", boxes in words" if config.boxes else ""))
+
+
+def _poses(console: Console, config: EvaluatePosesConfig) -> None:
+    for division in config.divisions:
+        objects = open_poses(division, None if division.own else config.split, config.seed)
+        points = sum(int(one.visible.sum()) for one in objects.examples)
+        _note(console, f"partition {division.partition}: {len(objects):,} objects, {points:,} labelled keypoints")
+    models = ", ".join([config.model, *([config.blind] if config.blind else []), *config.others.values()])
+    _note(console, f"asked in the modes {', '.join(config.modes)}: {models}")
+
+
+def _stages(console: Console, config: TrainConfig, rows: Sequence[tuple[str, str, int | None]], told: str) -> None:
+    table = _table("stage", "steps>", "state")
+    for name, kind, steps in rows:
+        state, _ = stage_state(kind, config, config.output / name, steps)
+        _add(table, name, _count(steps), state)
+    console.print(table)
+    _note(console, told)
+
+
+def _questions(root: Path | None, split: str, kinds: Sequence[str], limit: int | None) -> int:
+    assert root is not None
+    rows = read_instructions(root, split, images=False)
+    found = sum(1 for row in rows if not kinds or row.kind in kinds)
+    if not found:
+        raise ConfigError(f"split '{split}' of the instruction dataset {root} asks nothing of the kinds {kinds}")
+    return min(found, limit or found)
+
+
+_PLACES: dict[str, Callable[[Console, Any], None]] = {
+    "train_answerer": _answerer,
+    "train_segmenter": _segmenter,
+    "refine_segmenter": _refinement,
+    "evaluate_segmentation": _segmentation,
+    "evaluate_poses": _poses,
+}
+"""Flows whose answers are keypoints or outlines: data counted, steps reckoned; hours are not known of them."""
 
 
 def _downloads(console: Console, found: dict[str, int | None]) -> None:

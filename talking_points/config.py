@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from talking_points.errors import InputError
 from talking_points.overrides import read_value
 from talking_points.redaction import protect_settings, redact, unseal
+from talking_points.regular_files import read_text
 from talking_points.shipped import CONFIGS, config_names, find_config
 from talking_points.yaml_text import load_yaml
 
@@ -85,7 +86,7 @@ def _read(model: type[Section], file: Path, extended_by: tuple[Path, ...] = ()) 
             f"{_suggest_config(model, file)}"
         )
     try:
-        parsed = load_yaml(file.read_text(encoding="utf-8-sig")) or {}
+        parsed = load_yaml(read_text(file).removeprefix("\ufeff")) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {file}: {error}; expected a YAML file in UTF-8") from error
     except yaml.YAMLError as error:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
-from talking_points.parquet_sizes import ROW_GROUP, UnpackedSizeError, refuse_large
+from talking_points.parquet_sizes import UnpackedSizeError, check_footer, refuse_large
 from talking_points.records import LABELS, SOURCES
+from talking_points.regular_files import check_regular
 
 if TYPE_CHECKING:
     import datasets
@@ -135,13 +137,32 @@ def open_parquet(
     path: Path, columns: Collection[str] = tuple(COLUMNS), declared: Declared = _ALL_COLUMNS
 ) -> Iterator[pq.ParquetFile]:
     """The published Parquet file at ``path``, whose ``columns`` are as ``declared``. Raises ``DatasetError``."""
+    with readable(path):
+        _measure(path, tuple(columns))
     with readable(path), pq.ParquetFile(path) as file:
         check_columns(file.schema_arrow, columns, path, declared)
-        for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).total_byte_size
-            if not 0 <= size <= ROW_GROUP:
-                raise DatasetError(f"{path}: row group {group} unpacks to {size:,} bytes, more than {ROW_GROUP:,}")
         yield file
+
+
+def _measure(path: Any, columns: tuple[str, ...]) -> None:
+    """Refuse a file that unpacks to too much; of one at the Hub the footer alone is looked at."""
+    if isinstance(path, str | Path):
+        found = Path(path).stat()
+        _measured(str(path), (found.st_ino, found.st_size, found.st_mtime_ns), columns)
+    else:
+        check_footer(path)
+
+
+@lru_cache(maxsize=256)  # a page that shows row after row opens its file for each
+def _measured(path: str, state: tuple[int, ...], columns: tuple[str, ...]) -> None:
+    refuse_large(path, columns)
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of any Parquet file of a build. Raises ``DatasetError``."""
+    with readable(path):
+        check_footer(path)
+        return list(pq.read_schema(path).names)
 
 
 def read_group(
@@ -152,10 +173,11 @@ def read_group(
     declared: Declared = _ALL_COLUMNS,
     nullable: Collection[str] = tuple(OPTIONAL_COLUMNS),
 ) -> pa.Table:
-    """One row group of an open file, as ``read_groups`` gives them; only ``nullable`` columns may have empty cells."""
+    """One row group of a file from ``open_parquet``, as ``read_groups`` gives them.
+
+    ``columns`` are among those that it was opened for; only ``nullable`` ones may have empty cells.
+    """
     with readable(path):
-        if isinstance(path, str | Path):
-            refuse_large(path, columns, [group])
         wanted = pa.schema([(name, declared[name][0]) for name in columns])
         table = file.read_row_group(group, columns=list(columns)).select(list(columns)).cast(wanted)
         table.validate(full=True)
@@ -170,6 +192,8 @@ def read_group(
 def readable(path: object) -> Iterator[None]:
     """Around the reading of Parquet: what Arrow objects to becomes a ``DatasetError`` that names the file."""
     try:
+        if isinstance(path, str | Path):
+            check_regular(path)  # an address is none of a file
         yield
     except (pa.ArrowException, OSError, OverflowError, UnpackedSizeError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0][:200]

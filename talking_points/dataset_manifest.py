@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from talking_points.dataset_files import DatasetError, check_name, dataset_file
 from talking_points.json_depth import check_depth
 from talking_points.records import REGION_LABELS, STEPS
+from talking_points.regular_files import read_bytes
 
 AUDIT_REPORT = "audit/report.json"
 """Summary of the human check inside a dataset folder; part of the card when it is there."""
@@ -293,7 +294,7 @@ def read_manifest(root: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _read(path: Path, model: type[_Part], advice: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise DatasetError(f"{path} cannot be used ({error.strerror}); {advice}") from error
     return read_content(content, path, model, advice, needed)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from talking_points.errors import InputError
-from talking_points.regular_files import check_regular
+from talking_points.regular_files import check_regular, open_regular
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """What is decoded, in Pillow's names. "JPEG" includes the several-image JPEGs of phones (MPO): their first image."""
@@ -228,7 +228,7 @@ def _kind(file: Path | bytes) -> str:
     if isinstance(file, bytes):
         start = file[:32]
     else:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             start = stream.read(32)
     if not start:
         return "an empty file"

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
-from talking_points.regular_files import find_foreign
+from talking_points.regular_files import find_foreign, open_regular, read_text
 from talking_points.whole_files import write_json
 
 LOCK, OWNER = ".lock", ".owner.json"
@@ -90,7 +90,7 @@ def is_locked(path: Path) -> bool:
     except OSError:
         import fcntl  # on systems whose locks these are; others do not come here
 
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -100,7 +100,7 @@ def is_locked(path: Path) -> bool:
 
 def _owner(folder: Path) -> str:
     try:
-        known = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        known = json.loads(read_text(folder / OWNER))
         return f"{known['what']} (process {known['process']} on {known['machine']}, since {known['since']})"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):  # between its lock and its name
         return "another process"

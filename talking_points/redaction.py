@@ -30,7 +30,7 @@ _LEAST = 6
 
 _SECRET_NAME = re.compile(
     r".*(?:password|passwd|passphrase)$|(?:^|.*[-_.])(?:token|secret|credentials?|authorization|auth|signature|sig)$"
-    r"|(?:^|.*[-_.])(?:api|access|auth|account|secret|private|session|bearer|subscription|shared|sas|hf|x)[-_]?"
+    r"|(?:^|.*[-_.])(?:api|access|auth|account|secret|private|session|bearer|subscription|shared|sas|hf|x|license|encryption|signing|master)[-_]?"
     r"(?:key|token|secret)(?:[-_]?id)?$"
     r"|.*_auth_string$|^(?:key|pwd|pass|pat|jwt|sas|bearer|passcode)$|.*[-_.](?:pass|pwd|pat|jwt|sas)$|^apikey$|^connection[-_]?string$|^proxy[-_]authorization$|^cookie$",
     re.IGNORECASE,
@@ -49,6 +49,8 @@ _FORMS = re.compile(
     # A password may hold slashes and spaces, where what follows the colon is no port.
     # pathlib makes one slash of two.
     r"(?P<before>(?<=[a-z0-9+.-]{2}):/{1,2})(?:[^/\s'\"<>]+|[^/\s@'\"<>:]+:(?!\d{1,5}(?:[/\s]|$))[^@'\"<>\n]{1,200})(?=@)"
+    # Without its scheme, or without the slashes too: what follows is the name of a machine, and no digest of an image.
+    r"|(?P<bare>(?<![\w:/.+-])(?!mailto:)(?://)?[\w.+-]{1,80}:)(?!//)[^\s/@'\"<>:]{4,200}(?=@(?:localhost|[\w-]+(?:\.[\w-]+)+|\[)(?![\w.]*\())"
     r"|(?P<query>[?&;#](?:[\w.-]*[-_.])?(?:api[-_]?key|apikey|key|token|sig|signature|secret|password|passwd|pwd|auth"
     r"|code|credential)=)[^&\s'\"<>#]+"
     r"|(?P<header>\b(?:bearer|basic|authorization['\"]?\s*[:=]\s*['\"]?[a-z]+)\s+)[A-Za-z0-9._~+/=-]{8,}"

@@ -1,51 +1,65 @@
 """Stage 8: split the verified rows by image, write the dataset's Parquet files, its figures and its card.
 
+Of many rows, one task decides about all of them by a few columns, each file is written by a task of its own, and the
+last one makes everything else from counts: only a file's task reads rows as a whole, and images.
+
 Everything is written beside the dataset that is already there, if any, and takes its place when complete.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import PlainSerializer, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
 from talking_points.allocator import give_back_memory
 from talking_points.build_config import BuildConfig, SamplingConfig, dataset_settings
-from talking_points.candidates.sampling import Sample, composition, near_duplicate_groups, split
+from talking_points.candidates.counting import compose
 from talking_points.config import Section, fingerprint
-from talking_points.dataset_schema import PARQUET_OPTIONS, declare_labels, triplet_schema
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.descriptions.spending import StepPrices, cost_summary
-from talking_points.publishing.image_cells import ImageMode, image_cell
-from talking_points.records import LABELS, Candidate, source_label
+from talking_points.publishing.image_cells import ImageMode
+from talking_points.records import source_label
 from talking_points.sources.drawn import is_drawn
-from talking_points.sources.protocol import SkippedImage
-from talking_points.stop_requests import stop_if_requested
 from tasks.judge import describe_judge, release_judge
-from tasks.running.dataset_figures import draw_figures
-from tasks.running.manifests import Details, Manifest
-from tasks.running.repeated_texts import without_repeats
-from tasks.running.shards import Inputs, Order, ShardFailed, ShardWriter, shard_task
-from tasks.running.source_images import image_bytes
-from tasks.running.stages import SPENT, STAGES
+from tasks.running.dataset_figures import choose_examples, draw_figures
+from tasks.running.decision import (
+    SIDES,
+    Counts,
+    Decision,
+    Rules,
+    by_shard,
+    decide,
+    read_decision,
+    read_sides,
+    write_decision,
+)
+from tasks.running.manifests import Details, Manifest, rejected_path
+from tasks.running.pieces import InPieces, piece_of
+from tasks.running.published_files import FilePlan, Form, plan_sides, read_rows, write_rows
+from tasks.running.shards import AnyOrder, Inputs, Order, ShardWriter, describe_part, shard_task
+from tasks.running.stages import SPENT, STAGES, WORK
 from tasks.running.staging import STAGING, count_stages, publish_staged, write_rejected
-from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
 
 VERSION = 2
 PACKAGES = ("talking-points", "opencv-contrib-python", "pillow", "pyarrow", "numpy", "pycocotools", "prefect")
 
-_LIGHT = ["id", "source", "object", "part", "image_id", "image_sha256", "image_phash", "image_width", "image_height"]
+AT_ONCE = 5_000
+"""Rows that one task assembles by itself: of more, each file is a task of its own."""
+PIECES = "assemble/pieces"
+"""Folder of what such tasks have made, until the dataset is complete."""
 
 
 class StepIdentity(TypedDict):
@@ -70,6 +84,11 @@ class Settings(Section):
     packages: dict[str, str]
     drawn: list[str]
     prices: StepPrices | None = None
+
+    @property
+    def rules(self) -> Rules:
+        """What decides which rows are published, and where."""
+        return Rules(seed=self.seed, sampling=self.sampling, near_duplicates=self.config.near_duplicates)
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -108,6 +127,29 @@ class FinishedInputs(Inputs):
 AssembleOrder = Order[Settings, FinishedInputs]
 
 
+@dataclass(frozen=True)
+class RowInputs(Inputs):
+    """What is decided about: all rows of the build, and which of them are reserves."""
+
+    finished: tuple[Manifest, ...]
+    sample: Manifest
+
+
+@dataclass(frozen=True)
+class FileInputs(Inputs):
+    """The shards that a file takes rows of, and the side of every row."""
+
+    sides: Manifest
+    finished: tuple[Manifest, ...]
+
+
+class FileSettings(Section):
+    """Which rows a file holds, and what they have beside their own values."""
+
+    form: Form
+    plan: FilePlan
+
+
 def describe_steps(config: BuildConfig) -> dict[str, StepIdentity]:
     """Who wrote the texts of every step, its model resolved to a commit or a digest where it can be looked up."""
     found: dict[str, StepIdentity] = {}
@@ -138,147 +180,170 @@ def find_drawn_sources(roots: Mapping[str, str]) -> list[str]:
     return [name for name, root in roots.items() if is_drawn(Path(root))]
 
 
-def run_assemble(order: AssembleOrder) -> Manifest:
-    """Write the dataset from the verified shards; the other inputs give their rejected rows and counts."""
+def cut_assemble(order: AssembleOrder) -> Sequence[AnyOrder]:
+    """The order in pieces where there are many rows: what is decided about all of them, then every file by itself."""
+    if sum(manifest["rows"] for manifest in order.inputs.finished) <= AT_ONCE:
+        return [order]
+    return InPieces(order, (partial(_decision_order, order), partial(_file_orders, order)))
+
+
+def _decision_order(order: AssembleOrder, _: Mapping[int, Manifest]) -> list[AnyOrder]:
+    inputs = RowInputs(finished=order.inputs.finished, sample=order.inputs.sample)
+    return [piece_of(order, 1, "assemble: split", inputs, order.settings.rules)]
+
+
+def _file_orders(order: AssembleOrder, made: Mapping[int, Manifest]) -> list[AnyOrder]:
+    decided, finished = made[1]["details"], order.inputs.finished
+    sizes = [manifest["rows"] for manifest in finished]
+    form, orders = _form(order), list[AnyOrder]()
+    for plan in plan_sides(decided["train"], decided["test"], sizes, order.settings.rows_per_file):
+        inputs = FileInputs(sides=decided["shards"][0], finished=finished[plan.first : plan.last + 1])
+        title = f"assemble {plan.side} {plan.number + 1}/{plan.of}"
+        orders.append(piece_of(order, len(orders) + 2, title, inputs, FileSettings(form=form, plan=plan)))
+    return orders
+
+
+def _form(order: AssembleOrder) -> Form:
+    settings = order.settings
+    return Form(
+        images=settings.images,
+        provenance=cast(Any, settings.steps),
+        seed=settings.seed,
+        sources=sorted(order.environment.sources),
+        judged=bool(order.inputs.judged),
+    )
+
+
+def run_assemble(order: Order[Any, Any]) -> Manifest:
+    """Write the dataset from the verified shards, or a piece of it (``cut_assemble``)."""
+    if isinstance(order.inputs, RowInputs):
+        return _run_decision(order)
+    return _run_file(order) if isinstance(order.inputs, FileInputs) else _run_whole(order)
+
+
+def _run_decision(order: Order[Rules, RowInputs]) -> Manifest:
+    writer = ShardWriter(order, PIECES)
+    _make_room()
+    decision = decide(writer, order.inputs.finished, order.inputs.sample["details"], order.settings)
+    sides, counts = write_decision(writer, decision)
+    details: Details = {
+        "shards": [describe_part(writer, 1, sides, len(decision.sides))],
+        "train": decision.count("train"),
+        "test": decision.count("test"),
+    }
+    made = writer.commit(pa.table({"file": [sides, counts]}), details)
+    made["rows"] = 0
+    made["files"] |= {name: writer.storage.sha256(name) for name in (sides, counts)}
+    return made
+
+
+def _run_file(order: Order[FileSettings, FileInputs]) -> Manifest:
+    writer, inputs, plan = ShardWriter(order, PIECES), order.inputs, order.settings.plan
+    storage, form = writer.storage, order.settings.form
+    _make_room()
+    sizes = [manifest["rows"] for manifest in inputs.finished]
+    sides = read_sides(storage, inputs.sides["path"], plan.start, plan.start + sum(sizes))
+    chosen = (own == SIDES[plan.side] for own in by_shard(sides, sizes))
+    rows = read_rows(storage, inputs.finished, chosen, form, order.environment.roots)
+    name = writer.name("data.parquet")
+    with writer.writing(name) as path:
+        lengths = write_rows(path, islice(rows, plan.skip, None), plan.rows, form.schema)
+    made = describe_part(writer, order.shard, name, plan.rows)
+    made["seconds"] = round(time.perf_counter() - writer.started, 3)
+    made["details"] = {"published": plan.path, "lengths": {str(words): lengths[words] for words in sorted(lengths)}}
+    return made
+
+
+def _make_room() -> None:
+    release_judge()
+    give_back_memory()  # of the images of all the stages before
+
+
+@dataclass(frozen=True)
+class _Written:
+    """``files``: path, rows, digest and size; ``pieces``: where those lie that are not staged yet, by their path."""
+
+    decision: Decision
+    files: list[dict[str, Any]]
+    lengths: Counter[int]
+    pieces: dict[str, str]
+
+
+def _write_here(order: AssembleOrder, writer: ShardWriter) -> _Written:
+    """All files, one after another."""
+    storage, finished, form = writer.storage, order.inputs.finished, _form(order)
+    decision = decide(writer, finished, order.inputs.sample["details"], order.settings.rules)
+    files, lengths = [], Counter[int]()
+    rows = {side: read_rows(storage, finished, decision.of_side(side), form, order.environment.roots) for side in SIDES}
+    train, test = (decision.count(side) for side in SIDES)
+    for plan in plan_sides(train, test, decision.sizes, order.settings.rows_per_file):
+        staged = f"{STAGING}/{plan.path}"
+        with storage.writing(staged) as path:
+            lengths += write_rows(path, rows[plan.side], plan.rows, form.schema)
+        found = {"sha256": storage.sha256(staged), "bytes": storage.size(staged)}
+        files.append({"path": plan.path, "rows": plan.rows, **found})
+    return _Written(decision, files, lengths, {})
+
+
+def _gather(order: AssembleOrder, writer: ShardWriter) -> _Written:
+    """What the pieces have made."""
+    storage, (decided, *made) = writer.storage, order.pieces
+    sides = decided["details"]["shards"][0]["path"]
+    (counts,) = (name for name in decided["files"] if name.endswith(".counts.json"))
+    decision = read_decision(storage, sides, counts, [manifest["rows"] for manifest in order.inputs.finished])
+    if (rejected := rejected_path(decided)) is not None:
+        writer.rejected += storage.read_table(rejected).to_pylist()
+    files, lengths, pieces = [], Counter[int](), {}
+    for piece in made:
+        place, name = piece["path"], piece["details"]["published"]
+        digest, size = piece["files"][place], storage.size(place)
+        files.append({"path": name, "rows": piece["rows"], "sha256": digest, "bytes": size})
+        lengths.update({int(words): count for words, count in piece["details"]["lengths"].items()})
+        pieces[name] = place
+    return _Written(decision, files, lengths, pieces)
+
+
+def _run_whole(order: AssembleOrder) -> Manifest:
+    """The dataset from its files; the other inputs give their rejected rows and counts."""
     from talking_points.publishing.card import render_card
 
     writer = ShardWriter(order)
-    storage, finished = writer.storage, order.inputs.finished
-    release_judge()
-    give_back_memory()  # of the images of all the stages before
+    storage, inputs = writer.storage, order.inputs
+    _make_room()
     storage.remove(STAGING)
-    light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in finished])
-    if not light.num_rows:
-        raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
-    repeated = None
-    if (alike := order.settings.config.near_duplicates) is not None:
-        columns = [*_LIGHT, "image_path", "description"]
-        texts = pa.concat_tables([storage.read_table(manifest["path"], columns=columns) for manifest in finished])
-        texts, repeated = without_repeats(writer, texts, alike)
-        light = texts.select(_LIGHT)
-    light, unused = _fit_shares(light, order.inputs.sample["details"])
-    sides = _assign_sides(light, order.settings)
-    files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side)]
-    rejected = write_rejected(storage, order.inputs.manifests(), "assemble", writer.rejected)
-    manifest = _describe_dataset(order, light, sides, files)
-    if order.inputs.judged:
-        manifest["judge"] = describe_judge(order, storage, light)
-    if repeated is not None:
-        manifest["near_duplicates"] = repeated
-    if unused:
-        manifest["unused_reserves"] = unused
-    manifest["figures"] = draw_figures(order, storage, STAGING, manifest, light)
+    written = _gather(order, writer) if order.pieces else _write_here(order, writer)
+    decision, counts = written.decision, written.decision.counts
+    rejected = write_rejected(storage, inputs.manifests(), "assemble", writer.rejected)
+    manifest = _describe_dataset(order, counts, written.files)
+    if inputs.judged:
+        manifest["judge"] = describe_judge(order, storage, decision.by_shard())
+    if counts.repeated is not None:
+        manifest["near_duplicates"] = counts.repeated
+    if counts.unused:
+        manifest["unused_reserves"] = counts.unused
+    examples = None
+    if order.settings.images == "embed":
+        examples = choose_examples(storage, inputs.finished, decision.by_shard())
+    manifest["figures"] = draw_figures(storage, STAGING, manifest, written.lengths, examples, order.environment.roots)
     storage.write_json(f"{STAGING}/manifest.json", manifest)
     storage.write_bytes(f"{STAGING}/README.md", render_card(manifest).encode())
-    written = {file["path"]: file["sha256"] for file in files}
+    for name, place in written.pieces.items():
+        storage.move_file(place, f"{STAGING}/{name}")
+    digests = {file["path"]: file["sha256"] for file in written.files}
     others = [*manifest["figures"], *(f"rejected/{stage}.parquet" for stage in rejected), "README.md", "manifest.json"]
-    digests = publish_staged(storage, written | dict.fromkeys(others))
+    digests = publish_staged(storage, digests | dict.fromkeys(others))
+    storage.remove(f"{WORK}/{PIECES}")
     result = writer.commit(pa.table({"file": sorted(digests)}), {"rejected": rejected})
-    result["rows"] = light.num_rows
+    result["rows"] = sum(counts.rows.values())
     result["files"].update(digests)
     return result
 
 
-def _fit_shares(light: pa.Table, sampled: Details) -> tuple[pa.Table, int]:
-    """The rows of the dataset, where reserves have taken the place of rejected ones, and how many were not needed."""
-    if "shares" not in sampled:
-        return light, 0
-    reserves = {id_ for ids in sampled["reserves"].values() for id_ in ids}
-    ranked: dict[str, list[str]] = {source: [] for source in sampled["shares"]}
-    for source, id_ in zip(light["source"].to_pylist(), light["id"].to_pylist(), strict=True):
-        if id_ not in reserves:
-            ranked[source].append(id_)
-    for source, ids in sampled["reserves"].items():
-        ranked[source] += ids
-    chosen = Sample(sampled["shares"], ranked).fill_up(light["id"].to_pylist())
-    kept = light.filter(pc.is_in(light["id"], value_set=pa.array(chosen, pa.string())))
-    return kept, light.num_rows - kept.num_rows
-
-
-def _assign_sides(light: pa.Table, settings: Settings) -> dict[str, str]:
-    """Row id -> train or test: proportional per source, near-duplicate images on one side."""
-    sampling = settings.sampling
-    groups = near_duplicate_groups(
-        light["image_phash"].to_numpy(),
-        sampling.near_duplicate_bits,
-        aspects=light["image_width"].to_numpy() / light["image_height"].to_numpy(),
-        contents=light["image_sha256"].to_pylist(),
-    )
-    ids = light["id"].to_pylist()
-    sides = split(
-        ids,
-        light["source"].to_pylist(),
-        groups,
-        train_parts=sampling.train_parts,
-        test_parts=sampling.test_parts,
-        seed=settings.seed,
-    )
-    return dict(zip(ids, sides, strict=True))
-
-
-def _write_side(order: AssembleOrder, storage: Storage, sides: Mapping[str, str], side: str) -> list[dict[str, Any]]:
-    """Write one split, one file in memory at a time; returns name, rows, digest and size of its files.
-
-    A file has one row group: a stream reads ahead by whole groups, and must not read more than its first row needs.
-    """
-    further = ("judge_score",) if order.inputs.judged else ()
-    settings, schema = order.settings, triplet_schema(declare_labels(order.environment.roots), further)
-    ids = [row for row, chosen in sides.items() if chosen == side]
-    rows = _read_rows(order, storage, set(ids))
-    count = -(-len(ids) // settings.rows_per_file)
-    files = []
-    for number in range(count):
-        name = f"data/{side}-{number:05d}-of-{count:05d}.parquet"
-        wanted = min(settings.rows_per_file, len(ids) - number * settings.rows_per_file)
-        with (
-            storage.writing(f"{STAGING}/{name}") as path,
-            pq.ParquetWriter(path, schema, **PARQUET_OPTIONS) as writer,
-        ):
-            stop_if_requested()
-            group = [next(rows) for _ in range(wanted)]
-            writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=wanted)
-        staged = f"{STAGING}/{name}"
-        files.append({"path": name, "rows": wanted, "sha256": storage.sha256(staged), "bytes": storage.size(staged)})
-    return files
-
-
-def _read_rows(order: AssembleOrder, storage: Storage, wanted: set[str]) -> Iterator[dict[str, Any]]:
-    """Published rows of one split, in the order of the sample."""
-    settings, roots = order.settings, order.environment.roots
-    provenance = {**settings.steps, "seed": settings.seed}
-    for manifest in order.inputs.finished:
-        for row in storage.read_table(manifest["path"]).to_pylist():
-            if row["id"] not in wanted:
-                continue
-            width, height = row["image_width"], row["image_height"]
-            yield row | {
-                "source": LABELS.index(source_label(row["source"])),
-                "image": _fill_cell(settings.images, Candidate.from_row(row), roots),
-                "keypoint_normalized": [row["keypoint"][0] / width, row["keypoint"][1] / height],
-                "provenance": provenance,
-            }
-
-
-def _fill_cell(mode: ImageMode, row: Candidate, roots: Mapping[str, str]) -> Any:
-    if mode == "reference":
-        return None
-    try:
-        return image_cell(mode, image_bytes(row, roots), row.image_path)
-    except SkippedImage as changed:
-        raise ShardFailed(f"the images changed while the build ran: {changed}") from changed
-
-
-def _describe_dataset(
-    order: AssembleOrder, light: pa.Table, sides: Mapping[str, str], files: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _describe_dataset(order: AssembleOrder, counts: Counts, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What ``manifest.json`` says and the card is rendered from: no times and no paths of this machine."""
     settings, roots = order.settings, order.environment.roots
     config = dataset_settings(settings.config)
-    objects, parts = (light[name].to_pylist() for name in ("object", "part"))
-    sources = [source_label(name) for name in light["source"].to_pylist()]
-    made_of = composition(sources, objects, parts, configured=list(roots))
-    by_side = Counter((source, sides[row]) for source, row in zip(sources, light["id"].to_pylist(), strict=True))
-    images = {source: len(set(paths)) for source, paths in _images_by_source(light).items()}
+    made_of, by_side, images = compose(counts.made_of, configured=list(roots)), counts.by_side, counts.images
     skipped: dict[str, Counter[str]] = defaultdict(Counter)
     for inputs in order.inputs.sources:
         skipped[source_label(inputs.source)] += _count_skipped(inputs)
@@ -291,7 +356,7 @@ def _describe_dataset(
         "config": config,
         "fingerprint": fingerprint(config),
         "seed": settings.seed,
-        "rows": dict(Counter(sides.values())),
+        "rows": counts.rows,
         "sources": {
             source: {
                 "train": by_side[source, "train"],
@@ -320,15 +385,6 @@ def _describe_dataset(
         "partial": settings.config.limit is not None,
         "files": list(files),
     }
-
-
-def _images_by_source(light: pa.Table) -> dict[str, list[str]]:
-    images: dict[str, list[str]] = {}
-    for source, image in zip(
-        map(source_label, light["source"].to_pylist()), light["image_id"].to_pylist(), strict=True
-    ):
-        images.setdefault(source, []).append(image)
-    return images
 
 
 def _count_skipped(inputs: SourceInputs) -> Counter[str]:

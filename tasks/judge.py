@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from talking_points.build_config import CropConfig, JudgeConfig
 from talking_points.config import Section
@@ -178,18 +179,21 @@ def release_judge() -> None:
         _loaded.clear()
 
 
-def describe_judge(order: Any, storage: Storage, light: pa.Table) -> dict[str, Any]:
+def describe_judge(order: Any, storage: Storage, sides: Iterator[NDArray[np.uint8]]) -> dict[str, Any]:
     """What the manifest says about the scores of the rows that are published: who gave them, and how they lie.
 
-    ``order`` is that of assembling, ``light`` has the id and the source of every row.
+    ``order`` is that of assembling, ``sides`` are those of the rows of each shard, 0 for one that is not published.
     """
     config: JudgeConfig = order.settings.config.judge
-    kept = set(light["id"].to_pylist())
-    tables = [storage.read_table(made["path"], columns=["id", "source", "judge_score"]) for made in order.inputs.judged]
-    rows = [row for row in pa.concat_tables(tables).to_pylist() if row["id"] in kept]
+    tables = [
+        storage.read_table(made["path"], columns=["source", "judge_score"]).filter(pa.array(own > 0))
+        for made, own in zip(order.inputs.judged, sides, strict=True)
+    ]
+    rows = pa.concat_tables(tables)
+    scores = rows["judge_score"].to_pylist()
     by_source: dict[str, list[float | None]] = {}
-    for row in rows:
-        by_source.setdefault(source_label(row["source"]), []).append(row["judge_score"])
+    for source, score in zip(rows["source"].to_pylist(), scores, strict=True):
+        by_source.setdefault(source_label(source), []).append(score)
     details: list[Any] = [made["details"] for made in order.inputs.judged]
     unscored = sum((Counter(found.get("unscored", {})) for found in details), Counter[str]())
     who = {name: value for name, value in vars(config).items() if name in _TOLD[config.by]}
@@ -198,8 +202,8 @@ def describe_judge(order: Any, storage: Storage, light: pa.Table) -> dict[str, A
     return {
         **hide_secrets(who),
         "prompt_sha256": describe_step(order.settings.config, "judge").prompt_sha256 if config.by == "model" else None,
-        "sources": {name: _mean(scores) for name, scores in by_source.items()},
-        "histogram": histogram([row["judge_score"] for row in rows], config),
+        "sources": {name: _mean(own) for name, own in by_source.items()},
+        "histogram": histogram(scores, config),
         "unscored": dict(sorted(unscored.items())),
     }
 

@@ -17,6 +17,7 @@ import torch
 
 from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, measure_trained
 from talking_points.examples.bare_points import load_bare_points
+from talking_points.regular_files import read_text
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
 from tasks.model_cards import train_with_card
@@ -116,7 +117,7 @@ def scores_of(descriptor: str) -> str:
 def draw_once(sample: Path, images: int, variant: str, seed: int, sources: Collection[str]) -> None:
     """Draw scenes, unless the same ones are there already."""
     marker, wanted = sample / ".drawn", f"{images} {variant} {seed}"
-    if not marker.exists() or marker.read_text() != wanted:
+    if not marker.exists() or read_text(marker) != wanted:
         marker.unlink(missing_ok=True)  # what is interrupted is drawn again
         draw_sample(sample, images, seed, variant=variant, sources=sources)
         marker.write_text(wanted)

@@ -28,7 +28,7 @@ from tasks import (
 )
 from tasks.running.lease import Fence
 from tasks.running.manifests import Manifest
-from tasks.running.shards import Environment, Inputs, Order, Place
+from tasks.running.shards import AnyOrder, Environment, Inputs, Order, Place
 from tasks.running.text_shards import describe_step
 from tasks.running.worker_checks import Expectation
 
@@ -41,7 +41,6 @@ Made = Mapping[int, Manifest]
 
 IndexOrder = Order[index.Settings, Inputs]
 CandidatesOrder = Order[candidates.Settings, candidates.ListingInput]
-SampleOrder = Order[sample.Settings, sample.CandidateInputs]
 ObjectCaptionOrder = Order[object_caption.Settings, object_caption.SampleInput]
 LocalCaptionOrder = Order[local_caption.Settings, object_caption.SampleInput]
 GenerateOrder = Order[generate.Settings, generate.CaptionedInputs]
@@ -113,7 +112,7 @@ class Orders:
                 orders.append(self._order(candidates, title, len(orders), settings, inputs))
         return orders
 
-    def sample(self, found: Made) -> list[SampleOrder]:
+    def sample(self, found: Made) -> Sequence[AnyOrder]:
         """The one order that chooses the points of the dataset from all candidates."""
         settings = sample.Settings(
             seed=self.config.seed,
@@ -124,7 +123,7 @@ class Orders:
             reserve=self.config.sampling.reserve,
         )
         inputs = sample.CandidateInputs(candidates=tuple(found.values()))
-        return [self._order(sample, "sample", 0, settings, inputs)]
+        return sample.cut_sample(self._order(sample, "sample", 0, settings, inputs))
 
     def object_caption(self, sampled: Made) -> list[ObjectCaptionOrder]:
         """One order per shard of the sample, as for all stages of text."""
@@ -187,7 +186,7 @@ class Orders:
 
     def assemble(
         self, listed: Made, found: Made, sampled: Made, texts: Sequence[Made], verified: Made, judged: Made
-    ) -> list[assemble.AssembleOrder]:
+    ) -> Sequence[AnyOrder]:
         """The one order that splits and writes the dataset; ``texts`` are captions, drafts and descriptions."""
         config, numbers = self.config, iter(sorted(found))
         settings = assemble.Settings(
@@ -212,7 +211,7 @@ class Orders:
             texts=tuple(shard for stage in texts for shard in stage.values()),
             judged=tuple(judged.values()),
         )
-        return [self._order(assemble, "assemble", 0, settings, inputs)]
+        return assemble.cut_assemble(self._order(assemble, "assemble", 0, settings, inputs))
 
     def preview_images(self) -> int | None:
         """Images to list per source for a build of ``limit`` points: some of them give no keypoint."""

@@ -16,10 +16,12 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "regular_files",
+    "parquet_pages",
     "parquet_sizes",
     "plotting",
     "whole_files",
     "redaction",
+    "redacted_console",
     "server_guard",
     "stand_in_server",
     "proxies",
@@ -157,6 +159,35 @@ def test_no_model_is_asked_for_code() -> None:
             }:
                 asking.append(f"{path.relative_to(ROOT)}:{call.lineno} {called}")
     assert not asking
+
+
+OWN_FILES = {
+    "talking_points/regular_files.py": "opens what it has looked at",
+    "talking_points/sqlite_files.py": "looks first, and opens a descriptor",
+    "talking_points/server_guard.py": "/proc",
+    "tasks/running/worker_checks.py": "the program's code, and marks in its own folders",
+    "tasks/running/lease.py": "/proc and /etc",
+    "tasks/running/storage.py": "object stores; local paths are looked at first",
+    "commands/processes.py": "/proc",
+    "commands/notifications.py": "shipped",
+    "commands/paper_commands.py": "written a moment before",
+}
+"""Files that open others without ``regular_files``, and why."""
+
+
+def test_files_of_others_are_opened_by_one_door() -> None:
+    """What waits for a pipe in the place of a file, or reads a device without end, is not called."""
+    found = []
+    for path in (path for path in FILES if str(path.relative_to(ROOT)) not in OWN_FILES):
+        text = path.read_text()
+        ours = r"storage$" + (r"|resources\.files|^(file|source|shipped)$" if "resources.files" in text else "")
+        for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+            named = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            modes = {ast.unparse(argument) for argument in call.args}
+            reads = named in ("read_text", "read_bytes") or (named == "open" and modes in ({"'rb'"}, {"'r'"}))
+            if reads and not re.search(ours, ast.unparse(call.func).rpartition(".")[0]):
+                found.append(f"{path.relative_to(ROOT)}:{call.lineno} {ast.unparse(call)}")
+    assert not found, "open them with talking_points.regular_files"
 
 
 SAME_KIND = {

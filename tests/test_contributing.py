@@ -38,6 +38,18 @@ def test_files_and_folders_that_are_named_exist() -> None:
     assert len(files) > 15
 
 
+def test_each_promise_about_security_names_tests_that_exist() -> None:
+    for line in (ROOT / "docs/security.md").read_text().splitlines():
+        row, shown = line, line.rpartition(" | ")[2].removesuffix(" |")
+        if not row.startswith("| ") or row.startswith(("| it may try", "| **It ")):
+            continue
+        files = re.findall(r"`(tests/[\w/]+\.py)`", shown)
+        assert files, row
+        texts = "".join((ROOT / name).read_text() for name in files)
+        missing = [name for name in re.findall(r"`(test_\w+)`", shown) if f"def {name}(" not in texts]
+        assert not missing, row
+
+
 def test_functions_and_classes_that_are_named_exist() -> None:
     dotted = {name for name in NAMES if re.fullmatch(r"[A-Za-z_]+\.[A-Za-z_]+(\(.*\))?", name)} - {
         name for name in NAMES if name.endswith((".py", ".yaml", ".md"))

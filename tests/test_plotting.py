@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from talking_points.publishing.comparison import word_differences
 from talking_points.publishing.figures import Example, acceptance_bars, composition_sunburst, example_grid
 from talking_points.training.curves import draw_curves, draw_group
 
+ROOT = Path(__file__).parents[1]
 PIXELS = np.zeros((40, 60, 3), np.uint8)
 FORMULAS = [r"the sign of $a^$ on it", r"$\frac{1}$", r"$\foo$", "a $ and a $", "$x"]
 
@@ -49,6 +53,27 @@ def test_no_text_is_a_formula_and_no_setting_starts_a_program(
     monkeypatch.undo()
     DRAWN[name](FORMULAS[0], tmp_path / "again.png")
     assert drawn[0] == (tmp_path / "again.png").read_bytes(), "settings of the folder change no figure"
+
+
+def test_a_matplotlibrc_of_the_working_folder_is_not_even_read(tmp_path: Path) -> None:
+    """A pipe would be waited for; whoever imports matplotlib first, in a command, a task or a worker process."""
+    os.mkfifo(tmp_path / "matplotlibrc")
+    read = "import sys; import {}; import matplotlib; print(matplotlib.rcParams['figure.dpi']); import os; "
+    read += "assert os.path.exists('matplotlibrc')"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {read.format(floor)}"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for floor in ("tasks", "flows", "commands")
+    ]  # fmt: skip
+    try:
+        for process in started:
+            said, errors = process.communicate(timeout=60)
+            assert said.strip() == "100.0", errors
+    finally:
+        for process in started:
+            process.kill()
 
 
 def test_long_texts_take_no_longer(tmp_path: Path) -> None:

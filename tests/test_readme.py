@@ -28,23 +28,16 @@ from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from talking_points.training.segmenter_config import SegmenterConfig
-
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+from tests.blocks import BLOCKS, PAGES, ROOT
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    return [block.text for block in BLOCKS if (block.page, block.language) == (page, language)]
 
 
 def console_lines(page: str) -> list[str]:
-    """Commands of the console blocks: continuation lines joined, comments cut off."""
-    text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
-    lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
-    lines += [
-        line for language in ("sh", "powershell") for block in blocks(page, language) for line in block.splitlines()
-    ]
-    return [line.split("  #")[0].strip() for line in lines]
+    """What is typed of a page's blocks, continuation lines joined."""
+    return [line for block in BLOCKS if block.page == page for line in block.commands]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -59,7 +52,7 @@ def test_named_commands_exist(page: str) -> None:
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     assert set(re.findall(r"talking-points ([a-z][a-z-]+)", text)) <= known
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z-]+)|^\$ make ([a-z-]+)", text, flags=re.MULTILINE)) <= {
+    assert set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", text, flags=re.MULTILINE)) <= {
         pair for target in targets for pair in ((target, ""), ("", target))
     }
 
@@ -97,7 +90,7 @@ def test_every_command_that_is_printed_is_a_valid_one() -> None:
     others = Counter[str]()
     for page in PAGES:
         for line in console_lines(page):
-            words = shlex.split(line, comments=True)
+            words = shlex.split(line)
             if words[0] != "talking-points":
                 others[words[0]] += 1
                 continue
@@ -108,7 +101,7 @@ def test_every_command_that_is_printed_is_a_valid_one() -> None:
             if config is not None:
                 load_config(_kind(name), config, context.params["overrides"] or ())
     # make: its targets are looked at above; the rest is run by hand, with servers and machines that a test has not.
-    programs = ". accelerate dask docker export git make pip prefect py python python3 python3.11"
+    programs = ". accelerate dask docker export make pip prefect py python python3 python3.11 vllm"
     assert set(others) == set(programs.split())
 
 

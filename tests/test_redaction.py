@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import io
 import logging
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.columns import Columns
+from rich.panel import Panel
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
 
 from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.config import ConfigError, load_config
 from talking_points.errors import RunError
+from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import (
     guard_logs,
     hide_secrets,
@@ -244,6 +254,8 @@ def test_a_dataset_does_not_depend_on_a_secret(tmp_path: Path) -> None:
         "token:sshhh9abcdef",
         "https://h/v1?code=sshhh9abcdef",
         "https://h/v1#key=sshhh9abcdef",
+        "//u:sshhh9abcdef@h.example/v1",
+        "from u:sshhh9abcdef@localhost/v1",
     ],
 )
 def test_what_nobody_told_is_known_by_its_form(text: str) -> None:
@@ -259,6 +271,7 @@ def test_what_nobody_told_is_known_by_its_form(text: str) -> None:
         "expected a key=value setting",
         "the model org/name@main at http://localhost:8000",
         "image tokens: 256, and no password is needed",
+        "python:3.11-slim@sha256:12ab, mailto:me@example.org, at 10:30:22 me@example.org",
     ],
 )
 def test_a_message_without_secrets_is_shown_as_it_is(text: str) -> None:
@@ -282,3 +295,33 @@ def test_paths_in_the_environment_are_no_secrets(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == [f"{tmp_path}/out", f"output={tmp_path}", "***", "***"]
+
+
+FORM = "hf_" + "Zq8wErTy77abcdefgh" * 3
+
+
+@pytest.mark.parametrize("make", [str, Text, lambda text: Text.assemble(("a ", "bold"), text)])
+def test_a_key_that_a_table_breaks_in_two_is_not_shown(make: Callable[[str], Any]) -> None:
+    protect("a secret of several words that nobody has a form for")
+    table = Table(title=f"of {FORM}", caption=FORM)
+    for column in (FORM, "b"):
+        table.add_column(column, overflow="fold", max_width=12)
+    table.add_row(make(f"key {FORM} here"), make("has a secret of several words that nobody has a form for"))
+    nested = Table.grid()
+    nested.add_row(Panel(make(FORM), title=FORM))
+    table.add_row(nested, "")
+    out = io.StringIO()
+    console = RedactedConsole(file=out, width=30)
+    console.print(table, make(FORM), Columns([make(FORM)]))
+    with Progress(TextColumn("{task.description}"), console=console) as bars:
+        bars.add_task(f"from {FORM}", total=None)
+    shown = re.sub(r"[^\w]", "", out.getvalue())
+    assert "Zq8wEr" not in shown
+    assert "nobody" not in shown
+    assert "here" in shown
+
+
+def test_every_console_is_one_that_hides() -> None:
+    root = Path(__file__).parents[1]
+    for path in (path for floor in ("commands", "tasks", "flows") for path in (root / floor).rglob("*.py")):
+        assert not re.search(r"(?<!Redacted)Console\(", path.read_text()), path

@@ -5,18 +5,30 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from talking_points.config import ConfigError
+from talking_points.config import ConfigError, load_config
+from talking_points.dataset_files import read_groups
+from talking_points.descriptions.keypoint_texts import read_texts
+from talking_points.descriptions.model_identity import identify_model
+from talking_points.errors import InputError
+from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.description_sets import read_descriptions
 from talking_points.evaluation.reports import Report
-from talking_points.models.model_folders import tell_kind
+from talking_points.examples.asked_rows import open_rows
+from talking_points.grounding.golden import check as check_golden
+from talking_points.instructions.phrasings import load_phrasings
+from talking_points.models.model_folders import loading, tell_kind
 from talking_points.regular_files import IrregularFileError, check_regular, find_foreign, open_regular, read_text
 from talking_points.sources.json_text import check_json
-from talking_points.sources.refs import read_pickled_refs
+from talking_points.sources.pascal_instances import UnusableInstancesError, instances_from_mat
+from talking_points.sources.protocol import SourceError
+from talking_points.sources.refs import read_mirrored_splits, read_pickled_refs
 from talking_points.whole_files import file_sha256
 
 
@@ -64,23 +76,46 @@ def test_links_and_pipes_are_found_at_any_depth(tmp_path: Path, kind: str) -> No
         place.unlink()
 
 
-READERS = {
+READERS: dict[str, Callable[[Path], object]] = {
     "annotations": check_json,
     "references": lambda path: read_pickled_refs(path, lambda *_: None),
     "report": Report.load,
     "digest": file_sha256,
     "tokenizer": lambda path: tell_kind(path.parent),
     "model": lambda path: tell_kind(path.parent),
+    "weights": lambda path: identify_model(str(path.parent)),
+    "rows": lambda path: open_rows(path, "describe"),
+    "rows.parquet": lambda path: open_rows(path, "localize"),
+    "configuration": lambda path: load_config(EvaluateConfig, path),
+    "phrasings": lambda path: load_phrasings(str(path)),
+    "texts": read_texts,
+    "descriptions": read_descriptions,
+    "dataset": lambda path: next(iter(read_groups(path, ["id"]))),
+    "splits": lambda path: list(read_mirrored_splits(path)),
+    "instances": lambda path: instances_from_mat(path, (4, 4)),
+    "golden": check_golden,
+    "library": lambda path: _load_with_library(path.parent),
 }
+_NAMES = {
+    **{"tokenizer": "tokenizer.json", "model": "config.json", "library": "config.json", "weights": "config.json"},
+    **{"rows": "x.jsonl", "configuration": "x.yaml", "phrasings": "x.yaml"},
+    **dict.fromkeys(("rows.parquet", "dataset", "splits"), "x.parquet"),
+}
+
+
+def _load_with_library(folder: Path) -> None:
+    with loading(folder, "model"):
+        raise AssertionError("it is looked at before a library reads it")
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_readers_of_foreign_files_do_not_wait_for_a_pipe(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text('{"architectures": 5}')
-    path = tmp_path / {"tokenizer": "tokenizer.json", "model": "config.json"}.get(name, "x.json")
+    path = tmp_path / _NAMES.get(name, "x.json")
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    with pytest.raises(ValueError, match=r"found a pipe|has no config\.json"):
+    refusals = (ValueError, InputError, SourceError, UnusableInstancesError)
+    with pytest.raises(refusals, match=r"found a pipe|no (config\.json|configuration at|descriptions at)|Errno 22"):
         READERS[name](path)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from talking_points.dataset_files import (
     DatasetError,
+    column_names,
     dataset_file,
     dataset_names,
     open_parquet,
@@ -186,24 +187,15 @@ def list_writers(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _read_rejected(path: Path) -> pa.Table:
     """Rejected rows as text; columns that an older build does not have are empty."""
-    import pyarrow.parquet as pq
-
-    from talking_points.dataset_files import readable
-
-    with readable(path):
-        names = [name for name in _REJECTED if name in pq.read_schema(path).names]
+    found = column_names(path)
+    names = [name for name in _REJECTED if name in found]
     table = read_texts(path, names)
     filled = [table[name] if name in names else pa.array([""] * table.num_rows) for name in _REJECTED]
     return pa.table(filled, names=list(_REJECTED))
 
 
 def _has_scores(path: Path) -> bool:
-    import pyarrow.parquet as pq
-
-    from talking_points.dataset_files import readable
-
-    with readable(path):
-        return SCORE in pq.read_schema(path).names
+    return SCORE in column_names(path)
 
 
 def _group_scores(scores: pa.ChunkedArray) -> pa.Array:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from talking_points.descriptions.keypoint_checks import Problem, check_texts
 from talking_points.descriptions.keypoint_facts import Fact, Neighbours, facts_of, is_seen_from_front
+from talking_points.regular_files import read_text
 from talking_points.sources.keypoint_sets import KeypointSet, keypoint_sets, side_of, swap_sides
 from talking_points.whole_files import write_text
 
@@ -156,7 +157,7 @@ def load_texts(author: str | Path, sets: Iterable[KeypointSet] | None = None) ->
 def read_texts(path: Path) -> list[KeypointText]:
     """The rows of a file of texts as they are. Raises ``TextsError`` for a line that is no row."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise TextsError(
             f"expected the author {RULES!r} or a file of texts, found {str(path)!r}: {error.strerror}"

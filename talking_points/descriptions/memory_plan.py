@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.build_config import StepConfig
+from talking_points.regular_files import read_text
 
 GIB = 1024**3
 
@@ -178,7 +179,7 @@ def _size(known: Architecture, weights: int, activations: int, step: StepConfig)
 def _folder_size(folder: Path, step: StepConfig) -> ModelSize | None:
     """Sizes of a model folder in the layout of the Hub; None for an architecture with other fields."""
     try:
-        known = _architecture(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        known = _architecture(json.loads(read_text(folder / "config.json")))
         return _size(known, _weight_bytes(folder), 0, step)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return None  # the backend that loads it says what is wrong
@@ -215,7 +216,7 @@ def _weight_bytes(folder: Path) -> int:
     """Bytes of the weight files, or those that their index announces before they are all here."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return int(json.loads(index.read_text(encoding="utf-8"))["metadata"]["total_size"])
+        return int(json.loads(read_text(index))["metadata"]["total_size"])
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 

@@ -10,7 +10,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.regular_files import open_regular, read_bytes
 
 TIMEOUT = 10.0
 """Seconds that the Hub has for its answer; a build does not wait longer for a fact about itself."""
@@ -38,7 +40,10 @@ def identify_model(model: str, revision: str | None = None) -> ModelIdentity:
     """
     path = Path(model)
     if path.exists():
-        return ModelIdentity(f"sha256:{_digest(path)}", True)
+        try:
+            return ModelIdentity(f"sha256:{_digest(path)}", True)
+        except OSError as error:
+            raise InputError(f"cannot read the model {model} ({error}): expected a folder or a file") from error
     if path.is_absolute() or path.suffix == ".gguf":
         return ModelIdentity(revision, False)
     commit = _hub_commit(model, revision) or _find_downloaded_commit(model, revision)
@@ -74,8 +79,8 @@ def _digest(path: Path) -> str:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
         if file.suffix == ".json":
-            digest.update(f"{file.name}\x1f".encode() + file.read_bytes() + b"\x1e")
+            digest.update(f"{file.name}\x1f".encode() + read_bytes(file) + b"\x1e")
         elif file.suffix in {".safetensors", ".gguf", ".bin"}:
-            with file.open("rb") as weights:
+            with open_regular(file) as weights:
                 digest.update(f"{file.name}\x1f{file.stat().st_size}\x1f".encode() + weights.read(_HEAD) + b"\x1e")
     return digest.hexdigest()[:16]

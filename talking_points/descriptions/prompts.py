@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from talking_points.descriptions.answer_text import visible
 from talking_points.errors import InputError
+from talking_points.regular_files import read_text
 
 MAX_CHARACTERS = 1200
 """Longest text that one fact may bring into a prompt."""
@@ -123,7 +124,7 @@ def _read(file_name: str, folder: Path | None) -> str | None:
     if file_name != Path(file_name).name:
         return None
     if folder is not None and (folder / file_name).is_file():
-        return (folder / file_name).read_text(encoding="utf-8")
+        return read_text(folder / file_name)
     shipped = resources.files("prompts") / file_name
     return shipped.read_text(encoding="utf-8") if shipped.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Finished model answers in a PostgreSQL database, for workers on several machines.
+"""Finished model answers, and the count of what they cost, in a PostgreSQL database for workers on several machines.
 
 Keys and digests are those of the local file (``request_cache``), so that both know the same answers. A file of SQLite
 on a network file system is not safe with writers on several machines.
@@ -22,7 +22,7 @@ from talking_points.descriptions.request_cache import (
     read_completion,
     request_key,
 )
-from talking_points.descriptions.spending import Ledger
+from talking_points.descriptions.spending import Ledger, Spending, Spent
 from talking_points.errors import RunError
 from talking_points.extras import how_to_install
 from talking_points.redaction import redact
@@ -39,6 +39,16 @@ _STORE = (
     "ON CONFLICT (key) DO UPDATE SET answer = excluded.answer, digest = excluded.digest"
 )
 _SELECT = "SELECT key, answer, digest FROM talking_points_answers WHERE key = ANY(:keys)"
+_SPENT_TABLE = (
+    "CREATE TABLE IF NOT EXISTS talking_points_spent (build TEXT, model TEXT, requests BIGINT NOT NULL,"
+    " images BIGINT NOT NULL, tokens_in BIGINT NOT NULL, tokens_out BIGINT NOT NULL, PRIMARY KEY (build, model))"
+)
+_COUNT = (
+    "INSERT INTO talking_points_spent AS spent VALUES (:build, :model, 1, :images, :tokens_in, :tokens_out) "
+    "ON CONFLICT (build, model) DO UPDATE SET requests = spent.requests + 1, images = spent.images + excluded.images,"
+    " tokens_in = spent.tokens_in + excluded.tokens_in, tokens_out = spent.tokens_out + excluded.tokens_out"
+)
+_SELECT_SPENT = "SELECT model, requests, images, tokens_in, tokens_out FROM talking_points_spent WHERE build = :build"
 _PATIENCE = 10
 """Seconds to wait for the database to answer."""
 
@@ -76,15 +86,50 @@ class SharedRequestCache(RequestCache):
         _run(self._engine, _STORE, {"key": key, "answer": answer, "digest": entry_digest(key, answer)})
 
 
+class SharedLedger(Ledger):
+    """Counts in a table of the database that the answers are kept in, apart for every build. Open one per shard."""
+
+    def __init__(self, url: str, spending: Spending, model: str) -> None:
+        self._engine = _engine(url)
+        super().__init__(spending, model)
+
+    def _open(self, spending: Spending) -> None:
+        self._build = spending.build
+
+    def close(self) -> None:
+        """Nothing: the connections are this process'."""
+
+    def _add(self, images: int, tokens_in: int, tokens_out: int) -> None:
+        counts = {"images": images, "tokens_in": tokens_in, "tokens_out": tokens_out}
+        _run(self._engine, _COUNT, {"build": self._build, "model": self._model, **counts})
+
+    def read_spent(self) -> dict[str, Spent]:
+        """What was spent so far, by model. Raises ``SharedCacheError``."""
+        rows = _run(self._engine, _SELECT_SPENT, {"build": self._build})
+        if any(count < 0 for row in rows for count in row[1:]):
+            raise SharedCacheError("the table talking_points_spent holds a count below 0, which no build writes there")
+        return {row[0]: Spent(*row[1:]) for row in rows}
+
+
 def check_shared_cache(url: str) -> None:
-    """Make the table where it is missing. Raises ``ConfigError`` where the database cannot be used."""
+    """Make the tables where they are missing. Raises ``ConfigError`` where the database cannot be used."""
     if util.find_spec("psycopg") is None:
         raise ConfigError(f"request_cache needs the package 'psycopg', {how_to_install('dask')}")
     try:
-        _run(_engine(url), _TABLE, {})
+        for statement in (_TABLE, _SPENT_TABLE):
+            _make_table(_engine(url), statement)
         _run(_engine(url), _SELECT, {"keys": []})
+        _run(_engine(url), _SELECT_SPENT, {"build": ""})
     except SharedCacheError as error:
         raise ConfigError(f"request_cache: {error}; start the database, or correct the URL") from error
+
+
+def _make_table(engine: Engine, statement: str) -> None:
+    try:
+        _run(engine, statement, {})
+    except SharedCacheError:
+        # Where another build has made it in the same moment, PostgreSQL refuses this one; and the next one finds it.
+        _run(engine, statement, {})
 
 
 @cache

@@ -52,11 +52,15 @@ def cost(spent: Spent, price: Price) -> float:
 
 
 class Spending(Section):
-    """What a shard needs to count what its answers cost: the file that all count in, prices by model, the budget."""
+    """What a shard needs to count what its answers cost: the file that all count in, prices by model, the budget.
+
+    ``build`` is what a build is called where several count in one database instead.
+    """
 
     file: str
     prices: dict[str, Price]
     budget: str | None
+    build: str = ""
 
 
 class StepPrices(Section):
@@ -74,7 +78,8 @@ def make_spending_order(config: BuildConfig, folder: Path) -> Spending | None:
     own = f"-{fingerprint(config.output)}" if "://" in config.output else ""
     served = {name: price for step in config.asking.values() for name, price in _own_price(config, step).items()}
     file = str(folder / f"spending{own}.sqlite")
-    return Spending(file=file, prices=config.prices | served, budget=config.budget)
+    build = config.output if "://" in config.output else str(Path(config.output).absolute())
+    return Spending(file=file, prices=config.prices | served, budget=config.budget, build=fingerprint(build))
 
 
 def counted_as(step: StepConfig) -> str:
@@ -103,6 +108,9 @@ class Ledger:
         self._model = model
         self._prices = spending.prices
         self._budget = spending.budget
+        self._open(spending)
+
+    def _open(self, spending: Spending) -> None:
         self._lock = threading.Lock()
         self._path = Path(spending.file)
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,15 +128,16 @@ class Ledger:
 
     def count_answer(self, images: int, completion: Completion) -> None:
         """Add an answer to a request of so many images."""
-        if self._model not in self._prices:
-            return
-        values = (self._model, images, completion.prompt_tokens, completion.completion_tokens)
+        if self._model in self._prices:
+            self._add(images, completion.prompt_tokens, completion.completion_tokens)
+
+    def _add(self, images: int, tokens_in: int, tokens_out: int) -> None:
         with self._lock:
             self._database.execute(
                 "INSERT INTO spent VALUES (?, 1, ?, ?, ?) ON CONFLICT (model) DO UPDATE SET requests = requests + 1,"
                 " images = images + excluded.images, tokens_in = tokens_in + excluded.tokens_in,"
                 " tokens_out = tokens_out + excluded.tokens_out",
-                values,
+                (self._model, images, tokens_in, tokens_out),
             )
 
     def read_spent(self) -> dict[str, Spent]:

@@ -29,6 +29,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.parquet_sizes import refuse_large
 from talking_points.records import derive_seed
+from talking_points.regular_files import open_regular
 
 _LOG = logging.getLogger(__name__)
 _DECODED = 64
@@ -103,7 +104,7 @@ def _read_lines(path: Path) -> pa.Table:
     """
     rows: list[dict[str, str | None]] = []
     found: set[str] = set()
-    with path.open("rb") as lines:
+    with open_regular(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from talking_points.config import ConfigError, fingerprint
+from talking_points.regular_files import open_regular
 from talking_points.sources import open_source
 from talking_points.training.config import VisionConfig
 
@@ -65,7 +66,7 @@ def _digest_named(files: Iterable[tuple[str, Path]]) -> str:
     digests = []
     for name, path in files:
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 digests.append([name, hashlib.file_digest(stream, "sha256").hexdigest()])
         except OSError:
             digests.append([name, ""])

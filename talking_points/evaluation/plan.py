@@ -9,6 +9,7 @@ from pathlib import Path
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.examples.points import COLUMNS
 from talking_points.hub_sizes import WEIGHTS, to_download
+from talking_points.regular_files import read_text
 from talking_points.training.plan import RATES, count_keypoints, count_rows
 
 ASSUMPTION = (
@@ -70,7 +71,7 @@ def evaluation_downloads(config: EvaluateConfig) -> dict[str, int | None]:
 def model_preset(name: str) -> str:
     """``tiny`` or ``paper``, by the width of a model's language model; one that is not here yet counts as large."""
     try:
-        settings = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads(read_text(Path(name) / "config.json"))
         return "tiny" if int(settings["text_config"]["hidden_size"]) < 1024 else "paper"
     except (OSError, ValueError, LookupError, TypeError):
         return "paper"

@@ -33,6 +33,7 @@ from talking_points.models.answerer import AnswerMode, PointAnswerer
 from talking_points.models.capellm.conversation import Query
 from talking_points.models.capellm.crops import Crop, clip_box
 from talking_points.models.localizer import PointLocalizer
+from talking_points.models.model_folders import loading
 from talking_points.processes import process_state
 from talking_points.sources.keypoint_sets import KeypointSet
 from talking_points.whole_files import write_json, write_text
@@ -143,7 +144,8 @@ def ask_other(
     the name where there is none. Raises ``ConfigError`` for a model of another kind.
     """
     device = process_state().device
-    model = AutoModel.from_pretrained(place, trust_remote_code=False).to(device)
+    with loading(place, "Point Answerer or Point Localizer"):
+        model = AutoModel.from_pretrained(place, trust_remote_code=False).to(device)
     if isinstance(model, PointAnswerer):
         return ask(model, poses, points, texts, mode, batch_size)
     if not isinstance(model, PointLocalizer):

@@ -30,6 +30,7 @@ from talking_points.hub_client import bounded_hub
 from talking_points.locks import only_writer
 from talking_points.models.kinds import KINDS
 from talking_points.plotting import plain_style
+from talking_points.regular_files import read_text
 from talking_points.training.config import TrainConfig
 from talking_points.training.inputs import check_training
 from talking_points.training.stages import stage_settings
@@ -142,7 +143,7 @@ class Retraining:
         """Entries of all finished runs, oldest first."""
         path = self.folder / "history.jsonl"
         rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], start=1):
+        for number, line in enumerate(read_text(path).splitlines() if path.exists() else [], start=1):
             try:
                 row = json.loads(line)
                 if not isinstance(row, dict):

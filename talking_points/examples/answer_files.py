@@ -22,6 +22,7 @@ from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.examples.asked_rows import AskedRow, Id, Task
 from talking_points.locks import FolderInUseError
+from talking_points.regular_files import open_regular
 from talking_points.whole_files import writing_whole
 
 ANSWERS: dict[Task, tuple[str, str]] = {"describe": ("description", "descriptions"), "localize": ("point", "points")}
@@ -116,7 +117,7 @@ class AnswerFile:
         if not self.path.exists():
             return
         kept, dropped = [], False
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n") and line[: len(_START)] == _START[: len(line)]:
                     dropped = True  # cut off while it was written

@@ -23,7 +23,8 @@ from talking_points.config import ConfigError
 from talking_points.dataset_files import read_dataset, readable
 from talking_points.hub_names import unavailable
 from talking_points.image_files import Orientation, read_rgb
-from talking_points.parquet_sizes import refuse_large
+from talking_points.parquet_sizes import check_footer, refuse_large
+from talking_points.regular_files import open_regular
 
 Task = Literal["describe", "localize"]
 Point = tuple[float, float]
@@ -178,7 +179,7 @@ def _of_image(file: Path, folder: Path, asked: Point | str | None) -> AskedRow |
 
 
 def _of_lines(path: Path, task: Task, root: Path) -> Rows:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         total = sum(1 for line in file if line.strip())
     if not total:
         raise ConfigError(f"expected rows in {path}, found none: the file is empty")
@@ -192,7 +193,7 @@ def _of_lines(path: Path, task: Task, root: Path) -> Rows:
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and value of every line that is not empty; what is no JSON is the error that says so."""
     number = 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in file:
             if line.strip():
                 number += 1
@@ -205,6 +206,8 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
 def _of_parquet(path: Path, task: Task, root: Path) -> Rows:
     import pyarrow.parquet as pq
 
+    with readable(path):
+        check_footer(path)
     with readable(path), pq.ParquetFile(path) as file:
         found, total = file.schema_arrow.names, file.metadata.num_rows
     wanted = _check_columns(found, task, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from talking_points.config import Section
 
@@ -28,7 +28,7 @@ class FeatureConfig(Section):
 
 
 class KeypointFiles(Section):
-    """Objects with named keypoints: MP-100, or COCO keypoint files of one's own; exactly one ``root`` is given."""
+    """Objects with named keypoints: of MP-100, or of COCO keypoint files of one's own, which take its place."""
 
     root: Path | None = Field(default=None, description="folder of MP-100")
     partition: int = Field(default=1, ge=1, le=5, description="which of the five divisions of the categories")
@@ -36,6 +36,13 @@ class KeypointFiles(Section):
     own: Path | None = Field(default=None, description="folder of COCO keypoint files of one's own, instead")
     categories: list[str] = Field(default_factory=list, description="names of the categories that are used; none: all")
     limit: int | None = Field(default=None, ge=1, description="at most so many objects, drawn by seed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_instead(cls, values: Any) -> Any:
+        """A shipped configuration has a ``root``, which nobody should have to take out."""
+        own = isinstance(values, dict) and values.get("own") is not None
+        return {**values, "root": None} if own else values
 
 
 class KeypointsConfig(Section):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
+from talking_points.regular_files import open_regular
 
 
 def check_dataset(name: str, setting: str = "dataset") -> None:
@@ -27,7 +28,7 @@ def check_dataset(name: str, setting: str = "dataset") -> None:
     if not files:
         raise ConfigError(f"{expected}; {folder} has no data/*.parquet; {advice}")
     for file in files:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             start = stream.read(8)
             if start == b"version ":
                 raise ConfigError(f"{setting}: {file} is a pointer of git-lfs: fetch the file with 'git lfs pull'")

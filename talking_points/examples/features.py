@@ -37,6 +37,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.processes import process_state
+from talking_points.regular_files import read_bytes, read_text
 from talking_points.step_progress import follow
 from talking_points.whole_files import advising, write_json
 
@@ -84,7 +85,7 @@ class FeatureStore:
 
     def _load(self, path: Path) -> dict[str, Tensor] | None:
         try:
-            entry = load(path.read_bytes())
+            entry = load(read_bytes(path))
         except (FileNotFoundError, SafetensorError):
             return None
         _renew(path)
@@ -124,7 +125,7 @@ class FeatureStore:
     def bound(self) -> float:
         """Bytes that the folder may hold: this store's own limit, or a larger one that a training has left."""
         try:
-            return max(self.limit_bytes, json.loads((self.folder / _BOUND).read_text())["limit_bytes"])
+            return max(self.limit_bytes, json.loads(read_text(self.folder / _BOUND))["limit_bytes"])
         except (
             OSError,
             ValueError,

@@ -15,26 +15,35 @@ from talking_points.descriptions.keypoint_texts import RULES, Texts, TextsError,
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.keypoints import PoseExample, PoseSet, load_poses
 from talking_points.records import derive_seed
+from talking_points.regular_files import read_bytes
 from talking_points.sources.coco_keypoints import CocoKeypoints
 from talking_points.sources.keypoint_sets import KeypointSet, set_of
 from talking_points.sources.layout import descend
 from talking_points.sources.mp100 import Mp100
+from talking_points.sources.protocol import SourceError
 from talking_points.whole_files import read_json, write_json
 
 TRAINED = "trained_poses.json"
 
 
 def check_keypoints(config: KeypointFiles, setting: str = "keypoints") -> Path:
-    """The folder of the keypoints. Raises ``ConfigError`` for none, two, and one that is not there."""
-    given = [root for root in (config.root, config.own) if root is not None]
-    if len(given) != 1:
+    """The folder of the keypoints. Raises ``ConfigError`` for none, one that is not there or has no such files."""
+    folder = config.own or config.root
+    if folder is None:
         raise ConfigError(
             f"{setting}: expected {setting}.root, the folder of MP-100, or {setting}.own, a folder of COCO keypoint "
-            f"files, found {'both' if given else 'neither'}; 'talking-points draw-sample --sources mp100' draws one"
+            "files, found neither; 'talking-points draw-sample --sources mp100' draws one"
         )
-    if not given[0].is_dir():
-        raise ConfigError(f"{setting}: expected the folder of keypoint annotations, found none at {given[0]}")
-    return given[0]
+    if not folder.is_dir():
+        raise ConfigError(f"{setting}: expected the folder of keypoint annotations, found none at {folder}")
+    try:
+        if config.own is None:
+            Mp100(folder, partition=config.partition)
+        else:
+            CocoKeypoints(folder)
+    except SourceError as error:
+        raise ConfigError(f"{setting}: {error}") from error
+    return folder
 
 
 def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseSet:
@@ -114,7 +123,7 @@ def annotations_digest(config: KeypointFiles) -> dict[str, str]:
         ]
     else:
         files = sorted({*folder.glob("*.json"), *folder.glob("annotations/*.json")})
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
 
 
 class DecodedImages:

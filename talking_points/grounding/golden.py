@@ -24,6 +24,7 @@ from talking_points.grounding.grammar import (
 from talking_points.grounding.outlines import Outlines, Polygon, is_clockwise
 from talking_points.grounding.rasters import area, centroid, decode_mask, empty_mask, iou, outlines_box, rasterise
 from talking_points.grounding.run_lengths import decompress, fills
+from talking_points.regular_files import read_text
 
 Case = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ def check(file: str | Path) -> list[tuple[str, str, float]]:
     raises, of a kind that is not known, or that is none. Raises ``ValueError`` for a file that holds no cases.
     """
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        content = json.loads(read_text(Path(file)))
     except RecursionError as error:
         raise ValueError(f"expected cases in {file}, found lists in lists without an end") from error
     cases = content.get("cases") if isinstance(content, dict) else None

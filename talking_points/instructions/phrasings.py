@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from talking_points.config import ConfigError, Section
 from talking_points.instructions.elements import KINDS, PLACEHOLDERS, Kind
 from talking_points.records import derive_seed
+from talking_points.regular_files import read_text
 from talking_points.yaml_text import load_yaml
 
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
@@ -60,7 +61,7 @@ def load_phrasings(name: str) -> Phrasings:
     file = Path(name) if name.endswith((".yaml", ".yml")) else None
     source = file or resources.files("prompts") / f"{name}.yaml"
     try:
-        text = source.read_text(encoding="utf-8")
+        text = read_text(file) if file else source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise ConfigError(

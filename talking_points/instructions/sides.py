@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from talking_points.candidates.sampling import near_duplicate_groups, split
+from talking_points.candidates.splitting import near_duplicate_groups, split
 from talking_points.instructions.config import SplitSettings
 from talking_points.sources.refcoco import SETS
 

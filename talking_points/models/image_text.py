@@ -24,6 +24,7 @@ from talking_points.models.base import chunks, same_length
 from talking_points.models.model_folders import loading
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.patch_processor import open_processor
+from talking_points.regular_files import read_text
 
 ADAPTER = "adapter_config.json"
 SETTINGS = "segmenter.json"
@@ -98,7 +99,7 @@ class ImageTextSegmenter:
                     f"trust_remote_code is for revision {permitted}, but the adapters in {adapters} name {base} at "
                     f"{revision or 'no revision'}: look at that code, and name its revision"
                 )
-        with loading(name, "image-text-to-text model"):
+        with loading(name, "image-text-to-text model"), loading(base, "base of an image-text-to-text model"):
             options: dict[str, Any] = {}
             if revision is not None and not Path(base).is_dir():
                 options["revision"] = revision
@@ -234,7 +235,7 @@ class ImageTextSegmenter:
 def _read_settings(folder: Path) -> tuple[str, str | None, Coordinates]:
     """Base, revision and coordinates of a folder of adapters. Raises ``ConfigError``."""
     try:
-        found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        found = json.loads(read_text(folder / SETTINGS))
         base, revision, coordinates = str(found["base"]), found["revision"], found["coordinates"]
         scale_of(coordinates, 1, 1)
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -17,9 +17,10 @@ from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
-from talking_points.regular_files import check_regular
+from talking_points.regular_files import check_regular, open_regular, read_text
 
 _TYPES = {"PointAnswerer": ("capellm",), "Segmenter": ("segmenter",)}
+_READ = (".json", ".jinja", ".model", ".txt", ".safetensors", ".gguf")
 _BASE_TYPES = ("talking_points", "omg_llava")
 
 
@@ -67,6 +68,7 @@ def loading(name: str | Path, what: str) -> Iterator[None]:
     The libraries that read a configuration, weights or a tokenizer take their form for granted.
     """
     try:
+        check_files(Path(name))
         yield
     except (InputError, RunError, MemoryError, NotImplementedError):
         raise
@@ -76,6 +78,16 @@ def loading(name: str | Path, what: str) -> Iterator[None]:
             f"cannot load a {what} from {str(name)[:300]} ({type(error).__name__}: {reason}): expected the folder of a "
             "finished one, or a repository of the Hub that this machine can reach"
         ) from error
+
+
+def check_files(folder: Path) -> None:
+    """Before a library reads the model in ``folder``: none of its files is a pipe or a device, which it would wait for.
+
+    Raises ``IrregularFileError``.
+    """
+    for file in sorted((*folder.glob("*"), *folder.glob("additional_chat_templates/*"))):
+        if file.suffix in _READ and not file.is_dir():
+            check_regular(file)
 
 
 def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
@@ -113,7 +125,7 @@ def _folder_problem(folder: Path) -> str | None:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    return dict(json.loads(read_text(folder / "config.json")))
 
 
 def _config_problem(folder: Path) -> str | None:
@@ -124,7 +136,7 @@ def _config_problem(folder: Path) -> str | None:
         started = (folder / "started.json").exists()
         return "holds a training that is not finished" if started else "has no config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(read_text(file))
         assert isinstance(config, dict)
     except (OSError, ValueError, AssertionError, RecursionError) as error:
         return f"has a config.json that cannot be read ({error or 'not an object'})"
@@ -132,16 +144,15 @@ def _config_problem(folder: Path) -> str | None:
 
 
 def _weights_problem(folder: Path) -> str | None:
-    for file in sorted((*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.model"))):
-        try:
-            check_regular(file)
-        except OSError as error:
-            return f"has a {file.name} that cannot be read ({error})"
+    try:
+        check_files(folder)
+    except OSError as error:
+        return f"has a {Path(str(error.filename)).name} that cannot be read ({error})"
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
         try:
-            names = sorted(map(str, set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
+            names = sorted(map(str, set(json.loads(read_text(index))["weight_map"].values())))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             return f"has a {index.name} that cannot be read ({error})"
     if elsewhere := [name for name in names if not re.fullmatch(r"[\w][\w.-]*\.safetensors", name)]:
@@ -158,7 +169,7 @@ def _weights_problem(folder: Path) -> str | None:
 
 def _file_problem(path: Path) -> str | None:
     """What is wrong with a safetensors file, by its header and its length."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         start = stream.read(8)
         if start == b"version ":
             return "is a pointer of git-lfs: fetch the file with 'git lfs pull'"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from talking_points.grounding.outlines import Coordinates, Outlines, Point
 from talking_points.models.model_folders import check_model
 from talking_points.models.omg_llava.image_processing import ImageInput
+from talking_points.regular_files import read_text
 
 
 class RegionModel(Protocol):
@@ -75,7 +76,7 @@ def is_ours(name: str | Path) -> bool:
     if (folder / "adapter_config.json").is_file():
         return False
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(read_text(folder / "config.json"))
         return found.get("model_type") in ("segmenter", "talking_points", "capellm", "omg_llava", None)
     except (OSError, ValueError, AttributeError, RecursionError):
         return True

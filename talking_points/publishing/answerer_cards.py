@@ -10,6 +10,7 @@ from typing import Any
 from talking_points.config import fingerprint
 from talking_points.examples.pose_files import TrainedPoses, annotations_digest
 from talking_points.publishing.card_content import select_figures
+from talking_points.regular_files import read_text
 from talking_points.sources.drawn import is_drawn
 from talking_points.training.answerer_config import AnswererConfig, texts_file
 from talking_points.whole_files import file_sha256
@@ -73,7 +74,7 @@ def _experience(train: AnswererConfig, folder: Path) -> str:
     if file is not None:
         digest = f", sha256 {file_sha256(file)[:16]}" if file.is_file() else ""
         described = f"with the descriptions of the file {file.name}{digest}"
-    padding = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("crop_padding", 1.25)
+    padding = json.loads(read_text(folder / "config.json")).get("crop_padding", 1.25)
     return f"{told} It is asked {described}, about crops of {padding:g} times the longer side of an object's box."
 
 

@@ -138,9 +138,9 @@ def example_grid(examples: Sequence[Example], *paths: str | Path, columns: int =
         _save(figure, *paths)
 
 
-def length_histogram(texts: Sequence[str], *paths: str | Path) -> None:
-    """How many words the descriptions have, with the median marked."""
-    words = np.array([len(text.split()) for text in texts])
+def length_histogram(lengths: Sequence[int], *paths: str | Path) -> None:
+    """How many words the descriptions have, given the number of each, with the median marked."""
+    words = np.array(lengths)
     if not len(words):
         raise ValueError("nothing to draw: expected at least one text")
     with plain_style(STYLE):

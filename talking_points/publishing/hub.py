@@ -26,6 +26,7 @@ from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.read_back import differences, file_digests
 from talking_points.publishing.release import Release, ReleaseError, content_sha256, prepare_release
 from talking_points.redaction import protect, redact
+from talking_points.regular_files import read_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -268,7 +269,7 @@ def _holds(found: RepoFile, file: Path | str, digest: str | None) -> bool:
         return False
     if found.lfs is not None:
         return found.lfs.sha256 == content_sha256(file)
-    return found.blob_id == git_hash(file.encode() if isinstance(file, str) else file.read_bytes())
+    return found.blob_id == git_hash(file.encode() if isinstance(file, str) else read_bytes(file))
 
 
 def dataset_folder(dataset: str | Path, revision: str | None = None, token: SecretStr | None = None) -> Path:

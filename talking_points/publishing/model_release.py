@@ -145,7 +145,7 @@ def _pose_report(paths: Sequence[Path]) -> dict[str, Any]:
     if len(paths) != 1:
         raise ReleaseError(f"expected one report of talking-points evaluate-poses, found {len(paths)}: name one")
     try:
-        return select_pose_report(json.loads(paths[0].read_text(encoding="utf-8")))
+        return select_pose_report(json.loads(read_text(paths[0])))
     except (OSError, ValueError, RecursionError) as error:
         raise ReleaseError(
             f"cannot read {paths[0]}: {error}; expected the report.json that talking-points evaluate-poses wrote"

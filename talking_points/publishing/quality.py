@@ -18,20 +18,21 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 from sacrebleu.metrics.bleu import BLEU
 
 from talking_points.build_config import CropConfig, NearDuplicatesConfig
 from talking_points.dataset_files import (
     DatasetError,
+    column_names,
     dataset_file,
     dataset_names,
     image_bytes,
     make_folder,
     read_groups,
     read_texts,
-    readable,
 )
 from talking_points.dataset_manifest import read_audit_summary, read_manifest
 from talking_points.descriptions.backends.protocol import STEPS
@@ -52,6 +53,10 @@ LEVELS = ("object_place", "part_place", "point_place", "look")
 DISTINCT_TEXTS, SELF_BLEU_TEXTS = 1000, 100
 """Texts that the diversity is measured on: both measures depend on how many there are, so builds of any size are
 compared on equally many, chosen by their ids."""
+
+BEGINNING = 1500
+"""Characters of a text that are measured, compared and shown: about 250 words. The time that the rest would take has
+no bound; how many descriptions are longer is counted."""
 
 _STAGES = ("index", "candidates", "sample", *STEPS, "verify", "judge")
 _SAMPLED = ".work/sample"
@@ -120,16 +125,28 @@ _TEXT_COLUMNS = [
 
 
 def read_rows(root: Path) -> list[Row]:
-    """All rows without their images, sources by name, with ``file`` where each came from."""
+    """All rows without their images, sources by name, with ``file`` where each came from.
+
+    Of texts the ``BEGINNING``; ``cut`` says whether the description is longer.
+    """
     rows = []
     for file in read_manifest(root)["files"]:
         for table in read_groups(dataset_file(root, file["path"]), _TEXT_COLUMNS):
-            for row in table.to_pylist():
-                rows.append(row | {"source": LABELS[row["source"]], "file": file["path"]})
+            cut = pc.greater(pc.utf8_length(table["description"]), BEGINNING).to_pylist()
+            for row, longer in zip(_beginnings(table).to_pylist(), cut, strict=True):
+                rows.append(row | {"source": LABELS[row["source"]], "file": file["path"], "cut": longer})
     _refuse_strange(root, rows)
     if not rows:
         raise DatasetError(f"the dataset in {root} has no rows: there is nothing to report on")
     return rows
+
+
+def _beginnings(table: pa.Table) -> pa.Table:
+    """The rows with the ``BEGINNING`` of every text but the id, by which a row is told."""
+    for number, field in enumerate(table.schema):
+        if field.name != "id" and pa.types.is_string(field.type):
+            table = table.set_column(number, field, pc.utf8_slice_codeunits(table[field.name], 0, BEGINNING))
+    return table
 
 
 def _refuse_strange(root: Path, rows: Sequence[Row]) -> None:
@@ -186,6 +203,8 @@ def measure(root: Path, rows: Sequence[Row]) -> dict[str, Any]:
         "near_duplicates": _near_duplicates(texts, manifest),
         "flags": dict(Counter(flag for row in rows for flag in row["flags"]).most_common()),
     }
+    if longer := sum(row["cut"] for row in rows):
+        quality["longer"] = {"characters": BEGINNING, "descriptions": longer}
     if manifest.get("judge"):
         quality["judge"] = manifest["judge"]
     return quality | {"paper": compare_with_paper(quality, manifest, _describe_audit(root))}
@@ -237,9 +256,7 @@ def _read_sampled_objects(root: Path, ids: set[str]) -> dict[str, str]:
     """Category of the sampled points among ``ids``; empty where the build's intermediate files are gone."""
     found: dict[str, str] = {}
     for path in sorted((root / _SAMPLED).glob("*.parquet")) if ids else []:
-        with readable(path):
-            names = pq.read_schema(path).names
-        if {"id", "object"} <= set(names):
+        if {"id", "object"} <= set(column_names(path)):
             table = read_texts(path, ("id", "object"))
             pairs = zip(table["id"].to_pylist(), table["object"].to_pylist(), strict=True)
             found.update({row: name for row, name in pairs if row in ids})
@@ -372,7 +389,7 @@ def _close_ups(rows: Sequence[Row], manifest: Mapping[str, Any]) -> Image.Image 
 def _histogram_url(texts: Sequence[str]) -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lengths.png"
-        length_histogram(texts, path)
+        length_histogram([len(text.split()) for text in texts], path)
         return _data_url(read_rgb(path), "PNG")
 
 

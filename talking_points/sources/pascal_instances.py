@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.records import Mask
+from talking_points.regular_files import IrregularFileError, check_regular
 from talking_points.sources.label_maps import bounds, shift_span
 
 MIN_COMPONENT_PIXELS = 64
@@ -39,12 +40,14 @@ def instances_from_mat(path: Path, shape: tuple[int, int]) -> list[ClassMask]:
     from scipy.io import loadmat  # a third of a second, which a build that lists nothing does without
 
     try:
+        check_regular(path)
         anno = loadmat(path, variable_names=["anno"], simplify_cells=True)["anno"]
         objects = anno["objects"]
         objects = [objects] if isinstance(objects, dict) else list(objects)
         found = [(int(item["class_ind"]) - 1, np.asarray(item["mask"]).astype(np.bool_)) for item in objects]
     except Exception as error:  # SciPy raises nearly anything on a damaged file, OSError without a number too
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+        of_the_file = isinstance(error, FileNotFoundError | IrregularFileError)
+        if isinstance(error, OSError) and error.errno is not None and not of_the_file:
             raise  # the disk fails, not the file
         raise UnusableInstancesError("unreadable_instances", f"{path.name}: {error!r}") from error
     for _, mask in found:

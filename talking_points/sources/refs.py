@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from talking_points.parquet_sizes import UnpackedSizeError, refuse_large
 from talking_points.regular_files import open_regular
 from talking_points.sources.plain_pickle import NoListError, UnsafePickleError, stream_plain
 from talking_points.sources.protocol import SourceError
@@ -154,6 +155,7 @@ def read_mirrored_splits(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
+        refuse_large(path, columns)
         with pq.ParquetFile(path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
             if missing:
@@ -163,7 +165,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
                 )
             for batch in file.iter_batches(_BATCH, columns=list(columns)):
                 yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnpackedSizeError) as error:
         raise SourceError(f"cannot read {path}: {error}; download it again") from error
 
 

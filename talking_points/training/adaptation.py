@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.features import PointFeatures
 from talking_points.examples.inference import describe_points, localize_points
-from talking_points.examples.points import PointExample, PointSet
+from talking_points.examples.points import LengthBuckets, PointExample, PointSet
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.omg_llava.chat import Turn
@@ -39,6 +40,7 @@ from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, t
 from talking_points.training.precision import autocast, prepare_to_train
 from talking_points.training.rewards import REWARDS, Rewarded, mean_pck
 from talking_points.training.sampled import SampledTrainer
+from talking_points.training.shares import drawing, gather_all, no_loss, own_shares
 from talking_points.training.trainer import PointTrainer
 
 
@@ -53,10 +55,22 @@ class Samples:
     unfinished: int
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is told of a share: texts (S,), rewards (S,), advantages (S,), predicted points (S, 2), and means of all."""
+
+    texts: list[str]
+    rewards: NDArray[np.float64]
+    advantages: Tensor
+    predicted: NDArray[np.float64]
+    means: dict[str, float]
+
+
+MEASURED = ("reward", "reward_std", "zero_variance", "kl", "entropy", "length", "empty", "unfinished")
+
+
 class AdaptationTrainer(SampledTrainer, PointTrainer):
     """GRPO: the loss of a batch of points is that of descriptions sampled from the model itself."""
-
-    doing = "adaptation"
 
     def __init__(
         self,
@@ -81,10 +95,33 @@ class AdaptationTrainer(SampledTrainer, PointTrainer):
         model.eval()
         self.batch = inputs["points"]
         policy = self.accelerator.unwrap_model(model)
-        with autocast(policy, self.adapt):
-            samples = sample(policy, self.batch, self.features, self.adapt)
-        rewards, predicted = self.rewards(samples.texts)
-        groups = torch.from_numpy(rewards).view(len(self.batch), self.adapt.group)
+        losses: list[Tensor] = []
+        told: list[Told] = []
+        for number, share in own_shares(len(self.batch), self.shares):
+            if points := self.batch[share]:
+                loss, samples = self._learn(policy, points, number)
+                losses.append(loss * (len(points) / len(self.batch)))
+                told.append(samples)
+        total = torch.stack(losses).sum() if losses else no_loss(policy.parameters())
+        parts = [{name: value * len(one.texts) for name, value in one.means.items()} for one in told]
+        sums = {name: sum(part[name] for part in parts) for name in MEASURED}
+        self.measure(**self.mean_of_shares(1 / (len(self.batch) * self.adapt.group), **sums))
+        self.shown["reward"] = self._measured["reward"][-1]
+        if self.state.global_step % self.adapt.sample_steps == 0:
+            everything = gather_all(told)
+            if self.state.is_world_process_zero:
+                with self._writing(f"samples to {self.args.output_dir}"):
+                    self._write_samples(everything)
+        return (total, None) if return_outputs else total
+
+    def _learn(self, policy: PointDescriptor, points: list[PointExample], number: int) -> tuple[Tensor, Told]:
+        """The loss of a share of the batch, with what was sampled."""
+        alone = self.shares == 1
+        seeded = drawing(self.args.device, self.args.seed, self.state.global_step, number)
+        with nullcontext() if alone else seeded, autocast(policy, self.adapt):
+            samples = sample(policy, points, self.features, self.adapt)
+        rewards, predicted = self.rewards(points, samples.texts)
+        groups = torch.from_numpy(rewards).view(len(points), self.adapt.group)
         advantages = ADVANTAGES[self.adapt.advantage](groups, 5.0, self.adapt.advantage_std)
         with autocast(policy, self.adapt):
             log_probs, reference = score(policy, samples, self.adapt.last_blocks, self.adapt.temperature)
@@ -92,38 +129,47 @@ class AdaptationTrainer(SampledTrainer, PointTrainer):
         loss = grpo_loss(log_probs, reference, on_device, samples.mask.to(log_probs.device), self.adapt.beta)
         lengths = samples.mask.sum(1)
         spread = groups.std(1, correction=0)
-        self.measure(
-            reward=rewards.mean(),
-            reward_std=float(spread.mean()),
-            zero_variance=float((spread <= EQUAL_REWARDS).float().mean()),
-            kl=float(loss.kl),
-            entropy=float(loss.entropy),
-            length=float(lengths.float().mean()),
-            empty=float((lengths <= 1).float().mean()),
-            unfinished=samples.unfinished / len(lengths),
-        )
-        self.shown["reward"] = float(rewards.mean())
-        if self.state.global_step % self.adapt.sample_steps == 0 and self.state.is_world_process_zero:
-            with self._writing(f"samples to {self.args.output_dir}"):
-                self._write_samples(samples.texts, rewards, advantages.flatten(), predicted)
-        return (loss.total, None) if return_outputs else loss.total
+        means = {
+            "reward": rewards.mean(),
+            "reward_std": float(spread.mean()),
+            "zero_variance": float((spread <= EQUAL_REWARDS).float().mean()),
+            "kl": float(loss.kl),
+            "entropy": float(loss.entropy),
+            "length": float(lengths.float().mean()),
+            "empty": float((lengths <= 1).float().mean()),
+            "unfinished": samples.unfinished / len(lengths),
+        }
+        return loss.total, Told(samples.texts, rewards, advantages.flatten().cpu(), predicted, means)
 
-    def rewards(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rewards (S,) and predicted points (S, 2) in pixels of texts about the batch's points, G in a row each."""
+    def rewards(
+        self, points: Sequence[PointExample], texts: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rewards (S,) and predicted points (S, 2) in pixels of texts about points, G in a row each."""
         examples = [
             replace(example, text=text)
-            for example, text in zip(
-                np.repeat(np.array(self.batch, dtype=object), self.adapt.group), texts, strict=True
-            )
+            for example, text in zip(np.repeat(np.array(points, dtype=object), self.adapt.group), texts, strict=True)
         ]
         features, index, _ = self.localizer_features.batch(examples)
         predicted = self.localizer.localize(None, texts, features=features, image_index=index, batch_size=len(texts))
         return REWARDS[self.adapt.reward](Rewarded.of(examples, predicted)), predicted
 
-    def _write_samples(
-        self, texts: Sequence[str], rewards: NDArray[np.float64], advantages: Tensor, predicted: NDArray[np.float64]
-    ) -> None:
-        """Append the step's samples to a table and draw its first group."""
+    def batches(self) -> LengthBuckets:
+        # Processes share every batch.
+        return LengthBuckets(
+            [len(example.text) for example in self.points.examples],
+            self.stage.batch_size,
+            self.args.seed,
+            images=[example.image for example in self.points.examples],
+            per_image=self.stage.points_per_image,
+        )
+
+    def _write_samples(self, told: Sequence[Told]) -> None:
+        """Append the step's samples, those of all shares, to a table and draw its first group."""
+        texts = [text for share in told for text in share.texts]
+        rewards, predicted = (
+            np.concatenate([getattr(share, name) for share in told]) for name in ("rewards", "predicted")
+        )
+        advantages = torch.cat([share.advantages for share in told])
         with self.table.open("a", encoding="utf-8") as file:
             for place, text in enumerate(texts):
                 example = self.batch[place // self.adapt.group]

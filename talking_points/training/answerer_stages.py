@@ -12,6 +12,7 @@ from talking_points.examples.keypoints import PoseSet
 from talking_points.examples.pose_files import TrainedPoses, annotations_digest, hold_out, open_poses, texts_for
 from talking_points.models.answerer import PointAnswerer
 from talking_points.processes import process_state
+from talking_points.regular_files import read_bytes
 from talking_points.training.answerer import conversation_settings, start_answerer, train_answerer
 from talking_points.training.answerer_config import AnswererConfig, texts_file
 from talking_points.training.pose_vision import pretrain_pose_vision
@@ -25,7 +26,7 @@ def pose_data(config: AnswererConfig) -> dict[str, Any]:
     found: dict[str, Any] = dict(annotations_digest(config.poses))
     texts = texts_file(config)
     if texts is not None:
-        found["texts"] = hashlib.sha256(texts.read_bytes()).hexdigest() if texts.is_file() else None
+        found["texts"] = hashlib.sha256(read_bytes(texts)).hexdigest() if texts.is_file() else None
     return found
 
 

@@ -86,7 +86,7 @@ class LocalizerConfig(StageConfig):
 
 
 class AdaptConfig(StageConfig):
-    """Adaptation by reward (paper, section 3.4 and appendix A.3)."""
+    """Adaptation by reward (paper, section 3.4 and appendix A.3). A batch is shared by all processes."""
 
     group: int = Field(default=3, ge=1, description="descriptions sampled per point")
     beta: float = Field(default=0.1, ge=0, description="weight of the divergence from the policy before adaptation")
@@ -101,12 +101,14 @@ class AdaptConfig(StageConfig):
         default=50, ge=1, description="write samples and an image of one group every so many steps"
     )
 
-    @field_validator("processes")
-    @classmethod
-    def _one_process(cls, value: int) -> int:
-        if value > 1:
-            raise ValueError(f"adaptation runs in one process: expected 1, found {value}")
-        return value
+    @model_validator(mode="after")
+    def _one_point_each(self) -> AdaptConfig:
+        if self.processes > self.batch_size:
+            raise ValueError(
+                f"every process needs a point of each batch: expected at most batch_size ({self.batch_size}) "
+                f"processes, found {self.processes}"
+            )
+        return self
 
     @field_validator("reward")
     @classmethod

@@ -21,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from talking_points.config import load_config
 from talking_points.errors import TrainingStoppedError
+from talking_points.plotting import trust_no_matplotlibrc
 from talking_points.training.config import TrainConfig
 
 
@@ -60,6 +61,7 @@ def main(
     name: Annotated[str | None, typer.Option(help="folder below the output; default: the stage's own")] = None,
 ) -> None:
     """Train one stage as one of the processes that a launcher started."""
+    trust_no_matplotlibrc()
     from talking_points.training.stages import STAGES, run_stage
 
     run_stage(kind, load_config(STAGES[kind].config, config, overrides or []), name)

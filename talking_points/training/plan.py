@@ -188,7 +188,7 @@ def _stage(kind: str, name: str, config: TrainConfig, stage: StageConfig, points
     steps = steps_of(stage, points)
     group = stage.group if isinstance(stage, AdaptConfig) else 1
     samples = None if steps is None else steps * stage.batch_size * stage.processes * stage.accumulation * group
-    state, left = _found(kind, config, config.output / name, steps)
+    state, left = stage_state(kind, config, config.output / name, steps)
     hours = None
     if samples is not None:
         hours = left * samples / (RATES[config.preset][kind] * stage.processes) / 3600
@@ -199,12 +199,12 @@ def _vision(config: TrainConfig) -> StagePlan:
     vision: VisionConfig = config.vision
     samples = vision.steps * vision.batch_size
     backbone = vision.backbone_steps * vision.backbone_batch_size
-    state, left = _found("vision", config, config.output / "vision", vision.steps)
+    state, left = stage_state("vision", config, config.output / "vision", vision.steps)
     hours = left * (samples / VISION_RATE + backbone / BACKBONE_RATE) / 3600
     return StagePlan("vision", None, vision.steps + vision.backbone_steps, samples + backbone, hours, state)
 
 
-def _found(kind: str, config: TrainConfig, folder: Path, steps: int | None) -> tuple[str, float]:
+def stage_state(kind: str, config: TrainConfig, folder: Path, steps: int | None) -> tuple[str, float]:
     """What is there of a stage, and the share of its steps that is left. Raises ``ConfigError`` for another's."""
     if (folder / STARTED).is_file():
         from talking_points.training.stages import stage_settings  # imports transformers, which takes seconds

@@ -69,7 +69,7 @@ class RegionAnswers:
         """The answers to some of the questions."""
         rows = slice(questions.start * self.group, questions.stop * self.group)
         w = self.written
-        longest = max(1, int(w.mask[rows].sum(1).max()))
+        longest = max([1, *w.mask[rows].sum(1).tolist()])
         written = Written(w.tokens[rows, :longest], w.mask[rows, :longest], w.texts[rows], w.finished[rows])
         return replace(self, examples=self.examples[questions], written=written)
 

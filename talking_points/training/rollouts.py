@@ -6,14 +6,16 @@ the range that the ratio may move in. Each of the ``updates`` steps then learns 
 
 Checkpoints stand between rollouts. What is drawn depends on (seed, step) alone, so a rollout that was interrupted is
 sampled again and the weights become the same.
+
+Of several processes each samples and rewards answers to its share of the questions; all know all answers, and each
+learns from its share of every update's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,7 @@ from torch import Tensor
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.points import LengthBuckets
 from talking_points.examples.regions import RegionExample, RegionSet, shrink_mask
-from talking_points.models.segmenter import Segmenter
-from talking_points.records import derive_seed
+from talking_points.models.segmenter import Segmenter, Written
 from talking_points.step_progress import tell
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, gspo_loss, sequence_means
 from talking_points.training.mask_rewards import ReadAnswer, Truth, read_answer, reward_answer
@@ -35,6 +36,7 @@ from talking_points.training.precision import autocast, prepare_to_train
 from talking_points.training.sampled import SampledTrainer
 from talking_points.training.segmenter import RegionFeatures, running_overlap
 from talking_points.training.segmenter_config import RefineStage
+from talking_points.training.shares import divide, drawing, gather_all, join_written, no_loss, own_shares
 
 ALL_EQUAL = 20
 """After so many steps in a row that taught nothing the run says so."""
@@ -53,14 +55,20 @@ class HeldBatches(LengthBuckets):
         return (batch for batch in once for _ in range(self.updates))
 
 
+RewardedShare = tuple[Written, NDArray[np.float64], list[ReadAnswer | None]]
+"""Answers to a share of the questions, the reward of each (S,), and what was read of it."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """What a rollout's updates learn from: answers by share of the questions, and (S,) or (S, T) values of each.
 
+    weights: how much of an update's answers this process has.
     old: None for the first update, whose policy is still the one that has written the answers.
     """
 
     step: int
+    weights: list[float]
     parts: list[RegionAnswers]
     advantages: list[Tensor]
     old: list[Tensor | None]
@@ -117,6 +125,10 @@ class RefineTrainer(SampledTrainer):
         return (total, None) if return_outputs else total
 
     def _update(self, held: Rollout, number: int) -> Tensor:
+        weight = held.weights[number]
+        if not weight:
+            self._measure_update(0.0, {})
+            return no_loss(self.model.parameters())
         samples, advantages, reference = held.parts[number], held.advantages[number], held.reference[number]
         log_probs = self.policy.log_probs(samples)
         old = held.old[number]
@@ -124,47 +136,74 @@ class RefineTrainer(SampledTrainer):
         mask = samples.mask.to(log_probs.device)
         if self.refine.objective == "grpo":
             loss = grpo_loss(log_probs, old if reference is None else reference, advantages, mask, self.refine.beta)
-            self.measure(kl=loss.kl, entropy=loss.entropy)
-            return loss.total
+            self._measure_update(weight, {"kl": loss.kl, "entropy": loss.entropy})
+            return loss.total * weight
         found = gspo_loss(
             log_probs, old, advantages, mask, epsilon_low=self.refine.clip_low, epsilon_high=self.refine.clip_high,
             reference=reference, beta=self.refine.beta,
         )  # fmt: skip
-        self.measure(
-            ratio=found.ratios.mean(),
-            ratio_spread=found.ratios.std(correction=0),
-            clipped_low=(found.clipped & (advantages < 0)).float().mean(),
-            clipped_high=(found.clipped & (advantages > 0)).float().mean(),
-            kl=found.kl,
-            entropy=-sequence_means(log_probs.detach(), mask).mean(),
-        )
-        return found.total
+        measured = {
+            "ratio": found.ratios.mean(),
+            "off": (found.ratios.double() - 1).mean(),
+            "off_squared": (found.ratios.double() - 1).square().mean(),
+            "clipped_low": (found.clipped & (advantages < 0)).float().mean(),
+            "clipped_high": (found.clipped & (advantages > 0)).float().mean(),
+            "kl": found.kl,
+            "entropy": -sequence_means(log_probs.detach(), mask).mean(),
+        }
+        self._measure_update(weight, measured)
+        return found.total * weight
+
+    def _measure_update(self, weight: float, values: dict[str, Any]) -> None:
+        names = ["kl", "entropy"]
+        if self.refine.objective == "gspo":
+            names = ["ratio", "off", "off_squared", "clipped_low", "clipped_high", *names]
+        found = self.mean_of_shares(weight, **{name: values.get(name, 0.0) for name in names})
+        if "off" in found:
+            variance = found.pop("off_squared") - found.pop("off") ** 2
+            found["ratio_spread"] = max(0.0, variance) ** 0.5
+        self.measure(**found)
 
     def roll_out(self, examples: Sequence[RegionExample], step: int) -> Rollout:
         """Sample, reward and score answers to the questions of a batch."""
         group, updates = self.refine.group, self.refine.updates
-        with torch.random.fork_rng(devices=[self.args.device] if self.args.device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(self.args.seed, step, "rollout"))
-            samples = self.policy.sample(examples, group)
-        rewards, answers = self.rewards(examples, samples.texts)
+        found: list[RewardedShare] = []
+        for number, share in own_shares(len(examples), self.shares):
+            if not (asked := examples[share]):
+                continue
+            with drawing(self.args.device, self.args.seed, step, number):
+                written = self.policy.sample(asked, group).written
+            if self.args.world_size > 1:
+                written = replace(written, tokens=written.tokens.cpu(), mask=written.mask.cpu())
+            found.append((written, *self.rewards(asked, written.texts)))
+        gathered = gather_all(found)
+        samples = RegionAnswers(examples, group, join_written([part[0] for part in gathered], self.args.device))
+        rewards = np.concatenate([part[1] for part in gathered])
+        answers = [answer for part in gathered for answer in part[2]]
         groups = torch.from_numpy(rewards).view(len(examples), group)
         advantages = ADVANTAGES[self.refine.advantage](groups, 5.0, "population")
-        edges = np.linspace(0, len(examples), updates + 1).round().astype(int).tolist()
-        shares = [slice(start, end) for start, end in pairwise(edges)]
+        # Alone, a process learns from all answers at once, in however many shares they were sampled.
+        among = self.args.world_size
+        shares, weights = [], []
+        for update in divide(len(examples), updates):
+            own = own_shares(update.stop - update.start, among)[0][1]
+            shares.append(slice(update.start + own.start, update.start + own.stop))
+            weights.append((own.stop - own.start) / max(1, update.stop - update.start))
         parts = [samples.part(share) for share in shares]
         with torch.no_grad():
-            old = [self.policy.log_probs(part) if number else None for number, part in enumerate(parts)]
-        reference: list[Tensor | None] = [None] * updates
-        if self.refine.beta:
-            reference = [self.policy.reference(part) for part in parts]
+            old = [
+                self.policy.log_probs(part) if number and len(part.examples) else None
+                for number, part in enumerate(parts)
+            ]
+            reference: list[Tensor | None] = [None] * updates
+            if self.refine.beta:
+                reference = [self.policy.reference(part) if len(part.examples) else None for part in parts]
         self._report(examples, samples, answers, rewards, groups)
         if step % self.refine.sample_steps < updates and self.state.is_world_process_zero:
             with self._writing(f"samples to {self.args.output_dir}"):
                 self._write_samples(examples, samples.texts, rewards, advantages.flatten())
-        device = self.args.device
-        return Rollout(
-            step, parts, [advantages[share].flatten().float().to(device) for share in shares], old, reference
-        )
+        own_advantages = [advantages[share].flatten().float().to(self.args.device) for share in shares]
+        return Rollout(step, weights, parts, own_advantages, old, reference)
 
     def rewards(
         self, examples: Sequence[RegionExample], texts: Sequence[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from talking_points.regular_files import read_text
 from talking_points.whole_files import write_text
 
 
@@ -13,7 +14,7 @@ def rewind(table: Path, step: int) -> None:
     if not table.exists():
         return
     kept = []
-    for line in table.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in read_text(table).splitlines(keepends=True):
         # Of the last line, half may have been written.
         if not line.endswith("\n") or json.loads(line)["step"] >= step:
             break

@@ -31,7 +31,7 @@ class SegmenterStage(StageConfig):
 
 
 class RefineStage(StageConfig):
-    """Reinforcement by what the answers say (GSPO). A batch is the questions of one rollout."""
+    """Reinforcement by what the answers say (GSPO). A batch is a rollout's questions, of all processes together."""
 
     kinds: list[str] = Field(default=["text_to_mask", "point_to_mask"], description="none: all that there are")
     group: int = Field(default=8, ge=2, description="answers sampled per question")
@@ -49,11 +49,11 @@ class RefineStage(StageConfig):
     max_new_tokens: int | None = Field(default=None, ge=1, description="default: the model's own")
     sample_steps: int = Field(default=50, ge=1, description="write samples every so many steps")
 
-    @field_validator("processes", "accumulation")
+    @field_validator("accumulation")
     @classmethod
     def _one(cls, value: int) -> int:
         if value > 1:
-            raise ValueError(f"reinforcement runs in one process and without accumulation: expected 1, found {value}")
+            raise ValueError(f"reinforcement runs without accumulation: expected 1, found {value}")
         return value
 
     @field_validator("advantage")
@@ -78,6 +78,11 @@ class RefineStage(StageConfig):
             raise ValueError("objective grpo has no ratio to clip and allows one update per rollout: set updates to 1")
         if self.updates > self.batch_size:
             raise ValueError(f"expected at most batch_size ({self.batch_size}) updates, found {self.updates}")
+        if self.updates * self.processes > self.batch_size:
+            raise ValueError(
+                "every process needs a question in every update: expected a batch_size of at least updates x "
+                f"processes ({self.updates * self.processes}), found {self.batch_size}"
+            )
         for name in ("save_steps", "max_steps"):
             value = getattr(self, name)
             if value is not None and value % self.updates:

@@ -24,6 +24,7 @@ from talking_points.examples.labelled_images import load_labelled_images
 from talking_points.examples.points import PointSet, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
+from talking_points.regular_files import read_bytes
 from talking_points.sources.drawn import is_drawn
 from talking_points.step_progress import follow_each, tell
 from talking_points.training.adaptation import adapt_descriptor
@@ -236,7 +237,7 @@ def dataset_digest(path: str, revision: str | None) -> str:
     if not folder.is_dir():
         return f"{path}@{revision}"
     return fingerprint(
-        {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("data/*.parquet"))}
+        {file.name: hashlib.sha256(read_bytes(file)).hexdigest() for file in sorted(folder.glob("data/*.parquet"))}
     )
 
 

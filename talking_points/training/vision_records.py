@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 
 from talking_points.records import ImageRecord
+from talking_points.regular_files import read_bytes
 from talking_points.sources import open_source
 from talking_points.training.config import VisionConfig
 
@@ -20,6 +21,6 @@ def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[
         allowed = (
             record
             for record in open_source(name, root)
-            if hashlib.sha256(record.image_path.read_bytes()).hexdigest() not in held_out
+            if hashlib.sha256(read_bytes(record.image_path)).hexdigest() not in held_out
         )
         yield from islice(allowed, config.images)

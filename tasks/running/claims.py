@@ -63,12 +63,17 @@ def begin_attempt(storage: Storage, fence: Fence | None, stage: str, shard: int)
     """An attempt at a shard; numbered where its worker may be on another machine, or was so in an earlier build."""
     name = f"{stage}/{shard:05d}"
     check_fence(storage, fence)
-    if fence is None or not (fence.shared or storage.exists(f"{CLAIMS}/{name}.1")):
+    if fence is None or not (fence.shared or was_begun(storage, stage, shard)):
         return Attempt(storage, fence, name)
     for number in range(1, _MOST):
         if storage.create(_path(name, number), f"{this_worker()}\n".encode()):
             return Attempt(storage, fence, name, number)
     raise RunError(f"{name} was begun {_MOST} times: delete {storage.path(CLAIMS)} while no build is running")
+
+
+def was_begun(storage: Storage, stage: str, shard: int, attempts: int = 1) -> bool:
+    """Whether there were so many attempts at a shard by workers that may be on another machine."""
+    return storage.exists(_path(f"{stage}/{shard:05d}", attempts))
 
 
 def this_worker() -> str:

@@ -6,6 +6,7 @@ be used or was lost, resources by stage, and how many tasks are to be under way.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -60,6 +61,9 @@ class Workers:
     def is_lost(self, outcome: Any) -> bool:
         """Whether a task ended because its worker did. Raises ``ClusterLost``."""
         return isinstance(outcome, self.lost)
+
+    def release(self, future: PrefectFuture[Any]) -> None:
+        """Forget a task whose outcome was read, so that it is not run again when its worker is lost later."""
 
     def recover(self) -> None:
         """Make new workers where losing one has lost them all. Call when none has anything to do."""
@@ -147,6 +151,10 @@ class DaskWorkers(Workers):
                 "the build again to go on; finished shards are kept"
             )
         return super().is_lost(outcome)
+
+    def release(self, future: PrefectFuture[Any]) -> None:
+        with suppress(Exception):  # of a scheduler that is gone
+            future.wrapped_future.release()  # type: ignore[attr-defined]
 
     def end_stage(self) -> None:
         from distributed import fire_and_forget
@@ -307,9 +315,12 @@ def _cluster_kwargs(config: RunnerConfig, workers: int) -> dict[str, Any]:
     if name.endswith("LocalCluster"):
         given = {"threads_per_worker": 1, "dashboard_address": None, "preload": [PRELOAD]} | given
         return given | ({"resources": most} if most else {})
+    offered = ",".join(f"{key}={value:g}" for key, value in sorted(most.items()))
+    arguments = ["--preload", PRELOAD, *(["--resources", offered] if most else [])]
     if name.startswith("dask_jobqueue."):
-        resources = ",".join(f"{key}={value:g}" for key, value in sorted(most.items()))
-        given["worker_extra_args"] = ["--preload", PRELOAD, *(["--resources", resources] if most else [])]
+        given["worker_extra_args"] = arguments
+    elif name.startswith("dask_kubernetes."):
+        given["worker_command"] = ["dask-worker", "--nthreads", "1", *arguments]
     return given
 
 
@@ -318,9 +329,13 @@ def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
     from prefect_ray import RayTaskRunner
 
     options: dict[str, Any] = {"log_to_driver": False}
-    if config.address is None:
-        options |= {"num_cpus": workers, "include_dashboard": False}
-    runner: TaskRunner[Any] = RayTaskRunner(address=config.address, init_kwargs=options)
+    address = config.address
+    if address is None:
+        # One of its own, on this machine alone, which reports nothing to anybody.
+        address = "local"
+        options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    runner: TaskRunner[Any] = RayTaskRunner(address=address, init_kwargs=options)
     try:
         runner.__enter__()
     except (OSError, ValueError, RuntimeError) as error:

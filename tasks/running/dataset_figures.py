@@ -6,21 +6,22 @@ beside the shards; nothing is taken over that is not, byte for byte, what was dr
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from talking_points.config import fingerprint
 from talking_points.errors import InputError
 from talking_points.records import Candidate
 from talking_points.stop_requests import stop_if_requested
+from tasks.running.manifests import Manifest
 from tasks.running.source_images import image_pixels
 from tasks.running.stages import WORK
 from tasks.running.storage import Storage
@@ -42,23 +43,21 @@ class _Figure:
     draw: Callable[..., None]
 
 
-def draw_figures(order: Any, storage: Storage, staging: str, manifest: dict[str, Any], light: pa.Table) -> list[str]:
+def draw_figures(
+    storage: Storage,
+    staging: str,
+    manifest: dict[str, Any],
+    lengths: Counter[int],
+    examples: Sequence[tuple[Candidate, str]] | None,
+    roots: Mapping[str, str],
+) -> list[str]:
     """Put the card's figures into ``staging``, and the text lengths they show into the manifest; returns their names.
 
-    ``order`` is that of assembling, ``light`` has the ids of the rows that are published.
+    ``lengths``: how many descriptions have so many words. ``examples``: rows with their texts, None where no image
+    is to be shown.
     """
-    texts: list[str] = []
-    for shard in order.inputs.finished:
-        rows = storage.read_table(shard["path"], columns=["id", "description"])
-        texts += rows.filter(pc.is_in(rows["id"], value_set=light["id"]))["description"].to_pylist()
-    lengths = [len(text.split()) for text in texts]
-    manifest["lengths"] = {
-        "min": min(lengths),
-        "median": statistics.median(lengths),
-        "max": max(lengths),
-        "mean": round(statistics.fmean(lengths), 2),
-    }
-    figures = _choose_figures(order, storage, manifest, light, texts)
+    manifest["lengths"] = describe_lengths(lengths)
+    figures = _choose_figures(manifest, lengths, examples, roots)
     drawn, names = _read_drawn(storage), []
     for name, figure in figures.items():
         stop_if_requested()
@@ -73,8 +72,23 @@ def draw_figures(order: Any, storage: Storage, staging: str, manifest: dict[str,
     return sorted(names)
 
 
+def describe_lengths(lengths: Counter[int]) -> dict[str, float]:
+    """Least, median, most and mean number of words, of texts that are counted by it."""
+    words = np.repeat(*(np.array(column) for column in zip(*sorted(lengths.items()), strict=True)))
+    low, high = (int(words[place]) for place in ((len(words) - 1) // 2, len(words) // 2))
+    return {
+        "min": int(words[0]),
+        "median": high if len(words) % 2 else (low + high) / 2,
+        "max": int(words[-1]),
+        "mean": round(int(words.sum()) / len(words), 2),
+    }
+
+
 def _choose_figures(
-    order: Any, storage: Storage, manifest: Mapping[str, Any], light: pa.Table, texts: list[str]
+    manifest: Mapping[str, Any],
+    lengths: Counter[int],
+    examples: Sequence[tuple[Candidate, str]] | None,
+    roots: Mapping[str, str],
 ) -> dict[str, _Figure]:
     # matplotlib takes half a second to import, and is not needed where all is taken over.
     def composition(*paths: Path) -> None:
@@ -85,36 +99,34 @@ def _choose_figures(
     def histogram(*paths: Path) -> None:
         from talking_points.publishing.figures import length_histogram
 
-        length_histogram(texts, *paths)
+        length_histogram(list(lengths.elements()), *paths)
 
     rejected = Counter[str]()
     for stage in manifest["stages"].values():
         rejected.update(stage["rejected"])
-    outcomes = {"accepted": light.num_rows, **dict(rejected.most_common())}
+    outcomes = {"accepted": lengths.total(), **dict(rejected.most_common())}
 
     def acceptance(*paths: Path) -> None:
         from talking_points.publishing.figures import acceptance_bars
 
         acceptance_bars(outcomes, *paths)
 
-    lengths = sorted(Counter(len(text.split()) for text in texts).items())
     figures = {
         "composition": _Figure(_in_order(manifest["composition"]), composition),
-        "lengths": _Figure(lengths, histogram),
+        "lengths": _Figure(sorted(lengths.items()), histogram),
         "acceptance": _Figure(_in_order(outcomes), acceptance),
     }
-    if order.settings.images != "embed":
+    if examples is None:
         return figures
-    shown = _choose_examples(order, storage, light)
+    shown = examples
 
-    def examples(*paths: Path) -> None:
+    def grid(*paths: Path) -> None:
         from talking_points.publishing.figures import Example, example_grid
 
-        roots = order.environment.roots
         example_grid([Example(image_pixels(row, roots), row.keypoint, text) for row, text in shown], *paths)
 
     seen = [[row.source, row.image_sha256, list(row.keypoint), text] for row, text in shown]
-    return figures | {"examples": _Figure(seen, examples)}
+    return figures | {"examples": _Figure(seen, grid)}
 
 
 def _in_order(counts: Mapping[str, Any]) -> list[Any]:
@@ -122,14 +134,18 @@ def _in_order(counts: Mapping[str, Any]) -> list[Any]:
     return [[name, _in_order(value) if isinstance(value, Mapping) else value] for name, value in counts.items()]
 
 
-def _choose_examples(order: Any, storage: Storage, light: pa.Table) -> list[tuple[Candidate, str]]:
-    """The first rows of the sample, which is in hash order, taken from the sources in turn, with their texts."""
+def choose_examples(
+    storage: Storage, finished: Sequence[Manifest], sides: Iterator[NDArray[np.uint8]]
+) -> list[tuple[Candidate, str]]:
+    """The first rows of the sample, which is in hash order, taken from the sources in turn, with their texts.
+
+    ``sides``: of the rows of each shard, 0 for one that is not published.
+    """
     by_source: dict[str, list[dict[str, Any]]] = {}
-    for shard in order.inputs.finished:
-        rows = storage.read_table(shard["path"])
-        for row in rows.filter(pc.is_in(rows["id"], value_set=light["id"])).to_pylist():
+    for shard, own in zip(finished, sides, strict=True):
+        for row in storage.read_table(shard["path"]).filter(pa.array(own > 0)).to_pylist():
             by_source.setdefault(row["source"], []).append(row)
-        if all(len(own) >= EXAMPLES for own in by_source.values()):
+        if all(len(rows) >= EXAMPLES for rows in by_source.values()):
             break
     turns = [own[turn] for turn in range(EXAMPLES) for own in by_source.values() if turn < len(own)]
     return [(Candidate.from_row(row), row["description"]) for row in turns[:EXAMPLES]]

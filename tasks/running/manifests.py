@@ -21,7 +21,11 @@ from tasks.running.storage import Storage
 
 @with_config(ConfigDict(strict=True, extra="allow"))
 class Details(TypedDict, total=False):
-    """What only some stages have to say. ``shards`` are the parts that a single task cut for the stages after it."""
+    """What only some stages have to say. ``shards`` are the parts that a single task cut for the stages after it.
+
+    Of pieces: rows of each side by shard, words of descriptions, the name that a file is published under, row groups by
+    the part of the sample that they hold, and the file that lists reserves where there are too many for a manifest.
+    """
 
     shards: list[Manifest]
     skipped: dict[str, int]
@@ -34,6 +38,12 @@ class Details(TypedDict, total=False):
     shares: dict[str, int]
     reserves: dict[str, list[str]]
     composed: list[str]
+    reserved: str
+    train: list[int]
+    test: list[int]
+    lengths: dict[str, int]
+    published: str
+    buckets: list[int]
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))

@@ -8,6 +8,7 @@ was judged. Records lie where Prefect's settings say: ``PREFECT_RESULTS_LOCAL_ST
 from __future__ import annotations
 
 import json
+import time
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from prefect import Task
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem, WritableFileSystem
 from prefect.results import get_default_result_storage
 from prefect.serializers import JSONSerializer
+from prefect.settings import get_current_settings
 
 from talking_points.whole_files import writing_whole
 from tasks.running import kept_records
@@ -24,6 +26,11 @@ from tasks.running.manifests import Manifest
 
 SERIALIZER: JSONSerializer[Any] = JSONSerializer(object_decoder=None)
 """Reads plain JSON: no object is made of what it says."""
+
+
+_KEPT = 30.0
+"""Seconds for which the place of the records is known: Prefect asks its server for it, every time."""
+_storages: dict[tuple[str, str, str], tuple[float, Any]] = {}
 
 
 class ResultRecords(WritableFileSystem):
@@ -90,7 +97,17 @@ def records_folder() -> Path | None:
 
 
 def _default_storage() -> Any:
-    return get_default_result_storage(_sync=True)  # type: ignore[call-arg]  # not as a coroutine
+    settings = get_current_settings()
+    key = (
+        str(settings.results.default_storage_block),
+        str(settings.results.local_storage_path),
+        str(settings.api.url),
+    )
+    when, storage = _storages.get(key, (0.0, None))
+    if storage is None or time.monotonic() - when > _KEPT:
+        storage = get_default_result_storage(_sync=True)  # type: ignore[call-arg]  # not as a coroutine
+        _storages[key] = (time.monotonic(), storage)
+    return storage
 
 
 def _read(storage: Any, key: str) -> bytes:

@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from talking_points.escaping import for_markdown, for_terminal
+from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact
 from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
@@ -100,7 +101,7 @@ class BuildProgress:
         order: Sequence[str] = STAGES,
     ) -> None:
         self.storage = storage
-        self.console = console or Console(stderr=True)
+        self.console = console or RedactedConsole(stderr=True)
         self.stages: dict[str, StageStatus] = {}
         self.planned = dict(planned or {})
         self.workers = workers
@@ -158,11 +159,18 @@ class BuildProgress:
         if isinstance(artifact, UUID):
             self._artifact[stage] = artifact
 
-    def finish_shard(self, stage: str, manifest: Manifest, *, reused: bool) -> None:
-        """One shard is there, made in this run or reused from an earlier one."""
+    def expect(self, stage: str, shards: int) -> None:
+        """A stage that has begun has further shards: the pieces of its result."""
+        self.stages[stage].shards += shards
+        self._bars.update(self._bar[stage], total=self.stages[stage].shards)
+
+    def finish_shard(self, stage: str, manifest: Manifest, *, reused: bool, whole: bool = False) -> None:
+        """One shard is there, made in this run or reused from an earlier one; or the ``whole`` that its pieces give."""
         status = self.stages[stage]
         status.reused += reused
         status.executed += not reused
+        if whole:  # its rows are those of the pieces
+            status.rows, status.rejected = 0, {}
         status.rows += manifest["rows"]
         status.rejected = dict(sorted((Counter(status.rejected) + Counter(manifest["rejected"])).items()))
         for name in SPENT:

@@ -23,6 +23,7 @@ from talking_points.config import Section
 from talking_points.escaping import for_terminal
 from talking_points.records import SOURCES
 from talking_points.redaction import redact
+from talking_points.regular_files import read_text
 from tasks.running.run_form import load_run
 
 _LETTERS = (
@@ -113,7 +114,7 @@ def tag_run(*tags: str) -> None:
 def tag_dataset(dataset: str) -> None:
     """Tag the run with the fingerprint of the built dataset it uses, where that is known."""
     try:
-        manifest = json.loads(Path(dataset, "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(Path(dataset, "manifest.json")))
         tag_run(f"dataset:{manifest['fingerprint']}")
     except (OSError, ValueError, LookupError, TypeError):
         return

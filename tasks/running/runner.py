@@ -23,10 +23,12 @@ from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
 from tasks.running.build_folder import BuildStorage
+from tasks.running.claims import Overtaken, was_begun
 from tasks.running.clusters import Workers, open_workers
 from tasks.running.group_tasks import group_task
 from tasks.running.lease import LeaseLost, check_fence, leave_stop, stop_asked
 from tasks.running.manifests import Manifest, holds
+from tasks.running.pieces import InPieces
 from tasks.running.prefect_tasks import find_manifest, records_folder
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
@@ -39,6 +41,7 @@ TASK_SECONDS = 120.0
 """Seconds that a task run is to take where it gets as many shards as it needs for that."""
 _MOST_SHARDS = 1000
 _LOOK_EVERY, _DESCRIBE_EVERY = 1.0, 5.0
+_OVERTAKEN = "its files were replaced by those of another attempt, which has not ended"
 
 
 class RunningConfig(Protocol):
@@ -122,6 +125,8 @@ class StageRunner:
         """
         stage, again = task.name, _is_retry()
         self.progress.begin(stage, len(orders), sum(count_rows(order) for order in orders))
+        if isinstance(orders, InPieces):
+            orders = self._make_pieces(task, orders, again)
         results: dict[int, Manifest] = {}
         with batches_of(orders, self.progress.say) as answer:
             pending = self._run(task, orders, again, results)
@@ -130,6 +135,20 @@ class StageRunner:
                 pending = self._run(task, pending, again, results)
         self.progress.end(stage)
         return dict(sorted(results.items()))
+
+    def _make_pieces(self, task: ShardTask, orders: InPieces, again: bool) -> Sequence[AnyOrder]:
+        """The order that is left once its pieces are made: itself where it is kept, none where a piece failed."""
+        if self._find_kept(orders.whole) is not None:
+            return orders
+        made: dict[int, Manifest] = {}
+        for cut in orders.cuts:
+            given = cut(made)
+            self.progress.expect(task.name, len(given))
+            before = len(made)
+            self._run(task, given, again, made)
+            if len(made) < before + len(given):
+                return []
+        return [orders.finish(made)]
 
     def _run(
         self, task: ShardTask, orders: Sequence[AnyOrder], again: bool, results: dict[int, Manifest]
@@ -149,16 +168,21 @@ class StageRunner:
                 future = self._next_finished(stage)
                 given, kept = stage.running.pop(future)
                 outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
+                self.workers.release(future)
                 if self.workers.is_lost(outcome):
                     self._take_back(stage, given, outcome, results)
                 elif len(given) > 1:
                     for order, (kind, found) in zip(given, _each(outcome, given), strict=True):
                         if kind == WAITING:
                             pending.append(order)
+                        elif self._is_overtaken(order, found):
+                            self._take_back(stage, [order], Overtaken(_OVERTAKEN), results)
                         else:
                             self._collect(order, found, False, results)
                 elif future.state.name == WAITING:
                     pending += given
+                elif self._is_overtaken(given[0], outcome):
+                    self._take_back(stage, given, Overtaken(_OVERTAKEN), results)
                 elif future.state.name == "Cached" and outcome != kept and not holds(self.storage, outcome):
                     # What was kept a moment ago has changed: make the shard again.
                     stage.start(self.workers, task.as_prefect().anew(), given)
@@ -202,6 +226,12 @@ class StageRunner:
             else:
                 self.progress.say(f"the worker of {order.title} was lost: it is run again")
                 stage.waiting.appendleft(order)
+
+    def _is_overtaken(self, order: AnyOrder, outcome: Any) -> bool:
+        """Whether a shard's result is one whose files a later attempt has replaced, or that was refused for one."""
+        if not self.workers.config.is_cluster or not isinstance(outcome, Mapping):
+            return isinstance(outcome, Overtaken)
+        return was_begun(self.storage, order.stage, order.shard, 2) and not holds(self.storage, outcome)
 
     def _next_finished(self, stage: _Stage) -> PrefectFuture[Any]:
         """A task that has ended; meanwhile it is looked whether the build is to go on."""
@@ -257,7 +287,7 @@ class StageRunner:
             self.progress.fail_shard(order.stage, order.shard, order.title, outcome)
             return
         results[order.shard] = outcome
-        self.progress.finish_shard(order.stage, outcome, reused=reused)
+        self.progress.finish_shard(order.stage, outcome, reused=reused, whole=bool(order.pieces))
 
 
 @dataclass
@@ -283,12 +313,12 @@ class _Stage:
         self.running[future] = (given, kept)
         future.add_done_callback(self.finished.put)
 
-    def size(self, workers: Workers, results: Mapping[int, Manifest]) -> int:
+    def size(self, workers: Workers, results: dict[int, Manifest]) -> int:
         """How many shards the next task gets: as configured, or by how long those so far have taken."""
         wanted = workers.config.shards_per_task
         if wanted != "auto":
             return wanted
-        taken = [manifest["seconds"] for manifest in islice(reversed(list(results.values())), 50)]
+        taken = [manifest["seconds"] for manifest in islice(reversed(results.values()), 50)]
         if not taken:
             return 1
         seconds = max(sum(taken) / len(taken), 0.001)

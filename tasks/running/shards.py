@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pyarrow as pa
@@ -24,12 +26,12 @@ from talking_points.descriptions.spending import Spending
 from talking_points.errors import AnswersPending, RunError
 from talking_points.redaction import protect_settings, redact_errors
 from talking_points.stop_requests import Stopped, stop_if_requested, watch_for_stop
-from tasks.running.claims import Attempt, begin_attempt
+from tasks.running.claims import Attempt, begin_attempt, was_begun
 from tasks.running.lease import Fence, stop_asked
-from tasks.running.manifests import Details, Manifest, add_seal
+from tasks.running.manifests import Details, Manifest, add_seal, holds
 from tasks.running.result_records import ShardTask
 from tasks.running.stages import WAITING, WORK
-from tasks.running.storage import Storage
+from tasks.running.storage import Storage, write_small
 from tasks.running.worker_checks import Expectation, check_worker
 
 if TYPE_CHECKING:
@@ -98,7 +100,10 @@ InputsT = TypeVar("InputsT", bound=Inputs)
 
 @dataclass(frozen=True)
 class Order(Generic[SettingsT, InputsT]):
-    """Work for one task, called ``title`` on the run's page. ``settings`` can change the output, as JSON values."""
+    """Work for one task, called ``title`` on the run's page. ``settings`` can change the output, as JSON values.
+
+    ``pieces``: what tasks before have made of the same inputs and settings for it (``pieces.InPieces``).
+    """
 
     stage: str
     version: int
@@ -107,6 +112,7 @@ class Order(Generic[SettingsT, InputsT]):
     inputs: InputsT
     settings: SettingsT
     environment: Environment
+    pieces: tuple[Manifest, ...] = ()
 
 
 AnyOrder = Order[Any, Any]
@@ -153,7 +159,7 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
             _protect_secrets(order)
             try:
                 _begin_on_cluster(order)
-                return add_seal(run(order))
+                return _made_by_another(order) or add_seal(run(order))
             except Stopped as stopped:
                 from prefect.states import Cancelled
 
@@ -188,6 +194,22 @@ def _begin_on_cluster(order: AnyOrder) -> None:
     stop_if_requested()
     if expected is not None:
         check_worker(expected, order.stage)
+
+
+def _made_by_another(order: AnyOrder) -> Manifest | None:
+    """What an earlier attempt has made whose worker was lost only afterwards: a cluster then runs the task again, while
+    the driver may already go on with the files of the first, which a second attempt would replace.
+    """
+    environment = order.environment
+    if environment.fence is None or not environment.fence.shared:
+        return None
+    storage = Storage(environment.output)
+    if not was_begun(storage, order.stage, order.shard):
+        return None
+    from tasks.running.prefect_tasks import find_manifest
+
+    manifest = find_manifest(order_key(order))
+    return manifest if manifest is not None and holds(storage, manifest) else None
 
 
 def _protect_secrets(order: AnyOrder) -> None:
@@ -240,14 +262,25 @@ class ShardWriter:
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Write one file of the shard, unless the shard is somebody else's by now."""
+        with self.writing(name) as path:
+            write_small(path, table)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A local path to write to; it becomes ``name`` unless the shard is somebody else's by then."""
         self.attempt.check()
-        self.storage.write_table(name, table)
+        with self.storage.writing(name) as path:
+            yield path
         try:
             self.attempt.check()
         except RunError:
             if self.attempt.ending or self.attempt.number:
                 self.storage.remove(name)
             raise
+
+    def name(self, kind: str) -> str:
+        """Name of a further file of the shard, to be removed with it: ``FOLDER/NUMBER.KIND``."""
+        return f"{WORK}/{self.folder or self.order.stage}/{self.order.shard:05d}{self.attempt.ending}.{kind}"
 
     def commit(self, table: pa.Table, details: Details | None = None) -> Manifest:
         """Write the shard (and its rejected rows, if any) and return its manifest."""
@@ -277,16 +310,20 @@ def write_part(writer: ShardWriter, folder: str, number: int, kind: str, table: 
     """Write one of several shards that a single task cuts, ``FOLDER/NUMBER.KIND``, and return the manifest that later
     stages get as input.
     """
-    storage, stage = writer.storage, writer.order.stage
     name = f"{WORK}/{folder}/{number:05d}{writer.attempt.ending}.{kind}"
     writer.write_part(name, table)
+    return describe_part(writer, number, name, table.num_rows)
+
+
+def describe_part(writer: ShardWriter, number: int, name: str, rows: int) -> Manifest:
+    """The manifest of a file that a task has written beside its own."""
     return Manifest(
-        stage=stage,
+        stage=writer.order.stage,
         shard=number,
         path=name,
-        rows=table.num_rows,
+        rows=rows,
         rejected={},
-        files={name: storage.sha256(name)},
+        files={name: writer.storage.sha256(name)},
         seconds=0.0,
         details={},
     )

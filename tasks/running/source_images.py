@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.records import Candidate
+from talking_points.regular_files import IrregularFileError, read_bytes
 from talking_points.sources.images import decode_rgb
 from talking_points.sources.layout import inside
 from talking_points.sources.protocol import SkippedImage
@@ -24,8 +25,8 @@ def read_source_image(root: str, image_path: str, sha256: str) -> bytes:
     """As ``image_bytes``, for the image at ``image_path`` below ``root``."""
     path = inside(Path(root), image_path)
     try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
+        content = read_bytes(path)
+    except (FileNotFoundError, IrregularFileError) as error:
         raise SkippedImage("missing_image", str(path)) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,15 @@ class Storage:
         for path in self.fs.find(source):
             self.fs.cp_file(path, self.path(target) + path[len(source) :])
         self.remove(name)
+
+    def move_file(self, name: str, target: str) -> None:
+        """Put one file where ``target`` is, replacing it."""
+        if not self.is_local:
+            self.fs.cp_file(self.path(name), self.path(target))
+            self.fs.rm_file(self.path(name))
+            return
+        Path(self.path(target)).parent.mkdir(parents=True, exist_ok=True)
+        Path(self.path(name)).replace(self.path(target))
 
     def sha256(self, name: str) -> str:
         """Hex digest of the file's content. Raises ``FileNotFoundError``."""
@@ -168,13 +177,13 @@ class Storage:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a small table as one Parquet file."""
-        import pyarrow.parquet as pq
-
         with self.writing(name) as path:
-            pq.write_table(table, path, compression="zstd")
+            write_small(path, table)
 
-    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file. Raises ``FileNotFoundError``, and ``InputError`` for what is no file."""
+    def read_table(self, name: str, columns: list[str] | None = None, groups: Sequence[int] | None = None) -> pa.Table:
+        """A Parquet file, or some of its row groups. Raises ``FileNotFoundError``, and ``InputError`` for what is no
+        file.
+        """
         import pyarrow.parquet as pq
 
         from talking_points.parquet_sizes import refuse_large
@@ -182,6 +191,9 @@ class Storage:
         with self.fs.open(self._read_path(name), "rb") as stream:
             refuse_large(stream, columns)
             stream.seek(0)
+            if groups is not None:
+                with pq.ParquetFile(stream) as file:
+                    return file.read_row_groups(list(groups), columns=columns)
             return pq.read_table(stream, columns=columns)
 
     def _read_path(self, name: str) -> str:
@@ -205,3 +217,10 @@ class Storage:
         while not folder.exists():
             folder = folder.parent
         return shutil.disk_usage(folder).free
+
+
+def write_small(path: Path, table: pa.Table) -> None:
+    """A small table as one Parquet file at a local path."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")

@@ -101,12 +101,14 @@ def request_cache(order: AnyOrder, config: StepConfig) -> AbstractContextManager
 
 def stage_cache(order: AnyOrder, config: StepConfig, outbox: OutboxLike | None = None) -> RequestCache:
     """The finished answers of a stage, with the ledger that counts new ones."""
-    spending = order.environment.spending
-    ledger = Ledger(spending, counted_as(config)) if spending and config.model else None
-    if order.environment.answers is not None:
-        from talking_points.descriptions.shared_cache import SharedRequestCache
+    spending = order.environment.spending if config.model else None
+    url = order.environment.answers
+    if url is not None:
+        from talking_points.descriptions.shared_cache import SharedLedger, SharedRequestCache
 
-        return SharedRequestCache(order.environment.answers, ledger, outbox)
+        shared = SharedLedger(url, spending, counted_as(config)) if spending else None
+        return SharedRequestCache(url, shared, outbox)
+    ledger = Ledger(spending, counted_as(config)) if spending else None
     return RequestCache(Path(order.environment.cache) / f"{order.stage}.sqlite", ledger, outbox)
 
 

@@ -101,9 +101,18 @@ def find_differences(expected: Expectation, stages: tuple[str, ...]) -> list[str
     if not found and code_digest() != expected.code:
         found.append(f"its code in {Path(talking_points.__file__).parent} is not that of the build")
     for name, (root, digest) in expected.roots.items():
-        if not Path(root).exists():
+        try:
+            if Path(root).is_dir():
+                os.scandir(root).close()
+            else:
+                Path(root).stat()
+        except FileNotFoundError:
             found.append(f"it has nothing at {root}, the root of {name}")
-        elif root_digest(root) != digest:
+            continue
+        except OSError as error:
+            found.append(f"it cannot read {root}, the root of {name} ({error.strerror})")
+            continue
+        if root_digest(root) != digest:
             found.append(f"it has other files at {root}, the root of {name}")
     try:
         seen = Storage(expected.output).read_bytes(_mark(expected)).decode()

@@ -8,13 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.candidates.sampling import (
-    balance,
-    composition,
-    label_availability,
-    near_duplicate_groups,
-    split,
-)
+from talking_points.candidates.counting import composition, label_availability
+from talking_points.candidates.sampling import balance
+from talking_points.candidates.splitting import near_duplicate_groups, split
 from talking_points.records import SOURCES
 
 COLUMNS = ("id", "source", "object", "part", "image_id")

@@ -12,7 +12,9 @@ from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
 from talking_points.training.config import StageConfig
 from talking_points.training.plan import steps_of
+from tests.sources.trees import animal, coco, image_entry, write_json
 from tests.training.conftest import write_dataset
+from tests.training.small_instructions import write_instructions
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,33 @@ def test_an_evaluation_is_planned(dataset: Path, tmp_path: Path) -> None:
 )
 def test_steps_are_those_that_the_trainer_takes(settings: dict[str, int], points: int | None, steps: int) -> None:
     assert steps_of(StageConfig(**settings), points) == steps
+
+
+def test_what_learns_places_is_planned_and_counts_its_data(tmp_path: Path) -> None:
+    """Keypoint files of one's own take the place of the shipped configuration's root."""
+    root = write_instructions(tmp_path / "instructions", 4)
+    birds = [{"id": 1, "name": "wren", "keypoints": ["beak", "tail"]}]
+    labels = [animal(number, 1, 1, keypoints=[9, 12, 2, 30, 25, 2], num_keypoints=2) for number in range(3)]
+    write_json(tmp_path / "birds" / "birds.json", coco([image_entry(1, "a.jpg")], labels, birds))
+    for name in ("answerer", "segmenter"):
+        (tmp_path / name).mkdir()
+        kind = {"answerer": "PointAnswerer", "segmenter": "Segmenter"}[name]
+        (tmp_path / name / "config.json").write_text(json.dumps({"architectures": [kind]}))
+        (tmp_path / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    out, learnt = f"output={tmp_path / 'out'}", f"instructions.root={root}"
+    asked: list[tuple[str, list[str], str]] = [
+        (
+            "train-answerer",
+            [f"poses.own={tmp_path / 'birds'}", "answerer.max_steps=7"],
+            "answerer 7 to be made 3 objects",
+        ),
+        ("train-segmenter", [learnt, "segmenter.max_steps=9"], "segmenter 9 to be made"),
+        ("refine-segmenter", [learnt, f"segmenter_path={tmp_path / 'segmenter'}"], "answers to each"),
+        ("evaluate-segmentation", [f"instructions={root}", f"model={tmp_path / 'segmenter'}"], "split test: "),
+        ("evaluate-poses", [f"keypoints.own={tmp_path / 'birds'}", f"model={tmp_path / 'answerer'}"], "6 labelled"),
+    ]
+    for command, given, told in asked:
+        done = plan(command, out, *given)
+        assert done.exit_code == 0, (command, done.output)
+        assert told in " ".join(done.stdout.split()), done.stdout
+    assert not (tmp_path / "out").exists()

@@ -12,10 +12,22 @@ import pytest
 from commands.orchestrator import free_port
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
-from talking_points.descriptions.backends.protocol import Completion
+from talking_points.descriptions import shared_cache
+from talking_points.descriptions.asking import WholesaleFailure, ask
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.descriptions.request_cache import RequestCache, entry_digest, request_key
-from talking_points.descriptions.shared_cache import SharedCacheError, SharedRequestCache, check_shared_cache
+from talking_points.descriptions.shared_cache import (
+    SharedCacheError,
+    SharedLedger,
+    SharedRequestCache,
+    check_shared_cache,
+)
+from talking_points.descriptions.spending import Spent
+from talking_points.stop_requests import clear_stop
+from tests.descriptions.test_asking import CONFIG, Scripted, requests
 from tests.descriptions.test_request_cache import MODEL, request
+from tests.descriptions.test_spending import order as spending_order
+from tests.descriptions.test_spending import right
 from tests.postgresql import postgresql_server
 
 pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -60,8 +72,6 @@ def test_many_writers_lose_nothing(url: str) -> None:
     ("answer", "digest"), [('{"text": "x"}', "wrong"), ("{", None), ('{"text": 1}', None), ("[]", None)]
 )
 def test_an_entry_that_is_not_ours_counts_as_unknown(url: str, answer: str, digest: str | None) -> None:
-    from talking_points.descriptions import shared_cache
-
     key = request_key(MODEL, request(7))
     values = {"key": key, "answer": answer, "digest": digest or entry_digest(key, answer)}
     shared_cache._run(shared_cache._engine(url), shared_cache._STORE, values)
@@ -76,6 +86,40 @@ def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
     assert "s3cretword" not in str(refused.value)
     with SharedRequestCache(url) as cache, pytest.raises(SharedCacheError):
         cache.lookup(MODEL, [request()])
+
+
+def test_all_workers_of_a_build_count_what_answers_cost_in_the_database(url: str, tmp_path: Path) -> None:
+    clear_stop()
+    here, other = (
+        spending_order(tmp_path, "0.04 USD").model_copy(update={"build": name, "file": str(tmp_path / "none" / "x")})
+        for name in ("here", "other")
+    )
+    request, answer = ChatRequest(id="a", step="generate", prompt="b"), Completion("x", "stop", 7, 3)
+    ledgers = [SharedLedger(url, here, "m") for _ in range(3)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: ledgers[n % 3].count(request, answer), range(60)))
+    assert all(ledger.read_spent() == {"m": Spent(60, 0, 420, 180)} for ledger in ledgers)
+    SharedLedger(url, here, "without a price").count(request, answer)
+    assert SharedLedger(url, other, "m").read_spent() == {}
+    assert not (tmp_path / "none").exists()
+
+    # 100 requests of 0.001 USD each, and 0.04 USD: as in one file.
+    served, backend = CONFIG.model_copy(update={"concurrency": 8}), Scripted(right)
+    with SharedRequestCache(url, SharedLedger(url, other, "m")) as cache:
+        with pytest.raises(WholesaleFailure, match=r"0\.04 USD is spent \(0\.04 USD for 40 answers\).*larger budget"):
+            ask(backend, requests(100), served, cache)
+        assert len(backend.asked) == 40
+
+    planted = {"build": "here", "model": "m", "images": -1, "tokens_in": 0, "tokens_out": 0}
+    shared_cache._run(shared_cache._engine(url), shared_cache._COUNT, planted)
+    with pytest.raises(SharedCacheError, match="below 0"):
+        ledgers[0].left()
+
+
+def test_several_builds_may_begin_at_once(url: str) -> None:
+    shared_cache._run(shared_cache._engine(url), "DROP TABLE talking_points_answers, talking_points_spent", {})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: check_shared_cache(url), range(8)))
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x", "postgresql://", "http://x/y", "postgresql+pg8000://h/d", "x y"])

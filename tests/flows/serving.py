@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import yaml
 
+from commands.orchestrator import free_port
 from commands.server import SILENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -101,15 +102,16 @@ def project(folder: Path) -> Path:
 def served(home: Path, state: Path, silence: float = SILENCE, /, **environment: str) -> Iterator[Served]:
     """Server and worker for the project in ``home``, with their database and result records in ``state``."""
     state.mkdir(exist_ok=True)
-    code = (
-        "from pathlib import Path\nfrom commands.orchestrator import free_port\nfrom commands.server import serve\n"
-        f"serve(Path({str(home)!r}), free_port(), Path({str(state / 'results')!r}), silence={silence})"
-    )
+    port, results = free_port(), state / "results"
+    command = ["-m", "talking_points", "server", "--home", str(home), "--port", str(port), "--results", str(results)]
+    if silence != SILENCE:
+        code = "from pathlib import Path\nfrom commands.server import serve\n"
+        command = ["-c", f"{code}serve(Path({str(home)!r}), {port}, Path({str(results)!r}), silence={silence})"]
     log = state / "serve.log"
     settings = {"PREFECT_HOME": str(state / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(REPOSITORY)}
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, *command],
             env=os.environ | settings | environment,
             stdout=stream,
             stderr=subprocess.STDOUT,

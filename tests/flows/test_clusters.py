@@ -2,56 +2,94 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from prefect.settings import get_current_settings
 
-from talking_points.config import ConfigError
+from commands.orchestrator import free_port
+from talking_points.errors import InputError
 from tasks.running.clusters import ClusterLost
 from tasks.running.storage import Storage
-from tests.fault_server import MODEL, FaultServer, serving
+from tests.blocks import CLUSTER, printed_by, run_lines
+from tests.fault_server import MODEL, FaultServer, Seen, serving
 from tests.flows.building import build, published
 from tests.flows.clusters import DaskCluster, dask_cluster
 from tests.flows.serving import REPOSITORY, wait_for
+from tests.object_store import bucket
 
 pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("orchestrator")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("orchestrator")]
 
-KILLS = int(os.environ.get("KILLS", "2"))
+KILLS = int(os.environ.get("KILLS", "10"))
 """Workers that are killed during one build; more of them by hand."""
-SHARDS = (f"limit={12 if KILLS < 5 else 36}", "shard_size=4")
+AFTERWARDS = 3
+"""Of these, killed after the scheduler was."""
+SEED = int(os.environ.get("SEED", "11"))
+SHARDS = ("limit=20", "shard_size=4")
+DELAY = 0.25
+"""Seconds in which the model answers."""
+
+
+HIDES = """
+from importlib import util
+found = util.find_spec
+util.find_spec = lambda name, *more: None if name == {0!r} else found(name, *more)
+"""
+"""What lets a worker be without a package, as far as it can tell."""
+COVERS = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+apart = 0x10020000  # CLONE_NEWUSER | CLONE_NEWNS
+if libc.unshare(apart) or libc.mount(b"none", {0!r}.encode(), b"tmpfs", 0, None):
+    print("no other view of the files is allowed here", file=sys.stderr)
+    sys.exit()
+"""
+"""What lets a worker see an empty folder in the place of another one."""
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[FaultServer]:
-    with serving(FaultServer(delay=0.4)) as server:
+    with serving(FaultServer(delay=DELAY)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def reference(
     orchestrator: None, drawn: dict[str, Path], model: FaultServer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, str], Counter[int]]:
+) -> tuple[dict[str, str], set[int]]:
     """What threads publish, and the requests of a build."""
     output = tmp_path_factory.mktemp("reference") / "out"
-    build(output, drawn, *SHARDS, step(model))
+    build(output, drawn, *SHARDS, "workers=4", step(model))
     requests = Counter(seen.seed for seen in model.seen)
     assert set(requests.values()) == {1}
-    return published(output), requests
+    return published(output), set(requests)
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A folder in a bucket, which the workers' environment leads to as well."""
+    with bucket(tmp_path_factory.mktemp("bucket").name) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     with dask_cluster(tmp_path_factory.mktemp("dask"), 2) as started:
         yield started
 
@@ -62,6 +100,15 @@ def step(model: FaultServer) -> str:
 
 def on(cluster: DaskCluster, more: str = "") -> str:
     return f"runner={{kind: dask, address: '{cluster.address}'{more}}}"
+
+
+def claims(output: Path, stage: str = "*") -> list[Path]:
+    """The attempts at shards so far."""
+    return list((output / ".work" / "claims").glob(f"{stage}/*"))
+
+
+def has_begun(output: Path, count: int) -> bool:
+    return len(claims(output)) >= count
 
 
 def has_seen(model: FaultServer, count: int) -> bool:
@@ -89,92 +136,105 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
             raise errors[0]
 
 
-def asked_again(model: FaultServer, requests: Counter[int], killed: int) -> None:
-    """Every request was asked, and again only what was taken away: of each killed worker one answer on its way,
-    and one not yet stored.
+def check_requests(model: FaultServer, requests: set[int], losses: list[float]) -> None:
+    """Every request was asked, and again only one that a lost worker had asked just before it was lost: its answer was
+    on the way, or not yet stored.
     """
-    times = Counter(seen.seed for seen in model.seen)
-    assert set(requests) == set(times)
-    assert times.total() - len(times) <= 2 * killed, "answers that were there were asked for again"
+    seen: dict[int, list[Seen]] = defaultdict(list)
+    for one in model.seen:
+        seen[one.seed].append(one)
+    assert set(seen) == requests
+    for asked in seen.values():
+        asked.sort(key=lambda one: one.came)
+        for first, again in pairwise(asked):
+            assert any(first.answered > lost - 2 * DELAY - 0.5 and again.came > lost for lost in losses), (
+                f"a request that was answered at {first.answered:.1f} was sent again at {again.came:.1f}; workers "
+                f"were lost at {losses}"
+            )
+    assert len(model.seen) - len(seen) <= 2 * len(losses)
 
 
-def test_killed_and_paused_workers_change_nothing(
+def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     cluster: DaskCluster,
-    reference: tuple[dict[str, str], Counter[int]],
+    reference: tuple[dict[str, str], set[int]],
     model: FaultServer,
     drawn: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    output, draw = tmp_path / "out", random.Random(11)
+    output, draw = tmp_path / "out", random.Random(SEED)
     model.seen.clear()
-    kills: list[float] = []
-    paused: list[str] = []
+    losses: list[float] = []
 
-    def disturb() -> None:
-        for number in range(KILLS):
-            wait_for(partial(has_seen, model, 1 + number), 240, "requests")
-            time.sleep(draw.uniform(0, 0.3))
+    def kill_workers(count: int) -> None:
+        for _ in range(count):
+            begun = len(claims(output))
+            wait_for(partial(has_begun, output, begun + 1), 120, "a shard that is begun")
+            time.sleep(draw.uniform(0, 2 * DELAY))
             name = draw.choice(sorted(cluster.workers))
+            losses.append(time.monotonic())
             cluster.end(name)
-            kills.append(time.monotonic())
-            cluster.start_worker(f"{name}-{number}")
-        # A worker in the middle of a shard does not answer until another one has made it.
-        before = len(model.seen)
-        wait_for(lambda: len(model.seen) > before, 240, "requests")
-        claims = Storage(output).names(".work/claims/local_caption")
-        busy = {int(path.read_text().split()[1]) for path in (output / ".work/claims/local_caption").iterdir()}
-        name = next(name for name, process in cluster.workers.items() if process.pid in busy)
-        paused.append(name)
-        cluster.end(name, signal.SIGSTOP)
-        kills.append(time.monotonic())
-        wait_for(
-            lambda: any(new.endswith((".2", ".3")) for new in Storage(output).names(".work/claims/local_caption")
-                        if new not in claims),
-            120, "another attempt at its shard",
-        )  # fmt: skip
+            cluster.start_worker(f"k{len(losses)}")
 
-    with meanwhile(disturb):
-        result = build(output, drawn, *SHARDS, step(model), on(cluster))
+    def kill_workers_and_scheduler() -> None:
+        kill_workers(KILLS - AFTERWARDS)
+        wait_for(lambda: len(model.seen) > 4, 120, "requests")
+        losses.extend([time.monotonic()] * 2)
+        cluster.end_scheduler()
+
+    with meanwhile(kill_workers_and_scheduler), pytest.raises(ClusterLost, match="is gone: start it"):
+        build(output, drawn, *SHARDS, step(model), on(cluster))
+    for name in list(cluster.workers):
+        cluster.end(name)
+    cluster.start_scheduler()
+    for name in ("v0", "v1", "v2"):
+        cluster.start_worker(name)
+        cluster.await_worker(name)
+
+    paused: list[int] = []
+
+    def pause_one_and_kill_others() -> None:
+        asked, begun = len(model.seen), set(claims(output))
+        wait_for(partial(has_seen, model, asked + 1), 120, "requests")
+        # A worker in the middle of a shard does not answer until another one has begun to make it.
+        attempts = {int(path.read_text().split()[1]): path for path in set(claims(output, "local_caption")) - begun}
+        name, process = next(item for item in cluster.workers.items() if item[1] in attempts)
+        losses.append(time.monotonic())
+        cluster.end(name, signal.SIGSTOP)
+        paused.append(cluster.workers.pop(name))
+        attempt = attempts[process]
+        later = attempt.with_suffix(f".{int(attempt.suffix[1:]) + 1}")
+        wait_for(later.exists, 60, "another attempt at its shard")
+        kill_workers(AFTERWARDS)
+
+    with meanwhile(pause_one_and_kill_others):
+        again = build(output, drawn, *SHARDS, step(model), on(cluster))
+    assert again["reused_shards"] >= 3
+    assert again["rejected"] == 0
     files = {path: path.read_bytes() for path in output.rglob("*.parquet")}
-    name = paused[0]
-    cluster.end(name, signal.SIGCONT)
+    (process,) = paused
+    os.kill(process, signal.SIGCONT)
     # It ends by itself, because its scheduler has given it up, or goes on; either way it leaves nothing.
-    time.sleep(3)
-    cluster.end(name)
-    cluster.start_worker("afterwards")
+    with suppress(AssertionError):
+        wait_for(lambda: not Path(f"/proc/{process}").exists(), 5, "its end")
     assert {path: path.read_bytes() for path in output.rglob("*.parquet")} == files
     assert published(output) == reference[0]
-    assert result["rejected"] == 0
-    asked_again(model, reference[1], len(kills))
-    assert not list(output.rglob("*.part"))
-
-
-def test_a_lost_scheduler_ends_the_build_and_a_new_one_goes_on(
-    cluster: DaskCluster,
-    reference: tuple[dict[str, str], Counter[int]],
-    model: FaultServer,
-    drawn: dict[str, Path],
-    tmp_path: Path,
-) -> None:
-    output = tmp_path / "out"
-    model.seen.clear()
-
-    def kill() -> None:
-        wait_for(lambda: len(model.seen) > 4, 240, "requests")
-        cluster.close()
-
-    with meanwhile(kill), pytest.raises(ClusterLost, match="is gone: start it"):
-        build(output, drawn, *SHARDS, step(model), on(cluster))
-    cluster.start_scheduler()
-    cluster.start_worker("v0")
-    cluster.start_worker("v1")
-    # Several shards of a task run, and the same bytes.
-    wait_for(lambda: "Registered to" in cluster.log("v0"), 60, "a worker")
-    again = build(output, drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 3"))
-    assert again["reused_shards"] >= 10
-    assert published(output) == reference[0]
-    asked_again(model, reference[1], 2)
+    check_requests(model, reference[1], losses)
     assert build(output, drawn, *SHARDS, step(model), "runner=threads")["executed_shards"] == 0
+    assert not list(output.rglob("*.part")), (
+        "what was being written when its worker was killed goes with the next build"
+    )
+
+
+def test_the_commands_of_the_page_build_on_a_cluster(
+    cluster: DaskCluster, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    *_, block = printed_by(CLUSTER)
+    address, api, output = cluster.address.removeprefix("tcp://"), get_current_settings().api.url, tmp_path / "out"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    printed = run_lines(block.typed(address, api, output, drawn["partimagenet"]), REPOSITORY, environment)
+    result = json.loads(printed.splitlines()[-1])
+    assert result["rows"] > 0
+    assert Storage(output).names(".work/claims/local_caption"), "made by workers of the cluster"
 
 
 def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(
@@ -196,34 +256,69 @@ def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(
     status = read_status(Storage(output))
     assert (status["running"], status["state"]) == (False, "stopped")
     # Workers end at their next row.
-    time.sleep(3)
+    time.sleep(2)
     asked = len(model.seen)
-    time.sleep(1)
+    time.sleep(4 * DELAY)
     assert len(model.seen) == asked
-    assert asked < 12
+    assert asked < 20
+
+
+def test_workers_of_a_cluster_write_to_an_object_store(
+    cluster: DaskCluster, folder: str, reference: tuple[dict[str, str], set[int]], model: FaultServer,
+    drawn: dict[str, Path],
+) -> None:  # fmt: skip
+    result = build(f"{folder}/out", drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 2"))
+    assert result["executed_shards"] > 20
+    storage = Storage(f"{folder}/out")
+    stored = {f"data/{name}": storage.read_bytes(f"data/{name}") for name in storage.names("data")}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in stored.items()}
+    assert digests == {name: digest for name, digest in reference[0].items() if name.startswith("data/")}
 
 
 def test_what_no_worker_can_do_is_said_before_anything_is_made(
-    cluster: DaskCluster, drawn: dict[str, Path], tmp_path: Path
+    cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    with pytest.raises(ConfigError, match=r"resources\.local_caption: no worker has GPU: 1 .*--resources GPU=1"):
-        build(output, drawn, *SHARDS, on(cluster, ", resources: {local_caption: {GPU: 1}}"))
-
+    model.seen.clear()
     # A worker with other code: a copy of ours, with a changed file.
     code = tmp_path / "code"
     for part in ("talking_points", "tasks", "prompts", "configs", "data_cards"):
         shutil.copytree(REPOSITORY / part, code / part, ignore=shutil.ignore_patterns("__pycache__"))
     with (code / "tasks" / "verify.py").open("a") as file:
         file.write("# changed\n")
-    environment = cluster.environment
-    cluster.environment = {"PYTHONPATH": str(code)}
+
+    elsewhere: list[subprocess.Popen[bytes]] = []
+
+    def refused(words: str, *more: str) -> None:
+        # What commands end with exit code 2 for.
+        with pytest.raises(InputError, match=words):
+            build(output, drawn, *SHARDS, step(model), *more)
+
     try:
-        cluster.start_worker("other")
-        wait_for(lambda: "Registered to" in cluster.log("other"), 60, "a worker")
-        with pytest.raises(ConfigError, match=r"the worker tcp://.* its code in .* is not that of the build"):
-            build(output, drawn, *SHARDS, on(cluster))
+        nobody = free_port()
+        refused(
+            rf"Dask's scheduler does not answer at tcp://127\.0\.0\.1:{nobody}",
+            f"runner={{kind: dask, address: 'tcp://127.0.0.1:{nobody}'}}",
+        )
+        refused(
+            r"resources\.local_caption: no worker has GPU: 1 .*--resources GPU=1",
+            on(cluster, ", resources: {local_caption: {GPU: 1}}"),
+        )
+        cluster.start_worker("poor", before=HIDES.format("httpx"))
+        cluster.await_worker("poor")
+        refused(r"the worker tcp://.* the package 'httpx', which local_caption needs, is not installed", on(cluster))
+        cluster.end("poor")
+        cluster.start_worker("blind", before=COVERS.format(str(drawn["partimagenet"])))
+        wait_for(lambda: any(word in cluster.log("blind") for word in ("Registered to", "no other view")), 60, "blind")
+        if "no other view" not in cluster.log("blind"):
+            refused(r"the worker tcp://.* it has other files at .*, the root of partimagenet", on(cluster))
+        cluster.end("blind")
+        elsewhere.append(cluster.start_elsewhere("elsewhere", PYTHONPATH=str(code)))
+        cluster.await_worker("elsewhere")
+        refused(r"the worker tcp://.* its code in .* is not that of the build", on(cluster))
     finally:
-        cluster.environment = environment
-        cluster.end("other")
+        for process in elsewhere:
+            process.kill()
+            process.wait()
     assert not list(output.rglob("*.parquet"))
+    assert not model.seen, "nothing was asked"

@@ -53,10 +53,10 @@ def test_a_deployment_can_run(deployment: dict[str, Any]) -> None:
     assert flow.name == deployment["name"]
     # The fields of the form beside these have no values of their own: the configuration has them.
     assert set(deployment["parameters"]) <= set(flow.parameters.properties)
-    for name in {"limit", "images", "objects", "questions"} & set(flow.parameters.properties):
-        field = flow.parameters.properties[name]
-        kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") == "integer"]
-        assert [kind.get("minimum") for kind in kinds] in ([], [1]), f"{name}: the form takes no 0"
+    for name, field in flow.parameters.properties.items():
+        numbers = [kind for kind in field.get("anyOf", [field]) if kind.get("type") in ("integer", "number")]
+        if numbers and name != "seed":
+            assert [kind.get("minimum") for kind in numbers] == [1], f"{name}: the form takes no 0"
     assert set(flow.parameters.required) <= set(deployment["parameters"])
     if deployment["name"] in KINDS:
         assert set(deployment["parameters"]) == {"config", "overrides"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shlex
 from pathlib import Path
 
 import datasets
@@ -12,10 +14,14 @@ from PIL import Image
 from talking_points.dataset_manifest import read_manifest
 from talking_points.dataset_schema import features
 from talking_points.examples.points import load_points
+from talking_points.instructions.rows import read_instructions
 from talking_points.publishing.quality import read_rows
 from talking_points.records import LABELS
+from talking_points.sources import own_images
 from talking_points.sources.protocol import SourceError
+from tests.blocks import OUTLINED, ROOT, printed_by
 from tests.flows.building import build
+from tests.sources.test_own_images import HEIGHT, WIDTH, Halves
 from tests.sources.trees import annotation, coco, image_entry, write_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
@@ -72,3 +78,37 @@ def test_a_source_without_a_usable_image_is_named_with_the_reasons(birds: Path, 
         build(tmp_path / "unlisted", {}, f"sources.coco_parts.root={birds}")
     for error in (unreadable.value, unlisted.value):
         assert "again" not in str(error)
+
+
+def test_images_alone_become_questions_and_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of docs/own_data.md, on images of a street and a segmenter that is told what to say."""
+    model = tmp_path / "build" / "train-segmenter" / "refined"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "street").mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(6):
+        small = Image.fromarray(rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8))
+        small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(tmp_path / "street" / f"{number}.jpg")
+    opened: list[str] = []
+
+    def open_halves(name: str) -> Halves:
+        opened.append(name)
+        return Halves()
+
+    monkeypatch.setattr(own_images, "open_point_segmenter", open_halves)
+    monkeypatch.chdir(tmp_path)
+    (block,) = printed_by(OUTLINED)
+    for line in block.commands:
+        _, command, *options = shlex.split(line)
+        assert options[::2] == ["--set"] * 3
+        kind, config = {"build": ("llamapointinpart", "rules"), "build-instructions": ("instructions", "instructions")}[
+            command
+        ]
+        flow = getattr(importlib.import_module(f"flows.build_{kind}"), f"build_{kind}")
+        assert flow(str(ROOT / "configs" / "build" / f"{config}.yaml"), options[1::2])["rows"] > 0
+    assert set(opened) == {"build/train-segmenter/refined"}
+    assert {row.expression for row in read_instructions("build/street")} == {"the cat", "the dog"}
+    rows = list(read_rows(Path("build/street-points")))
+    assert {(row["object"], row["part"]) for row in rows} == {("cat", "surface"), ("dog", "surface")}

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from flows.poses import FLOORS, poses_config
+from talking_points import PointLocalizer
+from talking_points.sources.drawn import draw_sample
 from tasks.pose_jobs import pose_jobs
+from tests.blocks import KEYPOINTS, printed_by, run_lines
+from tests.training.conftest import small
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("answerer.max_steps=2", "answerer.batch_size=3", "pose_vision.steps=2", "pose_vision.batch_size=4")
@@ -46,3 +50,15 @@ def test_from_nothing_to_a_report(tmp_path: Path) -> None:
     assert report["seen"]["seen_categories"]
     assert not report["new"]["seen_categories"]
     assert "| sighted less blind, PCK@0.1 |" in done.stdout
+
+    # The models in one table with others, as docs/keypoints.md prints it.
+    (tmp_path / "build").mkdir()
+    trained = poses_config(output, []).output
+    for name, model in (("", ""), ("-blind", "-blind"), ("-token", "")):
+        (tmp_path / "build" / f"answerer{name}").symlink_to(trained / f"answerer{model}")
+    small(PointLocalizer).save_pretrained(tmp_path / "build" / "localizer")
+    (tmp_path / "MP100").symlink_to(draw_sample(tmp_path / "drawn", 12, 5, sources=["mp100"])["mp100"])
+    (block,) = printed_by(KEYPOINTS)
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    told = run_lines(block.commands, tmp_path, environment)
+    assert all(name in told for name in ("greedy", "beam", "mean", "blind", "localizer", "token")), told

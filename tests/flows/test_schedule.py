@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import yaml
 
 from commands.local import HEARTBEAT
 from commands.server import SILENCE
+from tests.blocks import SERVED, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
 from tests.flows.serving import REPOSITORY, Served, served, wait_for
@@ -155,6 +157,52 @@ def test_every_deployment_runs_and_what_fails_is_told(stage: Stage, drawn: dict[
             assert ended["type"] == "COMPLETED", ended
             assert ended["message"].startswith("6 rows")
     assert len(runs(prefect, deployment(prefect, "retrain-and-evaluate"), "SCHEDULED")) >= 3
+
+
+def test_the_commands_of_the_page_speak_to_a_server(stage: Stage, drawn: dict[str, Path], tmp_path: Path) -> None:
+    """The blocks of docs/operating.md, each in a fresh shell of a user whose server this is."""
+    prefect = stage.prefect
+    _, triggered, deployed, retried, told, stored = printed_by(SERVED)
+    address = prefect.url.removeprefix("http://")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".prefect").symlink_to(stage.state / "prefect")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    user = {"HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    own_port = (address, f"server-{address.rpartition(':')[2]}")
+
+    printed = run_lines(triggered.typed(*own_port), stage.home, user)
+    run = re.findall("UUID: ([0-9a-f-]{36})", printed)[0]
+    assert "this build cannot start" in prefect.wait(run, "FAILED", "CRASHED", "COMPLETED")["message"], "models of 7B"
+
+    results = stage.state / "results"
+    once = "--type process --run-once"
+    printed = run_lines(deployed.typed(address, prefect.password, results, once), stage.home, user)
+    assert "build-llamapointinpart" in printed
+
+    printed = run_lines(told.typed(*own_port), stage.home, user)
+    assert "sends to slack-webhook/ops" in printed
+
+    # A build from the command line whose model was not there yet.
+    failing = FaultServer(fault=lambda seed, attempt: "right" if there else "truncated")
+    there: list[str] = []
+    with serving(failing) as model:
+        step = f"local_caption={{backend: openai, model: {MODEL}, endpoint: '{model.url}'}}"
+        given = overrides(tmp_path / "out", drawn, "limit=3", step)
+        words = ["talking-points", "build", "--config", CONFIG, *(word for item in given for word in ("--set", item))]
+        done = subprocess.run(
+            words, env=user | prefect.environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        (failed,) = [
+            run for run in prefect.call("POST", "flow_runs/filter") if str(tmp_path / "out") in str(run["parameters"])
+        ]
+        there.append("now")
+        lines = retried.typed(tmp_path / "out", f" {failed['id']} ")
+        run_lines(lines, tmp_path, user | prefect.environment)
+        assert prefect.state(failed["id"])["type"] == "COMPLETED"
+    run_lines(stored.commands, tmp_path, user | prefect.environment)
+    assert prefect.call("GET", "block_types/slug/remote-file-system/block_documents/name/results")["data"]
 
 
 def test_a_silent_run_is_not_marked_crashed_from_the_command_line_nor_from_the_worker(stage: Stage) -> None:

@@ -30,6 +30,12 @@ MORE = {
     "evaluate-segmentation": ["--set", "max_new_tokens=8"],
 }  # fmt: skip
 
+PLANNED = {
+    "refine-segmenter": "questions, 4 in a rollout, 2 answers to each",
+    "evaluate-segmentation": "split test: 3 ",
+}
+"""What the plans of two of them say."""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -48,6 +54,8 @@ def test_the_way_of_the_page_leads_to_an_answer(tmp_path: Path) -> None:
         for printed, smaller in SMALLER.items():
             line = line.replace(printed, smaller)
         words = shlex.split(line)[1:]
+        if words[0] in PLANNED:
+            assert PLANNED[words[0]] in run([*words, *MORE.get(words[0], []), "--dry-run"])
         output = run([*words, *MORE.get(words[0], [])])
     found = json.loads(output.splitlines()[-1])
     assert set(found["splits"]) == {"test"}

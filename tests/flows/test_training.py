@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,18 @@ from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reports import Report
 from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
+from talking_points.examples.points import load_points
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
 from talking_points.training.segmenter_config import SegmenterConfig
+from tests.blocks import TRAINED, printed_by
 from tests.flows.building import build
 from tests.prefect_records import prefect_api, prefect_records
 from tests.publishing.conftest import Run
 from tests.publishing.hub_card import card_problems
 from tests.publishing.local_hub import READER, WRITER, LocalHub
+from tests.sources.trees import animal, coco, image_entry, write_image, write_json
 from tests.test_readme import console_lines
 from tests.training.conftest import write_dataset
 
@@ -111,6 +115,24 @@ def settings(orchestrator: None, drawn: dict[str, Path], tmp_path_factory: pytes
     return [*given, "adapt.max_new_tokens=8"]
 
 
+def write_people(dataset: Path, file: Path) -> None:
+    """Descriptions of the test points, as people would have written them."""
+    examples = load_points(dataset, "test").examples
+    file.write_text("".join(json.dumps({"id": one.id, "description": "the middle"}) + "\n" for one in examples))
+
+
+def draw_birds(root: Path) -> None:
+    """Two kinds of birds with a beak and a tail, as a labelling tool writes them."""
+    birds = [
+        {"id": number, "name": name, "keypoints": ["beak", "tail"]} for number, name in ((1, "robin"), (2, "wren"))
+    ]
+    seen = {"keypoints": [9, 12, 2, 30, 25, 2], "num_keypoints": 2}
+    labels = [animal(number, number, 1 + number % 2, **seen) for number in range(8)]
+    write_json(root / "birds.json", coco([image_entry(number, f"{number}.jpg") for number in range(8)], labels, birds))
+    for number in range(8):
+        write_image(root / "images" / f"{number}.jpg")
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,9 +146,18 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     results: dict[str, dict[str, Any]] = {}
     # The 7B way is walked on tiny models by the rehearsal.
     lines = [line for line in console_lines("README.md") if "paper" not in line]
-    for command, *arguments in (line.split()[1:] for line in lines):
+    # Then a table with people in it, and a descriptor for one's own animals.
+    _, people, own = printed_by(TRAINED)
+    lines += [*people.commands, *own.commands]
+    write_people(Path(given["dataset"]), tmp_path / "human.jsonl")
+    draw_birds(tmp_path / "birds")
+    for command, *arguments in (shlex.split(line)[1:] for line in lines):
+        if "--config" not in arguments:
+            arguments[:0] = ["--config", "configs/evaluate/triplets.yaml"] if command == "evaluate" else []
         if command in {"train-localizer", "train-descriptor", "adapt-descriptor"}:
-            name, overrides = command.replace("-", "_"), training
+            own_source = any(argument.startswith("keypoints.root=") for argument in arguments)
+            overrides = [item for item in training if not (own_source and item.startswith("keypoints.root="))]
+            name = command.replace("-", "_")
         elif command == "evaluate":
             name, overrides = command, ["limit=20", f"features.folder={given['features.folder']}"]
             of_family = "keypoints" in yaml.safe_load(Path(arguments[1]).read_text())
@@ -149,6 +180,8 @@ def test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables(
     with pytest.raises(ConfigError, match=r"localizer.learning_rate: 0.001 -> 0.1"):
         train_localizer("configs/train/tiny.yaml", [*training, "localizer.learning_rate=0.1"])
 
+    assert len(json.loads(Path("build/evaluation-100/human.json").read_text())["predictions"]) > 2
+    assert Path("build/train/adapted-robin/model.safetensors").is_file()
     adapted = [f"build/train/adapted-{family}" for family in ("bovidae", "canidae")]
     assert set(adapted) < set(results)
     families = [json.loads(Path(path, "started.json").read_text())["ap10k"]["train_family"] for path in adapted]

@@ -29,7 +29,7 @@ EXAMPLES = [
 FIGURES: dict[str, Callable[[Path], None]] = {
     "composition": lambda path: composition_sunburst(COUNTS, path),
     "examples": lambda path: example_grid(EXAMPLES, path),
-    "lengths": lambda path: length_histogram(["one two three", "four five", "six seven eight"], path),
+    "lengths": lambda path: length_histogram([3, 2, 3], path),
     "acceptance": lambda path: acceptance_bars({"accepted": 90, "too_long": 4, "contradicts_left_right": 6}, path),
 }
 
@@ -87,7 +87,7 @@ def test_bars_show_number_and_share(tmp_path: Path):
         (lambda path: example_grid([], path), "nothing to draw"),
         (lambda path: length_histogram([], path), "nothing to draw"),
         (lambda path: acceptance_bars({"accepted": 0}, path), "nothing to draw"),
-        (lambda path: length_histogram(["one"], path.with_suffix(".gif")), r"expected a file name ending in \.png"),
+        (lambda path: length_histogram([1], path.with_suffix(".gif")), r"expected a file name ending in \.png"),
     ],
 )
 def test_what_cannot_be_drawn_is_an_error(draw: Callable[[Path], None], message: str, tmp_path: Path):

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from talking_points.build_config import CropConfig
 from talking_points.config import ConfigError
 from talking_points.descriptions.gaussian_crop import gaussian_crop
 from talking_points.publishing.quality import (
+    BEGINNING,
     EXAMPLES,
     add_images,
     choose_examples,
@@ -199,3 +201,21 @@ def test_texts_are_shown_as_texts(tmp_path: Path) -> None:
     page = write_quality_report(output)[0].read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+def test_of_very_long_texts_the_beginning_is_measured(tmp_path: Path) -> None:
+    """One description of a foreign dataset may be megabytes; without a bound this takes minutes and gigabytes."""
+    output = write_dataset(tmp_path / "dataset")
+    for path in (output / "data").iterdir():
+        table = pq.read_table(path)
+        for name in ("description", "draft", "object"):
+            long = [f"dog {row} " + " ".join(map(str, range(row, row + 60_000))) for row in range(table.num_rows)]
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(long))
+        pq.write_table(table, path)
+    start = time.monotonic()
+    page = write_quality_report(output)[0].read_text()
+    assert time.monotonic() - start < 60
+    quality = json.loads((output / "report/quality.json").read_text())
+    assert quality["longer"] == {"characters": BEGINNING, "descriptions": sum(ROWS.values())}
+    assert f"{sum(ROWS.values())} descriptions are longer than {BEGINNING} characters" in page
+    assert len(page) < 1_000_000

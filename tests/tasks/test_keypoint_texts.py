@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,21 @@ class Writer(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-@pytest.fixture
-def endpoint() -> Iterator[str]:
+@contextmanager
+def writing() -> Iterator[str]:
+    """The address of a ``Writer``."""
     Writer.prompts, Writer.wrong = [], {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Writer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with writing() as url:
+        yield url
 
 
 def written(config: DescribeKeypointsConfig) -> dict[str, Any]:

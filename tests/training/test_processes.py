@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,14 @@ from talking_points.errors import TrainingStoppedError
 from talking_points.examples.config import FeatureConfig
 from talking_points.training.config import LocalizerConfig, StageConfig, TrainConfig
 from talking_points.training.launcher import launch
+from talking_points.training.sampled import SampledTrainer
+from talking_points.training.stages import run_stage
 from tasks import train
+from tests.flows.serving import REPOSITORY
 from tests.training.conftest import write_dataset
+from tests.training.shared_runs import run_both
+from tests.training.small_instructions import write_instructions
+from tests.training.test_segmenter import settings as segmenter_settings
 
 SHORT = {"batch_size": 3, "max_steps": 4, "learning_rate": 3e-3, "save_steps": 2, "eval_steps": 2, "log_steps": 1}
 
@@ -66,3 +74,36 @@ def test_what_goes_wrong_in_a_process_is_told(tmp_path: Path) -> None:
     (tmp_path / "train" / "localizer" / "started.json").write_text(json.dumps({"seed": 7}))
     with pytest.raises(TrainingStoppedError, match=r"run again(.|\n)*holds a stage of another configuration"):
         launch("localizer", config, "localizer", 2)
+
+
+@pytest.mark.slow
+def test_reinforcement_in_two_processes_has_the_losses_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_instructions(tmp_path, 2)
+    run_stage("segmenter", segmenter_settings(tmp_path))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", "0", "-m", "tests.training.shared_runs", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Alone, with answers drawn in two shares as well.
+    monkeypatch.setattr(SampledTrainer, "shares", 2)
+    run_both(tmp_path, "alone")
+
+    for stage, step in (("adapted", 3), ("refined", 4)):
+        one, two = (tmp_path / output / stage for output in ("alone", "together"))
+        told = [
+            [json.loads(line) for line in (place / "samples.jsonl").read_text().splitlines()] for place in (one, two)
+        ]
+        assert [row["text"] for row in told[0]] == [row["text"] for row in told[1]]
+        assert [row["reward"] for row in told[0]] == pytest.approx([row["reward"] for row in told[1]], abs=1e-5)
+        logs = [json.loads((place / f"checkpoint-{step}" / "trainer_state.json").read_text()) for place in (one, two)]
+        entries = [[entry for entry in log["log_history"] if "loss" in entry] for log in logs]
+        assert len(entries[0]) == step
+        assert any(abs(entry["loss"]) > 1e-4 for entry in entries[0])
+        for alone, together in zip(*entries, strict=True):
+            assert alone.keys() == together.keys()
+            for name, value in alone.items():
+                assert together[name] == pytest.approx(value, abs=1e-5, rel=1e-5), (stage, alone["step"], name)
+        weights = [load_file(place / "model.safetensors") for place in (one, two)]
+        for name, value in weights[0].items():
+            assert torch.allclose(weights[1][name], value, rtol=1e-4, atol=1e-4), name

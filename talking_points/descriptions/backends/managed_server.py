@@ -19,6 +19,7 @@ from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.descriptions.backends.server_command import server_command, server_environment
 from talking_points.redaction import protect, redact
+from talking_points.regular_files import open_regular
 from talking_points.stop_requests import stop_if_requested
 
 HOST = "127.0.0.1"
@@ -152,7 +153,7 @@ class ManagedServer:
 
     def _tail(self) -> list[str]:
         try:
-            with self.log.open("rb") as stream:
+            with open_regular(self.log) as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
                 lines = stream.read().decode("utf-8", "replace").splitlines()
         except OSError:

@@ -29,6 +29,7 @@ from talking_points.descriptions.backends.protocol import (
 )
 from talking_points.extras import how_to_install
 from talking_points.models.omg_llava.prompt_forms import captioner_prompt, prompt_options
+from talking_points.regular_files import read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -251,7 +252,7 @@ def _revision(model: str, revision: str | None, config: Any) -> str:
         return revision or ""
     files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors"})
     content = [
-        (path.name, hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".json" else path.stat().st_size)
+        (path.name, hashlib.sha256(read_bytes(path)).hexdigest() if path.suffix == ".json" else path.stat().st_size)
         for path in files
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

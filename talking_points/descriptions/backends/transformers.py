@@ -29,6 +29,7 @@ from talking_points.descriptions.backends.protocol import (
     RequestError,
 )
 from talking_points.hub_client import bounded_hub
+from talking_points.models.model_folders import check_files
 from talking_points.stop_requests import stop_if_requested, stop_requested
 
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -62,6 +63,7 @@ class TransformersBackend:
         try:
             if name.endswith(".gguf"):
                 name = str(dequantized(Path(name)))
+            check_files(Path(name))
             model_config = AutoConfig.from_pretrained(name, revision=revision, **_NO_CODE)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             loader: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM

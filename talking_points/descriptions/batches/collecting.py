@@ -13,6 +13,7 @@ import httpx
 from talking_points.descriptions.backends.chat_completions import Retry, read_completion, read_refusal
 from talking_points.descriptions.backends.protocol import Completion, RequestError
 from talking_points.escaping import encodable
+from talking_points.regular_files import open_regular
 
 _LOG = logging.getLogger(__name__)
 LONGEST_LINE = 16 * 2**20
@@ -89,7 +90,7 @@ def _error(error: Any) -> RequestError:
 
 def _lines(path: Path) -> Iterator[bytes | None]:
     """Lines of a file that may be larger than the memory; None for one that is too long to be an answer."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while line := stream.readline(LONGEST_LINE):
             if len(line) < LONGEST_LINE or line.endswith(b"\n"):
                 if line.strip():

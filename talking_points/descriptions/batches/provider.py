@@ -21,6 +21,7 @@ from talking_points.descriptions.backends.chat_completions import TRANSIENT, err
 from talking_points.descriptions.backends.endpoint import Endpoint, api_key
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.redaction import redact
+from talking_points.regular_files import open_regular
 from talking_points.stop_requests import stop_if_requested
 
 ATTEMPTS = 6
@@ -59,7 +60,7 @@ class Provider:
         """The id under which the provider keeps the file."""
 
         async def call() -> httpx.Response:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 return await self._endpoint.send(
                     self._client,
                     "POST",

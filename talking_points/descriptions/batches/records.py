@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from talking_points.descriptions.backends.protocol import Completion, RequestError
+from talking_points.regular_files import open_regular, read_text
 from talking_points.sqlite_files import open_database
 from talking_points.whole_files import write_text
 
@@ -169,7 +170,7 @@ class BatchFolder:
         found = []
         for path in sorted(self.path.glob("[0-9]*.json")):
             with suppress(ValueError, TypeError, OSError):
-                record = BatchFile(**json.loads(path.read_text(encoding="utf-8")))
+                record = BatchFile(**json.loads(read_text(path)))
                 if f"{record.name}.json" == path.name and all(
                     isinstance(getattr(record, item.name), str) for item in fields(record) if item.type == "str"
                 ):
@@ -236,7 +237,7 @@ def write_record(folder: Path, record: BatchFile) -> None:
 def keys_in(path: Path) -> Iterator[str]:
     """The custom ids of a file of requests that this program wrote: they stand first in their lines."""
     start = len(LINE_START)
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         for line in stream:
             yield line[start : start + 64].decode("ascii", "replace")
 

@@ -30,6 +30,7 @@ from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import Spent
 from talking_points.errors import AnswersPending
 from talking_points.redaction import redact
+from talking_points.regular_files import open_regular
 from talking_points.stop_requests import Stopped
 from talking_points.whole_files import writing_whole
 
@@ -290,7 +291,7 @@ def _why(found: Mapping[str, Any] | None) -> str:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         yield from stream
 
 

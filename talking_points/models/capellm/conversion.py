@@ -27,6 +27,8 @@ from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig, vision_settings
 from talking_points.models.capellm.lora import TARGETS
 from talking_points.models.capellm.vision import ORIGINAL_OFFSET, bake_positions
+from talking_points.models.model_folders import loading
+from talking_points.regular_files import read_text
 
 PARTS = ("vision_model", "mm_projector", "adapter_model")
 """The files that a release must hold."""
@@ -204,7 +206,7 @@ def infer_config(
         vision["num_attention_heads"] = max(hidden // 64, 1)  # every published DINOv2 has heads of 64
     adapters = [key for key in official if "lora_A_q" in key]
     settings = folder / "adapter_config.json"
-    lora = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    lora = json.loads(read_text(settings)) if settings.is_file() else {}
     if not adapters:
         raise ConversionError(
             f"expected adapters (lora_A_q, lora_B_q, ...) in {folder / 'vision_model.safetensors'}, found none: that "
@@ -245,7 +247,8 @@ def _materialise_buffers(model: PointAnswerer) -> None:
 def _language_model(given: str | Path | LlamaForCausalLM) -> LlamaForCausalLM:
     if isinstance(given, LlamaForCausalLM):
         return given
-    return AutoModelForCausalLM.from_pretrained(given, dtype="auto", trust_remote_code=False)
+    with loading(given, "language model"):
+        return AutoModelForCausalLM.from_pretrained(given, dtype="auto", trust_remote_code=False)
 
 
 def assemble(
@@ -259,7 +262,11 @@ def assemble(
     Positions are baked for the configuration's image size; projector and adapters are new. ``tokenizer``: default
     that of the language model.
     """
-    vision = vision_model if isinstance(vision_model, Dinov2Model) else Dinov2Model.from_pretrained(vision_model)
+    if isinstance(vision_model, Dinov2Model):
+        vision = vision_model
+    else:
+        with loading(vision_model, "vision model"):
+            vision = Dinov2Model.from_pretrained(vision_model)
     language = _language_model(language_model)
     size = config.image_size
     values = config.to_dict() | {
@@ -276,6 +283,7 @@ def assemble(
     model.language_model = language
     model.add_lora()
     if tokenizer is None and not isinstance(language_model, LlamaForCausalLM):
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
+        with loading(language_model, "tokenizer"):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
     model.tokenizer = tokenizer
     return model

@@ -29,6 +29,7 @@ from talking_points.models.capellm.conversion import convert_weights
 from talking_points.models.capellm.coordinates import format_point, parse_point
 from talking_points.models.capellm.crops import Crop, normalise
 from talking_points.models.capellm.golden_pck import check_pck
+from talking_points.regular_files import read_text
 
 
 class Results:
@@ -73,7 +74,7 @@ def check(folder: str | Path, images: str | Path | None = None) -> list[tuple[st
     folder that the recorded file names lie in; with it the crops' pixels are compared too, with one level allowed.
     """
     folder = Path(folder)
-    spec = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    spec = json.loads(read_text(folder / "golden.json"))
     results = Results(load_file(folder / "capellm_io.safetensors"))
     model = model_from_golden(folder, spec)
     batch = _check_conversations(model, spec, results)
@@ -140,7 +141,7 @@ def model_from_golden(folder: Path, spec: Mapping[str, Any]) -> PointAnswerer:
 
 
 def _special(spec: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    added = json.loads(read_text(folder / "tokenizer.json"))["added_tokens"]
     names = {token["id"]: token["content"] for token in added}
     tokens = spec["tokens"]
     return {f"{kind}_token": names[tokens[kind]] for kind in ("bos", "eos", "pad") if tokens[kind] in names}

@@ -27,6 +27,7 @@ from talking_points.models.omg_llava.memory import on_meta
 from talking_points.models.omg_llava.modeling import OmgLlavaModel
 from talking_points.models.omg_llava.release import Catalogue, ConversionError, Plan, plan_conversion, read_catalogue
 from talking_points.models.omg_llava.tokenization import tokenizer_from_release
+from talking_points.regular_files import read_text
 
 REPORT = "conversion.json"
 
@@ -203,7 +204,7 @@ def _base_config(folders: Iterable[Path]) -> OmgLlavaConfig:
     config = OmgLlavaConfig()
     for folder in folders:
         file = folder / "config.json"
-        values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        values = json.loads(read_text(file)) if file.exists() else {}
         if values.get("model_type") != "internlm2":
             continue
         text = config.text_config

@@ -35,6 +35,7 @@ from talking_points.models.omg_llava.query_decoder import DecoderTrace, QueryMas
 from talking_points.models.omg_llava.release import Catalogue, plan_conversion, read_catalogue
 from talking_points.models.omg_llava.splicing import splice_inputs
 from talking_points.models.omg_llava.vision import OmgVision
+from talking_points.regular_files import read_text
 
 
 class Comparison:
@@ -79,7 +80,7 @@ class Recorded:
     @property
     def spec(self) -> Mapping[str, Any]:
         """The sizes."""
-        found: Mapping[str, Any] = json.loads((self.folder / "golden.json").read_text(encoding="utf-8"))
+        found: Mapping[str, Any] = json.loads(read_text(self.folder / "golden.json"))
         return found
 
     def tensors(self, name: str) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import generate_merges, import_protobuf
 
 from talking_points.models.omg_llava.configuration import SPECIAL_TOKENS
+from talking_points.regular_files import read_bytes, read_text
 
 SPACE = "▁"
 _UNKNOWN, _CONTROL = 2, 3  # piece types of the sentencepiece format
@@ -26,10 +27,10 @@ def tokenizer_from_release(folder: str | Path) -> PreTrainedTokenizerFast:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     elif (folder / "tokenizer.model").exists():
         settings = folder / "tokenizer_config.json"
-        known = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+        known = json.loads(read_text(settings)) if settings.exists() else {}
         added = known.get("added_tokens_decoder", {})
         names = {int(index): token["content"] for index, token in added.items()}
-        tokenizer = tokenizer_from_sentencepiece((folder / "tokenizer.model").read_bytes(), names)
+        tokenizer = tokenizer_from_sentencepiece(read_bytes(folder / "tokenizer.model"), names)
     else:
         raise ValueError(f"expected tokenizer.json or tokenizer.model in {folder}, found neither")
     # The order fixes the ids that the released embedding rows belong to.

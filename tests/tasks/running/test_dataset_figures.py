@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from talking_points.publishing import figures
@@ -34,12 +33,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def assemble(storage: Storage, texts: list[str], rejected: dict[str, int] | None = None) -> dict[str, bytes]:
     """The figures that an assembling publishes, by name."""
-    ids = [str(number) for number in range(len(texts))]
-    storage.write_table("rows.parquet", pa.table({"id": ids, "description": texts}))
-    inputs = SimpleNamespace(finished=({"path": "rows.parquet"},))
-    order = SimpleNamespace(inputs=inputs, settings=SimpleNamespace(images="reference"))
+    lengths = Counter(len(text.split()) for text in texts)
     manifest = {"composition": {"a": {"dog": {"head": 2}}}, "stages": {"verify": {"rejected": rejected or {}}}}
-    assert draw_figures(order, storage, "staged", manifest, pa.table({"id": ids})) == NAMES
+    assert draw_figures(storage, "staged", manifest, lengths, None, {}) == NAMES
     storage.move("staged/figures", "figures")
     return {name: storage.read_bytes(name) for name in NAMES}
 

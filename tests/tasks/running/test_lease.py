@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from prefect.filesystems import LocalFileSystem
 
 from talking_points.config import ConfigError
 from talking_points.errors import InputError
 from tasks.running import lease as leases
+from tasks.running import prefect_tasks
 from tasks.running.claims import Overtaken, begin_attempt
 from tasks.running.lease import (
     LEASES,
@@ -32,7 +34,8 @@ from tasks.running.lease import (
     read_lease,
     take_lease,
 )
-from tasks.running.shards import Environment, Inputs, Order, ShardWriter
+from tasks.running.manifests import add_seal
+from tasks.running.shards import Environment, Inputs, Order, ShardWriter, _made_by_another, order_key
 from tasks.running.storage import Storage
 from tests.flows.serving import REPOSITORY, wait_for
 from tests.object_store import bucket
@@ -292,6 +295,26 @@ def test_two_machines_on_one_output(place: Callable[[str], str]) -> None:
 def order(output: str, fence: Fence | None, shard: int = 3) -> Order[Settings, Inputs]:
     environment = Environment(output=output, sources={}, cache="", max_rejected_share=1, fence=fence)
     return Order("verify", 1, shard, "verify 3", Inputs(), Settings(place="x"), environment)
+
+
+def test_what_was_made_before_its_worker_was_lost_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster runs a task again whose result it has lost, after the driver has gone on with the first one's files."""
+    records = LocalFileSystem(basepath=str(tmp_path / "records"))
+    monkeypatch.setattr(prefect_tasks, "_default_storage", lambda: records)
+    storage = Storage(tmp_path / "out")
+    held = take(storage)
+    given = order(str(tmp_path / "out"), held.fence(shared=True))
+    assert _made_by_another(given) is None
+    made = add_seal(ShardWriter(given).commit(pa.table({"id": ["first"]})))
+    assert _made_by_another(given) is None, "it has not ended"
+    prefect_tasks.keep_manifest(order_key(given), made)
+    assert _made_by_another(given) == made
+    assert _made_by_another(order(str(tmp_path / "out"), held.fence())) is None, "the driver knows of its own"
+    storage.remove(made["path"])
+    assert _made_by_another(given) is None
+    held.release()
 
 
 def test_a_writer_that_wakes_up_writes_nothing(place: Callable[[str], str]) -> None:
