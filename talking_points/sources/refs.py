@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from talking_points.parquet_sizes import UnpackedSizeError, refuse_large
-from talking_points.regular_files import read_bytes
-from talking_points.sources.plain_pickle import UnsafePickleError, load_plain
+from talking_points.regular_files import open_regular
+from talking_points.sources.plain_pickle import NoListError, UnsafePickleError, stream_plain
 from talking_points.sources.protocol import SourceError
 
 REQUIRED = ("ann_id", "image_id", "ref_id", "sentences", "split")
@@ -41,30 +41,40 @@ LONGEST, MOST_SENTENCES = 1000, 100
 """Characters of a phrase, phrases of an object. In a pickle a small file can say one long text a thousand times."""
 
 
-def read_pickled_refs(path: Path, skip: Skip) -> list[Ref]:
-    """The usable references of a refs file, in its order; the others are counted.
+def read_pickled_refs(path: Path, skip: Skip) -> Iterator[Ref]:
+    """The usable references of a refs file, in its order, one after the other; the others are counted.
 
-    Raises ``SourceError`` for a file that is no pickle of plain data, no list, or whose entries lack keys.
+    Raises ``SourceError`` for a file that is no pickle of plain data, at once where it would run something, and at the
+    end for one that describes no list, or whose entries all lack keys.
     """
+    entries, usable = 0, False
+    missing: tuple[str, ...] = REQUIRED
     try:
-        entries = load_plain(read_bytes(path))
+        with open_regular(path) as file:
+            for entry in stream_plain(file):
+                entries += 1
+                if not isinstance(entry, dict):
+                    skip("malformed_ref", f"{path.name}: no mapping")
+                    continue
+                if not usable:
+                    lacking = tuple(key for key in REQUIRED if key not in entry)
+                    usable, missing = not lacking, missing if missing != REQUIRED else lacking
+                ref = parse_ref(entry, path.name, skip)
+                if ref is not None:
+                    yield ref
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}; expected a refs file there") from error
+    except NoListError as error:
+        raise SourceError(f"expected a list of references in {path}, found {error}") from error
     except UnsafePickleError as error:
         raise SourceError(
             f"expected a pickle of plain lists, mappings, texts and numbers in {path}; {error}; "
             "it is refused as unsafe: nothing in it was run; download the file again from its publisher"
         ) from error
-    if not isinstance(entries, list):
-        raise SourceError(f"expected a list of references in {path}, found {type(entries).__name__}")
-    mappings = [entry for entry in entries if isinstance(entry, dict)]
-    if entries and not any(entry.keys() >= set(REQUIRED) for entry in mappings):
-        first = mappings[0] if mappings else {}
-        missing = ", ".join(key for key in REQUIRED if key not in first)
-        raise SourceError(f"expected references with the keys {', '.join(REQUIRED)} in {path}; missing: {missing}")
-    for _ in range(len(entries) - len(mappings)):
-        skip("malformed_ref", f"{path.name}: no mapping")
-    return [ref for entry in mappings if (ref := parse_ref(entry, path.name, skip)) is not None]
+    if entries and not usable:
+        raise SourceError(
+            f"expected references with the keys {', '.join(REQUIRED)} in {path}; missing: {', '.join(missing)}"
+        )
 
 
 def parse_ref(entry: Mapping[str, Any], where: str, skip: Skip) -> Ref | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import time
+import tracemalloc
 from contextlib import suppress
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.sources.plain_pickle import UnsafePickleError, load_plain
+from talking_points.sources.plain_pickle import NoListError, UnsafePickleError, load_plain, stream_plain
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**90), 2**90) | st.floats(allow_nan=False) | st.text(),
@@ -26,6 +28,52 @@ plain = st.recursive(
 @given(plain, st.integers(0, pickle.HIGHEST_PROTOCOL))
 def test_plain_data_of_every_protocol(value: Any, protocol: int) -> None:
     assert load_plain(pickle.dumps(value, protocol)) == value
+
+
+@given(st.lists(plain, max_size=5), st.integers(0, pickle.HIGHEST_PROTOCOL))
+def test_a_list_is_streamed_as_it_is_loaded(value: list[Any], protocol: int) -> None:
+    value = [*value, *value[:2]]  # entries that the file names again
+    assert list(stream_plain(BytesIO(pickle.dumps(value, protocol)))) == value
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_streaming_holds_a_thousand_entries_however_many_there_are(protocol: int) -> None:
+    def peak(count: int) -> int:
+        names = ["train", "val"]
+        file = BytesIO(
+            pickle.dumps([{"split": names[i % 2], "sent": f"{i:05d} " * 40} for i in range(count)], protocol)
+        )
+        tracemalloc.start()
+        try:
+            assert sum(len(entry["sent"]) > 40 and entry["split"] in names for entry in stream_plain(file)) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(4500) < 1.2 * peak(1500)
+
+
+@pytest.mark.parametrize("value", [{}, (), "text", None, ([],), {"a": [1]}])
+def test_what_is_no_list_is_not_streamed(value: Any) -> None:
+    with pytest.raises(NoListError, match=type(value).__name__):
+        list(stream_plain(BytesIO(pickle.dumps(value, 2))))
+
+
+@pytest.mark.parametrize(
+    ("data", "entries"),
+    [
+        (b"(I1\nI2\nl.", [1, 2]),
+        (b"]q\x00(K\x01h\x00e.", [1, []]),  # a list in itself
+        (b"]2(K\x01eK\x02a0K\x03a.", None),  # which ends with a copy of itself below
+        (b"(](K\x01e1]K\x02a.", None),  # a first list that is thrown away
+    ],
+)
+def test_odd_ways_to_write_a_list(data: bytes, entries: list[Any] | None) -> None:
+    if entries is None:
+        with suppress(UnsafePickleError, NoListError):
+            list(stream_plain(BytesIO(data)))
+    else:
+        assert list(stream_plain(BytesIO(data))) == entries
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -65,6 +113,8 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
     data = pickle.dumps([{"sent": "fine"}, Harm(target)], protocol)
     with pytest.raises(UnsafePickleError, match=r"GLOBAL.*no plain data"):
         load_plain(data)
+    with pytest.raises(UnsafePickleError, match=r"GLOBAL.*no plain data"):
+        next(stream_plain(BytesIO(data)))  # before the entry that is fine
     assert not target.exists()
     pickle.loads(data)
     assert target.exists()  # it would have
@@ -104,6 +154,8 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
 def test_everything_else_is_refused(data: bytes) -> None:
     with pytest.raises(UnsafePickleError, match=r"no plain data|damaged at byte"):
         load_plain(data)
+    with pytest.raises((UnsafePickleError, NoListError)):
+        list(stream_plain(BytesIO(data)))
 
 
 def test_programs_that_would_take_all_memory_or_time_do_not() -> None:
@@ -121,3 +173,5 @@ def test_programs_that_would_take_all_memory_or_time_do_not() -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with suppress(UnsafePickleError):
         load_plain(b"\x80\x02" + data + b".")
+    with suppress(UnsafePickleError, NoListError):
+        list(stream_plain(BytesIO(b"]" + data + b".")))
