@@ -173,7 +173,7 @@ def test_what_data_says_reaches_neither_terminal_nor_page_as_it_is(
         progress.begin("candidates", 1, 1)
         progress.fail_shard("candidates", 0, "candidates x 1/1", OSError(evil))
         progress.stages["candidates"].rejected = {evil: 1}
-    shown = [entry["data"] for entry in json.loads(prefect_records()["artifacts"])[-40:]]
+    shown = [entry["data"] for entry in json.loads(prefect_records()["artifacts"])]
     pages = [page for page in map(str, shown) if "gone" in page]
     assert pages
     for page in pages:
