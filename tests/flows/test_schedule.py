@@ -214,7 +214,7 @@ def test_a_silent_run_is_not_marked_crashed_from_the_command_line_nor_from_the_w
     output, _ = stage.command.communicate(timeout=400)
     assert stage.command.returncode == 0
     assert json.loads(output.splitlines()[-1])["rows"] > 0
-    silent = [run for run in prefect.call("POST", "flow_runs/filter") if "local_caption" in str(run["parameters"])]
+    silent = [run for run in prefect.call("POST", "flow_runs/filter") if "timeout: 300" in str(run["parameters"])]
     assert len(silent) == 2
     for run in silent:
         assert run["total_run_time"] > SILENT >= 2 * SILENCE
