@@ -26,8 +26,10 @@ from talking_points.redaction import redact
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, Source, SourceError, reasons_in_words
 from talking_points.units import format_duration, format_size
+from tasks.assemble import count_tasks as count_assemble_tasks
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
+from tasks.sample import count_tasks as count_sample_tasks
 
 POINT_SECONDS = 0.09
 """Seconds of one core for a point with the backend ``rules``, all stages together, as measured on 21,000."""
@@ -77,11 +79,13 @@ def print_plan(settings: BuildConfig) -> None:
     points = estimate_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
     rows = math.ceil(points / settings.shard_size)
-    title = f"Plan: at most {points:,} points, {shards + (5 + bool(settings.judge)) * rows + len(images) + 2} task runs"
+    pieces = {"sample": count_sample_tasks(sum(images.values())), "assemble": count_assemble_tasks(settings, points)}
+    runs = shards + (5 + bool(settings.judge)) * rows + len(images) + sum(pieces.values())
+    title = f"Plan: at most {points:,} points, {runs} task runs"
     plan = _table(title, "stage", "shards>", "rows>", "backend", "model")
     plan.add_row("index", str(len(images)), str(sum(images.values())), "", "")
     plan.add_row("candidates", str(shards), str(sum(images.values())), "SIFT", "")
-    plan.add_row("sample", "1", str(points), "", "")
+    plan.add_row("sample", str(pieces["sample"]), str(points), "", "")
     for step in STEPS:
         section = settings.step(step)
         plan.add_row(step, str(rows), str(points), section.backend, _model(section))
@@ -89,7 +93,7 @@ def print_plan(settings: BuildConfig) -> None:
     if settings.judge is not None:
         by = "localizer" if settings.judge.by == "localizer" else settings.judge.backend
         plan.add_row("judge", str(rows), str(points), by, _model(settings.judge))
-    plan.add_row("assemble", "1", str(points), "", "")
+    plan.add_row("assemble", str(pieces["assemble"]), str(points), "", "")
     console.print(plan)
 
     if any(step.model for step in settings.asking.values()):

@@ -187,6 +187,15 @@ def cut_assemble(order: AssembleOrder) -> Sequence[AnyOrder]:
     return InPieces(order, (partial(_decision_order, order), partial(_file_orders, order)))
 
 
+def count_tasks(config: BuildConfig, rows: int) -> int:
+    """Into how many tasks so many rows are cut, about."""
+    if rows <= AT_ONCE:
+        return 1
+    sampling = config.sampling
+    tests = rows * sampling.test_parts // (sampling.train_parts + sampling.test_parts)
+    return 2 + sum(-(-side // config.rows_per_file) for side in (rows - tests, tests))
+
+
 def _decision_order(order: AssembleOrder, _: Mapping[int, Manifest]) -> list[AnyOrder]:
     inputs = RowInputs(finished=order.inputs.finished, sample=order.inputs.sample)
     return [piece_of(order, 1, "assemble: split", inputs, order.settings.rules)]

@@ -126,6 +126,11 @@ def cut_sample(order: SampleOrder) -> Sequence[AnyOrder]:
     )
 
 
+def count_tasks(candidates: int) -> int:
+    """Into how many tasks so many candidates are cut where all are chosen, about."""
+    return 1 if candidates <= AT_ONCE else 2 + 2 * -(-candidates // AT_ONCE)
+
+
 def _choice_order(order: SampleOrder, _: Mapping[int, Manifest]) -> list[AnyOrder]:
     inputs = ChoiceInputs(candidates=order.inputs.candidates)
     return [piece_of(order, 1, "sample: choose", inputs, order.settings)]

@@ -20,11 +20,9 @@ def as_column(values: pa.ChunkedArray | Sequence[str]) -> pa.ChunkedArray:
 
 def codes_of(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[Any]]:
     """A number for every row (int64 (N,)), equal for equal values, and the values by number, in order of appearance."""
-    encoded = column.dictionary_encode().unify_dictionaries()
-    if not encoded.num_chunks:
-        return np.empty(0, np.int64), []
-    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks])
-    return codes.astype(np.int64), encoded.chunk(0).dictionary.to_pylist()
+    different = column.unique()  # of many chunks, dictionaries that are unified take the square of that
+    codes: NDArray[np.int32] = pc.index_in(column, value_set=different).to_numpy()
+    return codes.astype(np.int64), different.to_pylist()
 
 
 def ranks_of(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -74,9 +74,10 @@ def outlines_table(report: Mapping[str, Any]) -> str:
             f"| {name} | {one['res']['giou']:.1f} | {one['boundary_f']:.1f} | {form['well_formed']:.1f} | "
             f"{form['points']:.1f} | {form['tokens']:.1f} | {spent:.0f} |"
         )
-    lines += ["", f"| reinforcement | {' | '.join(_REPORTED).replace('_', ' ')} |", "|---" * (1 + len(_REPORTED)) + "|"]
+    lines += ["", "Means over the steps of reinforcement:", ""]
+    lines += [f"| reinforcement | {' | '.join(_REPORTED).replace('_', ' ')} |", "|---" * (1 + len(_REPORTED)) + "|"]
     for name, stage in stages.items():
         if name.startswith("refined"):
-            values = [stage["metrics"].get(key, float("nan")) for key in _REPORTED]
+            values = [stage["metrics"].get(f"mean_{key}", float("nan")) for key in _REPORTED]
             lines.append(f"| {name} | {' | '.join(f'{value:.4f}' for value in values)} |")
     return "\n".join([*lines, "", segmentation_table(report["figures"])])

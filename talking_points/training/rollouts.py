@@ -79,6 +79,8 @@ class RefineTrainer(SampledTrainer):
     """The loss of a batch of questions is that of answers sampled from the model itself."""
 
     what = "questions"
+    over_run = ("ratio", "ratio_spread", "clipped_low", "clipped_high", "zero_variance", "kl")
+    """Whose means over all steps are told: at the last ones the rate is near zero, and so is all that moves."""
 
     def __init__(
         self,
@@ -97,6 +99,12 @@ class RefineTrainer(SampledTrainer):
         self._truths: dict[str, Truth] = {}
         self._held: Rollout | None = None
         self._equal_steps = 0
+
+    def run(self) -> dict[str, float]:
+        """As of all trainings, with ``mean_NAME`` of what is told of the whole run."""
+        last = super().run()
+        logs = {name: [entry[name] for entry in self.state.log_history if name in entry] for name in self.over_run}
+        return last | {f"mean_{name}": float(np.mean(values)) for name, values in logs.items() if values}
 
     def batches(self) -> LengthBuckets:
         batches = HeldBatches(

@@ -74,6 +74,6 @@ def test_from_nothing_to_a_report(tmp_path: Path) -> None:
     assert set(report["floors"]) == set(FLOORS)
     assert len(report["gain"]["by_seed"]) == 3
     for name in refined_names():
-        assert {"ratio", "clipped_low", "clipped_high"} <= set(report["stages"][name]["metrics"])
+        assert {"mean_ratio", "mean_clipped_low", "mean_clipped_high"} <= set(report["stages"][name]["metrics"])
     assert "| held-out drawn scenes |" in done.stdout
     assert done.stdout.rstrip().endswith("report.json")

@@ -123,6 +123,10 @@ def test_what_is_reported_and_written(folder: Path) -> None:
     ):
         assert math.isfinite(values[name])
     assert 0.9 < values["ratio"] < 1.1
+    log = json.loads((folder / "train" / "refined" / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
+    lengths = [entry["kl"] for entry in log if "kl" in entry]
+    assert len(lengths) == 4
+    assert values["mean_kl"] == pytest.approx(np.mean(lengths)), "of the whole run, not of its end"
     rows = [json.loads(line) for line in (folder / "train" / "refined" / "samples.jsonl").read_text().splitlines()]
     assert Counter(row["step"] for row in rows) == {0: 12, 2: 12}
     assert {row["reward"] for row in rows} >= {0.0}
