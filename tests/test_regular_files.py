@@ -78,7 +78,7 @@ def test_links_and_pipes_are_found_at_any_depth(tmp_path: Path, kind: str) -> No
 
 READERS: dict[str, Callable[[Path], object]] = {
     "annotations": check_json,
-    "references": lambda path: read_pickled_refs(path, lambda *_: None),
+    "references": lambda path: list(read_pickled_refs(path, lambda *_: None)),
     "report": Report.load,
     "digest": file_sha256,
     "tokenizer": lambda path: tell_kind(path.parent),
