@@ -142,9 +142,10 @@ def test_parquet(output: Path, tmp_path: Path) -> None:
             place = odd.randrange(len(damaged)) if odd.random() < 0.5 else len(damaged) - 1 - odd.randrange(4000)
             damaged[max(place, 0)] = odd.randrange(256)
         file_of_case.write_bytes(damaged)
-        with open_parquet(file_of_case, columns) as file:
+        some = odd.sample(columns, 6)
+        with open_parquet(file_of_case, some) as file:
             for group in range(file.num_row_groups):
-                read_group(file, group, columns, file_of_case).to_pylist()
+                read_group(file, group, some, file_of_case).to_pylist()
 
     outcomes(case, DatasetError)
 
