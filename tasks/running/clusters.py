@@ -120,12 +120,8 @@ class DaskWorkers(Workers):
             except (TimeoutError, OSError, self.lost[0]):
                 continue  # it has gone, or is busy: its first task looks again
             except Exception as error:
-                raise ConfigError(
-                    f"the worker {address} cannot run the code of this build ({type(error).__name__}: {error}): "
-                    "install talking-points there as it is here"
-                ) from error
-            if differences:
-                raise ConfigError(f"the worker {address} cannot do the tasks of this build: {'; '.join(differences)}")
+                raise _cannot_run(f"worker {address}", error) from error
+            _refuse(f"worker {address}", differences)
         self._check_resources()
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
@@ -227,6 +223,11 @@ class RayWorkers(Workers):
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def check(self, expected: Expectation) -> None:
+        self._check_resources()
+        if self.config.address is not None:
+            self._check_nodes(expected)
+
+    def _check_resources(self) -> None:
         import ray
 
         offered = ray.cluster_resources()
@@ -237,6 +238,28 @@ class RayWorkers(Workers):
                         f"runner.resources.{stage}: the cluster has {name}: {offered.get(name, 0):g}, {amount:g} are "
                         "wanted: start a node with it, as in 'ray start --address=... --num-gpus=1'"
                     )
+
+    def _check_nodes(self, expected: Expectation) -> None:
+        """Compare one worker of every node with this process."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        asked = {}
+        for node in (node for node in ray.nodes() if node["Alive"]):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            compare = ray.remote(_compare_with).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            stages = _placed(expected, self.config.resources, node["Resources"])
+            asked[f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = compare.remote(
+                expected, stages
+            )
+        for node, answer in asked.items():
+            try:
+                differences = ray.get(answer, timeout=_ASSURED)
+            except Exception as error:
+                if isinstance(error, (TimeoutError, *self.lost)):
+                    continue  # it has gone, or is busy: its first task looks again
+                raise _cannot_run(node, error) from error
+            _refuse(node, differences)
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
         from prefect_ray.context import remote_options
@@ -255,14 +278,35 @@ def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]]
     """On a worker of Dask: set it up, and say what it lacks for the stages that may be given to it."""
     from distributed import get_worker
 
+    return _compare_with(expected, _placed(expected, resources, get_worker().state.total_resources))
+
+
+def _compare_with(expected: Expectation, stages: tuple[str, ...]) -> list[str]:
     set_up_worker()
-    own = get_worker().state.total_resources
-    stages = [
+    return find_differences(expected, stages)
+
+
+def _placed(
+    expected: Expectation, resources: Mapping[str, Mapping[str, float]], own: Mapping[str, float]
+) -> tuple[str, ...]:
+    """The stages with needs that may be given to who has resources of its ``own``."""
+    return tuple(
         stage
         for stage in expected.needs
         if all(own.get(name, 0) >= amount for name, amount in resources.get(stage, {}).items())
-    ]
-    return find_differences(expected, tuple(stages))
+    )
+
+
+def _cannot_run(who: str, error: Exception) -> ConfigError:
+    said = f"{type(error).__name__}: {error}".splitlines()
+    return ConfigError(
+        f"the {who} cannot run the code of this build ({said[-1]}): install talking-points there as it is here"
+    )
+
+
+def _refuse(who: str, differences: list[str]) -> None:
+    if differences:
+        raise ConfigError(f"the {who} cannot do the tasks of this build: {'; '.join(differences)}")
 
 
 @contextmanager
