@@ -134,7 +134,7 @@ class DaskWorkers(Workers):
             )
         from prefect_dask.task_runners import PrefectDaskFuture
 
-        self._titles[future.key] = order.title
+        self._titles[future.key] = _title(order, parameters)
         future.add_done_callback(lambda done: self._titles.pop(done.key, None))
         return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
 
@@ -214,6 +214,7 @@ class RayWorkers(Workers):
         import ray
 
         self.lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
+        self._titles: dict[PrefectFuture[Any], str] = {}
 
     def window(self) -> int:
         import ray
@@ -271,7 +272,26 @@ class RayWorkers(Workers):
         if wanted:
             options["resources"] = wanted
         with remote_options(**options):
-            return self.runner.submit(task, parameters=dict(parameters))
+            future = self.runner.submit(task, parameters=dict(parameters))
+        self._titles[future] = _title(order, parameters)
+        return future
+
+    def release(self, future: PrefectFuture[Any]) -> None:
+        self._titles.pop(future, None)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The cluster as a whole: which of its workers has which task only its dashboard knows."""
+        import ray
+
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        threads = int(ray.cluster_resources().get("CPU", 1))
+        name = f"Ray, {nodes} {'node' if nodes == 1 else 'nodes'}"
+        return [{"worker": name, "threads": threads, "tasks": list(self._titles.values())}]
+
+
+def _title(order: AnyOrder, parameters: Mapping[str, Any]) -> str:
+    more = len(parameters.get("orders", [order])) - 1
+    return f"{order.title} and {more} more" if more else order.title
 
 
 def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -116,8 +116,8 @@ class DaskCluster:
 
 
 @contextmanager
-def dask_cluster(folder: Path, workers: int) -> Iterator[DaskCluster]:
-    """A scheduler and so many workers, ``w0`` and on."""
+def dask_cluster(folder: Path, workers: int, before: str = "") -> Iterator[DaskCluster]:
+    """A scheduler and so many workers, ``w0`` and on, which do ``before`` first."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "nursery.log").open("wb") as log:
         nursery = subprocess.Popen(
@@ -136,7 +136,7 @@ def dask_cluster(folder: Path, workers: int) -> Iterator[DaskCluster]:
         try:
             cluster.start_scheduler()
             for number in range(workers):
-                cluster.start_worker(f"w{number}")
+                cluster.start_worker(f"w{number}", before=before)
             yield cluster
         finally:
             cluster.close()
