@@ -283,17 +283,20 @@ def _between(output: Path, shards: int) -> float:
 
 
 def measure_shards(counts: list[int], sizes: list[str], folder: Path) -> None:
-    """Shards that do nothing, so many in a task run: seconds, and the memory of the driver, the scheduler and Prefect's
-    server afterwards.
+    """Shards that do nothing, so many in a task run: seconds, the processor seconds that the driver, the scheduler and
+    Prefect's server have spent meanwhile, and the memory that each holds afterwards.
     """
     with _cluster(folder, 2) as cluster, _orchestrator(folder) as server:
         processes = {"driver": os.getpid(), "scheduler": cluster.scheduler, "server": server}
         for size in sizes:
             for count in counts:
                 each = size if size == "auto" else int(size)
+                before = {name: _processor(process) for name, process in processes.items()}
                 seconds = _run(folder / f"shards-{size}-{count}", cluster.address, count, 0.0, each, warm=2)
                 print(json.dumps({"shards": count, "shards_per_task": each, "seconds": round(seconds, 1),
                                   "ms_per_shard": round(1000 * seconds / count, 1),
+                                  **{f"{name}_processor_seconds": round(_processor(process) - before[name], 1)
+                                     for name, process in processes.items()},
                                   **{f"{name}_gib": _memory(process) for name, process in processes.items()}}),
                       flush=True)  # fmt: skip
 
@@ -337,6 +340,12 @@ def _memory(process: int) -> float:
     """GiB that a process holds now."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return round(pages * resource.getpagesize() / 2**30, 3)
+
+
+def _processor(process: int) -> float:
+    """Processor seconds of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
