@@ -20,8 +20,8 @@ _SCHEDULER, _WORKER, _ = printed_by(CLUSTER)
 """What docs/clusters.md has one type on the machines of a cluster."""
 
 LOST_AFTER = "15 s"
-"""What a scheduler of the tests waits for a worker that does not answer. On a machine with ten times as much to do as it
-can, one that is well does not answer for four seconds and more.
+"""What a scheduler of the tests waits for a worker that does not answer: on a busy machine one that is well may need
+four seconds and more.
 """
 
 

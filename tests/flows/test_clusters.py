@@ -209,8 +209,8 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for stage in (sample, assemble):
-        monkeypatch.setattr(stage, "AT_ONCE", 10)  # few rows are many: both are made in pieces
+    for module in (sample, assemble):
+        monkeypatch.setattr(module, "AT_ONCE", 10)  # few rows are many: both are made in pieces
     output, draw = tmp_path / "out", random.Random(SEED)
     model.seen.clear()
     losses: list[float] = []
