@@ -23,6 +23,8 @@ pytest.importorskip("prefect_ray", reason="the extra 'ray' is not installed: mak
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("orchestrator")]
 
 SHARDS = ("limit=12", "shard_size=4")
+LOOPBACK = "127.0.0.2"
+"""This machine alone: for 127.0.0.1 Ray takes an address that others reach."""
 
 
 def test_ray_makes_the_bytes_of_threads_and_refuses_what_it_has_not(drawn: dict[str, Path], tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def ray_cluster() -> Iterator[str]:
     port, place = free_port(), free_port()
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats",
-        "--node-ip-address=127.0.0.1", f"--port={place}", f"--ray-client-server-port={port}", "--num-cpus=2",
+        f"--node-ip-address={LOOPBACK}", f"--port={place}", f"--ray-client-server-port={port}", "--num-cpus=2",
         '--resources={"desk": 1}', "--include-dashboard=false", "--object-store-memory=100000000",
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
@@ -82,7 +84,7 @@ def ray_cluster() -> Iterator[str]:
                 break
         else:
             raise AssertionError("".join(said))
-        yield f"ray://127.0.0.1:{port}"
+        yield f"ray://{LOOPBACK}:{port}"
     finally:
         head.terminate()
         with suppress(subprocess.TimeoutExpired):
