@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["rows", "workers", "shards", "simulate", "stage"])
     parser.add_argument("values", nargs="*", default=[])
+    parser.add_argument("--per-task", nargs="+", default=["1", "50", "auto"], help="of 'shards': so many in a task run")
     parser.add_argument("--folder", type=Path, help="where files go; default: a temporary folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scale-", dir=given.folder) as folder:
@@ -54,7 +56,7 @@ def main() -> None:
         elif given.what == "workers":
             measure_workers([int(value) for value in given.values or ["1", "2", "4"]], Path(folder))
         elif given.what == "shards":
-            measure_shards([int(value) for value in given.values or ["100", "1000"]], Path(folder))
+            measure_shards([int(value) for value in given.values or ["100", "1000"]], given.per_task, Path(folder))
         else:
             simulate()
 
@@ -251,30 +253,56 @@ def _order(stage: str, folder: Path, settings: Any, inputs: Any) -> Any:
 
 
 def measure_workers(counts: list[int], folder: Path) -> None:
-    """A stage that waits for answers, on each number of workers: seconds, and the share of the ideal time."""
+    """A stage that waits for answers, on each number of workers: its seconds from the start of its first shard to the
+    commit of its last one, and the share of them that the answers alone would take. Every worker has had a shard
+    before, so that its code is loaded. ``with_giving_out``: until the driver has read the last result.
+    """
     shards = 4 * max(counts)
-    ideal = None
+    alone = None
     for count in counts:
-        with _cluster(folder, count) as address, _orchestrator(folder):
-            seconds, _ = _run(folder / f"workers-{count}", address, shards, REQUEST * REQUESTS, 1)
-        ideal = ideal or seconds * count
+        with _cluster(folder, count) as cluster, _orchestrator(folder):
+            output = folder / f"workers-{count}"
+            made = _run(output, cluster.address, shards, REQUEST * REQUESTS, 1, warm=2 * count)
+        seconds = _between(output, shards)
+        alone = alone or seconds * count
         print(json.dumps({"workers": count, "shards": shards, "seconds": round(seconds, 1),
-                          "of_ideal": round(ideal / count / seconds, 3)}), flush=True)  # fmt: skip
+                          "of_ideal": round(shards * REQUEST * REQUESTS / count / seconds, 3),
+                          "of_one_worker": round(alone / count / seconds, 3),
+                          "with_giving_out": round(made, 1)}), flush=True)  # fmt: skip
 
 
-def measure_shards(counts: list[int], folder: Path) -> None:
-    """Shards that do nothing: seconds, and the driver's memory, one shard in a task run and many."""
-    with _cluster(folder, 2) as address, _orchestrator(folder):
-        for size in (1, 50):
+def _between(output: Path, shards: int) -> float:
+    """Seconds from the start of the first of so many shards to the commit of the last one."""
+    import pyarrow.parquet as pq
+
+    files = [
+        path for path in (output / ".work" / "candidates").glob("*.parquet") if int(path.name.split(".")[0]) < shards
+    ]
+    assert len(files) == shards
+    return max(path.stat().st_mtime for path in files) - min(pq.read_table(path)["began"][0].as_py() for path in files)
+
+
+def measure_shards(counts: list[int], sizes: list[str], folder: Path) -> None:
+    """Shards that do nothing, so many in a task run: seconds, the processor seconds that the driver, the scheduler and
+    Prefect's server have spent meanwhile, and the memory that each holds afterwards.
+    """
+    with _cluster(folder, 2) as cluster, _orchestrator(folder) as server:
+        processes = {"driver": os.getpid(), "scheduler": cluster.scheduler, "server": server}
+        for size in sizes:
             for count in counts:
-                seconds, memory = _run(folder / f"shards-{size}-{count}", address, count, 0.0, size)
-                print(json.dumps({"shards": count, "shards_per_task": size, "seconds": round(seconds, 1),
+                each = size if size == "auto" else int(size)
+                before = {name: _processor(process) for name, process in processes.items()}
+                seconds = _run(folder / f"shards-{size}-{count}", cluster.address, count, 0.0, each, warm=2)
+                print(json.dumps({"shards": count, "shards_per_task": each, "seconds": round(seconds, 1),
                                   "ms_per_shard": round(1000 * seconds / count, 1),
-                                  "driver_gib": round(memory, 3)}), flush=True)  # fmt: skip
+                                  **{f"{name}_processor_seconds": round(_processor(process) - before[name], 1)
+                                     for name, process in processes.items()},
+                                  **{f"{name}_gib": _memory(process) for name, process in processes.items()}}),
+                      flush=True)  # fmt: skip
 
 
-def _run(output: Path, address: str, shards: int, waits: float, size: int) -> tuple[float, float]:
-    """Seconds of a stage whose shards wait so long, and the memory of this process in GiB."""
+def _run(output: Path, address: str, shards: int, waits: float, size: Any, *, warm: int) -> float:
+    """Seconds of a stage whose shards wait so long, after ``warm`` shorter ones with which workers import the code."""
     from prefect import flow
     from rich.console import Console
     from scale_stage import Settings, wait
@@ -287,45 +315,43 @@ def _run(output: Path, address: str, shards: int, waits: float, size: int) -> tu
     from tasks.running.storage import Storage
 
     environment = Environment(output=str(output), sources={}, cache="", max_rejected_share=1)
-    settings = Settings(seconds=waits, output=str(output))
-    orders = [
-        Order(
-            "candidates",
-            1,
-            number,
-            f"wait {number}",
-            Inputs(),
-            settings,
-            environment,
-        )
-        for number in range(shards)
-    ]
+
+    def orders(numbers: range, seconds: float) -> list[Any]:
+        settings = Settings(seconds=seconds, output=str(output))
+        return [Order("candidates", 1, number, f"wait {number}", Inputs(), settings, environment) for number in numbers]
+
     config = RunnerConfig(kind="dask", address=address, shards_per_task=size)
     storage = Storage(output)
 
     @flow(persist_result=False)
     def stage() -> float:
         with BuildProgress(storage, console=Console(quiet=True)) as progress, open_workers(config, 1) as workers:
-            workers.window()
             runner = StageRunner(workers, storage, progress)
-            runner.run(wait, orders[:1])  # workers import the code
+            runner.run(wait, orders(range(shards, shards + warm), 1.0))
             began = time.perf_counter()
-            made = runner.run(wait, orders[1:])
-            assert len(made) == shards - 1, progress.failures[:1]
+            made = runner.run(wait, orders(range(shards), waits))
+            assert len(made) == shards, progress.failures[:1]
             return time.perf_counter() - began
 
-    seconds = stage()
-    return seconds * shards / (shards - 1), _memory()
+    return stage()
 
 
-def _memory() -> float:
-    """GiB of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**30
+def _memory(process: int) -> float:
+    """GiB that a process holds now."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / 2**30, 3)
+
+
+def _processor(process: int) -> float:
+    """Processor seconds of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def _orchestrator(folder: Path) -> Iterator[None]:
+def _orchestrator(folder: Path) -> Iterator[int]:
+    """A temporary Prefect server; gives its process."""
+    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
@@ -334,12 +360,22 @@ def _orchestrator(folder: Path) -> Iterator[None]:
         prefect_test_harness(server_startup_timeout=180),
         temporary_settings({PREFECT_RESULTS_LOCAL_STORAGE_PATH: folder / "results", PREFECT_LOGGING_LEVEL: "CRITICAL"}),
     ):
-        yield
+        server = SubprocessASGIServer().server_process
+        assert server is not None
+        yield server.pid
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Its address, and the process of its scheduler."""
+
+    address: str
+    scheduler: int
 
 
 @contextmanager
-def _cluster(folder: Path, workers: int) -> Iterator[str]:
-    """A scheduler and workers as processes; gives the scheduler's address."""
+def _cluster(folder: Path, workers: int) -> Iterator[_Cluster]:
+    """A scheduler and workers as processes."""
     from commands.orchestrator import free_port
 
     program, port = str(Path(sys.executable).with_name("dask")), free_port()
@@ -361,7 +397,7 @@ def _cluster(folder: Path, workers: int) -> Iterator[str]:
 
         with Client(address, timeout=60) as client:
             client.wait_for_workers(workers, timeout=180)
-        yield address
+        yield _Cluster(address, started[0].pid)
     finally:
         for process in reversed(started):
             with suppress(ProcessLookupError):

@@ -20,7 +20,8 @@ class Settings(Section):
 
 @shard_task("candidates")
 def wait(order: Order[Settings, Inputs]) -> Manifest:
-    """Wait, and commit one row."""
+    """Wait, and commit one row, which says when it was begun (seconds since 1970)."""
+    began = time.time()
     writer = ShardWriter(order)
     time.sleep(order.settings.seconds)
-    return writer.commit(pa.table({"id": [str(order.shard)]}))
+    return writer.commit(pa.table({"id": [str(order.shard)], "began": [began]}))

@@ -120,12 +120,8 @@ class DaskWorkers(Workers):
             except (TimeoutError, OSError, self.lost[0]):
                 continue  # it has gone, or is busy: its first task looks again
             except Exception as error:
-                raise ConfigError(
-                    f"the worker {address} cannot run the code of this build ({type(error).__name__}: {error}): "
-                    "install talking-points there as it is here"
-                ) from error
-            if differences:
-                raise ConfigError(f"the worker {address} cannot do the tasks of this build: {'; '.join(differences)}")
+                raise _cannot_run(f"worker {address}", error) from error
+            _refuse(f"worker {address}", differences)
         self._check_resources()
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
@@ -138,7 +134,7 @@ class DaskWorkers(Workers):
             )
         from prefect_dask.task_runners import PrefectDaskFuture
 
-        self._titles[future.key] = order.title
+        self._titles[future.key] = _title(order, parameters)
         future.add_done_callback(lambda done: self._titles.pop(done.key, None))
         return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
 
@@ -218,6 +214,7 @@ class RayWorkers(Workers):
         import ray
 
         self.lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
+        self._titles: dict[PrefectFuture[Any], str] = {}
 
     def window(self) -> int:
         import ray
@@ -227,6 +224,11 @@ class RayWorkers(Workers):
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def check(self, expected: Expectation) -> None:
+        self._check_resources()
+        if self.config.address is not None:
+            self._check_nodes(expected)
+
+    def _check_resources(self) -> None:
         import ray
 
         offered = ray.cluster_resources()
@@ -238,6 +240,28 @@ class RayWorkers(Workers):
                         "wanted: start a node with it, as in 'ray start --address=... --num-gpus=1'"
                     )
 
+    def _check_nodes(self, expected: Expectation) -> None:
+        """Compare one worker of every node with this process."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        asked = {}
+        for node in (node for node in ray.nodes() if node["Alive"]):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            compare = ray.remote(_compare_with).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            stages = _placed(expected, self.config.resources, node["Resources"])
+            asked[f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = compare.remote(
+                expected, stages
+            )
+        for node, answer in asked.items():
+            try:
+                differences = ray.get(answer, timeout=_ASSURED)
+            except Exception as error:
+                if isinstance(error, (TimeoutError, *self.lost)):
+                    continue  # it has gone, or is busy: its first task looks again
+                raise _cannot_run(node, error) from error
+            _refuse(node, differences)
+
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
         from prefect_ray.context import remote_options
 
@@ -248,21 +272,61 @@ class RayWorkers(Workers):
         if wanted:
             options["resources"] = wanted
         with remote_options(**options):
-            return self.runner.submit(task, parameters=dict(parameters))
+            future = self.runner.submit(task, parameters=dict(parameters))
+        self._titles[future] = _title(order, parameters)
+        return future
+
+    def release(self, future: PrefectFuture[Any]) -> None:
+        self._titles.pop(future, None)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The cluster as a whole: which of its workers has which task only its dashboard knows."""
+        import ray
+
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        threads = int(ray.cluster_resources().get("CPU", 1))
+        name = f"Ray, {nodes} {'node' if nodes == 1 else 'nodes'}"
+        return [{"worker": name, "threads": threads, "tasks": list(self._titles.values())}]
+
+
+def _title(order: AnyOrder, parameters: Mapping[str, Any]) -> str:
+    more = len(parameters.get("orders", [order])) - 1
+    return f"{order.title} and {more} more" if more else order.title
 
 
 def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]]) -> list[str]:
     """On a worker of Dask: set it up, and say what it lacks for the stages that may be given to it."""
     from distributed import get_worker
 
+    return _compare_with(expected, _placed(expected, resources, get_worker().state.total_resources))
+
+
+def _compare_with(expected: Expectation, stages: tuple[str, ...]) -> list[str]:
     set_up_worker()
-    own = get_worker().state.total_resources
-    stages = [
+    return find_differences(expected, stages)
+
+
+def _placed(
+    expected: Expectation, resources: Mapping[str, Mapping[str, float]], own: Mapping[str, float]
+) -> tuple[str, ...]:
+    """The stages with needs that may be given to who has resources of its ``own``."""
+    return tuple(
         stage
         for stage in expected.needs
         if all(own.get(name, 0) >= amount for name, amount in resources.get(stage, {}).items())
-    ]
-    return find_differences(expected, tuple(stages))
+    )
+
+
+def _cannot_run(who: str, error: Exception) -> ConfigError:
+    said = f"{type(error).__name__}: {error}".splitlines()
+    return ConfigError(
+        f"the {who} cannot run the code of this build ({said[-1]}): install talking-points there as it is here"
+    )
+
+
+def _refuse(who: str, differences: list[str]) -> None:
+    if differences:
+        raise ConfigError(f"the {who} cannot do the tasks of this build: {'; '.join(differences)}")
 
 
 @contextmanager

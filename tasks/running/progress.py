@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 STATUS_FILE = f"{WORK}/status.json"
 _WRITE_EVERY = 2.0
 """Seconds between two updates of an artifact, and of the status file while shards are only reused."""
+_REPORT_EVERY = 15.0
+"""Seconds between two reports of a build on a cluster while it runs."""
 _SLOWEST = 5
 """Shards that are named as the slowest ones of a run."""
 _WORTH_SAYING = 120.0
@@ -48,7 +51,7 @@ class StageStatus:
     """Counts of one stage.
 
     ``seconds`` is the working time that its shards took when they were made, summed over workers and runs;
-    ``executed_seconds`` is of the shards made in this run.
+    ``executed_seconds`` and ``executed_rows`` are of the shards made in this run.
     """
 
     shards: int = 0
@@ -60,6 +63,7 @@ class StageStatus:
     rejected: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     executed_seconds: float = 0.0
+    executed_rows: int = 0
     requests: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -130,6 +134,8 @@ class BuildProgress:
         self._artifact: dict[str, UUID] = {}
         self._written = 0.0
         self._published = 0.0
+        self._reported = 0.0
+        self._report_id: UUID | None = None
 
     def __enter__(self) -> BuildProgress:
         self._bars.start()
@@ -144,6 +150,7 @@ class BuildProgress:
         self.state = "stopped" if stopped else "failed" if kind else "finished"
         self._write(force=True)
         if not stopped and self.on_page:
+            self._report_failures()
             self._report()
 
     def begin(self, stage: str, shards: int, rows_in: int) -> None:
@@ -178,9 +185,9 @@ class BuildProgress:
         status.seconds += manifest["seconds"]
         if not reused:
             status.executed_seconds += manifest["seconds"]
+            status.executed_rows += 0 if whole else manifest["rows"]
             made = {"shard": f"{stage}-{manifest['shard']}", "seconds": manifest["seconds"], "rows": manifest["rows"]}
             self.slowest = sorted([*self.slowest, made], key=lambda shard: -shard["seconds"])[:_SLOWEST]
-            self.busy_seconds += manifest["seconds"]
         self._show(stage, force=not reused)
         if status.executed == 1 and not reused:
             self._announce()
@@ -201,9 +208,15 @@ class BuildProgress:
     def show_workers(self, workers: list[dict[str, Any]]) -> None:
         """What every worker of a cluster does now."""
         now = time.monotonic()
-        self.offered_seconds += (now - self._looked) * sum(worker["threads"] for worker in self.seen_workers)
+        for worker in self.seen_workers:
+            self.offered_seconds += (now - self._looked) * worker["threads"]
+            self.busy_seconds += (now - self._looked) * min(len(worker["tasks"]), worker["threads"])
         self.seen_workers, self._looked = workers, now
         self._write(force=False)
+        if self.on_page and now - self._reported >= _REPORT_EVERY:
+            self._reported = now
+            with suppress(Exception):  # what is shown meanwhile; the last report says all
+                self._report()
 
     def say(self, line: str) -> None:
         """Tell people something about the stage that runs."""
@@ -241,7 +254,7 @@ class BuildProgress:
 
     @property
     def idle_share(self) -> float | None:
-        """The part of the cluster's time in which it made no shard; None where there is no cluster."""
+        """The part of the time of a cluster's workers in which they had no task; None where there is no cluster."""
         if not self.offered_seconds:
             return None
         return round(max(0.0, 1 - self.busy_seconds / self.offered_seconds), 3)
@@ -321,13 +334,20 @@ class BuildProgress:
             self._published = time.monotonic()
             self._publish(stage)
 
-    def _report(self) -> None:
-        """Leave the table of ``talking-points status`` and the failed shards on the run's page."""
-        from prefect.artifacts import create_markdown_artifact, create_table_artifact
+    def _report_failures(self) -> None:
+        """Leave the failed shards on the run's page."""
+        from prefect.artifacts import create_table_artifact
 
         if self.failures:
             description = "Retry this run to make these shards again."
             create_table_artifact(key="failed-shards", table=self.failures, description=description)
+
+    def _report(self) -> None:
+        """Leave the table and notes of ``talking-points status`` on the run's page, in the place of what was there."""
+        from prefect import get_client
+        from prefect.artifacts import create_markdown_artifact
+        from prefect.client.schemas.actions import ArtifactUpdate
+
         summary = self.summary()
         found = [[for_markdown(cell) for cell in row] for row in stage_rows(summary)]
         # Of a finished build nothing is left: an empty column would only make the table wide.
@@ -338,7 +358,13 @@ class BuildProgress:
         said = [*stage_notes(summary), *worker_notes(summary)]
         notes = "\n".join(f"- {for_markdown(note)}" for note in said)
         heading = f"# {for_markdown(redact(self.storage.output))}\n\n{for_markdown(self.describe())}"
-        create_markdown_artifact(key="build-report", markdown=f"{heading}\n\n{table}\n\n{notes}\n")
+        report = f"{heading}\n\n{table}\n\n{notes}\n"
+        if self._report_id is None:
+            made = create_markdown_artifact(key="build-report", markdown=report)
+            self._report_id = made if isinstance(made, UUID) else None
+            return
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self._report_id, ArtifactUpdate(data=report))
 
     def _publish(self, stage: str) -> None:
         from prefect.artifacts import update_progress_artifact
@@ -413,7 +439,7 @@ def worker_notes(summary: Mapping[str, Any]) -> list[str]:
     workers = summary.get("workers") or []
     if not workers:
         return []
-    rows = sum(stage["rows"] for stage in summary["stages"].values() if stage["executed"])
+    rows = sum(stage.get("executed_rows", 0) for stage in summary["stages"].values())
     idle = summary.get("idle_share")
     parts = [f"{len(workers)} worker(s)", f"{rows / max(summary['seconds'], 1):.3g} rows/s of all stages"]
     parts += [f"{idle:.0%} of their time idle"] if idle is not None else []

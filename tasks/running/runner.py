@@ -319,10 +319,18 @@ class _Stage:
         if wanted != "auto":
             return wanted
         taken = [manifest["seconds"] for manifest in islice(reversed(results.values()), 50)]
-        if not taken:
-            return 1
-        seconds = max(sum(taken) / len(taken), 0.001)
-        return max(1, min(round(TASK_SECONDS / seconds), len(self.waiting) // (2 * workers.window()), _MOST_SHARDS))
+        return shards_of_a_task(taken, len(self.waiting), workers.window())
+
+
+def shards_of_a_task(taken: Sequence[float], waiting: int, window: int) -> int:
+    """How many of the shards that are ``waiting`` the next task run is to make: as many as take ``TASK_SECONDS``, by
+    the seconds that the last ones have ``taken``; one before the first is known, and fewer towards the end of a stage,
+    so that no worker has much to do when the others have nothing. ``window``: tasks that are under way at a time.
+    """
+    if not taken:
+        return 1
+    seconds = max(sum(taken) / len(taken), 0.001)
+    return max(1, min(round(TASK_SECONDS / seconds), waiting // (2 * window), _MOST_SHARDS))
 
 
 def _each(outcome: Any, given: list[AnyOrder]) -> list[tuple[str, Any]]:

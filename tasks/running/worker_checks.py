@@ -30,8 +30,13 @@ from tasks.running.claims import this_worker
 from tasks.running.lease import LEASES
 from tasks.running.storage import Storage
 
-PACKAGES = ("talking-points", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "pycocotools", "prefect")
-"""Packages that rows and files depend on, or that carry the tasks."""
+PACKAGES = (
+    *("talking-points", "numpy", "opencv-contrib-python", "pillow", "pyarrow", "pycocotools", "scipy"),
+    *("jinja2", "matplotlib", "sacrebleu", "pydantic", "prefect"),
+)
+"""Packages that rows, requests and files depend on, or that carry the tasks."""
+CARRIERS = {"dask": ("dask", "distributed"), "ray": ("ray",)}
+"""Packages that carry the tasks, by kind of cluster: their releases talk to their own kind alone."""
 _LOOKED_AT = 500
 """Files of a source that its digest for workers is made of: enough to tell a folder from another one."""
 
@@ -40,8 +45,18 @@ class WorkerDiffers(InputError):
     """A worker runs other code than the driver of the build, or does not see what it sees."""
 
 
+class Need(Section):
+    """What a stage needs of the worker that is given it: a package, with the extra that installs it, and the versions
+    of all packages that its answers depend on.
+    """
+
+    package: str
+    extra: str
+    versions: dict[str, str]
+
+
 class Expectation(Section):
-    """What a worker is expected to run and to see; ``needs``: packages by stage, with the extra that installs them."""
+    """What a worker is expected to run and to see; ``needs``: by stage."""
 
     token: str
     python: str
@@ -51,7 +66,7 @@ class Expectation(Section):
     output: str
     lease: int
     results: str | None
-    needs: dict[str, tuple[str, str]]
+    needs: dict[str, Need]
 
 
 def expect(config: BuildConfig, roots: Mapping[str, str], lease: int, results: Path | None) -> Expectation:
@@ -63,13 +78,13 @@ def expect(config: BuildConfig, roots: Mapping[str, str], lease: int, results: P
         token=secrets.token_hex(8),
         python=_python(),
         code=code_digest(),
-        packages=_versions(),
+        packages=_versions((*PACKAGES, *CARRIERS.get(config.runner.kind, ()))),
         roots={name: (root, root_digest(root)) for name, root in roots.items()},
         output=config.output,
         lease=lease,
         results=None if results is None else str(results),
         needs={
-            stage: (entry.package, entry.extra)
+            stage: Need(package=entry.package, extra=entry.extra, versions=_versions(entry.decided_by))
             for stage, step in config.asking.items()
             if (entry := BACKENDS[step.backend]).package
         },
@@ -91,15 +106,33 @@ def forget_marks(expected: Expectation) -> None:
 
 def find_differences(expected: Expectation, stages: tuple[str, ...]) -> list[str]:
     """What is different here, in words; empty where this process can do the tasks of these stages."""
+    found = [*_other_code(expected), *_other_roots(expected), *_unseen_places(expected)]
+    for stage in stages:
+        found += _lacks(stage, expected.needs.get(stage))
+    return list(dict.fromkeys(found))
+
+
+def _other_code(expected: Expectation) -> list[str]:
     found = []
     if _python() != expected.python:
         found.append(f"it runs Python {_python()}, the build {expected.python}")
-    own = _versions()
-    for name, version in expected.packages.items():
-        if own[name] != version:
-            found.append(f"it has {name} {own[name]}, the build {version}")
+    found += _other_versions(expected.packages)
+    # Of another release it goes without saying.
     if not found and code_digest() != expected.code:
         found.append(f"its code in {Path(talking_points.__file__).parent} is not that of the build")
+    return found
+
+
+def _other_versions(expected: Mapping[str, str]) -> list[str]:
+    own = _versions(tuple(expected))
+    return [
+        f"it has {name} {own[name]}, the build {version}; install what requirements.lock pins"
+        for name, version in expected.items()
+        if own[name] != version
+    ]
+
+
+def _other_roots(expected: Expectation) -> Iterator[str]:
     for name, (root, digest) in expected.roots.items():
         try:
             if Path(root).is_dir():
@@ -107,26 +140,31 @@ def find_differences(expected: Expectation, stages: tuple[str, ...]) -> list[str
             else:
                 Path(root).stat()
         except FileNotFoundError:
-            found.append(f"it has nothing at {root}, the root of {name}")
-            continue
+            yield f"it has nothing at {root}, the root of {name}"
         except OSError as error:
-            found.append(f"it cannot read {root}, the root of {name} ({error.strerror})")
-            continue
-        if root_digest(root) != digest:
-            found.append(f"it has other files at {root}, the root of {name}")
+            yield f"it cannot read {root}, the root of {name} ({error.strerror})"
+        else:
+            if root_digest(root) != digest:
+                yield f"it has other files at {root}, the root of {name}"
+
+
+def _unseen_places(expected: Expectation) -> Iterator[str]:
     try:
         seen = Storage(expected.output).read_bytes(_mark(expected)).decode()
     except (OSError, ValueError, InputError) as error:
         seen = f"{type(error).__name__}"
     if seen != expected.token:
-        found.append(f"it does not see the output {expected.output}, which has to be one place for all workers")
+        yield f"it does not see the output {expected.output}, which has to be one place for all workers"
     if expected.results is not None and _read(_result_mark(expected)) != expected.token:
-        found.append(f"it does not see the result records in {expected.results}")
-    for stage in stages:
-        package, extra = expected.needs.get(stage, ("", ""))
-        if package and util.find_spec(package) is None:
-            found.append(f"the package '{package}', which {stage} needs, is not installed; {how_to_install(extra)}")
-    return list(dict.fromkeys(found))
+        yield f"it does not see the result records in {expected.results}"
+
+
+def _lacks(stage: str, need: Need | None) -> list[str]:
+    if need is None:
+        return []
+    if util.find_spec(need.package) is None:
+        return [f"the package '{need.package}', which {stage} needs, is not installed; {how_to_install(need.extra)}"]
+    return _other_versions(need.versions)
 
 
 def check_worker(expected: Expectation, stage: str) -> None:
@@ -194,9 +232,9 @@ def _python() -> str:
     return ".".join(platform.python_version_tuple()[:2])
 
 
-def _versions() -> dict[str, str]:
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
     found = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

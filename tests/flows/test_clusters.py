@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,11 +22,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import get_current_settings
 
 from commands.orchestrator import free_port
+from commands.status import read_status, stop_build
 from talking_points.errors import InputError
+from tasks import assemble, sample
+from tasks.running import progress, runner
 from tasks.running.clusters import ClusterLost
+from tasks.running.progress import worker_notes
 from tasks.running.storage import Storage
 from tests.blocks import CLUSTER, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, Seen, serving
@@ -41,9 +49,11 @@ KILLS = int(os.environ.get("KILLS", "10"))
 AFTERWARDS = 3
 """Of these, killed after the scheduler was."""
 SEED = int(os.environ.get("SEED", "11"))
-SHARDS = ("limit=20", "shard_size=4")
+SHARDS = ("limit=20", "shard_size=4", "rows_per_file=5")
 DELAY = 0.25
 """Seconds in which the model answers."""
+ON_THE_WAY = 5.0
+"""Seconds after which an answer is stored, also by a worker that hardly gets a processor."""
 
 
 HIDES = """
@@ -52,6 +62,25 @@ found = util.find_spec
 util.find_spec = lambda name, *more: None if name == {0!r} else found(name, *more)
 """
 """What lets a worker be without a package, as far as it can tell."""
+OLDER = """
+from importlib import metadata
+found = metadata.version
+metadata.version = lambda name: "1.0" if name == {0!r} else found(name)
+"""
+"""What lets a worker have an older release of a package, as far as it can tell."""
+SLOWS = """
+import time
+from tasks.running.shards import ShardWriter
+begin = ShardWriter.__post_init__
+
+def begin_slowly(writer):
+    begin(writer)
+    if writer.order.stage in ("sample", "assemble"):
+        time.sleep(0.75)
+
+ShardWriter.__post_init__ = begin_slowly
+"""
+"""What lets a worker take so long for what it samples and assembles that it can be killed meanwhile."""
 COVERS = """
 import ctypes, sys
 libc = ctypes.CDLL(None)
@@ -90,7 +119,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cluster(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    with dask_cluster(tmp_path_factory.mktemp("dask"), 2) as started:
+    with dask_cluster(tmp_path_factory.mktemp("dask"), 2, SLOWS) as started:
         yield started
 
 
@@ -111,8 +140,26 @@ def has_begun(output: Path, count: int) -> bool:
     return len(claims(output)) >= count
 
 
+def maker_of(attempt: Path, cluster: DaskCluster) -> str | None:
+    """The worker whose attempt it is, if it is there still."""
+    process = int((attempt.read_text().split() or ["", "0"])[1])
+    return next((name for name, own in cluster.workers.items() if own == process), None)
+
+
 def has_seen(model: FaultServer, count: int) -> bool:
     return len(model.seen) >= count
+
+
+DOES = re.compile(r"w[01]: local_caption \d/5 and 1 more")
+"""What is said of a worker that has two shards in one task."""
+
+
+def report_of_run(output: str) -> str:
+    """The report on the page of the run of a build, without the marks of its language."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["build-report"])))
+    reports = [html.unescape(str(artifact.data)).replace("\\", "") for artifact in found]
+    return "\n".join(report for report in reports if f"# {output}\n" in report)
 
 
 @contextmanager
@@ -147,7 +194,7 @@ def check_requests(model: FaultServer, requests: set[int], losses: list[float]) 
     for asked in seen.values():
         asked.sort(key=lambda one: one.came)
         for first, again in pairwise(asked):
-            assert any(first.answered > lost - 2 * DELAY - 0.5 and again.came > lost for lost in losses), (
+            assert any(first.answered > lost - ON_THE_WAY and again.came > lost for lost in losses), (
                 f"a request that was answered at {first.answered:.1f} was sent again at {again.came:.1f}; workers "
                 f"were lost at {losses}"
             )
@@ -160,7 +207,10 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     model: FaultServer,
     drawn: dict[str, Path],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for module in (sample, assemble):
+        monkeypatch.setattr(module, "AT_ONCE", 10)  # few rows are many: both are made in pieces
     output, draw = tmp_path / "out", random.Random(SEED)
     model.seen.clear()
     losses: list[float] = []
@@ -173,10 +223,24 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
             name = draw.choice(sorted(cluster.workers))
             losses.append(time.monotonic())
             cluster.end(name)
-            cluster.start_worker(f"k{len(losses)}")
+            cluster.start_worker(f"k{len(losses)}", before=SLOWS)
+
+    def kill_maker(stage: str) -> None:
+        known = set(claims(output, stage))
+        found: list[str] = []
+
+        def is_made() -> bool:
+            found.extend(filter(None, (maker_of(path, cluster) for path in set(claims(output, stage)) - known)))
+            return bool(found)
+
+        wait_for(is_made, 120, f"a worker that makes a piece of {stage}")
+        losses.append(time.monotonic())
+        cluster.end(found[0])
+        cluster.start_worker(f"k{len(losses)}", before=SLOWS)
 
     def kill_workers_and_scheduler() -> None:
-        kill_workers(KILLS - AFTERWARDS)
+        kill_maker("sample")
+        kill_workers(KILLS - AFTERWARDS - 1)
         wait_for(lambda: len(model.seen) > 4, 120, "requests")
         losses.extend([time.monotonic()] * 2)
         cluster.end_scheduler()
@@ -187,7 +251,7 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
         cluster.end(name)
     cluster.start_scheduler()
     for name in ("v0", "v1", "v2"):
-        cluster.start_worker(name)
+        cluster.start_worker(name, before=SLOWS)
         cluster.await_worker(name)
 
     paused: list[int] = []
@@ -204,12 +268,17 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
         attempt = attempts[process]
         later = attempt.with_suffix(f".{int(attempt.suffix[1:]) + 1}")
         wait_for(later.exists, 60, "another attempt at its shard")
-        kill_workers(AFTERWARDS)
+        kill_workers(AFTERWARDS - 1)
+        kill_maker("assemble")
 
     with meanwhile(pause_one_and_kill_others):
         again = build(output, drawn, *SHARDS, step(model), on(cluster))
     assert again["reused_shards"] >= 3
     assert again["rejected"] == 0
+    for stage in ("sample", "assemble"):
+        pieces = {path.name.rpartition(".")[0] for path in claims(output, stage)}
+        assert len(pieces) > 3, "the whole, and its pieces"
+        assert any(path.suffix != ".1" for path in claims(output, stage)), "one was begun twice"
     files = {path: path.read_bytes() for path in output.rglob("*.parquet")}
     (process,) = paused
     os.kill(process, signal.SIGCONT)
@@ -240,8 +309,6 @@ def test_the_commands_of_the_page_build_on_a_cluster(
 def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(
     cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path
 ) -> None:
-    from commands.status import read_status, stop_build
-
     output = tmp_path / "out"
     model.seen.clear()
 
@@ -265,11 +332,26 @@ def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(
 
 def test_workers_of_a_cluster_write_to_an_object_store(
     cluster: DaskCluster, folder: str, reference: tuple[dict[str, str], set[int]], model: FaultServer,
-    drawn: dict[str, Path],
+    drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    result = build(f"{folder}/out", drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 2"))
-    assert result["executed_shards"] > 20
+    monkeypatch.setattr(runner, "_DESCRIBE_EVERY", 0.1)
+    for name in ("_WRITE_EVERY", "_REPORT_EVERY"):
+        monkeypatch.setattr(progress, name, 0.1)
     storage = Storage(f"{folder}/out")
+    model.seen.clear()
+
+    def look() -> None:
+        wait_for(lambda: len(model.seen) > 1, 240, "requests")
+        wait_for(lambda: DOES.search("\n".join(worker_notes(read_status(storage)))) is not None, 10, "what workers do")
+        wait_for(lambda: DOES.search(report_of_run(storage.output)) is not None, 10, "what the page says of them")
+
+    with meanwhile(look):
+        result = build(storage.output, drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 2"))
+    assert result["executed_shards"] > 20
+    for said in ("\n".join(worker_notes(read_status(storage))), report_of_run(storage.output)):
+        assert re.search(r"2 worker\(s\), [\d.]+ rows/s of all stages, [\d.]+% of their time idle", said)
+        assert re.search(r"slowest shards: \S+-\d+ [\d.]+ s, ", said)
+        assert not DOES.search(said), "nothing is done any more"
     stored = {f"data/{name}": storage.read_bytes(f"data/{name}") for name in storage.names("data")}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in stored.items()}
     assert digests == {name: digest for name, digest in reference[0].items() if name.startswith("data/")}
@@ -308,6 +390,10 @@ def test_what_no_worker_can_do_is_said_before_anything_is_made(
         cluster.await_worker("poor")
         refused(r"the worker tcp://.* the package 'httpx', which local_caption needs, is not installed", on(cluster))
         cluster.end("poor")
+        cluster.start_worker("older", before=OLDER.format("opencv-contrib-python"))
+        cluster.await_worker("older")
+        refused(r"the worker tcp://.* it has opencv-contrib-python 1\.0, the build [5-9]", on(cluster))
+        cluster.end("older")
         cluster.start_worker("blind", before=COVERS.format(str(drawn["partimagenet"])))
         wait_for(lambda: any(word in cluster.log("blind") for word in ("Registered to", "no other view")), 60, "blind")
         if "no other view" not in cluster.log("blind"):

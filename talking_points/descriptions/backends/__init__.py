@@ -26,8 +26,10 @@ class BackendEntry:
     package: str = ""
     extra: str = ""
     managed: bool = False
+    decided_by: tuple[str, ...] = ()
     """The package it imports and the extra of this distribution that installs it; empty: the base has all.
-    ``managed``: it starts a server, from an environment of its own.
+    ``managed``: it starts a server, from an environment of its own. ``decided_by``: distributions whose versions its
+    answers depend on.
     """
 
     def find_missing(self) -> str | None:
@@ -42,10 +44,20 @@ _HERE = "talking_points.descriptions.backends"
 BACKENDS: dict[BackendName, BackendEntry] = {
     "rules": BackendEntry(f"{_HERE}.rules", "RulesBackend", Capabilities(vision=True)),
     "transformers": BackendEntry(
-        f"{_HERE}.transformers", "TransformersBackend", Capabilities(vision=True), "transformers", "train"
+        f"{_HERE}.transformers",
+        "TransformersBackend",
+        Capabilities(vision=True),
+        "transformers",
+        "train",
+        decided_by=("torch", "transformers"),
     ),
     "vllm": BackendEntry(
-        f"{_HERE}.vllm", "VllmBackend", Capabilities(vision=True, guided_decoding=True, concurrent=True), "vllm", "vllm"
+        f"{_HERE}.vllm",
+        "VllmBackend",
+        Capabilities(vision=True, guided_decoding=True, concurrent=True),
+        "vllm",
+        "vllm",
+        decided_by=("torch", "vllm"),
     ),
     "openai": BackendEntry(
         f"{_HERE}.openai",
@@ -72,6 +84,7 @@ BACKENDS: dict[BackendName, BackendEntry] = {
         Capabilities(vision=False, guided_decoding=True, batch=False, steps=("generate", "refine")),
         "llama_cpp",
         "llama-cpp",
+        decided_by=("llama-cpp-python",),
     ),
     "omg_llava": BackendEntry(
         f"{_HERE}.omg_llava",
@@ -79,6 +92,7 @@ BACKENDS: dict[BackendName, BackendEntry] = {
         Capabilities(vision=True, points=True, steps=("object_caption",)),
         "torch",
         "train",
+        decided_by=("torch", "transformers"),
     ),
 }
 

@@ -5,6 +5,8 @@ from threading import Barrier
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prefect import flow
 from rich.console import Console
 
@@ -13,7 +15,7 @@ from talking_points.runner_config import RunnerConfig
 from tasks.running.clusters import open_workers
 from tasks.running.manifests import Manifest
 from tasks.running.progress import BuildProgress
-from tasks.running.runner import StageRunner
+from tasks.running.runner import StageRunner, shards_of_a_task
 from tasks.running.shards import Environment, Inputs, Order, ShardWriter, shard_task
 from tasks.running.storage import Storage
 
@@ -53,3 +55,23 @@ def test_lost_shards_are_made_again_side_by_side(tmp_path: Path) -> None:
     for file in tmp_path.glob(".work/candidates/*.parquet"):
         file.unlink()
     assert stage() == (4, 4, 0)
+
+
+@given(seconds=st.floats(0.12, 600), window=st.integers(1, 2000))
+def test_a_task_run_gets_as_many_shards_as_take_one_to_ten_minutes(seconds: float, window: int) -> None:
+    assert 60 <= seconds * shards_of_a_task([seconds] * 50, 10**8, window) <= 600
+
+
+@pytest.mark.parametrize(
+    ("taken", "waiting", "window", "shards"),
+    [
+        ([], 10_000, 4, 1),  # nothing is known yet
+        ([0.0] * 50, 10**6, 4, 1000),  # of shards that take no time, some end
+        ([0.5] * 25 + [1.5] * 25, 10**6, 4, 120),
+        ([1.0], 800, 4, 100),  # towards the end, work is left for the others
+        ([1.0], 7, 4, 1),
+        ([3600.0], 100, 4, 1),
+    ],
+)
+def test_the_shards_of_a_task_run(taken: list[float], waiting: int, window: int, shards: int) -> None:
+    assert shards_of_a_task(taken, waiting, window) == shards
