@@ -57,12 +57,15 @@ def segment(
         segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
         text = segmenter.answer([shown], [segmenter.question(kind, **elements)])[0]
         found = RegionAnswer.read(text, shown.size, segmenter.scale(*shown.size))
+        if as_json:
+            print(json.dumps(_describe(str(image), found, shown.size)), flush=True)
         if found.mask is None:
             raise ConfigError(
                 f"the model wrote no outline that can be used ({found.error}): {text[:500]!a}; ask in other words, or "
                 "train it longer"
             )
-        print(json.dumps(_describe(str(image), found, shown.size)) if as_json else _written(found, coordinates))
+        if not as_json:
+            print(_written(found, coordinates))
         if figure:
             caption = expression or ""
             save_figure(draw_region_figure(shown, found.outlines, caption, box=box, point=point), figure)
@@ -138,6 +141,7 @@ def _describe(image: str, found: RegionAnswer, size: tuple[int, int]) -> dict[st
     ]
     return {
         "image": image,
+        "answer": found.text,
         "outlines": outlines,
         "box": [round(value, 2) for value in found.box or ()],
         "area": 0 if found.mask is None else area(found.mask),
