@@ -265,7 +265,7 @@ def test_every_shipped_configuration_is_planned_and_listed(
     for command in ("train_segmenter", "refine_segmenter"):
         print_training_plan(command, settings)
     rollout = f"{config.refine.batch_size} in a rollout, {config.refine.group} answers to each"
-    assert rollout in capsys.readouterr().err
+    assert rollout in " ".join(capsys.readouterr().out.split())
 
 
 def test_all_ablations_are_judged_beside_the_whole_way() -> None:
