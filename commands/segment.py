@@ -55,7 +55,11 @@ def segment(
             from talking_points.models.segmenting import open_segmenter
         hide_loading_bars()
         segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
-        text = segmenter.answer([shown], [segmenter.question(kind, **elements)])[0]
+        try:
+            question = segmenter.question(kind, **elements)
+        except ValueError as error:  # too long, or of a kind that it was taught no question of
+            raise ConfigError(str(error)) from error
+        text = segmenter.answer([shown], [question])[0]
         found = RegionAnswer.read(text, shown.size, segmenter.scale(*shown.size))
         if as_json:
             print(json.dumps(_describe(str(image), found, shown.size)), flush=True)

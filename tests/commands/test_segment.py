@@ -168,6 +168,7 @@ def test_points_of_outlines_are_scored_beside_those_of_a_localizer(
         (["dog", "--point", "1", "1"], "words and --point"),
         ([" "], "expected words"),
         (["..."], "expected words"),
+        (["dog " * 1000], "at most 1,000 characters"),
         (["--point", "90", "10"], "90x60"),
         (["--point", "nan", "10"], "90x60"),
         (["--box", "0", "0", "0", "5"], "90x60"),
