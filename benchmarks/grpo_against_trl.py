@@ -27,8 +27,9 @@ from talking_points.examples.config import FeatureConfig
 from talking_points.examples.features import PointFeatures
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.lora import LINEAR_LAYERS
-from talking_points.training.adaptation import prepare_adaptation, sample, score
+from talking_points.training.adaptation import prepare_adaptation
 from talking_points.training.config import AdaptConfig
+from talking_points.training.descriptor_policy import DescriptorPolicy
 from talking_points.training.grpo import group_advantages, grpo_loss
 
 SKIPPED = 1
@@ -51,16 +52,16 @@ def ours(prompts: int, new_tokens: int, steps: int) -> float:
         known = PointFeatures(descriptor, data, FeatureConfig(folder=Path(folder)))
         known.prepare()
         prepare_adaptation(descriptor, config)
-        descriptor.eval()
+        policy = DescriptorPolicy(descriptor.eval(), known, config.last_blocks, max_new_tokens=new_tokens)
         optimizer = torch.optim.AdamW([p for p in descriptor.parameters() if p.requires_grad], 1e-6)
         tokens = 0
         for step in range(SKIPPED + steps):
             if step == SKIPPED:
                 tokens, start = 0, time.process_time()
-            samples = sample(descriptor, data.examples, known, config)
+            samples = policy.sample(data.examples, GROUP)
             written = samples.mask.sum(1)
             advantages = group_advantages(written.float().view(-1, GROUP)).flatten()
-            log_probs, reference = score(descriptor, samples, config.last_blocks)
+            reference, log_probs = policy.reference(samples), policy.log_probs(samples)
             grpo_loss(log_probs, reference, advantages, samples.mask).total.backward()
             optimizer.step()
             optimizer.zero_grad()

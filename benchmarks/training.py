@@ -16,7 +16,7 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,14 +35,16 @@ from talking_points.examples.points import PointExample, PointSet
 from talking_points.examples.words import Facts
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
+from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.presets import (
     medium_config,
     paper_config,
     tiny_config,
     train_tokenizer,
 )
-from talking_points.training.adaptation import Samples, prepare_adaptation, sample, score
+from talking_points.training.adaptation import prepare_adaptation
 from talking_points.training.config import AdaptConfig
+from talking_points.training.descriptor_policy import DescriptorPolicy
 from talking_points.training.grpo import group_advantages, grpo_loss
 from talking_points.training.rewards import Rewarded, neg_mse
 
@@ -162,7 +164,8 @@ def adapted(
     config: AdaptConfig,
 ) -> int:  # fmt: skip
     """One step of adaptation; returns the number of sampled descriptions."""
-    samples = sample(model, data.examples, known, config)
+    policy = DescriptorPolicy(model, known, config.last_blocks, max_new_tokens=config.max_new_tokens)
+    samples = policy.sample(data.examples, GROUP)
     examples = [
         replace(e, text=t)
         for e, t in zip(np.repeat(np.array(data.examples, object), GROUP), samples.texts, strict=True)
@@ -170,31 +173,36 @@ def adapted(
     features, index, _ = judged.batch(examples)
     found = localizer.localize(None, samples.texts, features=features.to(localizer.device), image_index=index)
     advantages = group_advantages(torch.from_numpy(neg_mse(Rewarded.of(examples, found))).view(-1, GROUP)).flatten()
-    log_probs, reference = score(model, samples, config.last_blocks)
+    reference, log_probs = policy.reference(samples), policy.log_probs(samples)
     stepped(model, grpo_loss(log_probs, reference, advantages.to(log_probs), samples.mask).total)
     return len(examples)
 
 
+class Fresh:
+    """The image of a point encoded whenever it is asked for."""
+
+    def __init__(self, model: PointDescriptor, data: PointSet) -> None:
+        self.model, self.data = model, data
+
+    def batch(self, examples: Sequence[PointExample]) -> tuple[VisionFeatures, torch.Tensor, torch.Tensor]:
+        images = dict(self.data.images([example.image for example in examples]))
+        features = self.model.encode_images([images[example.image] for example in examples])
+        index = torch.arange(len(examples))
+        return features, index, self.model.encode_points(features, [e.keypoint for e in examples], index)
+
+
 def adapted_plainly(model: PointDescriptor, localizer: PointLocalizer, data: PointSet, config: AdaptConfig) -> int:
     """The same step one description at a time, nothing shared and nothing cached, backward through every block."""
+    fresh: Any = Fresh(model, data)
     for example in data.examples:
         image = dict(data.images([example.image]))[example.image]
-        scores, texts, found = [], [], []
+        scores, found = [], []
         for _ in range(GROUP):
-            features = model.encode_images([image])
-            index = torch.zeros(1, dtype=torch.long)
-            encoded = model.encode_points(features, [example.keypoint], index)
-            inputs = model.language_inputs(features, index, encoded, model.turns(1))
-            tokens = model.generate(
-                inputs,
-                do_sample=True,
-                top_k=0,
-                max_new_tokens=config.max_new_tokens,
-            )
-            mask = torch.ones_like(tokens, dtype=torch.bool)
-            texts.append(model.decode(tokens)[0])
-            found.append(localizer.localize([image], texts[-1:])[0])
-            scores.append((*score(model, Samples(inputs, tokens, mask, texts[-1:], 0), config.last_blocks), mask))
+            policy = DescriptorPolicy(model, fresh, config.last_blocks, max_new_tokens=config.max_new_tokens)
+            samples = policy.sample([example], 1)
+            found.append(localizer.localize([image], samples.texts)[0])
+            reference = policy.reference(samples)
+            scores.append((policy.log_probs(samples), reference, samples.mask))
         rewards = neg_mse(Rewarded.of([example] * GROUP, np.stack(found)))
         for advantage, (log_probs, reference, mask) in zip(
             group_advantages(torch.tensor(rewards)[None])[0], scores, strict=True

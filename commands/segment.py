@@ -55,14 +55,21 @@ def segment(
             from talking_points.models.segmenting import open_segmenter
         hide_loading_bars()
         segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
-        text = segmenter.answer([shown], [segmenter.question(kind, **elements)])[0]
+        try:
+            question = segmenter.question(kind, **elements)
+        except ValueError as error:  # too long, or of a kind that it was taught no question of
+            raise ConfigError(str(error)) from error
+        text = segmenter.answer([shown], [question])[0]
         found = RegionAnswer.read(text, shown.size, segmenter.scale(*shown.size))
+        if as_json:
+            print(json.dumps(_describe(str(image), found, shown.size)), flush=True)
         if found.mask is None:
             raise ConfigError(
                 f"the model wrote no outline that can be used ({found.error}): {text[:500]!a}; ask in other words, or "
                 "train it longer"
             )
-        print(json.dumps(_describe(str(image), found, shown.size)) if as_json else _written(found, coordinates))
+        if not as_json:
+            print(_written(found, coordinates))
         if figure:
             caption = expression or ""
             save_figure(draw_region_figure(shown, found.outlines, caption, box=box, point=point), figure)
@@ -138,6 +145,7 @@ def _describe(image: str, found: RegionAnswer, size: tuple[int, int]) -> dict[st
     ]
     return {
         "image": image,
+        "answer": found.text,
         "outlines": outlines,
         "box": [round(value, 2) for value in found.box or ()],
         "area": 0 if found.mask is None else area(found.mask),

@@ -136,7 +136,7 @@ def _segmenter(console: Console, config: SegmenterConfig) -> None:
 
 def _refinement(console: Console, config: SegmenterConfig) -> None:
     questions = _questions(config.instructions.root, "train", config.refine.kinds, config.instructions.limit)
-    rows = [("refined", "refined", config.refine.max_steps)]
+    rows = [("refined", "refined", steps_of(config.refine, questions))]
     told = f"{questions:,} questions, {config.refine.batch_size} in a rollout, {config.refine.group} answers to each"
     _stages(console, config, rows, told)
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO, TypeVar
 
 from talking_points.redaction import redact
 from talking_points.units import format_duration
-from talking_points.whole_files import write_json
+from talking_points.whole_files import read_json, write_json
 
 LINES_ONLY = "TALKING_POINTS_PROGRESS_LINES"
 """A variable that is set where several processes share a terminal, so that none draws over another's line."""
@@ -30,6 +30,26 @@ _FIRST, _REDRAW, _EVERY, _RAREST, _RECORD = 1.0, 0.5, 10.0, 60.0, 2.0
 first and at most; between two writings of ``PROGRESS``."""
 
 Item = TypeVar("Item")
+
+
+class Spent:
+    """Time that goes into a folder, that of interrupted processes before this one included.
+
+    They leave it in ``PROGRESS``: what a killed one did in its last seconds is not counted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._before = {"seconds": 0.0, "cpu_seconds": 0.0}
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            found = read_json(folder / PROGRESS, "")["spent"]
+            self._before = {name: float(found[name]) for name in self._before}
+        self._wall, self._cpu = time.monotonic(), time.process_time()
+
+    def so_far(self) -> dict[str, float]:
+        """``seconds`` by the clock and ``cpu_seconds``, rounded to tenths."""
+        own = {"seconds": time.monotonic() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
+        return {name: round(value + self._before[name], 1) for name, value in own.items()}
 
 
 class StepProgress:
@@ -45,9 +65,9 @@ class StepProgress:
         done: int = 0,
         unit: str = "step",
         stream: TextIO | None = None,
-        folder: Path | None = None,
+        spent: Spent | None = None,
     ) -> None:
-        self._folder = folder
+        self._spent = spent
         self.what, self.total, self.done, self.unit = what, total, done, unit
         self._stream = stream or sys.stderr
         self._drawn_over = self._stream.isatty() and LINES_ONLY not in os.environ
@@ -72,7 +92,7 @@ class StepProgress:
             total, number = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, number + 1)
         now = time.monotonic()
-        if self._folder and (self._recorded is None or now - self._recorded >= _RECORD):
+        if self._spent and (self._recorded is None or now - self._recorded >= _RECORD):
             self._record(now)
         rarely = _REDRAW if self._drawn_over else min(_RAREST, max(_EVERY, (now - self._began) / 20))
         if now - self._began >= _FIRST if self._told is None else now - self._told >= rarely:
@@ -88,7 +108,7 @@ class StepProgress:
         known = bool(self._latest or self._sums) or (self._told is not None and self.done == self.total)
         if known and self.done != self._told_of:
             self._tell(time.monotonic())
-        if self._folder:
+        if self._spent:
             self._record(time.monotonic())
         self._close()
 
@@ -113,7 +133,7 @@ class StepProgress:
         return seconds * (self.total - self.done) / made if self.total and self.total > self.done and made else None
 
     def _record(self, now: float) -> None:
-        assert self._folder is not None
+        assert self._spent is not None
         self._recorded = now
         left = self.seconds_left(now)
         means = {name: total / number for name, (total, number) in self._sums.items()}
@@ -126,9 +146,10 @@ class StepProgress:
             "seconds_left": None if left is None else round(left, 1),
             "line": redact(self.line(now)),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "spent": self._spent.so_far(),
         }
         with suppress(OSError):  # a full disk is told of by what is made, not by this
-            write_json(self._folder / PROGRESS, content)
+            write_json(self._spent.folder / PROGRESS, content)
 
     def _tell(self, now: float) -> None:
         self._told, self._told_of = now, self.done
@@ -149,22 +170,21 @@ class StepProgress:
             self._open = False
 
 
-_folders: list[Path] = []
-"""The folders that the loops of this process work for, the innermost last."""
+_works: list[Spent] = []
+"""What the loops of this process work for, the innermost last."""
 
 _followed: list[str] = []
 """The loops of this process that are under way. What happens inside one of them is not told by itself."""
 
 
 @contextmanager
-def recording_in(folder: Path) -> Iterator[None]:
-    """Around work for ``folder``: its loops write there how far they are. When the work is done, nothing is left."""
-    _folders.append(folder)
+def recording(spent: Spent) -> Iterator[None]:
+    """Around work for a folder: its loops write there how far they are, and what was spent."""
+    _works.append(spent)
     try:
         yield
-        (folder / PROGRESS).unlink(missing_ok=True)
     finally:
-        _folders.pop()
+        _works.pop()
 
 
 @contextmanager
@@ -173,7 +193,7 @@ def follow(what: str, total: int | None, done: int = 0, unit: str = "step") -> I
     together."""
     alone = not _followed and os.environ.get("RANK", "0") == "0"
     with nullcontext(sys.stderr) if alone else open(os.devnull, "w") as stream:  # noqa: PTH123
-        progress = StepProgress(what, total, done, unit, stream, _folders[-1] if alone and _folders else None)
+        progress = StepProgress(what, total, done, unit, stream, _works[-1] if alone and _works else None)
         _followed.append(what)
         try:
             yield progress

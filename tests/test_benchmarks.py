@@ -19,6 +19,7 @@ SMALLEST = {
     "candidates": ["--images", "2", "--plain-images", "2"],
     "gpu": ["--tiny"],
     "grpo_against_trl": ["--prompts", "2", "--new-tokens", "4", "--steps", "1"],
+    "gspo_against_trl": ["--prompts", "2", "--group", "2", "--new-tokens", "4", "--steps", "1"],
     "outlines": ["--images", "2", "--repeats", "1"],
     "overhead": ["--images", "2"],
     "peers": ["--rows", "6", "--peers", "ours"],
@@ -40,7 +41,7 @@ def test_all_are_tried() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
 def test_ends_with_a_figure(name: str, tmp_path: Path) -> None:
-    if name == "grpo_against_trl" and find_spec("trl") is None:
+    if name.endswith("against_trl") and find_spec("trl") is None:
         pytest.skip("TRL is not installed: the benchmark says how to install it")
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *SMALLEST[name]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)

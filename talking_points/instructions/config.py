@@ -13,6 +13,7 @@ from talking_points.grounding.contours import FEWEST_POINTS, SMALL_MASK, Tracing
 from talking_points.grounding.grammar import DECIMALS, MAX_POINTS
 from talking_points.instructions.described_points import identify_points
 from talking_points.instructions.elements import KINDS, Kind
+from talking_points.instructions.point_order import PointOrder
 from talking_points.output_names import readable_output
 from talking_points.redaction import hide_secrets
 from talking_points.source_names import buildable_sources
@@ -86,6 +87,11 @@ class InstructionSettings(Section):
     phrasings: str = Field(
         default="instructions", description="questions and answers: a file of prompts/, or the path of a .yaml file"
     )
+    order: PointOrder = Field(
+        default="outline",
+        description="of the points in answers that are trained on: along the outline, or in rows or at random, which "
+        "draw no region and are there to be compared",
+    )
     variants: int | None = Field(
         default=None, ge=1, description="use so many of each kind's questions and answers, the first ones; null: all"
     )
@@ -99,7 +105,7 @@ class InstructionSettings(Section):
 
     def measuring(self) -> dict[str, Any]:
         """Those that decide what a region is measured to be, whatever is asked about it, as plain JSON values."""
-        asked = {"kinds", "evaluation_kinds", "rows", "phrasings", "variants"}
+        asked = {"kinds", "evaluation_kinds", "rows", "phrasings", "variants", "order"}
         return self.model_dump(mode="json", exclude=asked)
 
     def weights(self, side: str) -> dict[Kind, float]:
@@ -199,6 +205,8 @@ class InstructionBuildConfig(Section):
             name: {key: value for key, value in settings["sources"][name].items() if key not in ("root", "points")}
             for name in self.open_sources
         }
+        if self.instructions.order == "outline":
+            del settings["instructions"]["order"]  # as before there were others
         if self.points is not None:
             settings["points"] = identify_points(self.points)
         clean: dict[str, Any] = hide_secrets(settings)

@@ -15,6 +15,7 @@ from talking_points.instructions.config import InstructionSettings
 from talking_points.instructions.elements import KINDS, Element, Kind, draw_kinds, list_usable
 from talking_points.instructions.files import read_tables
 from talking_points.instructions.phrasings import load_phrasings
+from talking_points.instructions.point_order import order_points
 from talking_points.instructions.regions import Dropped, MeasuredRegion, measure_regions
 from talking_points.instructions.schema import COLUMNS
 from talking_points.records import Box, ImageRecord, stable_id
@@ -153,6 +154,8 @@ def write_rows(
         key = stable_id(region.region, number, expression)
         for kind in draw_kinds(usable, settings.rows, seed, key):
             identity = stable_id(key, kind)
+            if side == "train" and KINDS[kind].answered == "mask":
+                elements["mask"] = order_points(region.outlines, settings.order, seed, key)
             question, answer = phrasings.fill(kind, elements, seed, identity, settings.variants)
             rows.append(
                 InstructionRow(

@@ -12,6 +12,8 @@ from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 KEYPOINT_COLOUR = (220, 30, 30)
 LOCALIZED_COLOUR = (20, 170, 60)
 _INK, _PAPER, _OUTLINE = (25, 25, 25), (255, 255, 255), (255, 255, 255)
+TALLEST = 4
+"""Times its width that a figure may be high, whatever the image is."""
 
 
 def draw_point_figure(
@@ -27,9 +29,7 @@ def draw_point_figure(
     ``keypoint`` (x, y), in pixels of ``image``, becomes a red star; ``localized``, a green dot; a line joins them
     when both are given.
     """
-    scaled = to_rgb(image)
-    scale = width / scaled.width
-    scaled = scaled.resize((width, max(1, round(scaled.height * scale))), Image.Resampling.LANCZOS)
+    scaled, scale = scale_to_page(image, width)
     pen = ImageDraw.Draw(scaled)
     radius = max(5.0, width / 60)
     # Integers are pixel centres, so half a pixel separates them from the scaled grid.
@@ -47,6 +47,16 @@ def draw_point_figure(
         pen.polygon(_star(star, radius), fill=KEYPOINT_COLOUR, outline=_OUTLINE)
 
     return write_below(scaled, description)
+
+
+def scale_to_page(image: ImageInput, width: int) -> tuple[Image.Image, float]:
+    """The image as a page ``width`` pixels wide, and its scale. One far taller than wide leaves white beside it."""
+    seen = to_rgb(image)
+    scale = min(width / seen.width, TALLEST * width / seen.height)
+    size = max(1, round(seen.width * scale)), max(1, round(seen.height * scale))
+    page = Image.new("RGB", (width, size[1]), _PAPER)
+    page.paste(seen.resize(size, Image.Resampling.LANCZOS), (0, 0))
+    return page, scale
 
 
 def write_below(image: Image.Image, words: str) -> Image.Image:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
+from talking_points.models.figure import scale_to_page
+from talking_points.models.omg_llava.image_processing import ImageInput
 
 _INK, _PAPER, _EDGE = (25, 25, 25), (255, 255, 255), (245, 245, 245)
 
@@ -25,9 +26,7 @@ def draw_pose_figure(
 
     ``points`` (N, 2) and ``box`` [x, y, width, height] are in pixels of ``image``; ``edges`` join points by index.
     """
-    seen = to_rgb(image)
-    scale = width / seen.width
-    seen = seen.resize((width, max(1, round(seen.height * scale))), Image.Resampling.LANCZOS)
+    seen, scale = scale_to_page(image, width)
     pen = ImageDraw.Draw(seen)
     # Integers are pixel centres, so half a pixel separates them from the scaled grid.
     places = [((x + 0.5) * scale, (y + 0.5) * scale) for x, y in points]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageChops, ImageDraw
 
 from talking_points.grounding.outlines import Outlines
-from talking_points.models.figure import write_below
+from talking_points.models.figure import scale_to_page, write_below
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 
 COLOUR = (230, 60, 40)
@@ -28,12 +28,9 @@ def draw_region_figure(
 
     ``box`` [x, y, width, height] and ``point`` (x, y) are what was asked with, in pixels of ``image``.
     """
-    seen = to_rgb(image)
-    scale = width / seen.width
-    seen = seen.resize((width, max(1, round(seen.height * scale))), Image.Resampling.LANCZOS)
-    rings = [
-        [[(x * seen.width, y * seen.height) for x, y in ring] for ring in polygon] for polygon in outlines.polygons
-    ]
+    seen, scale = scale_to_page(image, width)
+    across, down = (scale * side for side in to_rgb(image).size)
+    rings = [[[(x * across, y * down) for x, y in ring] for ring in polygon] for polygon in outlines.polygons]
     inside = Image.new("L", seen.size)
     for polygon in rings:
         own = Image.new("L", seen.size)

@@ -85,35 +85,18 @@ class LocalizerConfig(StageConfig):
         return "text-only" if self.blind else "localizer"
 
 
-class AdaptConfig(StageConfig):
-    """Adaptation by reward (paper, section 3.4 and appendix A.3). A batch is shared by all processes."""
+class RolloutStage(StageConfig):
+    """Reinforcement by what sampled answers earn. A batch is a rollout's questions, shared by all processes."""
 
-    group: int = Field(default=3, ge=1, description="descriptions sampled per point")
-    beta: float = Field(default=0.1, ge=0, description="weight of the divergence from the policy before adaptation")
-    reward: str = "neg_mse"
-    advantage: str = "group"
-    advantage_std: Literal["population", "sample"] = "population"
+    group: int = Field(default=8, ge=1, description="answers sampled per question")
+    updates: int = Field(default=1, ge=1, description="updates from one rollout, each on its share of the questions")
+    objective: Literal["gspo", "grpo"] = Field(default="grpo", description="grpo: without a ratio, one update alone")
+    clip_low: float = Field(default=3e-4, gt=0, description="GSPO: below 1 the ratio of an answer counts down to this")
+    clip_high: float = Field(default=4e-4, gt=0, description="and above 1 up to this")
+    beta: float = Field(default=0.0, ge=0, description="weight of the divergence from the policy before")
     temperature: float = Field(default=1.0, gt=0)
-    max_new_tokens: int = Field(default=256, ge=1)
-    last_blocks: int = Field(default=2, ge=1, description="blocks whose adapters are trained")
-    lora_rank: int | None = Field(default=None, ge=1, description="default: the model's own")
-    sample_steps: int = Field(
-        default=50, ge=1, description="write samples and an image of one group every so many steps"
-    )
-
-    @model_validator(mode="after")
-    def _one_point_each(self) -> AdaptConfig:
-        if self.processes > self.batch_size:
-            raise ValueError(
-                f"every process needs a point of each batch: expected at most batch_size ({self.batch_size}) "
-                f"processes, found {self.processes}"
-            )
-        return self
-
-    @field_validator("reward")
-    @classmethod
-    def _check_reward(cls, value: str) -> str:
-        return _one_of("reward", value, REWARDS)
+    advantage: str = Field(default="group", description="group: over the spread of a group's rewards; centred: not")
+    sample_steps: int = Field(default=50, ge=1, description="write samples every so many steps")
 
     @field_validator("advantage")
     @classmethod
@@ -121,6 +104,48 @@ class AdaptConfig(StageConfig):
         from talking_points.training.grpo import ADVANTAGES  # with torch
 
         return _one_of("advantage", value, ADVANTAGES)
+
+    @model_validator(mode="after")
+    def _whole_rollouts(self) -> RolloutStage:
+        if self.objective == "grpo" and self.updates > 1:
+            raise ValueError("objective grpo has no ratio to clip and allows one update per rollout: set updates to 1")
+        if self.accumulation > 1 and self.updates > 1:
+            raise ValueError(f"rollouts are held without accumulation: expected 1, found {self.accumulation}")
+        if self.updates > self.batch_size:
+            raise ValueError(f"expected at most batch_size ({self.batch_size}) updates, found {self.updates}")
+        if self.updates * self.processes > self.batch_size:
+            raise ValueError(
+                "every process needs a question in every update: expected a batch_size of at least updates x "
+                f"processes ({self.updates * self.processes}), found {self.batch_size}"
+            )
+        for name in ("save_steps", "max_steps"):
+            value = getattr(self, name)
+            if value is not None and value % self.updates:
+                raise ValueError(
+                    f"checkpoints stand between rollouts: expected {name} to be a multiple of updates "
+                    f"({self.updates}), found {value}"
+                )
+        return self
+
+
+class AdaptConfig(RolloutStage):
+    """Adaptation by reward (paper, section 3.4 and appendix A.3)."""
+
+    group: int = Field(default=3, ge=1, description="descriptions sampled per point")
+    beta: float = Field(default=0.1, ge=0, description="weight of the divergence from the policy before adaptation")
+    reward: str = "neg_mse"
+    advantage_std: Literal["population", "sample"] = "population"
+    max_new_tokens: int = Field(default=256, ge=1)
+    last_blocks: int = Field(default=2, ge=1, description="blocks whose adapters are trained")
+    lora_rank: int | None = Field(default=None, ge=1, description="default: the model's own")
+    sample_steps: int = Field(
+        default=50, ge=1, description="write samples and an image of one group every so many steps"
+    )
+
+    @field_validator("reward")
+    @classmethod
+    def _check_reward(cls, value: str) -> str:
+        return _one_of("reward", value, REWARDS)
 
 
 class VisionConfig(Section):

@@ -21,8 +21,8 @@ from talking_points.grounding.rasters import iou, rasterise
 from talking_points.models.image_text import ImageTextSegmenter
 from talking_points.models.segmenter import Written
 from talking_points.processes import process_state
-from talking_points.training.policy import RegionAnswers
-from talking_points.training.rollouts import RefineTrainer
+from talking_points.training.policy import Answers
+from talking_points.training.refinement import RefineTrainer
 from talking_points.training.segmenter import answer_of, question_of, region_batches
 from talking_points.training.segmenter_config import RefineStage, SegmenterConfig, SegmenterStage
 from talking_points.training.trainer import StageTrainer
@@ -100,7 +100,7 @@ class ImageTextPolicy:
         self._before = {name: deepcopy(value.detach()) for name, value in trained.items()} if reference else None
 
     @torch.no_grad()
-    def sample(self, examples: Sequence[RegionExample], group: int) -> RegionAnswers:
+    def sample(self, examples: Sequence[RegionExample], group: int) -> Answers:
         model, tokenizer = self.own.model, self.own.processor.tokenizer
         ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
         rows: list[Tensor] = []
@@ -116,14 +116,14 @@ class ImageTextPolicy:
         over = torch.isin(tokens, torch.tensor(sorted(ends), device=tokens.device))
         mask = (over.cumsum(1) - over.long()) == 0
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return RegionAnswers(examples, group, Written(tokens, mask, [t.strip() for t in texts], over.any(1).tolist()))
+        return Answers(examples, group, Written(tokens, mask, [t.strip() for t in texts], over.any(1).tolist()))
 
-    def log_probs(self, samples: RegionAnswers) -> Tensor:
+    def log_probs(self, samples: Answers) -> Tensor:
         found = [self._score(samples, number) for number in range(len(samples.examples))]
         return torch.cat(found)
 
     @torch.no_grad()
-    def reference(self, samples: RegionAnswers) -> Tensor:
+    def reference(self, samples: Answers) -> Tensor:
         assert self._before is not None
         now = {}
         for name, parameter in self.own.model.named_parameters():
@@ -137,7 +137,7 @@ class ImageTextPolicy:
                 if name in now:
                     parameter.copy_(now[name])
 
-    def _score(self, samples: RegionAnswers, number: int) -> Tensor:
+    def _score(self, samples: Answers, number: int) -> Tensor:
         """Log-probabilities (G, T) of the answers to one question."""
         rows = slice(number * samples.group, (number + 1) * samples.group)
         tokens, mask = samples.tokens[rows], samples.mask[rows]

@@ -6,12 +6,11 @@
     stage.json      written last: the fingerprint, which kind of model this is, and the digests of its files
 
 Run again with the same settings a finished stage is taken as it is, an interrupted one goes on from its last
-checkpoint.
+checkpoint; its seconds are those of all processes that worked on it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import only_writer, refuse_links
-from talking_points.step_progress import recording_in
+from talking_points.step_progress import PROGRESS, Spent, recording
 from talking_points.whole_files import advising, file_sha256, read_json, write_json
 
 STARTED, FINISHED = "started.json", "stage.json"
@@ -48,20 +47,20 @@ def make_once(
                 return {**found, "reused": True}
             if state.is_main_process and not (folder / STARTED).exists():
                 _write(folder / STARTED, settings)
-        wall, cpu = time.monotonic(), time.process_time()
-        with recording_in(folder) if state.is_main_process else nullcontext():
+        spent = Spent(folder)
+        with recording(spent) if state.is_main_process else nullcontext():
             metrics = work(folder)
         result = {
             "stage": folder.name,
             "kind": kind,
             "path": str(folder),
             "fingerprint": fingerprint(settings),
-            "seconds": round(time.monotonic() - wall, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
+            **spent.so_far(),
             "metrics": metrics,
         }
         if state.is_main_process:
             _write(folder / FINISHED, {**result, "files": digests(folder)})
+            (folder / PROGRESS).unlink(missing_ok=True)
         return {**result, "reused": False}
 
 

@@ -18,7 +18,7 @@ from talking_points.sources.coco_parts import BadAnnotationError
 from talking_points.sources.keypoint_annotations import raw_keypoints
 from talking_points.sources.labels import ap10k_families
 from talking_points.training.checkpoints import checkpoint_step, last_checkpoint
-from talking_points.training.config import AdaptConfig, StageConfig, TrainConfig, VisionConfig
+from talking_points.training.config import AdaptConfig, RolloutStage, StageConfig, TrainConfig, VisionConfig
 from talking_points.training.made_once import FINISHED, STARTED, refuse_other_settings
 
 RATES = {
@@ -104,7 +104,10 @@ def steps_of(stage: StageConfig, points: int | None) -> int | None:
         return stage.max_steps
     if points is None:
         return None
-    batches = math.ceil(points / (stage.batch_size * stage.processes))
+    if isinstance(stage, RolloutStage):  # whose batches all processes share
+        batches = stage.updates * math.ceil(points / stage.batch_size)
+    else:
+        batches = math.ceil(points / (stage.batch_size * stage.processes))
     return math.ceil(stage.epochs * math.ceil(batches / stage.accumulation))
 
 

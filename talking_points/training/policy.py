@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,40 +16,14 @@ from talking_points.models.segmenter import Segmenter, Written
 from talking_points.training.segmenter import question_of
 
 
-class Sampled(Protocol):
-    """S = P * G answers to P questions, G of each in a row. tokens, mask: (S, T), the end included; texts: (S,)."""
-
-    @property
-    def tokens(self) -> Tensor: ...
-
-    @property
-    def mask(self) -> Tensor: ...
-
-    @property
-    def texts(self) -> Sequence[str]: ...
-
-
-Answers = TypeVar("Answers", bound=Sampled)
-
-
-class Policy(Protocol[Answers]):
-    """A model in reinforcement."""
-
-    def sample(self, examples: Sequence[Any], group: int) -> Answers:
-        """``group`` answers to each question from the whole distribution, without gradients."""
-
-    def log_probs(self, samples: Answers) -> Tensor:
-        """Log-probabilities (S, T) of the sampled tokens, with gradients."""
-
-    def reference(self, samples: Answers) -> Tensor:
-        """The same under the policy before reinforcement, without gradients."""
-
-
 @dataclass(frozen=True)
-class RegionAnswers:
-    """Sampled answers about regions."""
+class Answers:
+    """S = P * G sampled answers to the questions of P examples, G of each in a row.
 
-    examples: Sequence[RegionExample]
+    tokens, mask: (S, T), the end of the turn included; texts: (S,).
+    """
+
+    examples: Sequence[Any]
     group: int
     written: Written
 
@@ -65,13 +39,26 @@ class RegionAnswers:
     def texts(self) -> Sequence[str]:
         return self.written.texts
 
-    def part(self, questions: slice) -> RegionAnswers:
+    def part(self, questions: slice) -> Answers:
         """The answers to some of the questions."""
         rows = slice(questions.start * self.group, questions.stop * self.group)
         w = self.written
         longest = max([1, *w.mask[rows].sum(1).tolist()])
         written = Written(w.tokens[rows, :longest], w.mask[rows, :longest], w.texts[rows], w.finished[rows])
         return replace(self, examples=self.examples[questions], written=written)
+
+
+class Policy(Protocol):
+    """A model in reinforcement."""
+
+    def sample(self, examples: Sequence[Any], group: int) -> Answers:
+        """``group`` answers to each question from the whole distribution, without gradients."""
+
+    def log_probs(self, samples: Answers) -> Tensor:
+        """Log-probabilities (S, T) of the sampled tokens, with gradients."""
+
+    def reference(self, samples: Answers) -> Tensor:
+        """The same under the policy before reinforcement, without gradients."""
 
 
 class SegmenterPolicy:
@@ -90,23 +77,23 @@ class SegmenterPolicy:
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
         self._before = _frozen_copy(model) if reference else None
 
-    def sample(self, examples: Sequence[RegionExample], group: int) -> RegionAnswers:
+    def sample(self, examples: Sequence[RegionExample], group: int) -> Answers:
         features, index = self.features.of_images(examples)
         written = self.model.write(
             features, index, self._questions(examples), group=group, temperature=self.temperature,
             max_new_tokens=self.max_new_tokens, batch_size=512,
         )  # fmt: skip
-        return RegionAnswers(examples, group, written)
+        return Answers(examples, group, written)
 
-    def log_probs(self, samples: RegionAnswers) -> Tensor:
+    def log_probs(self, samples: Answers) -> Tensor:
         return self._score(self.model, samples)
 
     @torch.no_grad()
-    def reference(self, samples: RegionAnswers) -> Tensor:
+    def reference(self, samples: Answers) -> Tensor:
         assert self._before is not None
         return self._score(self._before, samples)
 
-    def _score(self, model: Segmenter, samples: RegionAnswers) -> Tensor:
+    def _score(self, model: Segmenter, samples: Answers) -> Tensor:
         features, index = self.features.of_images(samples.examples)
         questions = self._questions(samples.examples)
         return model.log_probs(features, index, questions, samples.written, samples.group, self.temperature)

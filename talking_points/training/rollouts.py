@@ -1,11 +1,11 @@
-"""Reinforcement with rollouts that are held for several updates (GSPO), on the trainer of all stages.
+"""Reinforcement with rollouts that are held for several updates, on the trainer of all stages.
 
 A rollout: the questions of a batch, G sampled answers to each, their rewards, and their log-probabilities under the
 policy that wrote them, taken by the same code in eval mode that the updates use: a sampler's own rounding is wider than
 the range that the ratio may move in. Each of the ``updates`` steps then learns from its share of the questions.
 
-Checkpoints stand between rollouts. What is drawn depends on (seed, step) alone, so a rollout that was interrupted is
-sampled again and the weights become the same.
+Checkpoints stand between rollouts, and what is drawn is drawn again, so a rollout that was interrupted is sampled again
+and the weights become the same.
 
 Of several processes each samples and rewards answers to its share of the questions; all know all answers, and each
 learns from its share of every update's.
@@ -15,27 +15,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from talking_points.examples.config import FeatureConfig
 from talking_points.examples.points import LengthBuckets
-from talking_points.examples.regions import RegionExample, RegionSet, shrink_mask
-from talking_points.models.segmenter import Segmenter, Written
+from talking_points.models.segmenter import Written
 from talking_points.step_progress import tell
-from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS, grpo_loss, gspo_loss, sequence_means
-from talking_points.training.mask_rewards import ReadAnswer, Truth, read_answer, reward_answer
-from talking_points.training.policy import Policy, RegionAnswers, SegmenterPolicy
-from talking_points.training.precision import autocast, prepare_to_train
+from talking_points.training.config import RolloutStage
+from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS
+from talking_points.training.objectives import OBJECTIVES
+from talking_points.training.policy import Answers, Policy
+from talking_points.training.precision import autocast
 from talking_points.training.sampled import SampledTrainer
-from talking_points.training.segmenter import RegionFeatures, running_overlap
-from talking_points.training.segmenter_config import RefineStage
 from talking_points.training.shares import divide, drawing, gather_all, join_written, no_loss, own_shares
 
 ALL_EQUAL = 20
@@ -55,8 +53,24 @@ class HeldBatches(LengthBuckets):
         return (batch for batch in once for _ in range(self.updates))
 
 
-RewardedShare = tuple[Written, NDArray[np.float64], list[ReadAnswer | None]]
-"""Answers to a share of the questions, the reward of each (S,), and what was read of it."""
+RewardedShare = tuple[Written, NDArray[np.float64], list[Any]]
+"""Answers to a share of the questions, the reward of each (S,), and what was made of it."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All answers of a rollout. rewards: (S,); groups, advantages: (P, G); ``read``: what was made of each answer."""
+
+    samples: Answers
+    rewards: NDArray[np.float64]
+    read: Sequence[Any]
+    groups: Tensor
+    advantages: Tensor
+
+    @property
+    def owners(self) -> list[Any]:
+        """The example of each answer."""
+        return [example for example in self.samples.examples for _ in range(self.samples.group)]
 
 
 @dataclass(frozen=True)
@@ -69,52 +83,65 @@ class Rollout:
 
     step: int
     weights: list[float]
-    parts: list[RegionAnswers]
+    parts: list[Answers]
     advantages: list[Tensor]
     old: list[Tensor | None]
     reference: list[Tensor | None]
 
 
-class RefineTrainer(SampledTrainer):
-    """The loss of a batch of questions is that of answers sampled from the model itself."""
+class RolloutTrainer(SampledTrainer):
+    """The loss of a batch of questions is that of answers sampled from the model itself.
 
-    what = "questions"
-    over_run = ("ratio", "ratio_spread", "clipped_low", "clipped_high", "zero_variance", "kl")
-    """Whose means over all steps are told: at the last ones the rate is near zero, and so is all that moves."""
+    A subclass says what answers earn (``rewards``), and what is told of them beside it (``about``, ``measures``).
+    """
+
+    advantage_std: Literal["population", "sample"] = "population"
 
     def __init__(
         self,
         model: Any,
-        regions: RegionSet,
-        policy: Policy[RegionAnswers],
-        config: RefineStage,
+        points: Any,
+        policy: Policy,
+        config: RolloutStage,
         output: Path,
         seed: int,
         metric: Any = None,
     ) -> None:
-        super().__init__(model, regions.examples, config, output, seed, metric)
-        self.points = regions
-        self.refine = config
+        super().__init__(model, points.examples, config, output, seed, metric)
+        self.points = points
+        self.rollouts = config
+        self.objective = OBJECTIVES[config.objective]
         self.policy = policy
-        self._truths: dict[str, Truth] = {}
+        self.with_reference = config.beta > 0
         self._held: Rollout | None = None
         self._equal_steps = 0
 
-    def run(self) -> dict[str, float]:
-        """As of all trainings, with ``mean_NAME`` of what is told of the whole run."""
-        last = super().run()
-        logs = {name: [entry[name] for entry in self.state.log_history if name in entry] for name in self.over_run}
-        return last | {f"mean_{name}": float(np.mean(values)) for name, values in logs.items() if values}
+    def rewards(self, examples: Sequence[Any], texts: Sequence[str]) -> tuple[NDArray[np.float64], list[Any]]:
+        """The reward of each text (S,), ``group`` in a row to each example, and what was made of it."""
+        raise TypeError(f"{type(self).__name__} must say what {self.what} earn")
+
+    def about(self, example: Any, read: Any) -> dict[str, Any]:
+        """What the table of samples says of an answer beside its text and reward."""
+        return {}
+
+    def measures(self, judged: Judged) -> dict[str, Any]:
+        """What is logged of a rollout beside its rewards and lengths."""
+        return {}
+
+    def drawing(self, step: int, share: int) -> AbstractContextManager[None]:
+        """Inside it, answers to a share of the questions are drawn."""
+        return drawing(self.args.device, self.args.seed, step, share)
 
     def batches(self) -> LengthBuckets:
+        # Processes share every batch.
         batches = HeldBatches(
             [len(one.text) for one in self.points.examples],
-            self.refine.batch_size,
+            self.rollouts.batch_size,
             self.args.seed,
             images=[one.image for one in self.points.examples],
-            per_image=self.refine.points_per_image,
+            per_image=self.rollouts.points_per_image,
         )
-        batches.updates = self.refine.updates
+        batches.updates = self.rollouts.updates
         return batches
 
     def compute_loss(
@@ -123,13 +150,12 @@ class RefineTrainer(SampledTrainer):
         # Dropout would make a policy differ from itself.
         model.eval()
         self.batch = inputs["points"]
-        own = self.accelerator.unwrap_model(model)
-        update = self.state.global_step % self.refine.updates
+        update = self.state.global_step % self.rollouts.updates
         first = self.state.global_step - update
-        with autocast(own, self.refine):
-            if self._held is None or self._held.step != first:
-                self._held = self.roll_out(self.batch, first)
-            total = self._update(self._held, update)
+        # Accumulated batches, of the same step, have a rollout each.
+        if update == 0 or self._held is None or self._held.step != first:
+            self._held = self.roll_out(self.batch, first)
+        total = self._update(self._held, update)
         return (total, None) if return_outputs else total
 
     def _update(self, held: Rollout, number: int) -> Tensor:
@@ -137,172 +163,104 @@ class RefineTrainer(SampledTrainer):
         if not weight:
             self._measure_update(0.0, {})
             return no_loss(self.model.parameters())
-        samples, advantages, reference = held.parts[number], held.advantages[number], held.reference[number]
-        log_probs = self.policy.log_probs(samples)
+        samples = held.parts[number]
+        with self._computing():
+            log_probs = self.policy.log_probs(samples)
         old = held.old[number]
-        old = log_probs.detach() if old is None else old
-        mask = samples.mask.to(log_probs.device)
-        if self.refine.objective == "grpo":
-            loss = grpo_loss(log_probs, old if reference is None else reference, advantages, mask, self.refine.beta)
-            self._measure_update(weight, {"kl": loss.kl, "entropy": loss.entropy})
-            return loss.total * weight
-        found = gspo_loss(
-            log_probs, old, advantages, mask, epsilon_low=self.refine.clip_low, epsilon_high=self.refine.clip_high,
-            reference=reference, beta=self.refine.beta,
-        )  # fmt: skip
-        measured = {
-            "ratio": found.ratios.mean(),
-            "off": (found.ratios.double() - 1).mean(),
-            "off_squared": (found.ratios.double() - 1).square().mean(),
-            "clipped_low": (found.clipped & (advantages < 0)).float().mean(),
-            "clipped_high": (found.clipped & (advantages > 0)).float().mean(),
-            "kl": found.kl,
-            "entropy": -sequence_means(log_probs.detach(), mask).mean(),
-        }
+        loss, measured = self.objective.loss(
+            log_probs,
+            log_probs.detach() if old is None else old,
+            held.reference[number],
+            held.advantages[number],
+            samples.mask.to(log_probs.device),
+            self.rollouts,
+        )
         self._measure_update(weight, measured)
-        return found.total * weight
+        return loss * weight
+
+    def _computing(self) -> Any:
+        return autocast(self.accelerator.unwrap_model(self.model), self.rollouts)
 
     def _measure_update(self, weight: float, values: dict[str, Any]) -> None:
-        names = ["kl", "entropy"]
-        if self.refine.objective == "gspo":
-            names = ["ratio", "off", "off_squared", "clipped_low", "clipped_high", *names]
-        found = self.mean_of_shares(weight, **{name: values.get(name, 0.0) for name in names})
+        found = self.mean_of_shares(weight, **{name: values.get(name, 0.0) for name in self.objective.measured})
         if "off" in found:
             variance = found.pop("off_squared") - found.pop("off") ** 2
             found["ratio_spread"] = max(0.0, variance) ** 0.5
         self.measure(**found)
 
-    def roll_out(self, examples: Sequence[RegionExample], step: int) -> Rollout:
+    def roll_out(self, examples: Sequence[Any], step: int) -> Rollout:
         """Sample, reward and score answers to the questions of a batch."""
-        group, updates = self.refine.group, self.refine.updates
+        judged = self._judge(examples, step)
+        self._report(judged)
+        if step % self.rollouts.sample_steps < self.rollouts.updates and self.state.is_world_process_zero:
+            with self._writing(f"samples to {self.args.output_dir}"):
+                self.write_samples(judged)
+        # Alone, a process learns from all answers at once, in however many shares they were sampled.
+        among = self.args.world_size
+        shares, weights = [], []
+        for update in divide(len(examples), self.rollouts.updates):
+            own = own_shares(update.stop - update.start, among)[0][1]
+            shares.append(slice(update.start + own.start, update.start + own.stop))
+            weights.append((own.stop - own.start) / max(1, update.stop - update.start))
+        parts = [judged.samples.part(share) for share in shares]
+        reference: list[Tensor | None] = [None] * len(parts)
+        with torch.no_grad(), self._computing():
+            old = [
+                self.policy.log_probs(part) if number and part.examples else None for number, part in enumerate(parts)
+            ]
+            if self.with_reference:
+                reference = [self.policy.reference(part) if part.examples else None for part in parts]
+        advantages = [judged.advantages[share].flatten().float().to(self.args.device) for share in shares]
+        return Rollout(step, weights, parts, advantages, old, reference)
+
+    def _judge(self, examples: Sequence[Any], step: int) -> Judged:
+        """Answers to all questions, of all processes, with what they earn."""
         found: list[RewardedShare] = []
         for number, share in own_shares(len(examples), self.shares):
             if not (asked := examples[share]):
                 continue
-            with drawing(self.args.device, self.args.seed, step, number):
-                written = self.policy.sample(asked, group).written
+            with self.drawing(step, number), self._computing():
+                written = self.policy.sample(asked, self.rollouts.group).written
             if self.args.world_size > 1:
                 written = replace(written, tokens=written.tokens.cpu(), mask=written.mask.cpu())
             found.append((written, *self.rewards(asked, written.texts)))
         gathered = gather_all(found)
-        samples = RegionAnswers(examples, group, join_written([part[0] for part in gathered], self.args.device))
+        written = join_written([part[0] for part in gathered], self.args.device)
         rewards = np.concatenate([part[1] for part in gathered])
-        answers = [answer for part in gathered for answer in part[2]]
-        groups = torch.from_numpy(rewards).view(len(examples), group)
-        advantages = ADVANTAGES[self.refine.advantage](groups, 5.0, "population")
-        # Alone, a process learns from all answers at once, in however many shares they were sampled.
-        among = self.args.world_size
-        shares, weights = [], []
-        for update in divide(len(examples), updates):
-            own = own_shares(update.stop - update.start, among)[0][1]
-            shares.append(slice(update.start + own.start, update.start + own.stop))
-            weights.append((own.stop - own.start) / max(1, update.stop - update.start))
-        parts = [samples.part(share) for share in shares]
-        with torch.no_grad():
-            old = [
-                self.policy.log_probs(part) if number and len(part.examples) else None
-                for number, part in enumerate(parts)
-            ]
-            reference: list[Tensor | None] = [None] * updates
-            if self.refine.beta:
-                reference = [self.policy.reference(part) if len(part.examples) else None for part in parts]
-        self._report(examples, samples, answers, rewards, groups)
-        if step % self.refine.sample_steps < updates and self.state.is_world_process_zero:
-            with self._writing(f"samples to {self.args.output_dir}"):
-                self._write_samples(examples, samples.texts, rewards, advantages.flatten())
-        own_advantages = [advantages[share].flatten().float().to(self.args.device) for share in shares]
-        return Rollout(step, weights, parts, own_advantages, old, reference)
+        groups = torch.from_numpy(rewards).view(len(examples), self.rollouts.group)
+        advantages = ADVANTAGES[self.rollouts.advantage](groups, 5.0, self.advantage_std)
+        read = [one for part in gathered for one in part[2]]
+        return Judged(Answers(examples, self.rollouts.group, written), rewards, read, groups, advantages)
 
-    def rewards(
-        self, examples: Sequence[RegionExample], texts: Sequence[str]
-    ) -> tuple[NDArray[np.float64], list[ReadAnswer | None]]:
-        """The reward of each text (S,), and what was read of it."""
-        owners = [example for example in examples for _ in range(self.refine.group)]
-        answers = [read_answer(text, one.kind, self._truth(one)) for one, text in zip(owners, texts, strict=True)]
-        rewards = [
-            reward_answer(answer, self._truth(one), self.refine.rewards)
-            for one, answer in zip(owners, answers, strict=True)
-        ]
-        return np.array(rewards, np.float64), answers
-
-    def _truth(self, example: RegionExample) -> Truth:
-        if example.region not in self._truths:
-            x, y, width, height = example.box
-            across, down = example.size
-            mask = shrink_mask(example.mask, self.refine.reward_side)
-            self._truths[example.region] = Truth(mask, (x / across, y / down, width / across, height / down))
-        return self._truths[example.region]
-
-    def _report(
-        self,
-        examples: Sequence[RegionExample],
-        samples: RegionAnswers,
-        answers: Sequence[ReadAnswer | None],
-        rewards: NDArray[np.float64],
-        groups: Tensor,
-    ) -> None:
-        spread = groups.std(1, correction=0)
+    def _report(self, judged: Judged) -> None:
+        spread = judged.groups.std(1, correction=0)
         equal = float((spread <= EQUAL_REWARDS).float().mean())
-        self._equal_steps = self._equal_steps + self.refine.updates if equal == 1 else 0
+        self._equal_steps = self._equal_steps + self.rollouts.updates if equal == 1 else 0
         if self._equal_steps >= ALL_EQUAL:
             tell(
                 f"all answers to a question earn the same since {self._equal_steps} steps: nothing is learnt; raise "
                 "the temperature, or go back to supervised training where few answers are well formed"
             )
             self._equal_steps = 0
-        owners = [example for example in examples for _ in range(self.refine.group)]
-        drawn = [
-            (answer, self._truth(one)) for one, answer in zip(owners, answers, strict=True) if one.kind.endswith("mask")
-        ]
-        read = [(answer, truth) for answer, truth in drawn if answer is not None]
-        overlaps = [reward_answer(answer, truth, {"iou": 1.0}) for answer, truth in drawn]
         self.measure(
-            reward=rewards.mean(),
+            reward=judged.rewards.mean(),
             reward_std=spread.mean(),
             zero_variance=equal,
-            well_formed=np.mean([answer is not None for answer in answers]),
-            length=samples.mask.sum(1).float().mean(),
-            unfinished=1 - np.mean(samples.written.finished),
-            iou=np.mean(overlaps) if overlaps else 0.0,
-            points=np.mean([answer.points for answer, _ in read]) if read else 0.0,
+            length=judged.samples.mask.sum(1).float().mean(),
+            unfinished=1 - np.mean(judged.samples.written.finished),
+            **self.measures(judged),
         )
-        self.shown["reward"] = float(rewards.mean())
+        self.shown["reward"] = float(judged.rewards.mean())
 
-    def _write_samples(
-        self, examples: Sequence[RegionExample], texts: Sequence[str], rewards: NDArray[np.float64], advantages: Tensor
-    ) -> None:
+    def write_samples(self, judged: Judged) -> None:
+        """Append a rollout's answers to the table."""
+        told = zip(
+            judged.owners, judged.samples.texts, judged.rewards, judged.advantages.flatten(), judged.read, strict=True
+        )
         with self.table.open("a", encoding="utf-8") as file:
-            for place, text in enumerate(texts):
-                example = examples[place // self.refine.group]
+            for example, text, reward, advantage, read in told:
                 row = {
-                    "step": self.state.global_step, "id": example.id, "kind": example.kind, "text": text,
-                    "reward": float(rewards[place]), "advantage": float(advantages[place]),
+                    "step": self.state.global_step, "id": example.id, "text": text, "reward": float(reward),
+                    "advantage": float(advantage), **self.about(example, read),
                 }  # fmt: skip
                 file.write(json.dumps(row) + "\n")
-
-
-def refine_segmenter(
-    model: Segmenter,
-    train: RegionSet,
-    held_out: RegionSet | None,
-    config: RefineStage,
-    phrasing: str,
-    features: FeatureConfig,
-    output: Path,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Refine a segmenter by the reward of its answers and save it into ``output``; returns the last logged values.
-
-    The running metric is the mean overlap of greedy answers to ``held_out`` questions.
-    """
-    prepare_to_train(model, config, seed)
-    own = RegionFeatures(model, train, features)
-    own.prepare()
-    output.mkdir(parents=True, exist_ok=True)
-    policy = SegmenterPolicy(model, own, phrasing, config.temperature, config.max_new_tokens, config.beta > 0)
-    metric = None
-    if held_out is not None:
-        metric = running_overlap(model, held_out, features, phrasing, config.eval_points, seed)
-    model.config.feature_dtype = own.dtype
-    own.store.remember_bound()
-    return RefineTrainer(model, train, policy, config, output, seed, metric).run()

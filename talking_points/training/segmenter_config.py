@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from talking_points.config import Section
-from talking_points.training.config import StageConfig, TrainConfig, VisionConfig
-from talking_points.training.grpo import ADVANTAGES
+from talking_points.training.config import RolloutStage, StageConfig, TrainConfig, VisionConfig
 from talking_points.training.mask_rewards import DEFAULT_REWARDS, REWARDS
 
 
@@ -30,36 +29,24 @@ class SegmenterStage(StageConfig):
     )
 
 
-class RefineStage(StageConfig):
+class RefineStage(RolloutStage):
     """Reinforcement by what the answers say (GSPO). A batch is a rollout's questions, of all processes together."""
 
     kinds: list[str] = Field(default=["text_to_mask", "point_to_mask"], description="none: all that there are")
     group: int = Field(default=8, ge=2, description="answers sampled per question")
     updates: int = Field(default=4, ge=1, description="updates from one rollout, each on its share of the questions")
     objective: Literal["gspo", "grpo"] = "gspo"
-    clip_low: float = Field(default=3e-4, gt=0, description="GSPO: below 1 the ratio of an answer counts down to this")
-    clip_high: float = Field(default=4e-4, gt=0, description="and above 1 up to this")
-    beta: float = Field(default=0.0, ge=0, description="weight of the divergence from the policy before")
-    temperature: float = Field(default=1.0, gt=0)
-    advantage: Literal["group", "centred"] = "group"
     rewards: dict[str, float] = Field(
         default_factory=lambda: dict(DEFAULT_REWARDS), description="weights of the terms of the reward, by name"
     )
     reward_side: int = Field(default=512, ge=16, description="pixels of the longer side that masks are compared at")
     max_new_tokens: int | None = Field(default=None, ge=1, description="default: the model's own")
-    sample_steps: int = Field(default=50, ge=1, description="write samples every so many steps")
 
     @field_validator("accumulation")
     @classmethod
     def _one(cls, value: int) -> int:
         if value > 1:
             raise ValueError(f"reinforcement runs without accumulation: expected 1, found {value}")
-        return value
-
-    @field_validator("advantage")
-    @classmethod
-    def _known_advantage(cls, value: str) -> str:
-        assert value in ADVANTAGES
         return value
 
     @field_validator("rewards")
@@ -71,26 +58,6 @@ class RefineStage(StageConfig):
         if any(not 0 <= weight < float("inf") for weight in value.values()) or not any(value.values()):
             raise ValueError(f"expected weights of at least 0, one of them above it; found {value}")
         return value
-
-    @model_validator(mode="after")
-    def _whole_rollouts(self) -> RefineStage:
-        if self.objective == "grpo" and self.updates > 1:
-            raise ValueError("objective grpo has no ratio to clip and allows one update per rollout: set updates to 1")
-        if self.updates > self.batch_size:
-            raise ValueError(f"expected at most batch_size ({self.batch_size}) updates, found {self.updates}")
-        if self.updates * self.processes > self.batch_size:
-            raise ValueError(
-                "every process needs a question in every update: expected a batch_size of at least updates x "
-                f"processes ({self.updates * self.processes}), found {self.batch_size}"
-            )
-        for name in ("save_steps", "max_steps"):
-            value = getattr(self, name)
-            if value is not None and value % self.updates:
-                raise ValueError(
-                    f"checkpoints stand between rollouts: expected {name} to be a multiple of updates "
-                    f"({self.updates}), found {value}"
-                )
-        return self
 
 
 class ControlConfig(Section):

@@ -18,7 +18,7 @@ from talking_points.step_progress import follow_each
 from talking_points.training.backbone import pretrain_backbone
 from talking_points.training.image_text_adapters import refine_image_text, start_image_text, train_image_text
 from talking_points.training.pretraining_state import BACKBONE_CHECKPOINT, forget_pretraining
-from talking_points.training.rollouts import refine_segmenter
+from talking_points.training.refinement import refine_segmenter
 from talking_points.training.segmenter import start_segmenter, train_segmenter
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.start import check_tokenizer, save_vision

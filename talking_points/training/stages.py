@@ -174,6 +174,9 @@ STAGES = {
     ),
 }
 
+_OF_RATIOS = ("objective", "updates", "clip_low", "clip_high")
+"""Fields that mean nothing to an adaptation without ratios: finished folders do not know them and are taken."""
+
 
 def run_stage(kind: str, config: TrainConfig, name: str | None = None) -> dict[str, Any]:
     """Make the stage ``kind`` of a configuration in ``output/<name>``, or take it as it is; returns its result.
@@ -247,6 +250,9 @@ def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | dict.fromkeys(others, True))
     settings["features"]["dtype"] = config.features.dtype or "float32"
     settings["dataset"] = STAGES[kind].data(config)
+    if settings.get("adapt", {}).get("objective") == "grpo":
+        for name in _OF_RATIOS:
+            del settings["adapt"][name]
     former = _write_as_formerly(config.keypoints)
     if former and settings.pop("keypoints", None):
         settings["ap10k"] = former

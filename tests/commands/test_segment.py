@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 import commands.cli  # noqa: F401  (adds the commands to the application)
 from commands.console import app
+from talking_points.models.localizer import PointLocalizer
 from talking_points.models.presets import train_tokenizer
 from talking_points.models.segmenter import Segmenter
 from talking_points.models.segmenter_presets import add_lattice, segmenter_config
+from tests.training.conftest import small, write_dataset
 
 SQUARE = "[[[0.250, 0.250], [0.750, 0.250], [0.750, 0.750], [0.250, 0.750]]]"
 
@@ -123,12 +125,40 @@ def test_what_is_printed_is_one_line_of_the_grammar(
 
 
 def test_what_cannot_be_read_is_shown_and_is_no_success(given: list[str], says: list[str]) -> None:
-    says[0] = "I see \x1b[31m nothing"
+    says[0] = "I see \x1b nothing"
     code, message = run(*given, "the dog")
     assert code == 2
-    assert "no_list" in message or "unclosed" in message or "syntax" in message
+    assert "no_list" in message
     assert "\x1b" not in message
     assert "nothing" in message
+    result = CliRunner().invoke(app, ["segment", *given, "the dog", "--json"])
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert (found["answer"], found["error"], found["outlines"], found["area"]) == (says[0], "no_list", [], 0)
+
+
+def test_points_of_outlines_are_scored_beside_those_of_a_localizer(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dataset = write_dataset(tmp_path / "points", split="test", places=[(24.5, 19.5), (24.5, 16.0), (0.0, 39.0)])
+    small(PointLocalizer).save_pretrained(tmp_path / "localizer")
+    asked: list[str] = []
+
+    def answer(self: Segmenter, images: list[Image.Image], questions: list[str], **_: object) -> list[str]:
+        assert {image.size for image in images} == {(50, 40)}
+        asked.extend(questions)
+        return [SQUARE, SQUARE, "no"]
+
+    monkeypatch.setattr(Segmenter, "answer", answer)
+    command = ["outline-points", str(dataset), "--segmenter", given[2], "--localizer", str(tmp_path / "localizer")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert asked == ["text 0", "text 1", "text 2"], "the sentence about a point is the expression"
+    assert (found["points"], found["without_outline"]) == (3, 1)
+    assert set(found["scores"]) == {"centroid", "innermost", "localizer"}
+    assert found["scores"]["centroid"]["PCK@0.1"] == pytest.approx(200 / 3)
+    assert 0 <= found["scores"]["localizer"]["mPCK"] <= 100
 
 
 @pytest.mark.parametrize(
@@ -138,6 +168,7 @@ def test_what_cannot_be_read_is_shown_and_is_no_success(given: list[str], says: 
         (["dog", "--point", "1", "1"], "words and --point"),
         ([" "], "expected words"),
         (["..."], "expected words"),
+        (["dog " * 1000], "at most 1,000 characters"),
         (["--point", "90", "10"], "90x60"),
         (["--point", "nan", "10"], "90x60"),
         (["--box", "0", "0", "0", "5"], "90x60"),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
-from talking_points.training.config import StageConfig
+from talking_points.training.config import RolloutStage, StageConfig
 from talking_points.training.plan import steps_of
 from tests.sources.trees import animal, coco, image_entry, write_image, write_json
 from tests.training.conftest import write_dataset
@@ -99,6 +99,11 @@ def test_an_evaluation_is_planned(dataset: Path, tmp_path: Path) -> None:
 )
 def test_steps_are_those_that_the_trainer_takes(settings: dict[str, int], points: int | None, steps: int) -> None:
     assert steps_of(StageConfig(**settings), points) == steps
+
+
+def test_processes_share_the_batches_of_rollouts_which_are_held_for_every_update() -> None:
+    stage = RolloutStage(batch_size=4, updates=2, objective="gspo", processes=2, epochs=3, save_steps=2)
+    assert steps_of(stage, 10) == 3 * 3 * 2
 
 
 def test_what_learns_places_is_planned_and_counts_its_data(tmp_path: Path) -> None:

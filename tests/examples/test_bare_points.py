@@ -71,6 +71,7 @@ def test_settings_of_families_are_written_as_before_and_others_by_what_can_chang
     former = {"root": "ap", "train_family": "Bovidae", "test_family": "Canidae", "limit": None}
     assert stage_settings(config, "adapted")["ap10k"] == former
     assert not {"ap10k", "keypoints"} & stage_settings(config, "descriptor").keys()
+    assert not {"objective", "updates", "clip_low", "clip_high"} & stage_settings(config, "adapted")["adapt"].keys()
     two = TransferConfig(categories=["Bovidae", "Canidae"], test_categories=["Felidae"])
     settings = stage_settings(config.model_copy(update={"keypoints": two}), "adapted")
     assert settings["keypoints"] == {

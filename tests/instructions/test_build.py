@@ -96,11 +96,16 @@ def test_a_set_that_is_not_there_is_named(roots: dict[str, Path], tmp_path: Path
 
 def test_the_papers_way_is_a_setting_that_the_card_names(roots: dict[str, Path], tmp_path: Path) -> None:
     only = {name: roots[name] for name in REFS}
-    manifest = build(tmp_path / "out", only, "split.exclude_evaluation_images=false")
+    manifest = build(tmp_path / "out", only, "split.exclude_evaluation_images=false", "instructions.order=rows")
     train = {row.image_sha256 for row in read_instructions(tmp_path / "out", "train")}
     assert train & {row.image_sha256 for row in read_instructions(tmp_path / "out", "test")}
     assert "evaluation_image" not in json.dumps(manifest["sources"])
     assert "**are trained on**" in (tmp_path / "out/README.md").read_text()
+    answers = [row.answer for row in read_instructions(tmp_path / "out", "train") if row.kind.endswith("_to_mask")]
+    for answer in answers:
+        for ring in json.loads(answer[answer.index("[") : answer.rindex("]") + 1]):
+            assert [y for _, y in ring] == sorted(y for _, y in ring)
+    assert answers
 
 
 def test_rows_do_not_depend_on_shards(built: Path, roots: dict[str, Path], tmp_path: Path) -> None:

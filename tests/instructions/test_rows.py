@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from talking_points.instructions.config import TRAINING_KINDS, InstructionSettin
 from talking_points.instructions.described_points import DescribedPoint, part_key
 from talking_points.instructions.elements import KINDS, draw_kinds
 from talking_points.instructions.phrasings import load_phrasings
+from talking_points.instructions.point_order import PointOrder, order_points
 from talking_points.instructions.regions import MeasuredRegion, measure_regions
 from talking_points.instructions.rows import (
     ImageFacts,
@@ -387,3 +389,18 @@ def test_any_mask_and_any_words_give_rows_or_a_reason(mask: Mask, texts: list[st
             assert outlines is not None
             assert iou(rasterise(outlines, width, height), row.mask) == pytest.approx(row.round_trip_iou)
     instruction_table(rows, INSTRUCTION_SCHEMA)
+
+
+@pytest.mark.parametrize("order", ["outline", "rows", "random"])
+def test_points_in_another_order_are_the_same_points(order: PointOrder) -> None:
+    text = "[[[0.500, 0.100], [0.900, 0.500], [0.100, 0.500]], [[0.200, 0.700], [0.300, 0.700], [0.200, 0.900]]]"
+    found = order_points(text, order, 0, "row")
+    first, second = json.loads(found)
+    before = json.loads(text)
+    assert [sorted(ring) for ring in (first, second)] == [sorted(ring) for ring in before]
+    assert (found == text) == (order == "outline")
+    assert found == order_points(text, order, 0, "row")
+    if order == "rows":
+        assert first == [[0.5, 0.1], [0.1, 0.5], [0.9, 0.5]]
+    square = "[[[0.000, 0.000], [1.000, 0.000], [1.000, 1.000], [0.000, 1.000]]]"
+    assert len(order_points(square, order, 1, "row")) == len(square), "also where a path goes to and fro"

@@ -1,11 +1,15 @@
-"""The figure of a point and its description."""
+"""Figures of points and regions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from talking_points.grounding.grammar import read_strict
 from talking_points.models.figure import KEYPOINT_COLOUR, LOCALIZED_COLOUR, draw_point_figure
+from talking_points.models.pose_figure import draw_pose_figure
+from talking_points.models.region_figure import draw_region_figure
 
 
 def _where(figure, colour) -> np.ndarray:
@@ -36,3 +40,17 @@ def test_more_text_makes_a_taller_figure():
 def test_points_are_optional():
     figure = np.asarray(draw_point_figure(np.full((10, 10, 3), 128, np.uint8), "", width=100))
     assert (figure[:100, :, 0] == 128).all()
+
+
+@pytest.mark.parametrize("size", [(1, 10000), (10000, 1), (1, 1)])
+def test_figures_of_narrow_images_stay_small(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    square = read_strict("[[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]]").outlines
+    assert square is not None
+    for figure in (
+        draw_point_figure(image, "a dog", keypoint=(0, 0), width=200),
+        draw_region_figure(image, square, "a dog", box=(0, 0, *size), point=(0, 0), width=200),
+        draw_pose_figure(image, ["nose"], [(0, 0)], width=200),
+    ):
+        assert figure.width == 200
+        assert figure.height < 1000

@@ -15,7 +15,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.config import AdaptConfig
-from talking_points.training.rollouts import RefineTrainer
+from talking_points.training.refinement import RefineTrainer
 from talking_points.training.stages import run_stage
 from tests.training.conftest import small
 from tests.training.small_runs import HELD_OUT, SHORT, TRAIN

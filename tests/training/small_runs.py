@@ -23,7 +23,7 @@ from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import LocalizerTrainer, train_localizer
-from talking_points.training.trainer import PointTrainer
+from talking_points.training.trainer import StageTrainer
 from tests.training.conftest import points, small
 
 SHORT = {
@@ -37,7 +37,7 @@ TRAIN, HELD_OUT = points(6).hold_out(1 / 3)
 
 EVENTS = {
     TalkingPointsModel: ("save_pretrained",),
-    PointTrainer: ("training_step", "evaluate", "_save_optimizer_and_scheduler", "_save_rng_state", "_rotate", "log"),
+    StageTrainer: ("training_step", "evaluate", "_save_optimizer_and_scheduler", "_save_rng_state", "_rotate", "log"),
 }
 
 

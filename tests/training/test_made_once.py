@@ -15,6 +15,7 @@ import pytest
 from talking_points.config import ConfigError
 from talking_points.locks import FolderInUseError, only_writer
 from talking_points.sources.drawn import MARKER
+from talking_points.step_progress import PROGRESS, follow
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig, TransferConfig
 from talking_points.training.made_once import FINISHED, STARTED, make_once
@@ -33,6 +34,34 @@ def train(folder: Path) -> dict[str, float]:
 
 def untouched(folder: Path) -> dict[str, float]:
     raise AssertionError("a finished stage was made again")
+
+
+def test_seconds_are_those_of_all_processes_that_worked_on_a_stage(tmp_path: Path) -> None:
+    def stopped(folder: Path) -> dict[str, float]:
+        with follow("localizer", 2) as progress:
+            progress.advance()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_once(tmp_path / "stage", "localizer", SETTINGS, stopped)
+    left = json.loads((tmp_path / "stage" / PROGRESS).read_text())
+    assert left["spent"].keys() == {"seconds", "cpu_seconds"}
+    for spent in ({"seconds": 70.0, "cpu_seconds": 50.0}, {"seconds": 130.0, "cpu_seconds": 90.0}):
+        (tmp_path / "stage" / PROGRESS).write_text(json.dumps({**left, "spent": spent}))
+        with pytest.raises(KeyboardInterrupt):
+            make_once(tmp_path / "stage", "localizer", SETTINGS, stopped)
+        assert json.loads((tmp_path / "stage" / PROGRESS).read_text())["spent"]["cpu_seconds"] >= spent["cpu_seconds"]
+    result = make_once(tmp_path / "stage", "localizer", SETTINGS, train)
+    assert 90 <= result["cpu_seconds"] < 95
+    assert 130 <= result["seconds"] < 190
+    assert not (tmp_path / "stage" / PROGRESS).exists()
+    assert make_once(tmp_path / "stage", "localizer", SETTINGS, untouched)["cpu_seconds"] == result["cpu_seconds"]
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", '{"spent": 3}', '{"spent": {"seconds": "x", "cpu_seconds": 1}}'])
+def test_a_damaged_progress_counts_nothing(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / PROGRESS).write_text(damaged)
+    assert make_once(tmp_path, "localizer", SETTINGS, train)["cpu_seconds"] < 5
 
 
 @pytest.fixture

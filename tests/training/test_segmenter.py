@@ -16,19 +16,23 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from talking_points.config import ConfigError
+from commands.training_plan import print_training_plan
+from talking_points.config import ConfigError, load_config
 from talking_points.evaluation.segmentation import evaluate_segmentation
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.examples.features import ImageFeatures
 from talking_points.examples.regions import RegionSet, load_regions
 from talking_points.grounding.grammar import read_lenient
+from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.models.segmenter import Segmenter
+from talking_points.step_progress import PROGRESS
 from talking_points.training.grpo import gspo_loss
 from talking_points.training.policy import SegmenterPolicy
-from talking_points.training.rollouts import HeldBatches
+from talking_points.training.rollouts import HeldBatches, RolloutTrainer
 from talking_points.training.segmenter import start_segmenter
 from talking_points.training.segmenter_config import RefineStage, SegmenterConfig
 from talking_points.training.stages import run_stage
+from talking_points.training.trainer import StageTrainer
 from tests.training.small_instructions import write_instructions
 
 _forks = multiprocessing.get_context("forkserver")
@@ -132,31 +136,32 @@ def test_what_is_reported_and_written(folder: Path) -> None:
     assert {row["reward"] for row in rows} >= {0.0}
 
 
-def _killed(folder: Path, after: int) -> None:
-    """Refine into ``killed`` and die at an update, the second of a rollout or the first."""
-    from talking_points.training import rollouts
+def _killed(folder: Path, stage: str, after: int) -> None:
+    """Train into ``killed`` and die at a step: of reinforcement the second update of a rollout, or the first."""
+    owner, name = (RolloutTrainer, "_update") if stage == "refined" else (StageTrainer, "training_step")
+    work = getattr(owner, name)
 
-    update = rollouts.RefineTrainer._update
-
-    def dying(self: Any, held: Any, number: int) -> Any:
+    def dying(self: Any, *arguments: Any, **named: Any) -> Any:
         if self.state.global_step == after:
             signal.raise_signal(signal.SIGKILL)
-        return update(self, held, number)
+        return work(self, *arguments, **named)
 
-    setattr(rollouts.RefineTrainer, "_update", dying)  # noqa: B010  (the process ends with it)
-    run_stage("refined", settings(folder, "killed"))
+    setattr(owner, name, dying)  # the process ends with it
+    run_stage(stage, settings(folder, "killed"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1, 2, 3])
-def test_a_rollout_that_was_killed_is_sampled_again(folder: Path, after: int) -> None:
-    process = _forks.Process(target=_killed, args=(folder, after))
+@pytest.mark.parametrize(("stage", "after"), [("refined", 1), ("refined", 2), ("refined", 3), ("segmenter", 4)])
+def test_a_killed_stage_goes_on_to_the_same_bytes(folder: Path, stage: str, after: int) -> None:
+    process = _forks.Process(target=_killed, args=(folder, stage, after))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    run_stage("refined", settings(folder, "killed"))
-    for name in ("model.safetensors", "samples.jsonl"):
-        found, whole = (folder / output / "refined" / name for output in ("killed", "train"))
+    before = json.loads((folder / "killed" / stage / PROGRESS).read_text())["spent"]["cpu_seconds"]
+    result = run_stage(stage, settings(folder, "killed"))
+    assert result["cpu_seconds"] > before > 0, "of both processes"
+    for name in ("model.safetensors", "samples.jsonl") if stage == "refined" else ("model.safetensors",):
+        found, whole = (folder / output / stage / name for output in ("killed", "train"))
         assert found.read_bytes() == whole.read_bytes(), name
     for path in sorted((folder / "killed").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -240,6 +245,37 @@ def test_the_report_counts_what_cannot_be_read_and_holds_every_control(folder: P
     table = (folder / "evaluation" / "report.md").read_text()
     assert "SimpleSeg-Qwen2.5-VL-7B | 80.9" in table
     assert f"| test | {found['samples']} |" in table
+
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ABLATIONS = sorted(path.stem for path in (CONFIGS / "train").glob("segment_*.yaml"))
+
+
+@pytest.mark.parametrize("name", [*ABLATIONS, "outlines"])
+def test_every_shipped_configuration_is_planned_and_listed(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(SegmenterConfig, CONFIGS / "train" / f"{name}.yaml")
+    if config.instructions.root is not None and name != "outlines":
+        built = [load_config(InstructionBuildConfig, path) for path in (CONFIGS / "build").glob("instructions*.yaml")]
+        assert str(config.instructions.root) in {one.output for one in built}
+        assert f"{name}.yaml" in (CONFIGS.parent / "docs" / "segmentation.md").read_text()
+    given = [f"instructions.root={folder / 'instructions'}", f"output={folder / 'planned'}"]
+    settings = load_config(SegmenterConfig, CONFIGS / "train" / f"{name}.yaml", given)
+    for command in ("train_segmenter", "refine_segmenter"):
+        print_training_plan(command, settings)
+    rollout = f"{config.refine.batch_size} in a rollout, {config.refine.group} answers to each"
+    assert rollout in " ".join(capsys.readouterr().out.split())
+
+
+def test_all_ablations_are_judged_beside_the_whole_way() -> None:
+    config = load_config(EvaluateSegmentationConfig, CONFIGS / "evaluate" / "segment_ablations.yaml")
+    outputs = {name: load_config(SegmenterConfig, CONFIGS / "train" / f"{name}.yaml").output for name in ABLATIONS}
+    assert config.model == str(outputs.pop("segment_tiny") / "refined")
+    assert config.compare.pop("supervised") == str(Path(config.model).parent / "segmenter")
+    outputs.pop("segment_7b")
+    expected = {name.removeprefix("segment_"): str(output / "refined") for name, output in outputs.items()}
+    assert config.compare == expected
 
 
 def test_a_split_without_such_questions_is_refused(folder: Path) -> None:

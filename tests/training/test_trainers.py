@@ -20,16 +20,11 @@ from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.presets import paper_config
-from talking_points.training.adaptation import (
-    AdaptationTrainer,
-    adapt_descriptor,
-    prepare_adaptation,
-    sample,
-    score,
-)
+from talking_points.training.adaptation import AdaptationTrainer, adapt_descriptor, prepare_adaptation
 from talking_points.training.checkpoints import last_checkpoint
 from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig, TrainConfig
 from talking_points.training.descriptor import DescriptorTrainer, train_descriptor
+from talking_points.training.descriptor_policy import DescriptorPolicy
 from talking_points.training.localizer import LocalizerTrainer, train_localizer
 from talking_points.training.rewards import REWARDS, Rewarded, mean_pck
 from talking_points.training.sample_tables import rewind
@@ -254,8 +249,9 @@ def test_the_reference_is_the_policy_before_adaptation(descriptor, features) -> 
     known = PointFeatures(descriptor, data, features)
     known.prepare()
     torch.manual_seed(0)
-    samples = sample(descriptor.eval(), data.examples, known, GRPO)
-    policy, reference = score(descriptor, samples, 1)
+    reinforced = DescriptorPolicy(descriptor.eval(), known, 1, max_new_tokens=6)
+    samples = reinforced.sample(data.examples, 3)
+    reference, policy = reinforced.reference(samples), reinforced.log_probs(samples)
     torch.testing.assert_close(policy, reference)  # a fresh adapter changes nothing
     assert policy.requires_grad
     assert not reference.requires_grad
@@ -263,7 +259,7 @@ def test_the_reference_is_the_policy_before_adaptation(descriptor, features) -> 
         for name, parameter in descriptor.named_parameters():
             if ".layers.1." in name and "lora_B" in name:
                 parameter.add_(0.05)
-    moved, still = score(descriptor, samples, 1)
+    still, moved = reinforced.reference(samples), reinforced.log_probs(samples)
     torch.testing.assert_close(still, reference)
     assert not torch.allclose(moved, policy)
     plain = {
@@ -280,8 +276,11 @@ def test_scores_are_those_of_reading_each_sequence_alone(descriptor, features) -
     data = points(2, 2)
     known = PointFeatures(descriptor, data, features)
     known.prepare()
-    samples = sample(descriptor.eval(), data.examples, known, GRPO)
-    policy, _ = score(descriptor, samples, 1)
+    reinforced = DescriptorPolicy(descriptor.eval(), known, 1, max_new_tokens=6)
+    samples = reinforced.sample(data.examples, GRPO.group)
+    policy = reinforced.log_probs(samples)
+    reinforced.reference(samples)
+    assert torch.equal(reinforced.log_probs(samples), policy)  # over what the reference has read
     weights = [descriptor.get_parameter(name) for name in names]
     gradients = torch.autograd.grad(policy.sum(), weights, retain_graph=True)
     total = torch.zeros(())
@@ -289,7 +288,7 @@ def test_scores_are_those_of_reading_each_sequence_alone(descriptor, features) -
     assert point_features is not None
     for row in range(len(samples.texts)):
         answer = samples.tokens[row][samples.mask[row]]
-        turn = samples.inputs.turns[row]
+        turn = descriptor.turns(1)[0]
         question = type(turn)(torch.cat((turn.ids, answer)), torch.cat((torch.full_like(turn.ids, -100), answer)))
         owner = row // GRPO.group
         alone = descriptor.language_inputs(
@@ -310,9 +309,7 @@ def test_samples_of_a_group_differ_and_end_where_the_turn_ends(descriptor, featu
     data = points(1, 1)
     known = PointFeatures(descriptor, data, features)
     known.prepare()
-    samples = sample(
-        descriptor.eval(), data.examples, known, GRPO.model_copy(update={"group": 8, "max_new_tokens": 12})
-    )
+    samples = DescriptorPolicy(descriptor.eval(), known, 1, max_new_tokens=12).sample(data.examples, 8)
     assert len(set(samples.texts)) > 1
     ends = set(descriptor.config.text_config.eos_token_id)
     for tokens, valid in zip(samples.tokens, samples.mask, strict=True):
@@ -346,6 +343,29 @@ def test_steps_of_adaptation_train_the_last_blocks_adapters_only(localizer, feat
     loaded.config.lora_last_blocks = None  # the adapters of the last block become part of its weights
     blocks = {name.split(".layers.")[1][0] for name in loaded.prepare_training() if ".lora_" in name}
     assert blocks == {"0", "1", "2"}
+
+
+def test_adaptation_learns_from_held_rollouts_by_another_objective(localizer, features, tmp_path) -> None:
+    held = {
+        "objective": "gspo",
+        "updates": 2,
+        "batch_size": 2,
+        "max_steps": 4,
+        "sample_steps": 2,
+        "reward": "by_length",
+    }
+    config = GRPO.model_copy(update=held)
+    REWARDS["by_length"] = lambda batch: np.array([len(text) % 7 / 7 for text in batch.descriptions])
+    try:
+        adapt_descriptor(small(PointDescriptor), localizer, points(2, 2), None, config, features, tmp_path)
+    finally:
+        del REWARDS["by_length"]
+    log = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["ratio"] for entry in log[::2]] == [1, 1], "the policy has just written the answers"
+    assert all(entry["ratio"] != 1 for entry in log[1:4:2])
+    assert ["reward" in entry for entry in log] == [True, False] * 2
+    steps = [json.loads(line)["step"] for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert steps == [0] * 6 + [2] * 6
 
 
 COUNTED = [
