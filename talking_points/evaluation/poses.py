@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from transformers import AutoModel
 
 from talking_points.config import ConfigError
 from talking_points.descriptions.keypoint_texts import Texts
@@ -26,14 +25,14 @@ from talking_points.evaluation.pose_scores import (
 )
 from talking_points.evaluation.pose_tables import pose_table
 from talking_points.examples.config import KeypointFiles
+from talking_points.examples.inference import load_pointing
 from talking_points.examples.keypoints import PoseExample, PoseSet
 from talking_points.examples.points import derangement
 from talking_points.examples.pose_files import TrainedPoses, open_poses, texts_for
+from talking_points.examples.pose_rows import say_keypoint
 from talking_points.models.answerer import AnswerMode, PointAnswerer
 from talking_points.models.capellm.conversation import Query
 from talking_points.models.capellm.crops import Crop, clip_box
-from talking_points.models.localizer import PointLocalizer
-from talking_points.models.model_folders import loading
 from talking_points.processes import process_state
 from talking_points.sources.keypoint_sets import KeypointSet
 from talking_points.whole_files import write_json, write_text
@@ -144,14 +143,9 @@ def ask_other(
     the name where there is none. Raises ``ConfigError`` for a model of another kind.
     """
     device = process_state().device
-    with loading(place, "Point Answerer or Point Localizer"):
-        model = AutoModel.from_pretrained(place, trust_remote_code=False).to(device)
+    model = load_pointing(place).to(device)
     if isinstance(model, PointAnswerer):
         return ask(model, poses, points, texts, mode, batch_size)
-    if not isinstance(model, PointLocalizer):
-        raise ConfigError(
-            f"others: expected a Point Answerer or a Point Localizer at {place}, found a {type(model).__name__}"
-        )
     found = np.full((len(points), 2), np.inf)
     for images, numbers in _batches(poses, points, batch_size):
         rows = points.owner[numbers]
@@ -161,7 +155,7 @@ def ask_other(
         for row, index in zip(rows, points.index[numbers], strict=True):
             keypoints = points.objects[row].keypoints
             name = keypoints.names[index]
-            said.append(texts.get((keypoints.key, name)) or f"The point is the {name} of the object.")
+            said.append(say_keypoint(name, texts.get((keypoints.key, name))))
         places = model.localize([shown[row] for row in rows], said)
         for number, row, spot in zip(numbers, rows, places, strict=True):
             (point,) = crops[row].inverse([spot])
