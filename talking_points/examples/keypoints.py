@@ -114,9 +114,14 @@ def load_poses(source: Source, set_for: Callable[[AnnotatedObject], KeypointSet]
 
 
 def mirror_example(example: PoseExample) -> PoseExample:
-    """The object in the mirrored image: places mirrored, and each given to the keypoint that it now is."""
+    """The object in the mirrored image: places mirrored, and each given to the keypoint that it now is.
+
+    A keypoint with a side whose other side has no name is not labelled there.
+    """
     width = example.size[0]
     x, y, w, h = example.box
     order = list(example.keypoints.mirror())
     points = example.points[order] * [-1, 1] + [width - 1, 0]
-    return replace(example, box=(width - 1 - x - w, y, w, h), points=points, visible=example.visible[order])
+    visible = example.visible[order]
+    visible[list(example.keypoints.lopsided())] = False
+    return replace(example, box=(width - 1 - x - w, y, w, h), points=points, visible=visible)
