@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from talking_points.evaluation.pose_scores import (
 )
 from talking_points.evaluation.pose_tables import pose_table
 from talking_points.examples.config import KeypointFiles
-from talking_points.examples.inference import load_pointing
+from talking_points.examples.inference import Pointing, load_pointing
 from talking_points.examples.keypoints import PoseExample, PoseSet
 from talking_points.examples.points import derangement
 from talking_points.examples.pose_files import TrainedPoses, open_poses, texts_for
@@ -76,22 +77,13 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
             "figure of new ones; take the split of another partition, or set allow_seen=true"
         )
     texts = texts_for(poses, config.texts)
-    answers: dict[str, Floats] = {
-        mode: ask(model, poses, points, texts, mode, config.batch_size) for mode in config.modes
-    }
+    answers: dict[str, Floats] = {}
+    speed: dict[str, float] = {}
+    for way, ask_way in _ways(config, keypoints.partition, model, poses, texts):
+        started = time.perf_counter()
+        answers[way] = ask_way(points)
+        speed[way] = len(points) / (time.perf_counter() - started)
     first = config.modes[0]
-    if config.controls and texts:
-        shuffled = exchanged_texts(texts, poses, config.seed)
-        answers["shuffled descriptions"] = ask(model, poses, points, shuffled, first, config.batch_size)
-        answers["name only"] = ask(model, poses, points, {}, first, config.batch_size)
-    if config.blind:
-        twin = PointAnswerer.from_pretrained(config.blind.replace("{partition}", str(keypoints.partition)))
-        answers["blind twin"] = ask(twin.to(model.device), poses, points, texts, first, config.batch_size)
-    for way, place in config.others.items():
-        there = place.replace("{partition}", str(keypoints.partition))
-        answers[way] = ask_other(
-            there, poses, points, texts, first, config.batch_size, float(model.config.crop_padding)
-        )
     answers["mean pose"] = mean_pose_places(points, trained.mean_pose)
     answers["box centre"] = box_centres(points)
     return {
@@ -99,6 +91,9 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
         "objects": len(points.objects),
         "points": len(points),
         "skipped": dict(poses.skipped),
+        "missing_images": dict(poses.missing),
+        "without_images": sorted(set(poses.missing) - set(poses.categories.values())),
+        "keypoints_per_second": speed,
         "seen_categories": seen,
         "answers": {way: scores(points, places) for way, places in answers.items()},
         "groups": groups(points, answers, trained, first),
@@ -109,6 +104,26 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
         },
         **({"pairs": _pairs(points, answers)} if config.protocol == "pairs" else {}),
     }
+
+
+def _ways(
+    config: EvaluatePosesConfig, partition: int, model: PointAnswerer, poses: PoseSet, texts: Texts
+) -> Iterator[tuple[str, Callable[[AskedPoints], Floats]]]:
+    """Every way of asking a model by name; further models are loaded one after the other."""
+    first, size = config.modes[0], config.batch_size
+    for mode in config.modes:
+        yield mode, lambda points, mode=mode: ask(model, poses, points, texts, mode, size)
+    if config.controls and texts:
+        shuffled = exchanged_texts(texts, poses, config.seed)
+        yield "shuffled descriptions", lambda points: ask(model, poses, points, shuffled, first, size)
+        yield "name only", lambda points: ask(model, poses, points, {}, first, size)
+    if config.blind:
+        twin = PointAnswerer.from_pretrained(config.blind.replace("{partition}", str(partition))).to(model.device)
+        yield "blind twin", lambda points: ask(twin, poses, points, texts, first, size)
+    padding = float(model.config.crop_padding)
+    for way, place in config.others.items():
+        other = load_pointing(place.replace("{partition}", str(partition))).to(model.device)
+        yield way, lambda points, other=other: ask_other(other, poses, points, texts, first, size, padding)
 
 
 def _pairs(points: AskedPoints, answers: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
@@ -135,15 +150,19 @@ def ask(
 
 
 def ask_other(
-    place: str, poses: PoseSet, points: AskedPoints, texts: Texts, mode: AnswerMode, batch_size: int, padding: float
+    model: Pointing,
+    poses: PoseSet,
+    points: AskedPoints,
+    texts: Texts,
+    mode: AnswerMode,
+    batch_size: int,
+    padding: float,
 ) -> Floats:
-    """Places (N, 2) by the model of either kind at ``place``.
+    """Places (N, 2) by a model of either kind.
 
     A localizer sees each object's crop, of ``padding`` times the longer side of its box, and reads the description, or
-    the name where there is none. Raises ``ConfigError`` for a model of another kind.
+    the name where there is none.
     """
-    device = process_state().device
-    model = load_pointing(place).to(device)
     if isinstance(model, PointAnswerer):
         return ask(model, poses, points, texts, mode, batch_size)
     found = np.full((len(points), 2), np.inf)

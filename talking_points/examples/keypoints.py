@@ -40,12 +40,14 @@ class PoseExample:
 class PoseSet:
     """Objects and a way to their images: ``decode`` gives the wanted ones of the image keys, each once.
 
-    skipped: objects left out while reading, by reason. texts: descriptions of their own, by (set, keypoint).
+    skipped: objects left out while reading, by reason. missing: images that are not on disk, by category name. texts:
+    descriptions of their own, by (set, keypoint).
     """
 
     examples: Sequence[PoseExample]
     decode: Callable[[Collection[str]], Iterator[tuple[str, Image.Image]]]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
     texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,7 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
         check_partition(config.root, config.partition)
         source = Mp100(config.root, split, partition=config.partition, exclude_categories=config.exclude)
         poses = load_poses(source, lambda item: set_of(item.id))
+        poses = replace(poses, missing=source.missing_by_name())
     else:
         own = CocoKeypoints(config.own, split)
         sets = own.keypoint_sets()
@@ -80,6 +81,7 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
             raise ConfigError(f"keypoints.categories: expected some of {', '.join(sorted(known))}; found {unknown}")
         wanted = {name.lower() for name in config.categories}
         poses = poses.subset(i for i, one in enumerate(poses.examples) if one.category_name.lower() in wanted)
+        poses = replace(poses, missing={name: n for name, n in poses.missing.items() if name.lower() in wanted})
     if not len(poses):
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(poses.skipped.items())) or "none listed"
         raise ConfigError(f"expected objects with labelled keypoints in {split or 'any'} split, found none ({counted})")

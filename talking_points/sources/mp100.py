@@ -72,6 +72,11 @@ class Mp100(Source):
         """How many annotations of each category every split has; nothing is said of images."""
         return {name: count_annotations(self._files[name]) for name in self._splits}
 
+    def missing_by_name(self) -> dict[str, int]:
+        """``missing_by_category`` of the categories that are not left out, by their names, as objects have them."""
+        kept = sorted(self.missing_by_category.keys() & self._categories.keys() - self._excluded)
+        return {clean_name(self._categories[number]): self.missing_by_category[number] for number in kept}
+
     def entries(self) -> Iterator[SourceEntry]:
         self.missing_by_category.clear()
         finder = Mp100Finder(self.root)
