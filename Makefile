@@ -25,8 +25,8 @@ $(SAMPLE)/.drawn: | $(VENV)/.base
 learn: $(VENV)/.dev ## train, adapt and evaluate tiny models on drawn scenes, and print the figures (QUICK=1: the main path)
 	$(BIN)/python -m commands.learn $(if $(QUICK),--quick)
 
-poses: $(VENV)/.dev ## train and judge a tiny answerer of named keypoints on drawn scenes, beside its blind twin
-	$(BIN)/python -m commands.poses
+poses: $(VENV)/.dev ## train and judge a tiny answerer of named keypoints on drawn scenes, beside its blind twin (ALL=1: every way)
+	$(BIN)/python -m commands.poses $(if $(ALL),--all-ways)
 
 outlines: $(VENV)/.dev ## train, refine and judge a tiny segmenter that writes outlines, on drawn scenes
 	$(BIN)/python -m commands.outlines

@@ -18,6 +18,10 @@ def main(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of the training configuration")
     ] = None,
+    all_ways: Annotated[
+        bool, typer.Option("--all-ways", help="also a head for coordinates, and a localizer trained on the keypoints")
+    ] = False,
+    localizer: Annotated[str | None, typer.Option(help="a localizer that is asked as it is")] = None,
 ) -> None:
     """Learn named keypoints from drawn scenes and print the table."""
     local_orchestration(verbose=False, records=(output / "records").resolve())
@@ -25,7 +29,7 @@ def main(
     from flows.poses import poses, table
 
     with orchestrator(port):
-        report = poses(str(output), images, objects, overrides or [])
+        report = poses(str(output), images, objects, overrides or [], all_ways, localizer)
     print(table(report))
     print(output / "report.json")
 

@@ -72,6 +72,16 @@ def describe_keypoints(
     _run("describe_keypoints", config, overrides, verbose, False)
 
 
+@app.command("write-pose-rows")
+def write_pose_rows(config: Config = "configs/train/pose_rows.yaml", overrides: Overrides = None) -> None:
+    """Write named keypoints as rows of a dataset, from which a localizer can learn to find them."""
+    with exit_codes():
+        with needs_extra("train"):
+            from talking_points.examples import pose_rows
+        settings = load_config(pose_rows.PoseRowsConfig, config, overrides or [])
+        print(json.dumps({"output": str(settings.output), "rows": pose_rows.write_pose_rows(settings)}))
+
+
 @app.command("train-segmenter")
 def train_segmenter(
     config: Config = "configs/train/segment_tiny.yaml",

@@ -20,6 +20,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from talking_points.bfloat16 import computes_bfloat16
 from talking_points.config import load_config
 from talking_points.evaluation.pose_tables import pose_table
+from talking_points.models.model_folders import check_model
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.whole_files import write_json, write_text
@@ -34,6 +35,9 @@ PROCESSES = 2
 
 WAITING: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=16)
 """Threads that wait for a process; more than there are jobs."""
+
+BF16 = ("answerer.bf16", "pose_vision.bf16", "vision.backbone_bf16", "localizer.bf16")
+"""Settings of ``configs/train/poses.yaml`` that pay only on a CPU with instructions for bfloat16."""
 
 FLOORS = {"seen": 15.0, "held_out": 8.0}
 """By how many points of PCK@0.1 the sighted model is to be ahead, with an interval that excludes 0."""
@@ -56,6 +60,8 @@ def poses(
     images: AtLeastOne = 3000,
     objects: AtLeastOne = TEST_OBJECTS,
     overrides: list[str] | None = None,
+    all_ways: bool = False,
+    localizer: str | None = None,
 ) -> dict[str, Any]:
     """Run everything into ``output`` and return the report.
 
@@ -64,6 +70,8 @@ def poses(
         images: drawn images to train on and, of other categories, to test on.
         objects: at most so many for each figure.
         overrides: ``key=value`` settings of the training configuration.
+        all_ways: also train an answerer with a head for coordinates and a localizer on the same keypoints.
+        localizer: folder of a Point Localizer that is asked as it is, for example ``build/learn/train/localizer``.
     """
     start, folder = time.monotonic(), Path(output)
     config = poses_config(folder, overrides or [])
@@ -71,7 +79,10 @@ def poses(
     os.environ["TQDM_DISABLE"] = "1"
     processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
-    for job in pose_jobs(config, folder, images, objects):
+    others = {"localizer as it is": localizer} if localizer else {}
+    if localizer:
+        check_model(localizer, "localizer", "localizer")
+    for job in pose_jobs(config, folder, images, objects, all_ways, others):
         needed = [made[name] for name in job.after]
         made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
     results = {name: future.result() for name, future in made.items()}
@@ -89,8 +100,9 @@ def poses(
 def poses_config(output: Path, overrides: list[str]) -> AnswererConfig:
     """``configs/train/poses.yaml`` for this run."""
     given = [f"output={output / 'train'}", f"poses.root={drawn_roots(scenes(output))['mp100']}"]
+    given.append(f"features.folder={output / 'features'}")
     if not computes_bfloat16():
-        given += ["answerer.bf16=false", "pose_vision.bf16=false"]
+        given += [f"{name}=false" for name in BF16]
     return load_config(AnswererConfig, "configs/train/poses.yaml", [*given, *overrides])
 
 

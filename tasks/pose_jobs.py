@@ -1,10 +1,13 @@
 """What ``make poses`` does, as jobs: scenes, the vision model, the answerer and its blind twin, figures.
 
+With all ways also an answerer with a head for coordinates and a Point Localizer that learns the same keypoints.
+
 Prefect is not imported here: every job runs in a process of its own, which need not pay for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.poses import evaluate_partition
 from talking_points.examples.config import KeypointFiles
+from talking_points.examples.pose_rows import PoseRowsConfig, write_pose_rows
 from talking_points.sources.drawn import drawn_roots
 from talking_points.training.answerer_config import AnswererConfig
 from tasks.learn_jobs import Job, Result, draw_once, time_work
@@ -23,8 +27,19 @@ TEST_OBJECTS = 160
 MODES: tuple[Any, ...] = ("greedy", "beam", "mean")
 
 
-def pose_jobs(config: AnswererConfig, output: Path, images: int, objects: int = TEST_OBJECTS) -> list[Job]:
-    """All jobs of a run, what others wait for longest first.
+TOKEN, LOCALIZER = "token head", "localizer trained on poses"
+"""The further ways of pointing, as tables name them."""
+
+
+def pose_jobs(
+    config: AnswererConfig,
+    output: Path,
+    images: int,
+    objects: int = TEST_OBJECTS,
+    all_ways: bool = False,
+    others: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """All jobs of a run, what others wait for longest first; ``others`` are further models of the tables by name.
 
     Scenes of the trained categories are drawn a second time with another seed: objects of known species in images
     that nothing has seen.
@@ -37,13 +52,46 @@ def pose_jobs(config: AnswererConfig, output: Path, images: int, objects: int = 
         Job("answerer-blind", partial(train_with_card, "answerer", twin), ("scenes",)),
         Job("answerer", partial(train_with_card, "answerer", config), ("pose-vision",)),
     ]
-    models = ("answerer", "answerer-blind", "fresh-scenes")
-    for name, judged in (
-        ("new", judge(config, output, objects, False)),
-        ("seen", judge(config, output, objects, True)),
-    ):
+    models = ["answerer", "answerer-blind", "fresh-scenes"]
+    further = dict(others or {})
+    if all_ways:
+        jobs += _other_ways(config, output, images)
+        models += ["answerer-token", "localizer"]
+        further |= {
+            TOKEN: str(config.output / "answerer-token"),
+            LOCALIZER: str(config.output / "localizer"),
+        }
+    for name, seen in (("new", False), ("seen", True)):
+        judged = judge(config, output, objects, seen, further)
         jobs.append(_other(config, f"figures-{name}", partial(_figures, judged), *models))
     return jobs
+
+
+def _other_ways(config: AnswererConfig, output: Path, images: int) -> list[Job]:
+    """The answerer with a head for coordinates, at equal steps; the localizer, its vision on parts of other scenes."""
+    stage = config.answerer
+    token = config.model_copy(update={"answerer": stage.model_copy(update={"model": stage.model | {"head": "token"}})})
+    rows = PoseRowsConfig(
+        output=output / "rows",
+        keypoints=config.poses,
+        splits=["train"],
+        texts=stage.texts,
+        image_size=config.image_size,
+        copies=2,
+        seed=config.seed,
+    )
+    sample, sources = output / "part-scenes", tuple(config.vision.sources)
+    drawn = partial(draw_once, sample, max(24, images // 3), "plain", config.seed + 2, sources)
+    roots = {name: root for name, root in drawn_roots(sample).items() if name in sources}
+    vision = config.vision.model_copy(update={"sources": roots})
+    localizer = config.model_copy(update={"vision": vision, "dataset": str(rows.output)})
+    return [
+        _other(config, "part-scenes", drawn),
+        Job("vision", partial(train_with_card, "vision", localizer), ("part-scenes",)),
+        _other(config, "rows", partial(write_pose_rows, rows), "scenes"),
+        Job("answerer-token", partial(train_with_card, "answerer", token, "answerer-token"), ("pose-vision",)),
+        Job("localizer", partial(train_with_card, "localizer", localizer), ("vision", "rows")),
+    ]
 
 
 def scenes(output: Path, fresh: bool = False) -> Path:
@@ -51,13 +99,16 @@ def scenes(output: Path, fresh: bool = False) -> Path:
     return output / ("fresh-scenes" if fresh else "scenes")
 
 
-def judge(config: AnswererConfig, output: Path, objects: int, seen: bool) -> EvaluatePosesConfig:
+def judge(
+    config: AnswererConfig, output: Path, objects: int, seen: bool, others: Mapping[str, str] | None = None
+) -> EvaluatePosesConfig:
     """The evaluation on categories that were trained on, in fresh images, or on new ones."""
     root = drawn_roots(scenes(output, fresh=seen))["mp100"]
     return EvaluatePosesConfig(
         output=output / ("seen" if seen else "new"),
         model=str(config.output / "answerer"),
         blind=str(config.output / "answerer-blind"),
+        others=dict(others or {}),
         keypoints=KeypointFiles(root=root, partition=config.poses.partition, limit=objects),
         split="train" if seen else "test",
         texts=config.answerer.texts,

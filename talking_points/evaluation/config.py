@@ -55,6 +55,13 @@ class DescriptionSet(Section):
         return self
 
 
+class OtherModel(Section):
+    """A further model that finds the descriptions of the dataset."""
+
+    model: str = Field(description="folder or repository of a Point Localizer or a Point Answerer")
+    text_only: str | None = Field(default=None, description="its twin that never saw an image, the control")
+
+
 class EvaluateConfig(Section):
     """Everything that ``evaluate`` needs."""
 
@@ -71,16 +78,21 @@ class EvaluateConfig(Section):
     text_only: str | None = Field(
         default=None, description="a localizer trained with localizer.blind, the control; null leaves it out"
     )
+    others: dict[str, OtherModel] = Field(
+        default_factory=dict,
+        description="further models by name, which find the dataset's own descriptions beside the localizer: a report "
+        "and a paired comparison each",
+    )
     definition: Literal["talking_points", "mp100"] = "talking_points"
     sets: dict[str, DescriptionSet] = Field(default_factory=lambda: {"ground_truth": DescriptionSet()})
     features: FeatureConfig = FeatureConfig()
 
-    @field_validator("sets")
+    @field_validator("sets", "others")
     @classmethod
-    def _names_of_files(cls, value: dict[str, DescriptionSet]) -> dict[str, DescriptionSet]:
+    def _names_of_files(cls, value: dict[str, Any]) -> dict[str, Any]:
         wrong = [name for name in value if not _SET_NAME.fullmatch(name) or DEVICES.fullmatch(name)]
         if wrong:
-            raise ValueError(f"a set's report is named after it: expected a name that a file can have, found {wrong}")
+            raise ValueError(f"its report is named after each: expected a name that a file can have, found {wrong}")
         return value
 
     @model_validator(mode="before")
@@ -92,6 +104,10 @@ class EvaluateConfig(Section):
     def _points(self) -> EvaluateConfig:
         if (self.dataset is None) == (self.keypoints is None):
             raise ValueError("give either dataset or keypoints")
+        if self.others and self.keypoints is not None:
+            raise ValueError("others find the dataset's own descriptions: give a dataset instead of keypoints")
+        if twice := sorted(set(self.others) & set(self.sets)):
+            raise ValueError(f"others and sets each make a report of their name: found {twice} in both")
         if self.keypoints is not None:
             empty = [name for name, source in self.sets.items() if source == DescriptionSet()]
             if empty:

@@ -11,9 +11,8 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from talking_points.examples.config import FeatureConfig
-from talking_points.examples.inference import localize_points
+from talking_points.examples.inference import Pointing, localize_points
 from talking_points.examples.points import Floats, PointExample, PointSet
-from talking_points.models.localizer import PointLocalizer
 from talking_points.records import derive_seed
 
 
@@ -61,9 +60,9 @@ def other_points(points: PointSet) -> PointSet:
 
 def control_predictions(
     points: PointSet,
-    localizer: PointLocalizer,
+    localizer: Pointing,
     features: FeatureConfig,
-    text_only: PointLocalizer | None = None,
+    text_only: Pointing | None = None,
     seed: int = 0,
 ) -> dict[str, Floats]:
     """Predictions (N, 2) in pixels of every control.

@@ -12,7 +12,7 @@ from talking_points.evaluation.inputs import check_evaluation
 from talking_points.evaluation.reports import COMPARISONS, IncomparableError, Report, compare, evaluate_predictions
 from talking_points.evaluation.tables import write_tables
 from talking_points.examples.bare_points import load_bare_points
-from talking_points.examples.inference import localize_points
+from talking_points.examples.inference import Pointing, load_pointing, localize_points
 from talking_points.examples.points import PointSet, load_points
 from talking_points.locks import only_writer
 from talking_points.models.localizer import PointLocalizer
@@ -47,6 +47,9 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Report]:
         )
         for name, source in config.sets.items()
     }
+    for name, other in config.others.items():
+        twin = load_pointing(other.text_only) if other.text_only else None
+        reports[name] = evaluate_set(name, points, points, config, load_pointing(other.model), twin, other.model)
     write_reports(reports, config.output)
     return reports
 
@@ -64,10 +67,14 @@ def evaluate_set(
     points: PointSet,
     truth: PointSet,
     config: EvaluateConfig,
-    localizer: PointLocalizer,
-    text_only: PointLocalizer | None = None,
+    localizer: Pointing,
+    text_only: Pointing | None = None,
+    place: str | None = None,
 ) -> Report:
-    """The report of one description set: ``points`` carry its texts, ``truth`` those of the dataset."""
+    """The report of one description set: ``points`` carry its texts, ``truth`` those of the dataset.
+
+    ``place``: where the localizer was loaded from, if not from the configured place.
+    """
     reference = {example.id: example.text for example in truth.examples}
     references = [reference[example.id] for example in points.examples]
     return evaluate_predictions(
@@ -75,7 +82,7 @@ def evaluate_set(
         points,
         localize_points(localizer, points, config.features),
         dataset=config.dataset or (config.keypoints.title if config.keypoints else ""),
-        localizer=config.localizer,
+        localizer=place or config.localizer,
         definition=config.pck,
         controls=control_predictions(points, localizer, config.features, text_only, seed=config.seed),
         references=references if all(references) else None,

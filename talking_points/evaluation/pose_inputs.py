@@ -5,22 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from talking_points.config import ConfigError
+from talking_points.evaluation.inputs import check_pointing
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.examples.pose_files import check_keypoints
-from talking_points.models.model_folders import check_model, tell_kind
+from talking_points.models.model_folders import check_model
 
 
 def check_poses(config: EvaluatePosesConfig) -> None:
     """Raise ``ConfigError`` for models, keypoints or a file of descriptions that are not there."""
+    if config.keypoints.rows is not None:
+        raise ConfigError(
+            "keypoints.rows: expected named keypoints (keypoints.root or keypoints.own), found described points: "
+            "'talking-points evaluate --set others.answerer.model=DIR' judges an answerer on those"
+        )
     check_keypoints(config.keypoints)
     for keypoints in config.divisions:
         for setting, name in (("model", config.model), ("blind", config.blind)):
             if name is not None:
                 check_model(name.replace("{partition}", str(keypoints.partition)), "answerer", setting)
         for name, place in config.others.items():
-            folder = Path(place.replace("{partition}", str(keypoints.partition)))
-            kind = tell_kind(folder) if folder.is_dir() else None  # of a repository its loading tells
-            if kind not in (None, "PointAnswerer", "PointLocalizer"):
-                raise ConfigError(f"others.{name}: expected an answerer or a localizer in {folder}, found a {kind}")
+            check_pointing(place.replace("{partition}", str(keypoints.partition)), f"others.{name}")
     if config.texts not in (None, "rules") and not Path(str(config.texts)).is_file():
         raise ConfigError(f"texts: expected the author rules, null, or a file of descriptions, found {config.texts}")

@@ -38,13 +38,17 @@ def pose_table(report: Mapping[str, Any]) -> str:
         lines += [f"## Partition {one['partition']}: {one['objects']} objects, {one['points']} keypoints", ""]
         if one["seen_categories"]:
             lines += [f"Trained on: {', '.join(one['seen_categories'])}. These are no figures of new categories.", ""]
+        if one.get("without_images"):
+            lines += [f"Of these categories no image is on disk: {', '.join(one['without_images'])}.", ""]
         lines += [
-            "| way | .05 | .1 | .15 | .2 | .25 | mPCK | pooled mPCK | by category | nearer to mirror | unparsed |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
+            "| way | .05 | .1 | .15 | .2 | .25 | mPCK | pooled mPCK | by category | nearer to mirror | unparsed "
+            "| keypoints/s |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for way, found in one["answers"].items():
             rest = [found["pooled"]["mpck"], found["by_category"]["mpck"], found["nearer_to_mirror"], found["unparsed"]]
-            lines.append(_row(way, [*found["cape"].values(), *rest]))
+            speed = one.get("keypoints_per_second", {}).get(way)
+            lines.append(_row(way, [*found["cape"].values(), *rest]) + (f" {speed:.0f} |" if speed else " |"))
         lines.append("")
         for name, group in one["groups"].items():
             lines += [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from transformers import AutoModel
 
 from talking_points.config import ConfigError
 from talking_points.descriptions.keypoint_texts import Texts
@@ -26,14 +26,14 @@ from talking_points.evaluation.pose_scores import (
 )
 from talking_points.evaluation.pose_tables import pose_table
 from talking_points.examples.config import KeypointFiles
+from talking_points.examples.inference import Pointing, load_pointing
 from talking_points.examples.keypoints import PoseExample, PoseSet
 from talking_points.examples.points import derangement
 from talking_points.examples.pose_files import TrainedPoses, open_poses, texts_for
+from talking_points.examples.pose_rows import say_keypoint
 from talking_points.models.answerer import AnswerMode, PointAnswerer
 from talking_points.models.capellm.conversation import Query
 from talking_points.models.capellm.crops import Crop, clip_box
-from talking_points.models.localizer import PointLocalizer
-from talking_points.models.model_folders import loading
 from talking_points.processes import process_state
 from talking_points.sources.keypoint_sets import KeypointSet
 from talking_points.whole_files import write_json, write_text
@@ -77,22 +77,13 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
             "figure of new ones; take the split of another partition, or set allow_seen=true"
         )
     texts = texts_for(poses, config.texts)
-    answers: dict[str, Floats] = {
-        mode: ask(model, poses, points, texts, mode, config.batch_size) for mode in config.modes
-    }
+    answers: dict[str, Floats] = {}
+    speed: dict[str, float] = {}
+    for way, ask_way in _ways(config, keypoints.partition, model, poses, texts):
+        started = time.perf_counter()
+        answers[way] = ask_way(points)
+        speed[way] = len(points) / (time.perf_counter() - started)
     first = config.modes[0]
-    if config.controls and texts:
-        shuffled = exchanged_texts(texts, poses, config.seed)
-        answers["shuffled descriptions"] = ask(model, poses, points, shuffled, first, config.batch_size)
-        answers["name only"] = ask(model, poses, points, {}, first, config.batch_size)
-    if config.blind:
-        twin = PointAnswerer.from_pretrained(config.blind.replace("{partition}", str(keypoints.partition)))
-        answers["blind twin"] = ask(twin.to(model.device), poses, points, texts, first, config.batch_size)
-    for way, place in config.others.items():
-        there = place.replace("{partition}", str(keypoints.partition))
-        answers[way] = ask_other(
-            there, poses, points, texts, first, config.batch_size, float(model.config.crop_padding)
-        )
     answers["mean pose"] = mean_pose_places(points, trained.mean_pose)
     answers["box centre"] = box_centres(points)
     return {
@@ -100,6 +91,9 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
         "objects": len(points.objects),
         "points": len(points),
         "skipped": dict(poses.skipped),
+        "missing_images": dict(poses.missing),
+        "without_images": sorted(set(poses.missing) - set(poses.categories.values())),
+        "keypoints_per_second": speed,
         "seen_categories": seen,
         "answers": {way: scores(points, places) for way, places in answers.items()},
         "groups": groups(points, answers, trained, first),
@@ -110,6 +104,26 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
         },
         **({"pairs": _pairs(points, answers)} if config.protocol == "pairs" else {}),
     }
+
+
+def _ways(
+    config: EvaluatePosesConfig, partition: int, model: PointAnswerer, poses: PoseSet, texts: Texts
+) -> Iterator[tuple[str, Callable[[AskedPoints], Floats]]]:
+    """Every way of asking a model by name; further models are loaded one after the other."""
+    first, size = config.modes[0], config.batch_size
+    for mode in config.modes:
+        yield mode, lambda points, mode=mode: ask(model, poses, points, texts, mode, size)
+    if config.controls and texts:
+        shuffled = exchanged_texts(texts, poses, config.seed)
+        yield "shuffled descriptions", lambda points: ask(model, poses, points, shuffled, first, size)
+        yield "name only", lambda points: ask(model, poses, points, {}, first, size)
+    if config.blind:
+        twin = PointAnswerer.from_pretrained(config.blind.replace("{partition}", str(partition))).to(model.device)
+        yield "blind twin", lambda points: ask(twin, poses, points, texts, first, size)
+    padding = float(model.config.crop_padding)
+    for way, place in config.others.items():
+        other = load_pointing(place.replace("{partition}", str(partition))).to(model.device)
+        yield way, lambda points, other=other: ask_other(other, poses, points, texts, first, size, padding)
 
 
 def _pairs(points: AskedPoints, answers: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
@@ -136,22 +150,21 @@ def ask(
 
 
 def ask_other(
-    place: str, poses: PoseSet, points: AskedPoints, texts: Texts, mode: AnswerMode, batch_size: int, padding: float
+    model: Pointing,
+    poses: PoseSet,
+    points: AskedPoints,
+    texts: Texts,
+    mode: AnswerMode,
+    batch_size: int,
+    padding: float,
 ) -> Floats:
-    """Places (N, 2) by the model of either kind at ``place``.
+    """Places (N, 2) by a model of either kind.
 
     A localizer sees each object's crop, of ``padding`` times the longer side of its box, and reads the description, or
-    the name where there is none. Raises ``ConfigError`` for a model of another kind.
+    the name where there is none.
     """
-    device = process_state().device
-    with loading(place, "Point Answerer or Point Localizer"):
-        model = AutoModel.from_pretrained(place, trust_remote_code=False).to(device)
     if isinstance(model, PointAnswerer):
         return ask(model, poses, points, texts, mode, batch_size)
-    if not isinstance(model, PointLocalizer):
-        raise ConfigError(
-            f"others: expected a Point Answerer or a Point Localizer at {place}, found a {type(model).__name__}"
-        )
     found = np.full((len(points), 2), np.inf)
     for images, numbers in _batches(poses, points, batch_size):
         rows = points.owner[numbers]
@@ -161,7 +174,7 @@ def ask_other(
         for row, index in zip(rows, points.index[numbers], strict=True):
             keypoints = points.objects[row].keypoints
             name = keypoints.names[index]
-            said.append(texts.get((keypoints.key, name)) or f"The point is the {name} of the object.")
+            said.append(say_keypoint(name, texts.get((keypoints.key, name))))
         places = model.localize([shown[row] for row in rows], said)
         for number, row, spot in zip(numbers, rows, places, strict=True):
             (point,) = crops[row].inverse([spot])

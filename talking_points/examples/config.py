@@ -28,12 +28,18 @@ class FeatureConfig(Section):
 
 
 class KeypointFiles(Section):
-    """Objects with named keypoints: of MP-100, or of COCO keypoint files of one's own, which take its place."""
+    """Objects with named keypoints: of MP-100, or of COCO keypoint files of one's own, which take its place.
+
+    ``rows`` are points of a dataset instead, each asked for by its description in the whole image.
+    """
 
     root: Path | None = Field(default=None, description="folder of MP-100")
     partition: int = Field(default=1, ge=1, le=5, description="which of the five divisions of the categories")
     exclude: list[int] = Field(default_factory=list, description="ids left out, for example 80: hands that do not fit")
     own: Path | None = Field(default=None, description="folder of COCO keypoint files of one's own, instead")
+    rows: Path | None = Field(
+        default=None, description="folder of a dataset of described points (LlamaPointInPart), instead"
+    )
     categories: list[str] = Field(default_factory=list, description="names of the categories that are used; none: all")
     limit: int | None = Field(default=None, ge=1, description="at most so many objects, drawn by seed")
 
@@ -41,8 +47,14 @@ class KeypointFiles(Section):
     @classmethod
     def _own_instead(cls, values: Any) -> Any:
         """A shipped configuration has a ``root``, which nobody should have to take out."""
-        own = isinstance(values, dict) and values.get("own") is not None
+        own = isinstance(values, dict) and any(values.get(place) is not None for place in ("own", "rows"))
         return {**values, "root": None} if own else values
+
+    @model_validator(mode="after")
+    def _one_place(self) -> KeypointFiles:
+        if self.own is not None and self.rows is not None:
+            raise ValueError("give either own, a folder of COCO keypoint files, or rows, a dataset of described points")
+        return self
 
 
 class KeypointsConfig(Section):

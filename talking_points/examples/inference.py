@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from transformers import AutoModel
 
+from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
+from talking_points.examples.described_poses import DESCRIBED
 from talking_points.examples.features import PointFeatures
-from talking_points.examples.points import Floats, PointSet
+from talking_points.examples.points import Floats, PointExample, PointSet
+from talking_points.models.answerer import PointAnswerer
+from talking_points.models.capellm.conversation import Query
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
+from talking_points.models.model_folders import loading
 from talking_points.processes import process_state
 from talking_points.step_progress import follow_each
 
+Pointing = PointLocalizer | PointAnswerer
+"""What finds a description in an image."""
+
+
+def load_pointing(place: str) -> Pointing:
+    """The localizer or answerer at ``place``, a folder or a repository. Raises ``ConfigError`` for another model."""
+    with loading(place, "Point Answerer or Point Localizer"):
+        model = AutoModel.from_pretrained(place, trust_remote_code=False)
+    if not isinstance(model, Pointing):
+        raise ConfigError(f"expected a Point Answerer or a Point Localizer at {place}, found a {type(model).__name__}")
+    return model.eval()
+
+
+def answer_points(model: PointAnswerer, points: PointSet, shown: Sequence[PointExample], what: str) -> Floats:
+    """As ``localize_points``, by an answerer, which is asked for each text in the whole of the ``shown`` image."""
+    found = np.zeros((len(points), 2))
+    by_image: dict[str, list[int]] = defaultdict(list)
+    for place, example in enumerate(shown):
+        by_image[example.image].append(place)
+    for key, image in follow_each(points.decode(by_image), what, unit="image"):
+        places = by_image[key]
+        queries = [Query(DESCRIBED, points.examples[place].text) for place in places]
+        pixels = model.answer([image] * len(places), queries)
+        found[places] = pixels / np.array([shown[place].size for place in places])
+    return found * points.sizes
+
 
 def localize_points(
-    model: PointLocalizer,
+    model: Pointing,
     points: PointSet,
     features: FeatureConfig,
     *,
@@ -33,6 +66,8 @@ def localize_points(
     model.to(process_state().device)
     examples = list(points.examples)
     shown = [example if images is None else examples[images[place]] for place, example in enumerate(examples)]
+    if isinstance(model, PointAnswerer):
+        return answer_points(model, points, shown, what)
     known = PointFeatures(model, points, features, blind=blind)
     known.prepare()
     found = np.zeros((len(points), 2))

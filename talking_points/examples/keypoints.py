@@ -40,12 +40,15 @@ class PoseExample:
 class PoseSet:
     """Objects and a way to their images: ``decode`` gives the wanted ones of the image keys, each once.
 
-    skipped: objects left out while reading, by reason.
+    skipped: objects left out while reading, by reason. missing: images that are not on disk, by category name. texts:
+    descriptions of their own, by (set, keypoint).
     """
 
     examples: Sequence[PoseExample]
     decode: Callable[[Collection[str]], Iterator[tuple[str, Image.Image]]]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -113,9 +116,14 @@ def load_poses(source: Source, set_for: Callable[[AnnotatedObject], KeypointSet]
 
 
 def mirror_example(example: PoseExample) -> PoseExample:
-    """The object in the mirrored image: places mirrored, and each given to the keypoint that it now is."""
+    """The object in the mirrored image: places mirrored, and each given to the keypoint that it now is.
+
+    A keypoint with a side whose other side has no name is not labelled there.
+    """
     width = example.size[0]
     x, y, w, h = example.box
     order = list(example.keypoints.mirror())
     points = example.points[order] * [-1, 1] + [width - 1, 0]
-    return replace(example, box=(width - 1 - x - w, y, w, h), points=points, visible=example.visible[order])
+    visible = example.visible[order]
+    visible[list(example.keypoints.lopsided())] = False
+    return replace(example, box=(width - 1 - x - w, y, w, h), points=points, visible=visible)

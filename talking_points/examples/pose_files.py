@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from talking_points.config import ConfigError
 from talking_points.descriptions.keypoint_texts import RULES, Texts, TextsError, load_texts, read_texts
 from talking_points.examples.config import KeypointFiles
+from talking_points.examples.dataset_names import check_dataset
+from talking_points.examples.described_poses import load_described
 from talking_points.examples.keypoints import PoseExample, PoseSet, load_poses
 from talking_points.records import derive_seed
 from talking_points.regular_files import read_bytes
@@ -28,6 +30,14 @@ TRAINED = "trained_poses.json"
 
 def check_keypoints(config: KeypointFiles, setting: str = "keypoints") -> Path:
     """The folder of the keypoints. Raises ``ConfigError`` for none, one that is not there or has no such files."""
+    if config.rows is not None:
+        if not config.rows.is_dir():
+            raise ConfigError(
+                f"{setting}.rows: expected the folder of a dataset of described points, found none at {config.rows}; "
+                "make one with 'talking-points build', or fetch one with 'hf download'"
+            )
+        check_dataset(str(config.rows), f"{setting}.rows")
+        return config.rows
     folder = config.own or config.root
     if folder is None:
         raise ConfigError(
@@ -52,11 +62,14 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
     Raises ``ConfigError`` for categories that do not occur, and where nothing is left.
     """
     check_keypoints(config)
-    if config.own is None:
+    if config.rows is not None:
+        poses = load_described(str(config.rows), split or "train")
+    elif config.own is None:
         assert config.root is not None
         check_partition(config.root, config.partition)
         source = Mp100(config.root, split, partition=config.partition, exclude_categories=config.exclude)
         poses = load_poses(source, lambda item: set_of(item.id))
+        poses = replace(poses, missing=source.missing_by_name())
     else:
         own = CocoKeypoints(config.own, split)
         sets = own.keypoint_sets()
@@ -68,6 +81,7 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
             raise ConfigError(f"keypoints.categories: expected some of {', '.join(sorted(known))}; found {unknown}")
         wanted = {name.lower() for name in config.categories}
         poses = poses.subset(i for i, one in enumerate(poses.examples) if one.category_name.lower() in wanted)
+        poses = replace(poses, missing={name: n for name, n in poses.missing.items() if name.lower() in wanted})
     if not len(poses):
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(poses.skipped.items())) or "none listed"
         raise ConfigError(f"expected objects with labelled keypoints in {split or 'any'} split, found none ({counted})")
@@ -96,6 +110,8 @@ def texts_for(poses: PoseSet, author: str | Path | None) -> Texts:
     """
     if author is None:
         return {}
+    if poses.texts:
+        return dict(poses.texts)
     sets = list({one.keypoints.key: one.keypoints for one in poses.examples}.values())
     if str(author) == RULES:
         return load_texts(RULES, [one for one in sets if is_shared(one)])
@@ -114,7 +130,9 @@ def is_shared(keypoints: KeypointSet) -> bool:
 def annotations_digest(config: KeypointFiles) -> dict[str, str]:
     """sha256 of the annotation files by name: what a training depends on."""
     folder = check_keypoints(config)
-    if config.own is None:
+    if config.rows is not None:
+        files = sorted(folder.glob("data/*.parquet"))
+    elif config.own is None:
         assert config.root is not None
         files = [
             path
@@ -198,7 +216,7 @@ class TrainedPoses:
     def of(cls, poses: PoseSet) -> TrainedPoses:
         """Of the objects that are trained on."""
         examples = poses.examples
-        sets = sorted({one.keypoints.key for one in examples})
+        sets = [] if poses.texts else sorted({one.keypoints.key for one in examples})
         names = sorted({name for one in examples for name in one.keypoints.names})
         return cls(poses.categories, sets, names, mean_pose(examples))
 

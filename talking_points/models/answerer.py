@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from talking_points.models.base import chunks, image_digest, same_length
-from talking_points.models.capellm.conversation import Query, Round, encode
+from talking_points.models.capellm.conversation import Query, Round
 from talking_points.models.capellm.coordinates import format_point, parse_point
 from talking_points.models.capellm.crops import Crop, clip_box, normalise
 from talking_points.models.capellm.decoding import AnswerGrammar, Hypothesis, search
@@ -174,25 +174,30 @@ class PointAnswerer(CapeLlmModel):
     def _answer_batch(
         self, instances: Sequence[_Instance], queries: Sequence[Query], rows: Sequence[int], mode: AnswerMode, beam: int
     ) -> list[_Answer]:
-        images = self.encode_crops(instances)
+        images, prompts = self.encode_crops(instances), self._prompts(queries)
         if self.coordinate_head is not None:
-            return self._regress(images, [self._prompt(query) for query in queries], rows)
+            return self._regress(images, prompts, rows)
         if mode == "free":
-            return self._free(images, [self._prompt(query) for query in queries], rows)
-        answered = self._decode(images, [self._prompt(query) for query in queries], rows, mode, beam)
+            return self._free(images, prompts, rows)
+        answered = self._decode(images, prompts, rows, mode, beam)
         if self.config.rounds == "cumulative":
             return self._cumulative(images, queries, rows, answered, mode, beam)
         return answered
 
-    def _prompt(self, query: Query, history: Sequence[Round] = ()) -> tuple[int, ...]:
-        ids = encode(self.text_tokenizer, self.template.prompt(query, history)).ids
-        length = 1 + self.config.image_tokens + len(ids) + FREE_TOKENS
-        if length > self.config.max_length:
-            raise ValueError(
-                f"expected at most {self.config.max_length} tokens with the image and the answer, found {length} for "
-                f"{query.name!r}: shorten the description"
-            )
-        return ids
+    def _prompts(self, queries: Sequence[Query], histories: Sequence[Sequence[Round]] | None = None) -> list[list[int]]:
+        """Token ids of every query behind its earlier rounds, all tokenised in one call."""
+        template = self.template
+        before = histories or [()] * len(queries)
+        texts = [template.prompt(query, rounds) for query, rounds in zip(queries, before, strict=True)]
+        prompts: list[list[int]] = self.text_tokenizer(texts, add_special_tokens=False)["input_ids"]
+        for query, ids in zip(queries, prompts, strict=True):
+            length = 1 + self.config.image_tokens + len(ids) + FREE_TOKENS
+            if length > self.config.max_length:
+                raise ValueError(
+                    f"expected at most {self.config.max_length} tokens with the image and the answer, found {length} "
+                    f"for {query.name!r}: shorten the description"
+                )
+        return prompts
 
     def _decode(
         self,
@@ -238,7 +243,7 @@ class PointAnswerer(CapeLlmModel):
         while any(waiting.values()):
             now = [(row, numbers.pop(0)) for row, numbers in waiting.items() if numbers]
             earlier = [history[row][-back:] if back else [] for row, _ in now]
-            prompts = [self._prompt(queries[number], rounds) for (_, number), rounds in zip(now, earlier, strict=True)]
+            prompts = self._prompts([queries[number] for _, number in now], earlier)
             answered = self._decode(images, prompts, [row for row, _ in now], mode, beam)
             for (row, number), answer in zip(now, answered, strict=True):
                 answers[number] = answer

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.config import fingerprint
+from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_files import TrainedPoses, annotations_digest
 from talking_points.publishing.card_content import select_figures
 from talking_points.regular_files import read_text
@@ -20,23 +21,25 @@ _LLAMA = (
     "The Llama Community License of that release: whoever passes the model on names it beginning with 'Llama', shows "
     "'Built with Llama' and adds the licence; its acceptable use policy holds."
 )
+_DRAWN = "Stand-in drawn by `talking-points draw-sample`: it holds none of its data."
 _MOST_SHOWN = 20
 
 
 def describe_answerer(train: AnswererConfig, result: Mapping[str, Any]) -> dict[str, Any]:
     """The content of the card of the answerer that a training has left, from its configuration and its result."""
     from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL  # with transformers
+    from talking_points.training.stages import find_drawn_sources  # with torch
 
     folder, stage, poses = Path(result["path"]), train.answerer, train.poses
-    root = poses.root or poses.own
+    root = poses.root or poses.own or poses.rows
     assert root is not None
-    drawn = is_drawn(root)
+    drawn = is_drawn(root) or (poses.rows is not None and bool(find_drawn_sources(str(poses.rows))))
     name = f"point-answerer-{train.preset}-{result['fingerprint'][:12]}"
-    source = "keypoint files of its authors" if poses.own else f"MP-100, partition {poses.partition}"
+    source, terms = _source(poses)
     shared = {"preset", "seed", "start_revision", "poses", "answerer"}
     tiny = {"image_size", "grid", "vocabulary_size", "pose_vision"} if train.preset == "tiny" else set()
     settings = train.model_dump(mode="json", include=shared | tiny)
-    for place in ("root", "own"):
+    for place in ("root", "own", "rows"):
         del settings["poses"][place]
     for place in ("language_model", "vision_model", "texts"):
         settings["answerer"][place] = _named(settings["answerer"][place])
@@ -53,7 +56,7 @@ def describe_answerer(train: AnswererConfig, result: Mapping[str, Any]) -> dict[
         "dataset_revision": fingerprint(annotations_digest(poses)),
         "base_model": _named(train.start) or (_named(language) if pretrained else "random weights"),
         "terms": [
-            {"name": "MP-100" if poses.root else "Keypoint files", "terms": _terms(poses.own is not None, drawn)},
+            {"name": "MP-100" if poses.root else source, "terms": _DRAWN if drawn else terms},
             *([] if not pretrained else _base_terms(language, stage.vision_model or VISION_MODEL)),
             *([] if train.start is None else [{"name": _named(train.start), "terms": "The licence of that model."}]),
         ],
@@ -94,12 +97,16 @@ def _base_terms(language: str, vision: str) -> list[dict[str, str]]:
     ]
 
 
-def _terms(own: bool, drawn: bool) -> str:
-    if drawn:
-        return "Stand-in drawn by `talking-points draw-sample`: it holds none of its data."
-    if own:
-        return "Images and annotations under the terms of their authors."
-    return "For non-commercial research; its images come from ten datasets, each under terms of its own."
+def _source(poses: KeypointFiles) -> tuple[str, str]:
+    """What was learnt from, and its terms."""
+    if poses.rows is not None:
+        return "described points", "Those of the dataset and of the sources of its images."
+    if poses.own is not None:
+        return "keypoint files of its authors", "Images and annotations under the terms of their authors."
+    return (
+        f"MP-100, partition {poses.partition}",
+        "For non-commercial research; its images come from thirteen datasets, each under terms of its own.",
+    )
 
 
 def select_pose_report(report: Any) -> dict[str, Any]:

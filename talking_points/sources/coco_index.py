@@ -162,13 +162,13 @@ class CocoIndex:
             self.source.skip("malformed_image", f"{file}: {str(item)[:80]}")
             return None
         payload = json.dumps([name, *size])
-        return f"{namespace}{_whole(item['id'])}", f"{split}/{image_id(name)}", split, file, payload
+        return f"{namespace}{whole_number(item['id'])}", f"{split}/{image_id(name)}", split, file, payload
 
     def _annotation_row(self, item: Any, namespace: str) -> tuple[str, str | None, float, str] | None:
         if not isinstance(item, dict) or "image_id" not in item:
             self.source.skip("malformed_annotation", f"annotation without image_id: {str(item)[:80]}")
             return None
-        category = _whole(item.get("category_id"))
+        category = whole_number(item.get("category_id"))
         if isinstance(category, bool) or not isinstance(category, int):
             self.source.skip("malformed_annotation", f"annotation {item.get('id')}: category_id {category!r}")
             return None
@@ -178,9 +178,9 @@ class CocoIndex:
             self.source.skip("malformed_annotation", f"annotation {item.get('id')}: NaN or infinity in it")
             return None
         number = item.get("id")
-        key = None if number is None else str(_whole(number))
+        key = None if number is None else str(whole_number(number))
         number = float(number) if isinstance(number, int | float) else 0.0
-        return f"{namespace}{_whole(item['image_id'])}", key, number, payload
+        return f"{namespace}{whole_number(item['image_id'])}", key, number, payload
 
     def images(self) -> Iterator[CocoImage]:
         """All images in the order of their ids. Counts annotations whose image is not listed."""
@@ -205,6 +205,14 @@ class CocoIndex:
             self.source.skip("duplicate_annotation", listed[0][:80], len(listed) - len(kept))
         return kept
 
+    def references(self) -> Iterator[tuple[int, str, int | None, int | None]]:
+        """Category, file name, width and height of every annotated image, once for each of its categories."""
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_image ON annotations (key)")
+        pairs = "SELECT DISTINCT json_extract(a.payload, '$.category_id'), i.payload FROM annotations a JOIN images i"
+        for category, payload in self._database.execute(f"{pairs} ON a.key = i.key"):
+            name, width, height = json.loads(payload)
+            yield category, name, width, height
+
     def image_ids(self) -> frozenset[str]:
         return frozenset(image_id for (image_id,) in self._database.execute("SELECT image_id FROM images"))
 
@@ -228,7 +236,7 @@ def _pixels(side: Any) -> int | None:
         return None
     if isinstance(side, str):
         return int(side) if side.isascii() and side.isdigit() and len(side) < 10 else -1
-    side = _whole(side)
+    side = whole_number(side)
     return side if isinstance(side, int) and not isinstance(side, bool) else -1
 
 
@@ -240,7 +248,7 @@ def _region(annotation: Mapping[str, Any], payload: str) -> str:
     return json.dumps(region).replace(".0,", ",").replace(".0]", "]")
 
 
-def _whole(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
     """Ids and categories that went through floating point (``3.0``) as the integers they are."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

@@ -5,6 +5,8 @@
     root/annotations/*.json     or root/*.json
     root/images/...             or root/<split>/..., root/<split>2017/..., root/...
 
+    root/{train,valid,test}/*.json with the images beside
+
 A file is of the split that its name tells (``birds_train.json``: train; val and test likewise), else of "all". Where
 some files have "keypoint" in their names (COCO's own ``person_keypoints_train2017.json``), the others are left alone.
 Every category that is annotated needs a list "keypoints" of different names in "categories".
@@ -18,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries
+from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries, whole_number
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
 from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
@@ -27,6 +29,7 @@ from talking_points.sources.labels import clean_name
 from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
 
+_SPLIT_FOLDERS = ("train", "val", "valid", "test")
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)", re.IGNORECASE)
 
 
@@ -60,7 +63,7 @@ class CocoKeypoints(Source):
         found: dict[int, tuple[KeypointSet, tuple[tuple[int, int], ...]]] = {}
         for path, _ in self._files:
             for item in list_categories(path):
-                number, names = item.get("id"), item.get("keypoints")
+                number, names = whole_number(item.get("id")), item.get("keypoints")
                 if not isinstance(number, int) or not names:
                     continue
                 label = clean_name(str(item.get("name", number)))
@@ -102,7 +105,8 @@ class CocoKeypoints(Source):
                 yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
     def _image_folders(self, split: str) -> list[Path]:
-        named = (child(self.root, name) for name in ("images", split, f"{split}2017", f"{split}2014"))
+        folders = ("images", split, f"{split}2017", f"{split}2014", *(("valid",) if split == "val" else ()))
+        named = (child(self.root, name) for name in folders)
         return [folder for folder in (*named, self.root) if folder is not None and folder.is_dir()]
 
     def read(self, entry: SourceEntry) -> ImageRecord:
@@ -111,6 +115,8 @@ class CocoKeypoints(Source):
         known: dict[int, Any] = {int(number): item for number, item in entry.annotation["categories"].items()}
         objects = []
         for annotation in entry.annotation["annotations"]:
+            # Exporters without outlines write an area of 0, and some count no keypoint: what is labelled says itself.
+            annotation = {**annotation, "area": None, "num_keypoints": None}
             try:
                 category = usable_category(annotation, known)
                 box = clip_box(annotation.get("bbox"), width, height)
@@ -132,6 +138,7 @@ def _annotation_files(folder: Path) -> list[Path]:
     place = child(folder, "annotations")
     files = [] if place is None else sorted(place.glob("*.json"))
     files = files or sorted(folder.glob("*.json"))
+    files = files or [path for name in _SPLIT_FOLDERS for path in sorted(folder.glob(f"{name}/*.json"))]
     named = [path for path in files if "keypoint" in path.name.lower()]
     return [path for path in named or files if not path.name.startswith(".")]
 
@@ -141,11 +148,13 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _split_of(path: Path) -> str:
-    found = _SPLIT.findall(path.stem.replace("_", " "))
-    return found[-1].lower() if found else "all"
+    places = (path.stem, path.parent.name) if path.parent.name in _SPLIT_FOLDERS else (path.stem,)
+    found = [one for place in places for one in _SPLIT.findall(place.replace("_", " "))[-1:]]
+    return found[0].lower() if found else "all"
 
 
 def _edges(listed: Any, count: int) -> tuple[tuple[int, int], ...]:
     """Edges as indices. COCO counts keypoints from 1; a list with a 0 counts from there."""
-    ends = [end for edge in listed or [] if isinstance(edge, list) for end in edge]
+    edges = listed if isinstance(listed, list) else []
+    ends = [end for edge in edges if isinstance(edge, list) for end in edge]
     return usable_skeleton(listed, count, first=0 if 0 in ends else 1)

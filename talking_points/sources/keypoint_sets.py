@@ -19,6 +19,12 @@ Side = Literal["own", "viewer", "none"]
 
 _SIDES = {"left": "right", "right": "left"}
 _SIDE = re.compile(r"\b(left|right)\b")
+_WRITTEN_SIDES = (
+    re.compile(r"left|right", re.IGNORECASE),
+    re.compile(r"(?<![A-Za-z])[lr](?![A-Za-z])", re.IGNORECASE),
+    re.compile(r"(?<=[a-z0-9])[LR](?![A-Za-z])|(?<![A-Za-z])[LR](?=[A-Z][a-z])"),
+)
+_OTHER = {**_SIDES, "l": "r", "r": "l"}
 _NUMBERED = re.compile(r"(key ?point|landmark|point|kp)?[ _-]?\d+", re.IGNORECASE)
 
 
@@ -61,17 +67,24 @@ class KeypointSet:
             order[one], order[other] = other, one
         return tuple(order)
 
+    def lopsided(self) -> tuple[int, ...]:
+        """Indices of names with a side and no partner: what a mirrored image shows there has no name."""
+        paired = {index for pair in self.flip_pairs for index in pair}
+        return tuple(
+            index for index, name in enumerate(self.names) if index not in paired and side_of(name) is not None
+        )
+
     @classmethod
     def from_names(cls, key: str, names: Sequence[str], categories: Sequence[int] = ()) -> KeypointSet:
-        """A checked set from names alone: pairs are names that differ in "left" and "right" only."""
+        """A checked set from names alone: pairs are names that differ in their side only, however it is written."""
         listed = tuple(readable(name) for name in names)
         check_names(listed, key)
         pairs = tuple(
-            (index, listed.index(swap_sides(name)))
+            (index, listed.index(other))
             for index, name in enumerate(listed)
-            if swap_sides(name) in listed[index + 1 :]
+            for other in set(_other_sides(name)) & set(listed[index + 1 :])
         )
-        side: Side = "own" if any(map(_SIDE.search, listed)) else "none"
+        side: Side = "own" if pairs or any(map(side_of, listed)) else "none"
         return cls(key, listed, side, pairs, tuple(categories))
 
 
@@ -85,9 +98,20 @@ def swap_sides(name: str) -> str:
     return _SIDE.sub(lambda found: _SIDES[found[0]], name)
 
 
+def _other_sides(name: str) -> list[str]:
+    """What the name of the other side may be: sides as words of any case, inside words ("leftEye"), as L and R."""
+    return [other for pattern in _WRITTEN_SIDES if (other := pattern.sub(_exchange, name)) != name]
+
+
+def _exchange(found: re.Match[str]) -> str:
+    word = found[0]
+    other = _OTHER[word.lower()]
+    return other.upper() if word.isupper() else other.title() if word[0].isupper() else other
+
+
 def side_of(name: str) -> Literal["left", "right"] | None:
     """The side that a name is on; None for the middle, and for a name with both words."""
-    words = set(_SIDE.findall(name))
+    words = set(_SIDE.findall(name.lower()))
     return words.pop() if len(words) == 1 else None
 
 

@@ -3,9 +3,10 @@
 ::
 
     mp100/annotations/mp100_split{1..5}_{train,val,test}.json
-    mp100/images/<category folder>/...          or mp100/<category folder>/...
+    mp100/images/<category folder>/...          or mp100/<category folder>/..., or folders of the datasets themselves
 
 The images come from 13 datasets that users collect themselves: missing ones are normal and counted by category.
+Folders of other names are taken as ``mp100_images`` says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
 from talking_points.sources.keypoint_sets import KeypointSet, readable, set_of
 from talking_points.sources.labels import clean_name, load_labels
-from talking_points.sources.layout import ImageFinder, child, choose_splits, descend, find_root
+from talking_points.sources.layout import child, choose_splits, descend, find_root
+from talking_points.sources.mp100_images import Mp100Finder
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
 
 SPLITS = ("train", "val", "test")
@@ -70,10 +72,14 @@ class Mp100(Source):
         """How many annotations of each category every split has; nothing is said of images."""
         return {name: count_annotations(self._files[name]) for name in self._splits}
 
+    def missing_by_name(self) -> dict[str, int]:
+        """``missing_by_category`` of the categories that are not left out, by their names, as objects have them."""
+        kept = sorted(self.missing_by_category.keys() & self._categories.keys() - self._excluded)
+        return {clean_name(self._categories[number]): self.missing_by_category[number] for number in kept}
+
     def entries(self) -> Iterator[SourceEntry]:
         self.missing_by_category.clear()
-        images = child(self.root, "images")
-        finder = ImageFinder(self.root, [self.root] if images is None else [images, self.root], exact_folders=True)
+        finder = Mp100Finder(self.root)
         with CocoIndex(self) as index:
             known: dict[str, dict[Any, dict[str, Any]]] = {}
             for split in self._splits:
@@ -81,6 +87,8 @@ class Mp100(Source):
                     self._files[split], split, lambda name: PurePosixPath(name).with_suffix("").as_posix()
                 )
                 known[split] = {item.get("id"): item for item in categories}
+
+            finder.adopt(index.references())
 
             def count_missing(image: CocoImage) -> None:
                 self.missing_by_category.update({item["category_id"] for item in image.annotations})

@@ -14,6 +14,7 @@ from talking_points.sources.keypoint_sets import set_of
 from talking_points.sources.labels import load_labels
 from talking_points.sources.layout import ImageFinder, child
 from talking_points.sources.mp100 import Mp100
+from talking_points.sources.mp100_images import Mp100Finder, Reference
 from talking_points.sources.protocol import SkippedImage, SourceError
 from talking_points.whole_files import read_json
 
@@ -34,6 +35,7 @@ _PLACES: dict[str | int, tuple[str, str, str]] = {
     44: ("Desert Locust", "github.com/jgraving/DeepPoseKit-Data", _H5.format(folder="locust_body")),
     66: ("Vinegar Fly", "github.com/jgraving/DeepPoseKit-Data", _H5.format(folder="fly_body")),
 }
+_SIDES = ("width", "height")
 _FACES = {
     68: ("300W", "ibug.doc.ic.ac.uk/resources/300-W", ""),
     19: ("AFLW", "tugraz.at, AFLW", "on request"),
@@ -65,16 +67,19 @@ def check_mp100(root: str | Path) -> list[CategoryCheck]:
     Raises ``SourceError`` where there are no annotation files, or one that cannot be read.
     """
     source = Mp100(root)
-    images = child(source.root, "images")
-    finder = ImageFinder(source.root, [source.root] if images is None else [images, source.root], exact_folders=True)
+    finder = Mp100Finder(source.root)
     references: dict[int, set[str]] = defaultdict(set)
+    sizes: dict[tuple[int, str], Reference] = {}
     annotations: dict[int, set[Any]] = defaultdict(set)
     folder = child(source.root, "annotations")
     assert folder is not None
     for path in sorted(folder.glob("mp100_split*_*.json")):
-        for category, image, number in _references(path):
+        for reference, number in _references(path):
+            category, image = reference[:2]
             references[category].add(image)
             annotations[category].add(number)
+            sizes[category, image] = reference
+    finder.adopt(sizes.values())
     found = []
     for item in load_labels("mp100")["categories"]:
         own = set_of(item["id"])
@@ -85,17 +90,20 @@ def check_mp100(root: str | Path) -> list[CategoryCheck]:
     return sorted(found, key=lambda one: one.category)
 
 
-def _references(path: Path) -> list[tuple[int, str, str]]:
+def _references(path: Path) -> list[tuple[Reference, str]]:
     """Category, image and number of every annotation of a file; an entry of another form is left out."""
     try:
         content = read_json(path, "get the annotation files again")
         names = {
-            image["id"]: image["file_name"]
+            image["id"]: (
+                image["file_name"],
+                *(side if isinstance(side := image.get(key), int) else None for key in _SIDES),
+            )
             for image in content["images"]
             if isinstance(image.get("file_name"), str) and isinstance(image.get("id"), int | str)
         }
         return [
-            (one["category_id"], names[one["image_id"]], f"{one.get('id')}")
+            ((one["category_id"], *names[one["image_id"]]), f"{one.get('id')}")
             for one in content["annotations"]
             if isinstance(one.get("category_id"), int) and one.get("image_id") in names
         ]

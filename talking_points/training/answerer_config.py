@@ -62,7 +62,7 @@ class PoseVisionConfig(Section):
 class AnswererConfig(TrainConfig):
     """Everything that ``train-answerer`` needs."""
 
-    dataset: str = Field(default="", description="not used: keypoints are named by the section poses")
+    dataset: str = Field(default="", description="what a localizer of the same run learns; an answerer learns poses")
     preset: Literal["tiny", "small", "paper"] = "tiny"  # type: ignore[assignment]  # one more than the others have
     image_size: int = Field(default=96, ge=32, description="side of the tiny preset's crop, pixels")
     grid: int = Field(default=8, ge=2, description="visual tokens along a side of the tiny preset's crop")
@@ -77,6 +77,7 @@ class AnswererConfig(TrainConfig):
                 "pose_vision.steps is for the tiny preset, whose vision starts from random weights; the others start "
                 "from DINOv2: leave it out"
             )
+        _refuse_for_rows(self)
         if self.image_size % self.grid:
             raise ValueError(f"expected image_size to be a multiple of grid, found {self.image_size} and {self.grid}")
         return self
@@ -84,6 +85,23 @@ class AnswererConfig(TrainConfig):
     def blind_twin(self) -> AnswererConfig:
         """The same training, steps and seed for a model that never sees an image."""
         return self.model_copy(update={"answerer": self.answerer.model_copy(update={"blind": True})})
+
+
+def _refuse_for_rows(config: AnswererConfig) -> None:
+    """Raise ``ValueError`` for settings that need named keypoints, where the points of a dataset are learnt instead."""
+    stage = config.answerer
+    wrong = {
+        "answerer.flip": stage.flip,
+        "answerer.name_only": stage.name_only,
+        "answerer.texts=null": stage.texts is None,
+        "pose_vision.steps": config.pose_vision.steps,
+    }
+    if config.poses.rows is not None and any(wrong.values()):
+        raise ValueError(
+            f"poses.rows: described points have one name and the viewer's left and right, with which "
+            f"{', '.join(name for name, given in wrong.items() if given)} cannot be: leave it out, as "
+            "configs/train/answerer_rows.yaml does"
+        )
 
 
 def texts_file(config: AnswererConfig) -> Path | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow.parquet as pq
 import torch
 
 from talking_points.models.answerer import PointAnswerer
@@ -68,8 +69,10 @@ def plan_training(config: AnswererConfig) -> str:
 
 
 def count_examples(config: AnswererConfig) -> int:
-    """Conversations of an epoch: counted in MP-100's annotation file where it is there, else the paper's."""
-    root = config.poses.root
+    """Conversations of an epoch: counted in MP-100's annotation file or in the dataset's rows, else the paper's."""
+    root, rows = config.poses.root, config.poses.rows
+    if rows is not None:
+        return sum(pq.read_metadata(file).num_rows for file in rows.glob("data/train-*.parquet"))
     if root is None or not root.is_dir():
         return PAPER_EXAMPLES
     found = Mp100(root, "train", partition=config.poses.partition).count_annotations()["train"]

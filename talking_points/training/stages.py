@@ -208,9 +208,10 @@ def refuse_drawn(config: TrainConfig) -> None:
         **{f"vision.sources.{n}": r for n, r in config.vision.sources.items()},
     }
     drawn = {name: str(root) for name, root in roots.items() if root is not None and is_drawn(root)}
-    sources = find_drawn_sources(config.dataset)
-    if sources:
-        drawn["dataset"] = f"{config.dataset} (of {', '.join(sources)})"
+    rows = config.poses.rows if isinstance(config, AnswererConfig) else None
+    for name, dataset in (("dataset", config.dataset), ("poses.rows", rows)):
+        if dataset and (sources := find_drawn_sources(str(dataset))):
+            drawn[name] = f"{dataset} (of {', '.join(sources)})"
     if drawn:
         raise ConfigError(
             f"the paper's preset learns from real images, but these are drawn stand-ins: "

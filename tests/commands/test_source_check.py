@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
 from talking_points.sources.drawn import draw_sample
+from talking_points.sources.mp100 import Mp100
 from talking_points.sources.mp100_check import check_mp100
 
 
@@ -68,3 +71,53 @@ def test_what_is_no_mp100_is_refused_in_words(root: Path, tmp_path: Path) -> Non
         done = run("--source", *arguments)
         assert done.exit_code == 2
         assert message in done.output.replace("\n", " ")
+
+
+def _as_named(root: Path) -> None:
+    pass
+
+
+def _at_the_root(root: Path) -> None:
+    for folder in (root / "images").iterdir():
+        folder.rename(root / folder.name)
+
+
+def _per_dataset(root: Path) -> None:
+    """Folders of other names, a level deeper."""
+    for folder in list((root / "images").iterdir()):
+        (root / "images" / f"of {folder.name}").mkdir()
+        folder.rename(root / "images" / f"of {folder.name}" / "data")
+
+
+def _flat(root: Path) -> None:
+    for path in list((root / "images").glob("*/*")):
+        path.rename(root / "images" / path.name)
+
+
+@pytest.mark.parametrize("arrange", [_as_named, _at_the_root, _per_dataset, _flat])
+def test_images_are_found_in_the_layouts_that_people_have(root: Path, arrange: Callable[[Path], None]) -> None:
+    names = [path.name for path in (root / "images").glob("*/*")]
+    assert len(set(names)) == len(names), "else a flat folder could not hold them"
+    before = [record.objects for record in Mp100(root, "train")]
+    assert before
+    there = [one.found for one in check_mp100(root)]
+    arrange(root)
+    assert [one.found for one in check_mp100(root)] == there
+    assert [record.objects for record in Mp100(root, "train")] == before
+
+
+def test_files_of_the_same_names_are_not_taken_for_a_categorys_images(root: Path) -> None:
+    """COCO and AP-10K number their files alike: what holds few of them, or of other sizes, is another dataset."""
+    counts = {one.category: one for one in check_mp100(root)}
+    lost = max(counts.values(), key=lambda one: one.found)
+    folder = root / "images" / lost.name
+    other = root / "images" / "elsewhere"
+    folder.rename(other)
+    assert {one.category: one for one in check_mp100(root)}[lost.category].found == lost.found
+    paths = sorted(other.iterdir())
+    for path in paths:
+        Image.new("RGB", (7, 9)).save(path)
+    assert {one.category: one for one in check_mp100(root)}[lost.category].found == 0
+    for path in paths[len(paths) // 2 - 1 :]:
+        path.unlink()
+    assert {one.category: one for one in check_mp100(root)}[lost.category].found == 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from talking_points.examples.keypoints import PoseExample, mirror_example
 from talking_points.sources import SourceError, open_source
 from talking_points.sources.coco_keypoints import CocoKeypoints
+from talking_points.sources.keypoint_sets import KeypointSet
 from tests.sources.trees import animal, coco, image_entry, write_image, write_json
 
 KITE = {"id": 5, "name": "Kite", "keypoints": ["nose_tip", "left_corner", "right_corner"], "skeleton": [[1, 2], [1, 3]]}
@@ -83,3 +86,82 @@ def test_splits_files_and_category_clashes(tmp_path: Path) -> None:
 def test_a_skeleton_counted_from_zero(tmp_path: Path) -> None:
     (record,) = open_source("coco_keypoints", tree(tmp_path, [KITE | {"skeleton": [[0, 1], [1, 2]]}]))
     assert record.objects[0].skeleton == ((0, 1), (1, 2))
+
+
+EXPORTS = {
+    "no num_keypoints": {"num_keypoints": None},
+    "num_keypoints not counted": {"num_keypoints": 0},
+    "no outline, area 0": {"area": 0, "segmentation": []},
+    "no area": {"area": None, "segmentation": None},
+    "ids as floats": {"category_id": 5.0, "image_id": 1.0},
+    "numbers as floats": {"keypoints": [5.0, 6.0, 2.0, 9.0, 9.0, 1.0, 0.0, 0.0, 0.0]},
+    "an unlabelled place that is not 0": {"keypoints": [5, 6, 2, 9, 9, 1, 7, 7, 0]},
+}
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+@pytest.mark.parametrize("category", [KITE, KITE | {"id": 5.0}, {k: v for k, v in KITE.items() if k != "skeleton"}])
+def test_what_annotation_tools_write(tmp_path: Path, export: str, category: dict[str, Any]) -> None:
+    source = open_source("coco_keypoints", tree(tmp_path, [category], [kite(1) | EXPORTS[export]]))
+    (record,) = source
+    assert [point.visible for point in record.objects[0].keypoints] == [True, True, False]
+    assert not source.skipped
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bbox": None}, "malformed_annotation"),
+        ({"bbox": [0, 0, 0, 0]}, "degenerate_box"),
+        ({"keypoints": [5, 6, 9, 9, 0, 0]}, "keypoint_count"),
+        ({"keypoints": [5, 6, 0, 9, 9, 0, 7, 7, 0]}, "no_keypoints"),
+        ({"keypoints": ["5", 6, 2] * 3}, "malformed_annotation"),
+        ({"keypoints": None}, "malformed_annotation"),
+    ],
+)
+def test_what_cannot_be_used_is_counted(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    source = open_source("coco_keypoints", tree(tmp_path, items=[kite(1, **changes), kite(2)]))
+    (record,) = source
+    assert len(record.objects) == 1
+    assert source.skipped == {reason: 1}
+
+
+@pytest.mark.parametrize("skeleton", [None, 3, "1-2", {"1": 2}, [[1, "2"], [1]], [[99, 1]]])
+def test_a_skeleton_of_another_form_is_left_out(tmp_path: Path, skeleton: object) -> None:
+    (record,) = open_source("coco_keypoints", tree(tmp_path, [KITE | {"skeleton": skeleton}]))
+    assert record.objects[0].skeleton == ()
+
+
+def test_a_file_beside_the_images_of_every_split(tmp_path: Path) -> None:
+    for folder in ("train", "valid", "test"):
+        write_json(tmp_path / folder / "_annotations.coco.json", coco([image_entry(1, "1.jpg")], [kite(1)], [KITE]))
+        write_image(tmp_path / folder / "1.jpg")
+    source = CocoKeypoints(tmp_path)
+    assert [(one.image_id, one.image_path.parent.name) for one in source] == [
+        ("test/1", "test"), ("train/1", "train"), ("val/1", "valid"),
+    ]  # fmt: skip
+    assert [record.split for record in CocoKeypoints(tmp_path, "val")] == ["val"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("left_eye", "right_eye", "nose"), ("Left Eye", "Right Eye", "nose"), ("LEFT_EYE", "RIGHT_EYE", "nose"),
+        ("leftEye", "rightEye", "nose"), ("LEye", "REye", "Nose"), ("eyeL", "eyeR", "nose"),
+        ("L_eye", "R_eye", "nose"), ("eye l", "eye r", "nose"),
+    ],
+)  # fmt: skip
+def test_sides_are_known_however_they_are_written(tmp_path: Path, names: tuple[str, ...]) -> None:
+    source = open_source("coco_keypoints", tree(tmp_path, [KITE | {"keypoints": list(names)}]))
+    assert isinstance(source, CocoKeypoints)
+    assert source.keypoint_sets()[5].flip_pairs == ((0, 1),)
+
+
+def test_what_a_mirrored_image_has_no_name_for_is_not_labelled_there() -> None:
+    keypoints = KeypointSet.from_names("wing", ("left wing", "bright spot", "tail"))
+    assert (keypoints.flip_pairs, keypoints.lopsided()) == ((), (0,))
+    points = np.array([[1.0, 2], [3, 4], [5, 6]])
+    one = PoseExample("a", "a", 1, "wing", keypoints, (20, 20), (0, 0, 9, 9), points, np.ones(3, bool))
+    mirrored = mirror_example(one)
+    assert mirrored.visible.tolist() == [False, True, True]
+    assert mirrored.points[1].tolist() == [16, 4]

@@ -286,8 +286,12 @@ def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained
     assert set(one["differences"]) == {f"greedy - {way}" for way in ways - {"greedy"}}
     assert {"known sets"} <= set(one["groups"]) <= {"known sets", "new sets", "unseen names"}
     assert all(found["unparsed"] == 0 for found in one["answers"].values())
+    asked = ways - {"mean pose", "box centre"}
+    assert set(one["keypoints_per_second"]) == asked
+    assert all(speed > 0 for speed in one["keypoints_per_second"].values())
     table = (tmp_path / "report.md").read_text()
     assert "92.60" in table
+    assert "| keypoints/s |" in table
     assert "blind twin" in table
 
     # The card for the Hub has these figures; another kind of report is refused.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -230,8 +230,12 @@ def search(
         logits = logits.float()
         scores = (logits[:, tokens.to(logits.device)] - logits.logsumexp(-1, keepdim=True)).cpu()
         grown: list[Hypothesis] = []
-        for one, branch, row in zip(open_ones, branches, scores, strict=True):
-            grown += _grow(grammar, one, branch, (tokens, row), width if one.axis == 0 else 1)
+        for node in nodes.values():
+            chosen = [place for place, one in enumerate(open_ones) if one.node is node]
+            allowed = scores[chosen][:, torch.searchsorted(tokens, node.tokens)]
+            for place, choice in zip(chosen, _choices(node, allowed, width), strict=True):
+                one = open_ones[place]
+                grown += _grow(grammar, one, branches[place], choice, width if one.axis == 0 else 1)
         if width > 1:
             grown = _best(grown, width)
         open_ones = [one for one in grown if one.axis < 2]
@@ -247,31 +251,46 @@ def _best(hypotheses: Sequence[Hypothesis], width: int) -> list[Hypothesis]:
     return [one for query in sorted(by_query) for one in by_query[query][:width]]
 
 
-def _grow(
-    grammar: AnswerGrammar, one: Hypothesis, branch: int, scores: tuple[Tensor, Tensor], width: int
-) -> list[Hypothesis]:
-    """``one`` with each of its ``width`` likeliest next tokens; ``scores``: sorted ids and their log-probabilities."""
-    node = one.node
-    allowed = scores[1][torch.searchsorted(scores[0], node.tokens)]
-    mass = float(allowed.logsumexp(0).exp())
-    allowed = allowed.log_softmax(0)
+@dataclass(frozen=True)
+class _Choice:
+    """What can follow at a node, of one hypothesis: mass on it all, entropy in nats, expected middle, and the likeliest
+    children as (place among the children, log-probability)."""
+
+    mass: float
+    entropy: float
+    middle: float
+    likeliest: list[tuple[int, float]]
+
+
+def _choices(node: Node, allowed: Tensor, width: int) -> Iterator[_Choice]:
+    """The choices of hypotheses that stand at one node, from the log-probabilities of what can follow (H, n)."""
+    mass = allowed.logsumexp(-1).exp().tolist()
+    allowed = allowed.log_softmax(-1)
     shares = allowed.exp()
+    entropy = (-(shares * allowed.nan_to_num(neginf=0.0)).sum(-1)).tolist()
+    middle = (shares @ node.middles).tolist()
+    best = allowed.topk(min(width, allowed.shape[1]))
+    likeliest = (list(zip(*one, strict=True)) for one in zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return map(_Choice, mass, entropy, middle, likeliest)
+
+
+def _grow(grammar: AnswerGrammar, one: Hypothesis, branch: int, choice: _Choice, width: int) -> list[Hypothesis]:
+    """``one`` with each of its ``width`` likeliest next tokens."""
     reach = math.exp(one.log_probability[one.axis])
-    entropy = -float((shares * allowed.nan_to_num(neginf=0.0)).sum())
-    children = list(node.children.values())
+    following = list(one.node.children.items())
     grown = []
-    for place in allowed.topk(min(width, len(children))).indices.tolist():
-        rest = float((shares * node.middles).sum() - shares[place] * node.middles[place])
-        added = _advance(grammar, one, int(node.tokens[place]), children[place])
+    for place, added_log in choice.likeliest[:width]:
+        token, child = following[place]
+        added = _advance(grammar, one, token, child)
         added.branch = branch
-        added.mass = min(one.mass, mass)
-        log_probability = one.log_probability[one.axis] + float(allowed[place])
-        expected = one.expected[one.axis] + reach * rest
+        added.mass = min(one.mass, choice.mass)
+        log_probability = one.log_probability[one.axis] + added_log
+        expected = one.expected[one.axis] + reach * (choice.middle - math.exp(added_log) * child.middle)
         if added.axis > one.axis:
-            expected += math.exp(log_probability) * children[place].middle
+            expected += math.exp(log_probability) * child.middle
         added.log_probability = _set(one.log_probability, one.axis, log_probability)
         added.expected = _set(one.expected, one.axis, expected)
-        added.entropy = _set(one.entropy, one.axis, one.entropy[one.axis] + reach * entropy)
+        added.entropy = _set(one.entropy, one.axis, one.entropy[one.axis] + reach * choice.entropy)
         grown.append(added)
     return grown
 
