@@ -207,21 +207,24 @@ def _file_at(path: Path) -> int | None:
 
 def request_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
     """sha256 of everything that can change the answer. Of ``facts`` all but the visual prompts are in the prompt."""
-    return _key(_written(dict(identity)), request)
+    return request_keys(identity, [request])[request.id]
 
 
 def request_keys(identity: Mapping[str, Any], requests: Iterable[ChatRequest]) -> dict[str, str]:
     """The keys of many requests to the same backend, by request id."""
-    written = _written(dict(identity))
-    return {request.id: _key(written, request) for request in requests}
+    written, requests = _written(dict(identity)), list(requests)
+    # Several requests may show the very same image.
+    images = {id(image): image for request in requests for image in request.images}
+    digests = {name: _image_digest(image) for name, image in images.items()}
+    return {request.id: _key(written, request, digests) for request in requests}
 
 
-def _key(identity: str, request: ChatRequest) -> str:
+def _key(identity: str, request: ChatRequest, digests: Mapping[int, str]) -> str:
     shown = [request.facts.get(name) for name in _POINT_FACTS] if request.images else []
     content = [
         request.system,
         request.prompt,
-        [_image_digest(image) for image in request.images],
+        [digests[id(image)] for image in request.images],
         request.seed,
         request.max_tokens,
         request.temperature,
