@@ -7,6 +7,7 @@ quarter of the time of a general client, and raises the same errors, those of ht
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,7 +124,16 @@ class _Wire(asyncio.Protocol):
 
     def is_quiet(self) -> bool:
         """Whether the next request can use it: what comes between two requests is the end, or an answer to neither."""
-        return not (self.received or self.ended or self.transport.is_closing())
+        return not (self.received or self.ended or self.transport.is_closing() or self._has_more())
+
+    def _has_more(self) -> bool:
+        """Whether there is something to read that the loop has not come to yet."""
+        socket = self.transport.get_extra_info("socket")
+        if hasattr(select, "poll"):
+            looked = select.poll()
+            looked.register(socket.fileno(), select.POLLIN)
+            return bool(looked.poll(0))
+        return bool(select.select([socket], [], [], 0)[0])
 
     async def wait_for(self, condition: Callable[[], bool], seconds: float | None) -> None:
         """Until it holds. Raises ``TimeoutError`` when nothing has changed for so long."""
