@@ -415,4 +415,5 @@ def test_the_prompts_own_examples_are_no_echo_of_their_instructions():
 def test_what_is_not_said_twice_in_a_row_is_not_looked_at_twice(words: list[str]) -> None:
     joined = " ".join(words)
     if not verification._runs_again(joined):
-        assert not verification._REPEATED.search(joined) and not verification._LOOP.search(joined)
+        assert not verification._REPEATED.search(joined)
+        assert not verification._LOOP.search(joined)

@@ -25,7 +25,9 @@ def test_rows_that_follow_one_another_share_their_images_array(tmp_path: Path) -
         images.pixels(replace(row, id=str(number), image_path=name))
         for number, name in enumerate(("a.png", "a.png", "b.png"))
     )
-    assert first is again and int(first.max()) == 0 and int(other.max()) == 1
+    assert first is again
+    assert int(first.max()) == 0
+    assert int(other.max()) == 1
     with pytest.raises(SkippedImage):
         images.pixels(replace(row, image_path="none.png"))
 
@@ -33,6 +35,7 @@ def test_rows_that_follow_one_another_share_their_images_array(tmp_path: Path) -
 def test_the_first_rows_are_those_that_were_drawn_first() -> None:
     rows = [replace(make_candidate(), id=str(number), image_path=f"{number % 3}.png") for number in range(40)]
     asked = _by_image(rows)
-    assert asked[:FIRST_WINDOW] == rows[:FIRST_WINDOW] and sorted(asked, key=lambda row: int(row.id)) == rows
+    assert asked[:FIRST_WINDOW] == rows[:FIRST_WINDOW]
+    assert sorted(asked, key=lambda row: int(row.id)) == rows
     later = [row.image_path for row in asked[FIRST_WINDOW:]]
     assert later == sorted(later)
