@@ -14,7 +14,7 @@ from tasks.object_caption import SampleInput
 from tasks.running.captions import caption_rows
 from tasks.running.manifests import Manifest
 from tasks.running.shards import Order, shard_task
-from tasks.running.source_images import image_pixels
+from tasks.running.source_images import ImagesInTurn
 from tasks.running.text_shards import Step
 
 VERSION = 2
@@ -31,10 +31,10 @@ class Settings(Section):
 
 def run_local_caption(order: Order[Settings, SampleInput]) -> Manifest:
     """Caption the crop around the keypoint of every row."""
-    settings = order.settings
+    settings, images = order.settings, ImagesInTurn(order.environment.roots)
 
     def request(candidate: Candidate) -> ChatRequest:
-        pixels = image_pixels(candidate, order.environment.roots)
+        pixels = images.pixels(candidate)
         return local_caption_request(candidate, pixels, settings.step.config, settings.crop, settings.seed)
 
     return caption_rows("local_caption", order, settings.step, order.inputs.sample, request)

@@ -14,7 +14,7 @@ from talking_points.records import Candidate
 from tasks.running.captions import caption_rows
 from tasks.running.manifests import Manifest
 from tasks.running.shards import Inputs, Order, shard_task
-from tasks.running.source_images import image_pixels
+from tasks.running.source_images import ImagesInTurn
 from tasks.running.text_shards import Step
 
 VERSION = 2
@@ -41,10 +41,10 @@ def run_object_caption(order: Order[Settings, SampleInput]) -> Manifest:
     """Caption the object of every row."""
     config, seed = order.settings.step.config, order.settings.seed
     # The rules compose from annotations: decoding 21,000 images for them would be for nothing.
-    blind = config.backend == "rules"
+    blind, images = config.backend == "rules", ImagesInTurn(order.environment.roots)
 
     def request(candidate: Candidate) -> ChatRequest:
-        pixels = _NO_PIXELS if blind else image_pixels(candidate, order.environment.roots)
+        pixels = _NO_PIXELS if blind else images.pixels(candidate)
         return object_caption_request(candidate, pixels, config, seed)
 
     return caption_rows("object_caption", order, order.settings.step, order.inputs.sample, request)

@@ -27,7 +27,7 @@ from talking_points.descriptions.backends.protocol import (
     Step,
 )
 from talking_points.descriptions.batches.outbox import PENDING
-from talking_points.descriptions.request_cache import RequestCache
+from talking_points.descriptions.request_cache import RequestCache, request_keys
 from talking_points.descriptions.spending import BudgetSpent, Ledger
 from talking_points.descriptions.steps import answer_or_error
 from talking_points.errors import RunError
@@ -217,8 +217,9 @@ def _answer_batch(
     stop_if_requested()
     completions: dict[str, Completion | RequestError] = {}
     identity, ledger = answer_identity(backend, config), cache.ledger if cache else None
+    keys = request_keys(identity, requests) if cache else {}
     if cache:
-        kept = cache.lookup(identity, requests)
+        kept = cache.lookup_under(keys)
         # One that cannot be used is asked for again, as it was when it came.
         usable = (r for r in requests if r.id in kept and isinstance(reads(kept[r.id], r), str))
         completions.update({request.id: kept[request.id] for request in usable})
@@ -231,7 +232,7 @@ def _answer_batch(
         if ledger and isinstance(completion, Completion):
             ledger.count(request, completion)
         if cache and isinstance(completion, Completion) and completion.finish_reason == "stop" and completion.text:
-            cache.store(identity, request, completion)
+            cache.store_under(keys[request.id], completion)
 
     def complete(asked: Sequence[ChatRequest]) -> None:
         with nullcontext() if backend.capabilities.concurrent else _engine:

@@ -21,10 +21,10 @@ def find_echo(text: str) -> str | None:
     label = _LABEL.search(text)
     if label:
         return label[0].strip()
-    words = _WORD.findall(text)
+    words, known = _WORD.findall(text), _instructions()
     lower = [word.lower() for word in words]
     for start in range(len(words) - _RUN + 1):
-        if tuple(lower[start : start + _RUN]) in _instructions():
+        if tuple(lower[start : start + _RUN]) in known:
             return " ".join(words[start : start + _RUN])
     return None
 

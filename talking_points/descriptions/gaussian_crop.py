@@ -7,6 +7,7 @@ local features". The same crop feeds the ``rules`` backend, every vision model a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -33,7 +34,14 @@ def gaussian_weight(side: int, sigma: float) -> NDArray[np.float32]:
     """
     offsets = (2 * np.arange(side, dtype=np.float32) + 1 - side) / (2 * side)
     profile = np.exp(-0.5 * (offsets / sigma) ** 2)
-    return np.outer(profile, profile).astype(np.float32)
+    return np.outer(profile, profile).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=4)
+def _weights(side: int, sigma: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of the crop and of its surround: those of many rows, as small parts get the smallest side."""
+    weight = gaussian_weight(side, sigma)
+    return weight, 1 - weight
 
 
 def gaussian_crop(
@@ -68,8 +76,7 @@ def gaussian_crop(
     above, before = inside_top - top, inside_left - left
     below, after = side - above - inside.shape[0], side - before - inside.shape[1]
     square = np.asarray(cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_REPLICATE), np.uint8)
-    weight = gaussian_weight(side, config.sigma)
-    result = np.asarray(cv2.blendLinear(square, _surround(square, config), weight, 1 - weight), np.uint8)
+    result = np.asarray(cv2.blendLinear(square, _surround(square, config), *_weights(side, config.sigma)), np.uint8)
     if side == config.size:
         return result
     shrinks = side > config.size

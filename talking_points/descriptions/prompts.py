@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +126,40 @@ def _read(file_name: str, folder: Path | None) -> str | None:
         return None
     if folder is not None and (folder / file_name).is_file():
         return read_text(folder / file_name)
-    shipped = resources.files("prompts") / file_name
+    shipped = _shipped(file_name)
     return shipped.read_text(encoding="utf-8") if shipped.is_file() else None
+
+
+@lru_cache(maxsize=64)
+def _shipped(file_name: str) -> Traversable:
+    return resources.files("prompts") / file_name
+
+
+_States = tuple[tuple[int, int, int] | None, ...]
+
+
+def _states(file_name: str, folder: Path | None) -> _States | None:
+    """What changes when a template is edited, replaced or made: of both places where it may lie. None: not known."""
+    places = [_shipped(file_name), *([folder / file_name] if folder else [])]
+    paths = [place for place in places if isinstance(place, Path)]
+    return tuple(map(_state, paths)) if len(paths) == len(places) else None
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 @lru_cache(maxsize=8)
 def _environment(folder: Path | None) -> jinja2.Environment:
     def load(file_name: str) -> tuple[str, str, Callable[[], bool]] | None:
+        states = _states(file_name, folder)
         text = _read(file_name, folder)
         # An edited prompt is read again, in a long-lived process too: its digest has changed with it.
-        return None if text is None else (text, file_name, lambda: _read(file_name, folder) == text)
+        return None if text is None else (text, file_name, lambda: _is_unchanged(states, file_name, folder, text))
 
     return ImmutableSandboxedEnvironment(
         loader=jinja2.FunctionLoader(load),
@@ -143,6 +168,10 @@ def _environment(folder: Path | None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _is_unchanged(states: _States | None, file_name: str, folder: Path | None, text: str) -> bool:
+    return (states is not None and _states(file_name, folder) == states) or _read(file_name, folder) == text
 
 
 def _explain_missing(name: str, file_name: str) -> str:

@@ -16,13 +16,15 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.descriptions.spending import Ledger
@@ -93,16 +95,19 @@ class RequestCache:
 
     def lookup(self, identity: Mapping[str, Any], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
         """Known answers by request id."""
-        keys = [request_key(identity, request) for request in requests]
+        return self.lookup_under(request_keys(identity, requests))
+
+    def lookup_under(self, keys: Mapping[str, str]) -> dict[str, Completion]:
+        """Known answers by request id, of requests whose keys are known."""
         with self._lock:
             try:
-                rows = self._select(keys)
+                rows = self._select(keys.values())
             except sqlite3.DatabaseError as error:
                 self._begin_anew(error)
-                rows = self._select(keys)
+                rows = self._select(keys.values())
         return {
-            request.id: completion
-            for request, key, row in zip(requests, keys, rows, strict=True)
+            id_: completion
+            for (id_, key), row in zip(keys.items(), rows, strict=True)
             if row and row[1] == entry_digest(key, row[0]) and (completion := read_completion(row[0]))
         }
 
@@ -125,7 +130,7 @@ class RequestCache:
                 self._reopen()
                 self._database.execute(_STORE, entry)
 
-    def _select(self, keys: Sequence[str]) -> list[tuple[str, str] | None]:
+    def _select(self, keys: Iterable[str]) -> list[tuple[str, str] | None]:
         select = "SELECT answer, digest FROM answers WHERE key = ?"
         return [self._database.execute(select, (key,)).fetchone() for key in keys]
 
@@ -202,21 +207,42 @@ def _file_at(path: Path) -> int | None:
 
 def request_key(identity: Mapping[str, Any], request: ChatRequest) -> str:
     """sha256 of everything that can change the answer. Of ``facts`` all but the visual prompts are in the prompt."""
-    images = [hashlib.sha256(image.tobytes() + repr(image.shape).encode()).hexdigest() for image in request.images]
+    return request_keys(identity, [request])[request.id]
+
+
+def request_keys(identity: Mapping[str, Any], requests: Iterable[ChatRequest]) -> dict[str, str]:
+    """The keys of many requests to the same backend, by request id."""
+    written, requests = _written(dict(identity)), list(requests)
+    # Several requests may show the very same image.
+    images = {id(image): image for request in requests for image in request.images}
+    digests = {name: _image_digest(image) for name, image in images.items()}
+    return {request.id: _key(written, request, digests) for request in requests}
+
+
+def _key(identity: str, request: ChatRequest, digests: Mapping[int, str]) -> str:
     shown = [request.facts.get(name) for name in _POINT_FACTS] if request.images else []
     content = [
-        KEY_VERSION,
-        dict(identity),
         request.system,
         request.prompt,
-        images,
+        [digests[id(image)] for image in request.images],
         request.seed,
         request.max_tokens,
         request.temperature,
         request.schema,
         shown,
     ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    # One list, of which the identity is written once for many.
+    return hashlib.sha256(f"[{KEY_VERSION}, {identity}, {_written(content)[1:]}".encode()).hexdigest()
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _image_digest(image: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(image).data)
+    digest.update(repr(image.shape).encode())
+    return digest.hexdigest()
 
 
 def entry_digest(key: str, answer: str) -> str:

@@ -7,20 +7,19 @@ on a network file system is not safe with writers on several machines.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib import util
 from typing import TYPE_CHECKING, Any
 
 from talking_points.config import ConfigError
-from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.descriptions.backends.protocol import Completion
 from talking_points.descriptions.request_cache import (
     OutboxLike,
     RequestCache,
     entry_digest,
     read_completion,
-    request_key,
 )
 from talking_points.descriptions.spending import Ledger, Spending, Spent
 from talking_points.errors import RunError
@@ -71,9 +70,8 @@ class SharedRequestCache(RequestCache):
         if self.outbox:
             self.outbox.close(complete=kind is None)
 
-    def lookup(self, identity: Mapping[str, Any], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
+    def lookup_under(self, keys: Mapping[str, str]) -> dict[str, Completion]:
         """Known answers by request id. Raises ``SharedCacheError``."""
-        keys = {request.id: request_key(identity, request) for request in requests}
         rows = _run(self._engine, _SELECT, {"keys": sorted(set(keys.values()))})
         known = {key: answer for key, answer, digest in rows if digest == entry_digest(key, answer)}
         found = {id_: read_completion(known[key]) for id_, key in keys.items() if key in known}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from talking_points.build_config import VerificationConfig
@@ -65,12 +65,19 @@ _JUDGED_WORDS = 12
 _MIN_LOOK_WORDS = 2
 """Least number of words that describe the look of the point."""
 
-_FUNCTION_WORD = re.compile(
-    r"(?:the|an?|of|on|in|at|to|and|or|is|are|its?|their|with|that|which|where|this|these|within|from|by|for|as|than)"
+_FUNCTION_WORDS = frozenset(
+    (
+        *("the", "a", "an", "of", "on", "in", "at", "to", "and", "or", "is", "are", "it", "its", "their", "with"),
+        *("that", "which", "where", "this", "these", "within", "from", "by", "for", "as", "than"),
+    )
 )
-_LOOKLESS_WORD = re.compile(
-    r"(?:region|area|spot|point|keypoint|features?|featuring|show(?:s|ing)?|surface|around|marked|one|can|see|seen|there|has|have"
-    r"|be|left|right|top|bottom|upper|lower|center|middle|edge|close|near|toward|slightly|image|part|located)"
+_LOOKLESS_WORDS = frozenset(
+    (
+        *("region", "area", "spot", "point", "keypoint", "feature", "features", "featuring", "show", "shows"),
+        *("showing", "surface", "around", "marked", "one", "can", "see", "seen", "there", "has", "have", "be"),
+        *("left", "right", "top", "bottom", "upper", "lower", "center", "middle", "edge", "close", "near"),
+        *("toward", "slightly", "image", "part", "located"),
+    )
 )
 """Words that say nothing about the look of the point."""
 
@@ -78,43 +85,59 @@ _REMEMBERED = 50_000
 """Verdicts that are kept, 16 bytes and a reference each; the paper's build asks for 21,000."""
 _given: dict[bytes, Verdict] = {}
 
-_LETTERS = r"[^\W\d_]+(?:['’-][^\W\d_]+)*"
-_REFUSAL = re.compile(
+_LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+
+
+class _Pattern:
+    """A pattern in lower case for texts of any case. Most texts match none of them: of plain ASCII, that is found out
+    on the text in lower case, which takes a fraction of the time.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._any_case, self._lower = re.compile(pattern, re.IGNORECASE), re.compile(pattern)
+
+    def search(self, text: str, lower: str) -> re.Match[str] | None:
+        """``lower`` is the text in lower case."""
+        if text.isascii() and self._lower.search(lower) is None:
+            return None
+        return self._any_case.search(text)
+
+
+_REFUSAL = _Pattern(
     r"\bas an? (?:ai|language model|assistant)\b|\bi(?:'m| am) (?:sorry|unable|not able)\b"
     r"|\bi (?:cannot|can't|apologi[sz]e|do not|don't)\b|\bunfortunately\b|\bno image (?:is|was)\b"
     r"|\b(?:cannot|can not|can't) (?:be determined|determine|describe|see|provide)\b",
-    re.IGNORECASE,
 )
-_META = re.compile(
-    r"\bhere(?:'s| is| are) (?:the|an?|your|my)\b|\b(?:sure|certainly|of course)[,!]"
-    r"|^\s*(?:note|output|answer|description|sentence|refined|draft|final|response|caption)\b[^.]{0,25}:|\bnote that\b"
-    r"|\b(?:the|this|my|refined|revised|final) (?:description|sentence|draft|caption|annotations?|prompt)\b"
-    r"|\bbounding box|\bsegmentation|\bannotat|\b(?:close-up|local) caption|\bgaussian|\bcropped\b|\bthe crop\b"
-    r"|\bcoordinates?\b|\bi hope\b|\blet me know\b|\bplease\b",
-    re.IGNORECASE,
+_META = _Pattern(
+    r"\b(?:here(?:'s| is| are) (?:the|an?|your|my)\b|(?:sure|certainly|of course)[,!])"
+    r"|^\s*(?:note|output|answer|description|sentence|refined|draft|final|response|caption)\b[^.]{0,25}:"
+    r"|\b(?:note that\b"
+    r"|(?:the|this|my|refined|revised|final) (?:description|sentence|draft|caption|annotations?|prompt)\b"
+    r"|bounding box|segmentation|annotat|(?:close-up|local) caption|gaussian|cropped\b|the crop\b"
+    r"|coordinates?\b|i hope\b|let me know\b|please\b)"
 )
-_MARKUP = re.compile(
+_MARKUP = _Pattern(
     r"[\n\r\t]|\*\*|__|```|^\s*(?:[-*#>]|\d+[.)])\s|[{}<>\[\]|]|\\[nu\"]|\b(?:user|assistant|system|human)\s*:",
-    re.IGNORECASE,
 )
-_REASONING = re.compile(
+_REASONING = _Pattern(
     r"\bthe user (?:wants?|asks?|asked|is asking|said|provided|gave)\b|^\s*(?:okay|ok|alright|hmm|wait)[,.:]"
-    r"|\blet(?:'s|\N{RIGHT SINGLE QUOTATION MARK}s| me) (?:think|see|look|start|check|describe|break|analy[sz]e)\b"
-    r"|\bthinking process\b|\bstep[- ]by[- ]step\b|\bi (?:need|have|should|will) (?:to )?(?:describe|write|answer)\b",
-    re.IGNORECASE,
+    r"|\b(?:let(?:'s|\N{RIGHT SINGLE QUOTATION MARK}s| me) (?:think|see|look|start|check|describe|break|analy[sz]e)"
+    r"|thinking process|step[- ]by[- ]step|i (?:need|have|should|will) (?:to )?(?:describe|write|answer))\b"
 )
 """A model that thinks aloud; never the words of a description."""
-_LEFT_BEHIND = re.compile(
+_LEFT_BEHIND = _Pattern(
     r"&(?:#\w+|[a-z]+\d*);|\$[^$]*\\[^$]*\$|\\[a-z]{2,}|[\u2581\u0120\u010a]|<0x[0-9a-f]{2}>"
     r"|[a-z][\u0370-\u052f]|[\u0370-\u052f][a-z]",
-    re.IGNORECASE,
 )
 """Entities, formulas, tokenizers' marks, and words that mix Latin letters with look-alikes of other scripts."""
-_COORDINATES = re.compile(
+_COORDINATES = _Pattern(
     r"\(\s*\d|\d\s*,\s*\d|\d\s*(?:%|percent|px|pixels?|cm|mm|inch(?:es)?|degrees?|°|x\s*\d)|\b[xyuv]\s*[=:]\s*-?\d"
     r"|\d\.\d|\d{3,}|\bpercent(?:age)?\b|\bpixels?\b",
-    re.IGNORECASE,
 )
+_LONGEST_RUN = 12
+_REPEATED = re.compile(rf"\b(\w+)(?: \1){{2,}}\b|\b(\w+ \w+(?: \w+){{0,{_LONGEST_RUN - 2}}})(?: \2){{1,}}\b")
+_LOOP = re.compile(r"\b(\w+(?: \w+){0,7})(?: \1){3,}\b")
+_RUN_WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"[.!?]+[\"”’')]*(?=\s+[A-Z\"“]|\s*$)")
 
 
@@ -181,10 +204,11 @@ def _verdict(found: list[tuple[str, str]]) -> Verdict:
 
 def _form(text: str, config: VerificationConfig) -> Iterator[tuple[str, str]]:
     """Findings that need no annotation."""
-    words = re.findall(_LETTERS, text.lower())
+    lower = text.lower()
+    words = _LETTERS.findall(lower)
     letters = [char for char in text if char.isalpha()] if not text.isascii() else words
     latin = sum(char.isascii() for char in letters) / max(len(letters), 1)
-    function = sum(_FUNCTION_WORD.fullmatch(word) is not None for word in words) / max(len(words), 1)
+    function = sum(word in _FUNCTION_WORDS for word in words) / max(len(words), 1)
     if latin < _MIN_LATIN or (len(words) >= _JUDGED_WORDS and function < _MIN_FUNCTION_WORDS):
         yield "not_english", "The text is not an English sentence; write one in plain English."
     if _repeats(words):
@@ -199,9 +223,9 @@ def _form(text: str, config: VerificationConfig) -> Iterator[tuple[str, str]]:
         yield "too_many_sentences", f"The text has {sentences} sentences; write {allowed}."
     if not re.search(r"[.!?][\"”’')]*$", text.strip()):
         yield "unfinished", "The text breaks off; finish the sentence with a full stop."
-    if _REFUSAL.search(text):
+    if _REFUSAL.search(text, lower):
         yield "refusal", "The text declines the task or speaks as an assistant; write only the description."
-    meta = _META.search(text) or _REASONING.search(text)
+    meta = _META.search(text, lower) or _REASONING.search(text, lower)
     if meta:
         yield (
             "meta_talk",
@@ -210,11 +234,11 @@ def _form(text: str, config: VerificationConfig) -> Iterator[tuple[str, str]]:
     echo = find_echo(text)
     if echo:
         yield "echo", f"The text repeats the instructions ('{echo}'); write only the sentence about the point."
-    if has_invisible(text) or _LEFT_BEHIND.search(text):
+    if has_invisible(text) or _LEFT_BEHIND.search(text, lower):
         yield "characters", "The text has characters that cannot be read; write it in plain letters."
-    if _MARKUP.search(text):
+    if _MARKUP.search(text, lower):
         yield "markup", "The text has markup, line breaks or role names; write one plain line."
-    if _COORDINATES.search(text):
+    if _COORDINATES.search(text, lower):
         yield "coordinates", "The text has figures that look like coordinates, sizes or percentages; say it in words."
     elif re.search(r"\d", text):
         yield "number", "The text has a figure; leave it out unless it can be read in the picture."
@@ -228,32 +252,50 @@ def unfit_material(text: str, step: str) -> Finding | None:
     """
     if step not in ("object_caption", "local_caption", "generate"):
         return None
-    words = re.findall(_LETTERS, text.lower())
-    for code, found in (
-        ("refusal", _REFUSAL.search(text)),
-        ("meta_talk", _REASONING.search(text)),
-        ("echo", find_echo(text)),
-        ("characters", has_invisible(text) or _LEFT_BEHIND.search(text)),
-        ("markup", _MARKUP.search(text)),
-        ("repetition", _loops(words)),
-    ):
-        if found:
+    lower = text.lower()
+    checks: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("refusal", lambda: _REFUSAL.search(text, lower)),
+        ("meta_talk", lambda: _REASONING.search(text, lower)),
+        ("echo", lambda: find_echo(text)),
+        ("characters", lambda: has_invisible(text) or _LEFT_BEHIND.search(text, lower)),
+        ("markup", lambda: _MARKUP.search(text, lower)),
+        ("repetition", lambda: _loops(_LETTERS.findall(lower))),
+    )
+    for code, finds in checks:
+        if finds():
             return Finding(code, f"This {step.replace('_', ' ')} cannot be used: {CODES[code][1]}.", True)
     return None
 
 
 def _loops(words: list[str]) -> bool:
     """A short run of words said four times in a row, or more often."""
-    return re.search(r"\b(\w+(?: \w+){0,7})(?: \1){3,}\b", " ".join(words)) is not None
+    joined = " ".join(words)
+    return _runs_again(joined) and _LOOP.search(joined) is not None
 
 
 def _repeats(words: list[str]) -> bool:
     """Loops of a degenerate model: a run of the same words, or few different triples."""
     joined = " ".join(words)
-    if re.search(r"\b(\w+)(?: \1){2,}\b|\b(\w+ \w+(?: \w+){0,10})(?: \2){1,}\b", joined):
+    if _runs_again(joined) and _REPEATED.search(joined):
         return True
     triples = list(zip(words, words[1:], words[2:], strict=False))
     return len(triples) >= 10 and len(set(triples)) < _MIN_DISTINCT_TRIGRAMS * len(triples)
+
+
+def _runs_again(joined: str) -> bool:
+    """Whether any run of up to ``_LONGEST_RUN`` words is said twice in a row: without that, neither pattern matches."""
+    words = _RUN_WORD.findall(joined)
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(words):
+        earlier = places.setdefault(word, [])
+        for start in reversed(earlier):
+            length = place - start
+            if length > _LONGEST_RUN:
+                break
+            if words[start:place] == words[place : place + length]:
+                return True
+        earlier.append(place)
+    return False
 
 
 def _content(text: str, candidate: Candidate, config: VerificationConfig) -> Iterator[tuple[str, str]]:
@@ -313,8 +355,8 @@ def _look(levels: Levels, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     named = {word for name in names for word in name.split()}
     words = [
         word
-        for word in re.findall(_LETTERS, levels.look or "")
-        if word not in named and not _FUNCTION_WORD.fullmatch(word) and not _LOOKLESS_WORD.fullmatch(word)
+        for word in _LETTERS.findall(levels.look or "")
+        if word not in named and word not in _FUNCTION_WORDS and word not in _LOOKLESS_WORDS
     ]
     if len(words) < _MIN_LOOK_WORDS:
         yield (

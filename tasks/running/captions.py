@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from talking_points.descriptions.asking import ask, share_backend
+from talking_points.descriptions.asking import FIRST_WINDOW, ask, share_backend
 from talking_points.descriptions.backends.protocol import ChatRequest
 from talking_points.descriptions.backends.protocol import Step as StepName
 from talking_points.records import Candidate
@@ -20,14 +20,26 @@ def caption_rows(
     """Ask for a caption of every row; rows whose image cannot be read are rejected."""
     writer = ShardWriter(order)
     rows = read_candidates(writer.storage, sample)
+    unread: dict[str, SkippedImage] = {}
 
     def requests() -> Iterator[ChatRequest]:
-        for row in rows:
+        for row in _by_image(rows):
             try:
                 yield request(row)
             except SkippedImage as skipped:
-                writer.reject(row.__dict__, skipped.reason, skipped.detail)
+                unread[row.id] = skipped
 
     with share_backend(name, step.config, server_logs(order)) as backend, request_cache(order, step.config) as cache:
         answers = ask(backend, requests(), step.config, cache)
+    for row in rows:
+        if row.id in unread:
+            writer.reject(row.__dict__, unread[row.id].reason, unread[row.id].detail)
     return commit_texts(writer, step, rows, answers)
+
+
+def _by_image(rows: list[Candidate]) -> list[Candidate]:
+    """Image by image, so that each is decoded and encoded once. The first ones tell whether the backend can answer at
+    all: they stay as they were drawn, of many images.
+    """
+    first, others = rows[:FIRST_WINDOW], rows[FIRST_WINDOW:]
+    return [*first, *sorted(others, key=lambda row: (row.source, row.image_path))]

@@ -37,3 +37,21 @@ def read_source_image(root: str, image_path: str, sha256: str) -> bytes:
 def image_pixels(candidate: Candidate, roots: Mapping[str, str]) -> NDArray[np.uint8]:
     """The decoded image, uint8 RGB (height, width, 3). Raises ``SkippedImage``."""
     return decode_rgb(inside(Path(roots[candidate.source]), candidate.image_path))
+
+
+class ImagesInTurn:
+    """The decoded images of rows, asked for one after another: what follows an image is often a row of the same one.
+
+    Such rows get one and the same array, so that a backend encodes it once.
+    """
+
+    def __init__(self, roots: Mapping[str, str]) -> None:
+        self._roots = roots
+        self._last: tuple[tuple[str, str], NDArray[np.uint8]] | None = None
+
+    def pixels(self, candidate: Candidate) -> NDArray[np.uint8]:
+        """As ``image_pixels``."""
+        place = candidate.source, candidate.image_path
+        if self._last is None or self._last[0] != place:
+            self._last = place, image_pixels(candidate, self._roots)
+        return self._last[1]

@@ -409,3 +409,11 @@ def test_the_prompts_own_examples_are_no_echo_of_their_instructions():
         assert len(examples) == 2
         assert [find_echo(example) for example in examples] == [None, None]
     assert find_echo(GOOD) is None
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a-b", "b'a"]), max_size=30))
+def test_what_is_not_said_twice_in_a_row_is_not_looked_at_twice(words: list[str]) -> None:
+    joined = " ".join(words)
+    if not verification._runs_again(joined):
+        assert not verification._REPEATED.search(joined)
+        assert not verification._LOOP.search(joined)

@@ -95,7 +95,7 @@ class OpenAIBackend:
         if self._loop.is_closed():
             return
         for client in self._clients:
-            self._run(client.aclose())
+            self._run(self._endpoint.close(client))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
