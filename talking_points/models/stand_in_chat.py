@@ -28,6 +28,8 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from talking_points.regular_files import read_text
+
 LOOK = "a small dark round spot on its smooth pale surface"
 """What ``speak`` makes a model say; no word comes twice, because each names the next."""
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
@@ -186,7 +188,7 @@ def _to_awq(folder: Path) -> None:
         else:
             packed[name] = tensor.half()
     save_file(packed, file, metadata={"format": "pt"})
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = json.loads(read_text(config_file))
     config["dtype"] = "float16"
     config["quantization_config"] = {
         "quant_method": "awq",
