@@ -94,9 +94,10 @@ vllm-env: $(VLLM_ENV)/.ready ## vLLM in an environment of its own, which builds 
 
 llama-env: $(LLAMA_CPP_ENV)/.ready ## llama.cpp's server in an environment of its own (compiles for minutes)
 
-test-vllm: $(VLLM_ENV)/.ready ## the tests of the vLLM backend, on a CPU, in an environment of its own
+test-vllm: $(VLLM_ENV)/.ready $(VENV)/.dev ## the tests of the vLLM backend, on a CPU, in an environment of its own
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 \
 	  $(VLLM_ENV)/bin/python -m pytest tests/descriptions/backends/test_vllm.py
+	TALKING_POINTS_VLLM_ENV=$(abspath $(VLLM_ENV)) $(BIN)/python -m pytest tests/flows/test_vllm_build.py
 
 $(VLLM_ENV)/.ready: requirements-vllm.lock requirements-vllm-gpu.lock
 	$(PYTHON) -m venv $(VLLM_ENV)

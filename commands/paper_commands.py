@@ -61,12 +61,17 @@ def rehearse(
     ),
     images: Annotated[int, typer.Option(help="drawn images per source", min=4)] = 6,
     hub: Annotated[str | None, typer.Option(help="ORG/NAME on a Hub of this machine, to publish to")] = None,
+    vllm: Annotated[
+        Path | None, typer.Option(help="environment of 'make vllm-env': vLLM serves the build, not a stand-in")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Walk the paper's whole way on tiny models in the true layouts; one page says what ran."""
     with exit_codes():
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} holds files: name an empty or new folder, or remove it")
+        if vllm is not None and not (vllm / "bin" / "python").exists():
+            raise InputError(f"--vllm: expected a virtual environment at {vllm}, found no bin/python: make vllm-env")
         from commands.orchestrator import claim_port, orchestrator
 
         local_orchestration(verbose)
@@ -74,7 +79,7 @@ def rehearse(
         with needs_extra("train"):
             from commands.rehearsal import rehearse as walk
         with orchestrator(port):
-            page = walk(folder, images=images, hub=hub)
+            page = walk(folder, images=images, hub=hub, vllm=vllm)
     print(page.read_text(encoding="utf-8"))
 
 

@@ -1,8 +1,9 @@
 """``talking-points rehearse``: the whole way to the paper's tables on tiny models in the true layouts, in minutes.
 
 It walks the steps of ``configs/reproduce/paper.yaml`` with their own configurations; only places and sizes differ.
-Models start in bfloat16 from an official-looking release, LLaVA and Llama are a stand-in behind a managed server, and
-what is drawn takes the place of the datasets. One page says what ran, what a GPU would change, and what was skipped.
+Models start in bfloat16 from an official-looking release, LLaVA and Llama are a stand-in behind a managed server (or
+tiny weights of theirs behind vLLM on the CPU, where its environment is named), and what is drawn takes the place of
+the datasets. One page says what ran, what a GPU would change, and what was skipped.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ _SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet", "ap10k")
 _ANIMALS = 16
 """Images of AP-10K: enough for both families."""
 _LOOK = "a small, dark, round spot on a smooth, pale surface"
+_SERVED_STEPS = ("local_caption", "generate", "refine")
 
 ON_A_GPU = (
     "OMG-LLaVA captions whole images; here its weights are random and write no words, so that the object caption is "
     "composed, and the model is asked only as the baseline of table 1.",
-    "vLLM serves LLaVA and Llama; here a stand-in speaks their protocol from a managed server, and texts that it "
-    "cannot write are composed.",
+    "vLLM serves LLaVA and Llama; here a stand-in speaks their protocol from a managed server (--vllm: vLLM on the CPU "
+    "does, with tiny weights, in AWQ's 4 bits where it has kernels), and texts that it cannot write are composed.",
     "Attention, bfloat16 kernels and memory are a GPU's; shapes, dtypes, files and configurations are those of here.",
     "Nothing here says how fast or how good the 7B models are.",
 )
@@ -71,8 +73,11 @@ class Rehearsal:
         return "\n".join(lines)
 
 
-def rehearse(folder: Path, *, images: int = 6, hub: str | None = None) -> Path:
-    """Walk the way in ``folder``; returns the page. ``hub`` is a repository ``org/name`` of a Hub on this machine."""
+def rehearse(folder: Path, *, images: int = 6, hub: str | None = None, vllm: Path | None = None) -> Path:
+    """Walk the way in ``folder``; returns the page.
+
+    ``hub`` is a repository ``org/name`` of a Hub on this machine, ``vllm`` an environment with vLLM.
+    """
     from talking_points.sources.drawn import draw_sample
 
     paper = load_config(ReproduceConfig, PAPER)
@@ -81,7 +86,11 @@ def rehearse(folder: Path, *, images: int = 6, hub: str | None = None) -> Path:
     roots = draw_sample(folder / "data", images, sources=list(_SOURCES[:3]))
     roots |= draw_sample(folder / "data", _ANIMALS, sources=["ap10k"])
     rehearsal.ran("data", "the downloads of talking-points doctor --paper", started)
-    tiny = _in_folder(paper, folder, roots)
+    if vllm is None:
+        rehearsal.skipped.append("vLLM itself: no environment of it was named (--vllm DIR; make vllm-env makes one)")
+    elif not _computes_four_bits():
+        rehearsal.skipped.append("AWQ's 4 bits: vLLM's kernels for them need AVX-512, which this CPU lacks")
+    tiny = _in_folder(paper, folder, roots, vllm)
     for step, own in zip(paper.steps, tiny.steps, strict=True):
         started = time.monotonic()
         _run(own, tiny)
@@ -98,20 +107,22 @@ def rehearse(folder: Path, *, images: int = 6, hub: str | None = None) -> Path:
     return page
 
 
-def _in_folder(paper: ReproduceConfig, folder: Path, roots: dict[str, Path]) -> ReproduceConfig:
+def _in_folder(
+    paper: ReproduceConfig, folder: Path, roots: dict[str, Path], vllm: Path | None = None
+) -> ReproduceConfig:
     """The paper's steps with places below ``folder`` and sizes for two CPU cores."""
-    steps = [step.model_copy(update={"overrides": _overrides(step, folder, roots)}) for step in paper.steps]
+    steps = [step.model_copy(update={"overrides": _overrides(step, folder, roots, vllm)}) for step in paper.steps]
     return ReproduceConfig(output=folder / "reproduction", converted=folder / "build/omg-llava", steps=tuple(steps))
 
 
-def _overrides(step: StepOfReproduction, folder: Path, roots: dict[str, Path]) -> tuple[str, ...]:
+def _overrides(step: StepOfReproduction, folder: Path, roots: dict[str, Path], vllm: Path | None) -> tuple[str, ...]:
     here = step.settings()
 
     def moved(path: Any) -> str:
         return str(folder / str(path))
 
     if step.run == "build":
-        return _build(here, folder, roots)
+        return build_overrides(here.output, folder, roots, vllm)
     if step.run in ("train-localizer", "train-descriptor", "adapt-descriptor"):
         short = ("max_steps=2", "batch_size=2", "save_steps=2")
         sections = [f"{name}.{value}" for name in ("localizer", "descriptor", "adapt") for value in short]
@@ -143,22 +154,61 @@ def _overrides(step: StepOfReproduction, folder: Path, roots: dict[str, Path]) -
     return ()
 
 
-def _build(here: Any, folder: Path, roots: dict[str, Path]) -> tuple[str, ...]:
-    program = folder / "bin" / "vllm"
-    program.parent.mkdir(parents=True, exist_ok=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m talking_points.stand_in_server "$@"\n')
-    program.chmod(0o700)
-    found = [f"output={folder / here.output}", "object_caption.backend=rules", "object_caption.model=null"]
-    for name in here.sources:
+def build_overrides(output: Path | str, folder: Path, roots: dict[str, Path], vllm: Path | None) -> tuple[str, ...]:
+    """Settings with which the paper's build runs on drawn sources, below ``folder``.
+
+    Its servers are a stand-in, or vLLM on the CPU from the environment ``vllm``, with weights that are written here.
+    """
+    found = [f"output={folder / output}", "object_caption.backend=rules", "object_caption.model=null"]
+    for name in _SOURCES[:3]:
         found += [f"sources.{name}.root={roots[name]}", f"sources.{name}.points=null"]
-    for name in ("local_caption", "generate", "refine"):
-        found += [f"{name}.server.environment={program}", f"{name}.server.variables.STANDIN_ANSWER={_LOOK}"]
+    found += _stand_in(folder) if vllm is None else _served_by_vllm(folder, vllm)
     return (
         *found,
         "verification.compose_refused=true",
         "verification.attempts=1",
         "verification.max_rejected_share=1.0",
     )
+
+
+def _stand_in(folder: Path) -> list[str]:
+    program = folder / "bin" / "vllm"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m talking_points.stand_in_server "$@"\n')
+    program.chmod(0o700)
+    return [
+        setting
+        for name in _SERVED_STEPS
+        for setting in (f"{name}.server.environment={program}", f"{name}.server.variables.STANDIN_ANSWER={_LOOK}")
+    ]
+
+
+def _served_by_vllm(folder: Path, vllm: Path) -> list[str]:
+    from talking_points.models import stand_in_chat
+
+    packed = _computes_four_bits()
+    llava = stand_in_chat.write_llava(folder / "models" / "llava")
+    llama = stand_in_chat.write_llama(folder / "models" / "llama", awq=packed)
+    options = f"max_model_len: {stand_in_chat.CONTEXT}, max_num_seqs: 16, enforce_eager: true"
+    found = []
+    for name in _SERVED_STEPS:
+        quantized = packed and name != "local_caption"
+        found += [
+            f"{name}.model={llava if name == 'local_caption' else llama}",
+            f"{name}.revision=null",
+            f"{name}.dtype={'bfloat16' if quantized else 'float32'}",
+            f"{name}.options={{{options}{', quantization: awq' if quantized else ''}}}",
+            f"{name}.server.environment={vllm.absolute()}",
+            f"{name}.server.variables.VLLM_CPU_KVCACHE_SPACE='1'",
+        ]
+    return found
+
+
+def _computes_four_bits() -> bool:
+    """Whether vLLM has kernels for AWQ on this CPU."""
+    import torch
+
+    return bool(torch.cpu.get_capabilities().get("avx512_f"))
 
 
 def _run(step: StepOfReproduction, config: ReproduceConfig) -> None:

@@ -15,13 +15,17 @@ Folder = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
 @app.command()
 def report(
-    output: Folder, seed: Annotated[int, typer.Option(help="chooses the rows that are shown with their image")] = 0
+    output: Folder,
+    seed: Annotated[int, typer.Option(help="chooses the rows that are shown with their image")] = 0,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="output of talking-points evaluate on these rows: mPCK, by who wrote the text")
+    ] = None,
 ) -> None:
     """Write the quality report of a build: acceptance, levels, diversity, lengths, rows with images."""
     with exit_codes():
         from talking_points.publishing.quality import write_quality_report
 
-        paths = write_quality_report(output, seed)
+        paths = write_quality_report(output, seed, evaluation)
     for path in paths:
         print(path)
 

@@ -1,9 +1,10 @@
 """A program that serves the OpenAI protocol as ``vllm serve`` and ``llama-server`` do, without a model.
 
 ``STANDIN`` in its environment says what goes wrong: ``never`` (does not become ready), ``dies``, ``other-model``,
-``prints-key``, ``open`` (asks for no key), ``crash-once=FILE`` (ends at a request unless the file is there), ``taken``
-(says that its port is in use). A prompt with the word POISON ends it always. Its answer repeats the prompt's last word,
-or is that of ``STANDIN_ANSWER``. It stands in for a model in rehearsals and tests.
+``prints-key``, ``open`` (asks for no key), ``crash-once=FILE`` (ends at a request unless the file is there),
+``linger-once=FILE`` (so too, but closes its port first and ends seconds later), ``taken`` (says that its port is in
+use). A prompt with the word POISON ends it always. Its answer repeats the prompt's last word, or is that of
+``STANDIN_ANSWER``. It stands in for a model in rehearsals and tests.
 """
 
 from __future__ import annotations
@@ -38,9 +39,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         prompt = str(body["messages"][-1]["content"])
         kind, _, file = FAULT.partition("=")
-        if "POISON" in prompt or (kind == "crash-once" and "fragile" in prompt and not Path(file).exists()):
+        fragile = kind in ("crash-once", "linger-once") and "fragile" in prompt and not Path(file).exists()
+        if "POISON" in prompt or fragile:
             if file:
                 Path(file).touch()
+            if kind == "linger-once":
+                self.close_connection = True
+                self.server.shutdown()
+                return
             print("RuntimeError: the engine core died", flush=True)
             os._exit(1)
         text = os.environ.get("STANDIN_ANSWER") or f"An answer about {prompt.split()[-1]}"
@@ -92,7 +98,9 @@ def main() -> None:
     if FAULT == "never":
         time.sleep(300)
     Handler.model = "somebody/else" if FAULT == "other-model" else given.name
-    ThreadingHTTPServer((given.host, given.port), Handler).serve_forever()
+    with ThreadingHTTPServer((given.host, given.port), Handler) as server:
+        server.serve_forever()
+    time.sleep(8)  # only a server that lingers comes here, for longer than its client tries again
 
 
 if __name__ == "__main__":

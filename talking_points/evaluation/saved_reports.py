@@ -32,6 +32,14 @@ def read_reports(given: Sequence[str]) -> dict[str, Report]:
     return {key: _read(path) for key, path in found.items()}
 
 
+def read_folder(path: Path) -> dict[str, Report]:
+    """Every report that one evaluation left in a folder, by its description set; of a file that one.
+
+    Raises ``ConfigError`` where there is none.
+    """
+    return {key: _read(file) for key, file in _expand_name(str(path))}
+
+
 def _expand_name(text: str) -> list[tuple[str, Path]]:
     """The keys and files that one argument stands for."""
     path = Path(text)

@@ -43,6 +43,7 @@ from talking_points.descriptions.nouns import object_names, part_names
 from talking_points.escaping import for_terminal
 from talking_points.image_files import read_pixels, read_rgb
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
+from talking_points.publishing.found import mpck_by_writer
 from talking_points.records import LABELS, derive_seed
 from talking_points.whole_files import write_json, write_text, writing_whole
 
@@ -69,14 +70,17 @@ _NEEDED = ("config", "stages", "steps", "availability", "images", "partial")
 Row = dict[str, Any]
 
 
-def write_quality_report(output: str | Path, seed: int = 0) -> list[Path]:
+def write_quality_report(output: str | Path, seed: int = 0, evaluation: Path | None = None) -> list[Path]:
     """Write the report of a finished dataset into ``<output>/report/``; returns the files, the page first.
 
-    ``seed`` chooses the examples. Raises ``DatasetError`` where ``output`` holds no finished dataset.
+    ``seed`` chooses the examples; ``evaluation`` is the output of an evaluation of its descriptions, whose mPCK is
+    told too. Raises ``DatasetError`` where ``output`` holds no finished dataset.
     """
     root = Path(output)
     rows = read_rows(root)
     quality = measure(root, rows)
+    if evaluation is not None:
+        quality["found"] = mpck_by_writer(rows, evaluation)
     examples = choose_examples(rows, EXAMPLES, seed)
     add_images(root, examples)
     folder = make_folder(root, FOLDER)

@@ -76,6 +76,19 @@ class ManagedServer:
         """Whether its process is running."""
         return self._guard is not None and self._guard.poll() is None
 
+    def is_lost(self) -> bool:
+        """Whether it has ended, ends now, or has stopped answering for good; waits seconds to tell.
+
+        vLLM whose engine has died closes its port first and takes seconds to end.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while self.alive and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                self._client.get(f"{self.url}/models")
+                return False
+            time.sleep(_LOOK_EVERY)
+        return True
+
     def stop(self) -> None:
         """End it, with all that it started, and wait until its memory is free."""
         guard, self._guard = self._guard, None

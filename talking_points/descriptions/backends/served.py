@@ -81,7 +81,7 @@ class ServedBackend:
                 for request, answer in zip(missing, running.client.complete(missing, keep), strict=True):
                     answers.setdefault(request.id, answer)
             except BackendUnavailable as error:
-                if running.server.alive:
+                if not running.server.is_lost():
                     raise BackendUnavailable(f"{error}{running.server.told()}") from None
                 self._recover(running)
                 for request in missing:

@@ -118,6 +118,15 @@ def test_a_server_killed_in_the_middle_comes_back_and_only_lost_requests_are_rep
     assert all(gone(pid) for pid in json.loads(pids.read_text()))
 
 
+def test_a_server_that_closes_its_port_before_it_ends_is_waited_for_and_started_again(step, tmp_path):
+    """As vLLM does when its engine has died."""
+    served = open_backend(step(f"linger-once={tmp_path / 'lingered'}"), tmp_path)
+    try:
+        assert texts(served.complete([text_request("about fragile-glass")])) == ["An answer about fragile-glass"]
+    finally:
+        served.close()
+
+
 def test_a_request_that_kills_the_server_twice_is_an_error_of_its_row(step, tmp_path):
     served = open_backend(step(restarts=3), tmp_path)
     try:
