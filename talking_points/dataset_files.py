@@ -26,7 +26,7 @@ from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
 from talking_points.parquet_sizes import UnpackedSizeError, check_footer, refuse_large
 from talking_points.records import LABELS, SOURCES
-from talking_points.regular_files import check_regular
+from talking_points.regular_files import check_regular, homes
 
 if TYPE_CHECKING:
     import datasets
@@ -318,13 +318,6 @@ def _features(columns: Collection[str]) -> datasets.Features:
     if "image" in chosen:
         chosen["image"] = Image(decode=False)
     return chosen
-
-
-def homes(root: Path) -> list[Path]:
-    """Folders in which the files of a dataset or model may lie when links are followed; ``root`` has none in it."""
-    repository = root.parent.parent
-    cached = root.parent.name == "snapshots" and re.fullmatch(r"(?:datasets|models)--.+", repository.name)
-    return [root, repository / "blobs"] if cached else [root]
 
 
 def _kind(kind: pa.DataType) -> object:

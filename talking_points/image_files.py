@@ -29,6 +29,9 @@ MAX_PIXELS = 178_956_970
 """Larger images are refused before they are decoded. It is where Pillow itself speaks of a decompression bomb: 0.5 GiB
 of RGB, about 1.3 GiB while decoding."""
 
+FILE_BYTES = 2 << 30
+"""Largest file of an image: what the pixels that are decoded take without compression, and more."""
+
 Orientation = Literal["stored", "displayed"]
 """``stored``: pixel order of the file, EXIF orientation ignored, as annotations of datasets mean it. ``displayed``: as
 every viewer shows it, for a user's own image."""
@@ -51,7 +54,10 @@ _UPRIGHT = {
 _AS_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 """Undoes what Pillow does to TIFF, the only format that it turns by itself."""
 
-_FILE_ERRORS = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+_FILE_ERRORS = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP} | {
+    errno.EINVAL,
+    errno.EFBIG,
+}
 """System errors that speak of this file; all others say that the disk fails."""
 
 _SIGNATURES = (
@@ -161,7 +167,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _open(file: Path | bytes) -> ImageFile.ImageFile:
     if isinstance(file, bytes):
         return Image.open(io.BytesIO(file), formats=FORMATS)
-    check_regular(file)
+    check_regular(file, FILE_BYTES)
     return Image.open(file, formats=FORMATS)
 
 

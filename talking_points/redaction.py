@@ -23,6 +23,11 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
+from talking_points.escaping import for_terminal
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Bold and colours, with which libraries mark their own messages."""
+
 HIDDEN = "***"
 
 _LEAST = 6
@@ -218,7 +223,10 @@ def guard_process() -> None:
 
 
 def guard_logs() -> None:
-    """Redact every log record of this process when it is made, whoever handles it; may be called again."""
+    """Redact every log record of this process when it is made, whoever handles it; may be called again.
+
+    Libraries log what stands in files of others: what a terminal obeys goes out too.
+    """
     protect_environment()
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
@@ -230,13 +238,13 @@ def guard_logs() -> None:
             message = record.getMessage()
         except (TypeError, ValueError):
             return record  # the handler reports a message that does not fit its arguments
-        clean = redact(message)
+        clean = for_terminal(_COLOURS.sub("", redact(message)))
         if clean != message:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_info[0]:
             written = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-            if redact(written) != written:
-                record.exc_info, record.exc_text = None, redact(written)
+            if (clean := for_terminal(redact(written))) != written:
+                record.exc_info, record.exc_text = None, clean
         return record
 
     make_redacted.redacts = True  # type: ignore[attr-defined]
@@ -247,7 +255,7 @@ def _print_redacted(kind: type[BaseException], error: BaseException | None, wher
     if issubclass(kind, KeyboardInterrupt | SystemExit):
         sys.__excepthook__(kind, error or kind(), where)
         return
-    print(redact("".join(traceback.format_exception(kind, error, where))), end="", file=sys.stderr)
+    print(for_terminal(redact("".join(traceback.format_exception(kind, error, where)))), end="", file=sys.stderr)
 
 
 def _url_secrets(text: str) -> list[str]:

@@ -1,41 +1,54 @@
 """Files that somebody else may have put there, opened without waiting: a pipe or a device in their place is refused.
 
-Opening a pipe waits for a writer and reading a device may never end. Links are followed; where they must not be, the
-caller looks.
+Opening a pipe waits for a writer and reading a device may never end. What is read as a whole has a limit: a file with
+holes may say that it has terabytes. Links are followed; where they must not be, the caller looks.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 
 _AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
+WHOLE = 512 << 20
+"""Largest file in bytes that is read as a whole."""
+
+LINE = 64 << 20
+"""Longest line in bytes of a file of rows; one may hold an image."""
+
 
 class IrregularFileError(OSError, ValueError):
-    """What has the name of a file is a pipe, a device, a socket or a folder."""
+    """What has the name of a file is a pipe, a device, a socket or a folder, or is larger than any that is read."""
 
 
-def open_regular(path: str | Path) -> BufferedReader:
-    """The regular file at ``path``, open for reading. Raises ``OSError``, of it ``IrregularFileError``."""
-    _look(path, Path(path).stat().st_mode)  # opening some devices is an act by itself
+def open_regular(path: str | Path, limit: int | None = None) -> BufferedReader:
+    """The regular file at ``path`` of at most ``limit`` bytes, open for reading.
+
+    Raises ``OSError``, of it ``IrregularFileError``.
+    """
+    _look(path, Path(path).stat(), limit)  # opening some devices is an act by itself
     stream = os.fdopen(os.open(path, _AT_ONCE), "rb")
     try:
-        _look(path, os.fstat(stream.fileno()).st_mode)
+        _look(path, os.fstat(stream.fileno()), limit)
     except BaseException:
         stream.close()
         raise
     return stream
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | Path, limit: int = WHOLE) -> bytes:
     """The content of a regular file. Raises as ``open_regular``."""
-    with open_regular(path) as stream:
-        return stream.read()
+    with open_regular(path, limit) as stream:
+        content = stream.read(limit + 1)
+        _look(path, os.fstat(stream.fileno()), limit)  # it may grow
+        return content
 
 
 def read_text(path: str | Path) -> str:
@@ -43,13 +56,42 @@ def read_text(path: str | Path) -> str:
     return read_bytes(path).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def check_regular(path: str | Path) -> None:
-    """Before a library opens ``path`` by its name: a regular file, or not there. Raises ``IrregularFileError``."""
+def read_lines(path: str | Path) -> Iterator[bytes | None]:
+    """The lines of a regular file; None for one that is longer than ``LINE``, which is left out.
+
+    Raises as ``open_regular``, also for a line that goes on beyond ``WHOLE``.
+    """
+    with open_regular(path) as stream:
+        while line := stream.readline(LINE + 1):
+            if len(line) <= LINE:
+                yield line
+                continue
+            skipped = len(line)
+            while not line.endswith(b"\n") and (line := stream.readline(LINE)):
+                skipped += len(line)
+                if skipped > WHOLE:
+                    wanted = f"expected lines of at most {LINE:,} bytes, found one of more than {WHOLE:,}"
+                    raise IrregularFileError(errno.EFBIG, wanted, str(path))
+            yield None
+
+
+def check_regular(path: str | Path, limit: int | None = None) -> None:
+    """Before a library opens ``path`` by its name: a regular file of at most ``limit`` bytes, or not there.
+
+    Raises ``IrregularFileError``.
+    """
     try:
-        mode = Path(path).stat().st_mode
+        found = Path(path).stat()
     except FileNotFoundError:
         return
-    _look(path, mode)
+    _look(path, found, limit)
+
+
+def homes(root: Path) -> list[Path]:
+    """Folders in which the files of a dataset or model may lie when links are followed; ``root`` has none in it."""
+    repository = root.parent.parent
+    cached = root.parent.name == "snapshots" and re.fullmatch(r"(?:datasets|models)--.+", repository.name)
+    return [root, repository / "blobs"] if cached else [root]
 
 
 def find_foreign(place: str | Path) -> Path | None:
@@ -75,9 +117,12 @@ def find_foreign(place: str | Path) -> Path | None:
     return None
 
 
-def _look(path: str | Path, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise IrregularFileError(errno.EINVAL, f"expected a file, found {_kind(mode)}", str(path))
+def _look(path: str | Path, found: os.stat_result, limit: int | None) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise IrregularFileError(errno.EINVAL, f"expected a file, found {_kind(found.st_mode)}", str(path))
+    if limit is not None and found.st_size > limit:
+        wanted = f"expected a file of at most {limit:,} bytes, found {found.st_size:,}"
+        raise IrregularFileError(errno.EFBIG, wanted, str(path))
 
 
 def _kind(mode: int) -> str:

@@ -58,9 +58,9 @@ def read_json(path: str | Path, advice: str) -> Any:
         raise InputError(f"{path} is damaged, perhaps cut off in the middle ({error}): {advice}") from error
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content. Raises ``OSError``, for a pipe or a device too."""
-    with open_regular(path) as file:
+def file_sha256(path: Path, limit: int | None = None) -> str:
+    """Hex digest of the content of a file of at most ``limit`` bytes. Raises ``OSError``, for a pipe or device too."""
+    with open_regular(path, limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

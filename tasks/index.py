@@ -20,6 +20,7 @@ import pyarrow as pa
 from pydantic import Field, JsonValue
 
 from talking_points.config import Section
+from talking_points.image_files import FILE_BYTES
 from talking_points.records import stable_id
 from talking_points.sources import open_source
 from talking_points.sources.protocol import Source, SourceEntry
@@ -144,7 +145,7 @@ def _write(writer: ShardWriter, source: Source, entries: list[SourceEntry], numb
 
 def _sha256(path: Path) -> str:
     try:
-        return file_sha256(path)
+        return file_sha256(path, FILE_BYTES)
     except OSError:
         return ""
 

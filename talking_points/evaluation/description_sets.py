@@ -29,7 +29,7 @@ from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.lora import lora_disabled
 from talking_points.parquet_sizes import refuse_large
 from talking_points.records import derive_seed
-from talking_points.regular_files import open_regular
+from talking_points.regular_files import LINE, read_lines
 
 _LOG = logging.getLogger(__name__)
 _DECODED = 64
@@ -104,19 +104,20 @@ def _read_lines(path: Path) -> pa.Table:
     """
     rows: list[dict[str, str | None]] = []
     found: set[str] = set()
-    with open_regular(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            row = json.loads(line.decode("utf-8"))
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number}: expected an object, found {type(row).__name__}")
-            found |= row.keys() & {"id", "description"}
-            values = {name: row.get(name) for name in ("id", "description")}
-            wrong = next((name for name, value in values.items() if isinstance(value, bool | list | dict)), None)
-            if wrong is not None:
-                raise ValueError(f"line {number}: expected a text in '{wrong}', found {type(values[wrong]).__name__}")
-            rows.append({name: None if value is None else str(value) for name, value in values.items()})
+    for number, line in enumerate(read_lines(path), start=1):
+        if line is None:
+            raise ValueError(f"line {number}: expected at most {LINE:,} bytes")
+        if not line.strip():
+            continue
+        row = json.loads(line.decode("utf-8"))
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number}: expected an object, found {type(row).__name__}")
+        found |= row.keys() & {"id", "description"}
+        values = {name: row.get(name) for name in ("id", "description")}
+        wrong = next((name for name, value in values.items() if isinstance(value, bool | list | dict)), None)
+        if wrong is not None:
+            raise ValueError(f"line {number}: expected a text in '{wrong}', found {type(values[wrong]).__name__}")
+        rows.append({name: None if value is None else str(value) for name, value in values.items()})
     return pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in sorted(found)})
 
 

@@ -22,7 +22,7 @@ from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.examples.asked_rows import AskedRow, Id, Task
 from talking_points.locks import FolderInUseError
-from talking_points.regular_files import open_regular
+from talking_points.regular_files import IrregularFileError, read_lines
 from talking_points.whole_files import writing_whole
 
 ANSWERS: dict[Task, tuple[str, str]] = {"describe": ("description", "descriptions"), "localize": ("point", "points")}
@@ -117,19 +117,25 @@ class AnswerFile:
         if not self.path.exists():
             return
         kept, dropped = [], False
-        with open_regular(self.path) as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n") and line[: len(_START)] == _START[: len(line)]:
-                    dropped = True  # cut off while it was written
-                    continue
-                found = self._answer(line, number)
-                dropped |= found is None
-                if found is not None:
-                    self.answered[found["id"]] = found
-                    kept.append(line)
+        for number, line in enumerate(self._lines(), start=1):
+            if not line.endswith(b"\n") and line[: len(_START)] == _START[: len(line)]:
+                dropped = True  # cut off while it was written
+                continue
+            found = self._answer(line, number)
+            dropped |= found is None
+            if found is not None:
+                self.answered[found["id"]] = found
+                kept.append(line)
         if dropped:
             with writing_whole(self.path) as temporary:
                 temporary.write_bytes(b"".join(kept))
+
+    def _lines(self) -> Iterator[bytes]:
+        assert self.path is not None
+        try:
+            yield from (line or b"\n" for line in read_lines(self.path))
+        except IrregularFileError as error:
+            raise ConfigError(f"cannot go on with {self.path}: {error.strerror}; choose another output") from error
 
     def _answer(self, line: bytes, number: int) -> dict[str, Any] | None:
         """The answer in a line, or None for the line of a row that had none."""

@@ -24,7 +24,7 @@ from talking_points.dataset_files import read_dataset, readable
 from talking_points.hub_names import unavailable
 from talking_points.image_files import Orientation, read_rgb
 from talking_points.parquet_sizes import check_footer, refuse_large
-from talking_points.regular_files import open_regular
+from talking_points.regular_files import LINE, IrregularFileError, read_lines
 
 Task = Literal["describe", "localize"]
 Point = tuple[float, float]
@@ -179,8 +179,10 @@ def _of_image(file: Path, folder: Path, asked: Point | str | None) -> AskedRow |
 
 
 def _of_lines(path: Path, task: Task, root: Path) -> Rows:
-    with open_regular(path) as file:
-        total = sum(1 for line in file if line.strip())
+    try:
+        total = sum(1 for line in read_lines(path) if line is None or line.strip())
+    except IrregularFileError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if not total:
         raise ConfigError(f"expected rows in {path}, found none: the file is empty")
     first = next((value for _, value in _lines(path) if isinstance(value, dict)), None)
@@ -193,14 +195,16 @@ def _of_lines(path: Path, task: Task, root: Path) -> Rows:
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and value of every line that is not empty; what is no JSON is the error that says so."""
     number = 0
-    with open_regular(path) as file:
-        for line in file:
-            if line.strip():
-                number += 1
-                try:
-                    yield number, json.loads(line.decode("utf-8-sig"))
-                except (ValueError, RecursionError) as error:
-                    yield number, RowError(f"the line is no JSON ({error})")
+    for line in read_lines(path):
+        if line is None:
+            number += 1
+            yield number, RowError(f"the line is longer than {LINE:,} bytes")
+        elif line.strip():
+            number += 1
+            try:
+                yield number, json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                yield number, RowError(f"the line is no JSON ({error})")
 
 
 def _of_parquet(path: Path, task: Task, root: Path) -> Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,13 +16,12 @@ from talking_points.examples.dataset_names import check_dataset
 from talking_points.examples.described_poses import load_described
 from talking_points.examples.keypoints import PoseExample, PoseSet, load_poses
 from talking_points.records import derive_seed
-from talking_points.regular_files import read_bytes
 from talking_points.sources.coco_keypoints import CocoKeypoints
 from talking_points.sources.keypoint_sets import KeypointSet, set_of
 from talking_points.sources.layout import descend
 from talking_points.sources.mp100 import Mp100
 from talking_points.sources.protocol import SourceError
-from talking_points.whole_files import read_json, write_json
+from talking_points.whole_files import file_sha256, read_json, write_json
 
 TRAINED = "trained_poses.json"
 
@@ -141,7 +139,7 @@ def annotations_digest(config: KeypointFiles) -> dict[str, str]:
         ]
     else:
         files = sorted({*folder.glob("*.json"), *folder.glob("annotations/*.json")})
-    return {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
+    return {path.name: file_sha256(path) for path in files}
 
 
 class DecodedImages:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from talking_points.grounding.grammar import write_box, write_point
 from talking_points.grounding.outlines import box_to_unit, point_to_unit
+from talking_points.image_files import FILE_BYTES
 from talking_points.instructions.config import InstructionSettings
 from talking_points.instructions.elements import KINDS, Element, Kind, draw_kinds, list_usable
 from talking_points.instructions.files import read_tables
@@ -100,7 +101,7 @@ def make_rows(
     depends on ``seed`` and the region alone. ``image_sha256``: digest of the image's file, which is read without it.
     """
     settings = settings or InstructionSettings()
-    digest = file_sha256(record.image_path) if image_sha256 is None else image_sha256
+    digest = file_sha256(record.image_path, FILE_BYTES) if image_sha256 is None else image_sha256
     image = ImageFacts.of(record, digest)
     rows: list[InstructionRow] = []
     dropped: list[Dropped] = []

@@ -15,6 +15,7 @@ from talking_points.config import ConfigError
 from talking_points.hub_client import bounded_hub
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.model_folders import loading, wrong_kind
+from talking_points.models.model_limits import check_counts
 from talking_points.models.omg_llava.chat import Turn, encode_turn
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
@@ -38,6 +39,7 @@ class TalkingPointsModel(OmgLlavaModel):
             if "config" not in kwargs:
                 hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
                 values, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)
+                check_counts(values, str(pretrained_model_name_or_path))
                 other = wrong_kind(values, cls.__name__)
                 if other:
                     raise ConfigError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from talking_points.grounding.outlines import Coordinates, Outlines, Point, scal
 from talking_points.hub_client import bounded_hub
 from talking_points.models.base import chunks, same_length
 from talking_points.models.model_folders import loading
+from talking_points.models.model_limits import LINEAR_LAYERS, within_limits
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.patch_processor import open_processor
 from talking_points.regular_files import read_text
@@ -40,9 +42,6 @@ QUESTIONS = {
     "box_to_text": "What is in the box {box}?",
     "point_to_text": "What is at {point}?",
 }
-
-LINEAR_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""All linear layers of the language model; the vision tower stays frozen."""
 
 
 class ImageTextSegmenter:
@@ -194,12 +193,16 @@ class ImageTextSegmenter:
         for question in questions:
             content = [{"type": "image"}, {"type": "text", "text": question}]
             message = [{"role": "user", "content": content}]
-            prompts.append(self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+            prompts.append(within_limits(partial(self._write, message), f"the chat template of {self.base}"))
         return prompts
+
+    def _write(self, message: list[dict[str, Any]]) -> str:
+        return str(self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
 
     def _process(self, texts: list[str], images: Sequence[Image.Image]) -> Any:
         self.processor.tokenizer.padding_side = "left"
-        return self.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+        call = partial(self.processor, text=texts, images=list(images), padding=True, return_tensors="pt")
+        return within_limits(call, f"the processor of {self.base}")
 
     def encode_answered(
         self, images: Sequence[Image.Image], questions: Sequence[str], answers: Sequence[str]

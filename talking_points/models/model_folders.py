@@ -5,6 +5,7 @@ Needs neither torch nor transformers, whose import alone takes seconds.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import struct
@@ -17,10 +18,13 @@ from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
-from talking_points.regular_files import check_regular, open_regular, read_text
+from talking_points.models.model_limits import TEMPLATE_BYTES, check_settings
+from talking_points.regular_files import WHOLE, IrregularFileError, check_regular, homes, open_regular, read_text
 
 _TYPES = {"PointAnswerer": ("capellm",), "Segmenter": ("segmenter",)}
 _READ = (".json", ".jinja", ".model", ".txt", ".safetensors", ".gguf")
+_WEIGHTS = (".safetensors", ".gguf")
+_SIZES = {".jinja": TEMPLATE_BYTES} | dict.fromkeys(_WEIGHTS)
 _BASE_TYPES = ("talking_points", "omg_llava")
 
 
@@ -83,11 +87,18 @@ def loading(name: str | Path, what: str) -> Iterator[None]:
 def check_files(folder: Path) -> None:
     """Before a library reads the model in ``folder``: none of its files is a pipe or a device, which it would wait for.
 
-    Raises ``IrregularFileError``.
+    Nor is one larger than what is read as a whole, weights aside, nor a link out of the folder: what it leads to would
+    be asked about, and written beside what is trained. Raises ``IrregularFileError``; ``InputError`` for settings that
+    take all time or memory.
     """
+    home = homes(folder.resolve())
     for file in sorted((*folder.glob("*"), *folder.glob("additional_chat_templates/*"))):
-        if file.suffix in _READ and not file.is_dir():
-            check_regular(file)
+        if file.suffix not in _READ:
+            continue
+        check_regular(file, _SIZES.get(file.suffix, WHOLE))
+        if file.suffix not in _WEIGHTS and not any(file.resolve().is_relative_to(place) for place in home):
+            raise IrregularFileError(errno.EINVAL, "expected a file, found a link out of the folder", str(file))
+    check_settings(folder)
 
 
 def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
@@ -148,6 +159,8 @@ def _weights_problem(folder: Path) -> str | None:
         check_files(folder)
     except OSError as error:
         return f"has a {Path(str(error.filename)).name} that cannot be read ({error})"
+    except InputError as error:
+        return f"has settings that are not followed ({error})"
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():

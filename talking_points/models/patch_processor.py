@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, BatchFeature
 
+from talking_points.models.model_limits import check_counts
+
 PATCHES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 """Model types whose images become as many tokens as they have patches."""
 
@@ -50,6 +52,7 @@ class PatchProcessor:
 def open_processor(name: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
     """The processor of a model: transformers' own, or Qwen's without videos. No code of the model runs unasked."""
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+    check_counts(config.to_dict(), str(name))
     if config.model_type not in PATCHES:
         return AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)

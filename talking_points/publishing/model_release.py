@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from safetensors import safe_open
 
-from talking_points.dataset_files import homes
 from talking_points.evaluation.reports import Report
 from talking_points.models.kinds import KINDS
 from talking_points.models.model_folders import tell_kind
@@ -26,7 +24,8 @@ from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.release import ReleaseError, content_sha256
 from talking_points.publishing.segmenter_card import read_segmentation_report
 from talking_points.redaction import is_secret_name, redact
-from talking_points.regular_files import check_regular, read_text
+from talking_points.regular_files import check_regular, homes, read_text
+from talking_points.tensor_files import read_metadata
 from talking_points.whole_files import read_json
 
 MODEL_FILES = (
@@ -162,8 +161,7 @@ def _segmentation_report(path: Path) -> dict[str, Any]:
 def _refuse_private(name: str, file: Path) -> None:
     """Raise ``ReleaseError`` for a name of this machine or a secret in a file's settings, or in a header of weights."""
     if name.endswith(".safetensors"):
-        with safe_open(file, framework="numpy") as weights:
-            values: Any = dict(weights.metadata() or {})
+        values: Any = read_metadata(file)
     elif name.endswith(".json"):
         values = read_json(file, "train the model again, or fetch it anew")
     else:

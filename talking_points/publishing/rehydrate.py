@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from talking_points.dataset_files import dataset_file
 from talking_points.errors import InputError
+from talking_points.image_files import FILE_BYTES
 from talking_points.output_names import readable_output
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.forms import DatasetForm, form_of
@@ -116,7 +117,7 @@ class _SourceImages:
     def cell(self, source: str, path: str, sha256: str) -> ImageCell | None:
         """The image as a build embeds it, or None with a problem noted."""
         try:
-            content = read_bytes(inside(self.roots[source], path))
+            content = read_bytes(inside(self.roots[source], path), FILE_BYTES)
         except SkippedImage as error:
             self.problems.append(f"{source}: {error}")
             return None

@@ -131,7 +131,9 @@ def read_manifest(output: Path) -> dict[str, Any]:
     manifest = dataset_manifest.read_manifest(output)
     for file in manifest["files"]:
         path = dataset_file(output, file["path"])
-        if file_sha256(path) != file["sha256"]:
+        # The size is looked at first: a file with holes may say that it has terabytes.
+        same_size = file["bytes"] in (0, path.stat().st_size)
+        if not same_size or file_sha256(path) != file["sha256"]:
             raise ReleaseError(f"{path} is not the file that was built (its sha256 differs); run the build again")
     return manifest
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from talking_points.examples.keypoints import PoseSet
 from talking_points.examples.pose_files import TrainedPoses, annotations_digest, hold_out, open_poses, texts_for
 from talking_points.models.answerer import PointAnswerer
 from talking_points.processes import process_state
-from talking_points.regular_files import read_bytes
+from talking_points.tensor_files import load_tensors
 from talking_points.training.answerer import conversation_settings, start_answerer, train_answerer
 from talking_points.training.answerer_config import AnswererConfig, texts_file
 from talking_points.training.pose_vision import pretrain_pose_vision
-from talking_points.whole_files import advising
+from talking_points.whole_files import advising, file_sha256
 
 _PARTS = ("vision", "projector")
 
@@ -26,7 +25,7 @@ def pose_data(config: AnswererConfig) -> dict[str, Any]:
     found: dict[str, Any] = dict(annotations_digest(config.poses))
     texts = texts_file(config)
     if texts is not None:
-        found["texts"] = hashlib.sha256(read_bytes(texts)).hexdigest() if texts.is_file() else None
+        found["texts"] = file_sha256(texts) if texts.is_file() else None
     return found
 
 
@@ -53,7 +52,7 @@ def train_answerer_stage(config: Any, folder: Path) -> dict[str, float]:
     train, held_out = training_poses(config)
     model = _started(config, train)
     if config.pose_vision.steps and not config.answerer.blind:
-        weights = load_file(config.output / "pose-vision" / "vision.safetensors")
+        weights = load_tensors(config.output / "pose-vision" / "vision.safetensors")
         model.load_state_dict(weights, strict=False)
     texts = texts_for(train, config.answerer.texts)
     if process_state().is_main_process:

@@ -26,6 +26,7 @@ from talking_points.examples.keypoints import PoseExample, PoseSet, mirror_examp
 from talking_points.examples.pose_files import DecodedImages
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.crops import normalise
+from talking_points.tensor_files import load_pickled
 from talking_points.training.answerer_config import PoseVisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
 from talking_points.whole_files import advising, writing_whole
@@ -140,7 +141,7 @@ class _Progress:
         if path is None or not path.is_file():
             return 0
         with advising(str(path), "remove the file to begin anew"):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_pickled(path)
             for name, part in self._parts().items():
                 part.load_state_dict(found[name])
         self.near[:] = found["near"]

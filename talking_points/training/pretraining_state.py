@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from talking_points.tensor_files import load_pickled
 from talking_points.training.optimizers import OneCycle
 from talking_points.whole_files import advising, writing_whole
 
@@ -29,7 +30,7 @@ class PretrainingState:
         if self.path is None or not self.path.is_file():
             return 0
         with advising(str(self.path), "remove the file to begin anew"):
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
+            found = load_pickled(self.path)
             self.task.load_state_dict(found["task"])
             self.cycle.optimizer.load_state_dict(found["optimizer"])
             self.cycle.schedule.load_state_dict(found["schedule"])

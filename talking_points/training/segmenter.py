@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
@@ -24,6 +23,7 @@ from talking_points.models.segmenter import Segmenter
 from talking_points.models.segmenter_configuration import SegmenterConfig as ModelConfig
 from talking_points.models.segmenter_presets import add_lattice, order_lattice, segmenter_config
 from talking_points.models.segmenting import RegionModel
+from talking_points.tensor_files import load_tensors
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.segmenter_config import SegmenterConfig, SegmenterStage
 from talking_points.training.start import check_tokenizer
@@ -108,7 +108,7 @@ def start_segmenter(config: SegmenterConfig, texts: Sequence[str], vision: Path 
         model.language_model.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
     check_tokenizer(model)
     if vision is not None:
-        model.vision.load_state_dict(load_file(vision))
+        model.vision.load_state_dict(load_tensors(vision))
     return model
 
 

@@ -5,7 +5,6 @@ A further kind of model is a section of ``TrainConfig`` and a row in ``STAGES``.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from talking_points.examples.labelled_images import load_labelled_images
 from talking_points.examples.points import PointSet, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.regular_files import read_bytes
 from talking_points.sources.drawn import is_drawn
 from talking_points.step_progress import follow_each, tell
 from talking_points.training.adaptation import adapt_descriptor
@@ -46,6 +44,7 @@ from talking_points.training.segmenter_stages import (
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
 from talking_points.training.vision_records import vision_records
+from talking_points.whole_files import file_sha256
 
 NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
@@ -240,9 +239,7 @@ def dataset_digest(path: str, revision: str | None) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return f"{path}@{revision}"
-    return fingerprint(
-        {file.name: hashlib.sha256(read_bytes(file)).hexdigest() for file in sorted(folder.glob("data/*.parquet"))}
-    )
+    return fingerprint({file.name: file_sha256(file) for file in sorted(folder.glob("data/*.parquet"))})
 
 
 def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from talking_points.config import ConfigError
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.presets import tiny_config, train_tokenizer
+from talking_points.tensor_files import load_tensors
 from talking_points.training.config import StageConfig, TrainConfig
 from talking_points.whole_files import advising
 
@@ -49,7 +50,7 @@ def start_model(
         model.language_model.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
     check_tokenizer(model)
     if vision is not None:
-        model.vision.load_state_dict(load_file(vision))
+        model.vision.load_state_dict(load_tensors(vision))
     return model
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from itertools import islice
 
+from talking_points.image_files import FILE_BYTES
 from talking_points.records import ImageRecord
-from talking_points.regular_files import read_bytes
 from talking_points.sources import open_source
 from talking_points.training.config import VisionConfig
+from talking_points.whole_files import file_sha256
 
 
 def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[ImageRecord]:
@@ -19,8 +19,6 @@ def vision_records(config: VisionConfig, held_out: Collection[str]) -> Iterator[
     """
     for name, root in sorted(config.sources.items()):
         allowed = (
-            record
-            for record in open_source(name, root)
-            if hashlib.sha256(read_bytes(record.image_path)).hexdigest() not in held_out
+            record for record in open_source(name, root) if file_sha256(record.image_path, FILE_BYTES) not in held_out
         )
         yield from islice(allowed, config.images)

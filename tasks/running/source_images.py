@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from talking_points.image_files import FILE_BYTES
 from talking_points.records import Candidate
 from talking_points.regular_files import IrregularFileError, read_bytes
 from talking_points.sources.images import decode_rgb
@@ -25,7 +26,7 @@ def read_source_image(root: str, image_path: str, sha256: str) -> bytes:
     """As ``image_bytes``, for the image at ``image_path`` below ``root``."""
     path = inside(Path(root), image_path)
     try:
-        content = read_bytes(path)
+        content = read_bytes(path, FILE_BYTES)
     except (FileNotFoundError, IrregularFileError) as error:
         raise SkippedImage("missing_image", str(path)) from error
     found = hashlib.sha256(content).hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from talking_points.descriptions.backends.protocol import (
 )
 from talking_points.hub_client import bounded_hub
 from talking_points.models.model_folders import check_files
+from talking_points.models.model_limits import ModelLimitError, check_counts, within_limits
 from talking_points.stop_requests import stop_if_requested, stop_requested
 
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -65,6 +67,7 @@ class TransformersBackend:
                 name = str(dequantized(Path(name)))
             check_files(Path(name))
             model_config = AutoConfig.from_pretrained(name, revision=revision, **_NO_CODE)
+            check_counts(model_config.to_dict(), name)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             loader: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
             front: Any = AutoProcessor if self._vision else AutoTokenizer
@@ -155,9 +158,14 @@ class TransformersBackend:
         """Inputs of a batch: token ids and masks (batch, tokens), left-padded, and the pixels of its images."""
         chats = [messages(request, _image_part, always_parts=self._vision) for request in requests]
         keywords: dict[str, Any] = {"processor_kwargs": {"padding": True}} if self._vision else {"padding": True}
-        return self._processor.apply_chat_template(
-            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **keywords
-        )
+        call = partial(
+            self._processor.apply_chat_template,
+            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **keywords,
+        )  # fmt: skip
+        try:
+            return within_limits(call, f"the chat template or the processor of {self._config.model}")
+        except ModelLimitError as error:
+            raise BackendUnavailable(str(error)) from error
 
     def _generate(self, requests: Sequence[ChatRequest]) -> list[Completion | RequestError]:
         if not requests:

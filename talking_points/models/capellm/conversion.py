@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -29,6 +28,7 @@ from talking_points.models.capellm.lora import TARGETS
 from talking_points.models.capellm.vision import ORIGINAL_OFFSET, bake_positions
 from talking_points.models.model_folders import loading
 from talking_points.regular_files import read_text
+from talking_points.tensor_files import load_tensors
 
 PARTS = ("vision_model", "mm_projector", "adapter_model")
 """The files that a release must hold."""
@@ -138,7 +138,7 @@ def read_release(folder: str | Path) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = {}
     for part in PARTS:
-        for key, tensor in load_file(folder / f"{part}.safetensors").items():
+        for key, tensor in load_tensors(folder / f"{part}.safetensors").items():
             name = official_name(key)
             if part in ("vision_model", "mm_projector") and not name.startswith(f"{part}."):
                 name = f"{part}.{name}"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -30,6 +29,7 @@ from talking_points.models.capellm.coordinates import format_point, parse_point
 from talking_points.models.capellm.crops import Crop, normalise
 from talking_points.models.capellm.golden_pck import check_pck
 from talking_points.regular_files import read_text
+from talking_points.tensor_files import load_tensors
 
 
 class Results:
@@ -75,7 +75,7 @@ def check(folder: str | Path, images: str | Path | None = None) -> list[tuple[st
     """
     folder = Path(folder)
     spec = json.loads(read_text(folder / "golden.json"))
-    results = Results(load_file(folder / "capellm_io.safetensors"))
+    results = Results(load_tensors(folder / "capellm_io.safetensors"))
     model = model_from_golden(folder, spec)
     batch = _check_conversations(model, spec, results)
     _check_vision(model, batch, results)
@@ -129,8 +129,8 @@ def config_from_golden(spec: Mapping[str, Any]) -> AnswererConfig:
 def model_from_golden(folder: Path, spec: Mapping[str, Any]) -> PointAnswerer:
     """The recorded model, loaded through the conversion of official checkpoints."""
     config = config_from_golden(spec)
-    official = load_file(folder / "capellm_weights.safetensors")
-    official |= load_file(folder / "capellm_llm_adapter.safetensors")
+    official = load_tensors(folder / "capellm_weights.safetensors")
+    official |= load_tensors(folder / "capellm_llm_adapter.safetensors")
     model = PointAnswerer(config)
     weights = convert_weights(official, config, spec["sizes"]["vision"]["interpolate_offset"])
     if config.text_config.tie_word_embeddings:

@@ -26,6 +26,7 @@ from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
 from talking_points.models.localizer import CoordinateHead
 from talking_points.models.model_folders import loading, wrong_kind
+from talking_points.models.model_limits import check_counts
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -90,6 +91,7 @@ class CapeLlmModel(PreTrainedModel):
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
             if "config" not in kwargs:
                 values, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)
+                check_counts(values, str(pretrained_model_name_or_path))
                 other = wrong_kind(values, cls.__name__)
                 if other:
                     raise ConfigError(
@@ -153,7 +155,7 @@ class CapeLlmModel(PreTrainedModel):
     def text_tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer, or an error that says how to get one."""
         if self.tokenizer is None:
-            raise ValueError("the model has no tokenizer: load it with from_pretrained, or set model.tokenizer")
+            raise InputError("the model has no tokenizer: load it with from_pretrained, or set model.tokenizer")
         return self.tokenizer
 
     @property

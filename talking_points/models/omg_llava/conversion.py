@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -28,6 +27,7 @@ from talking_points.models.omg_llava.modeling import OmgLlavaModel
 from talking_points.models.omg_llava.release import Catalogue, ConversionError, Plan, plan_conversion, read_catalogue
 from talking_points.models.omg_llava.tokenization import tokenizer_from_release
 from talking_points.regular_files import read_text
+from talking_points.tensor_files import open_tensors
 
 REPORT = "conversion.json"
 
@@ -287,7 +287,7 @@ def verify(output: str | Path, expected: dict[str, tuple[int, ...]], checksums: 
     """Read a converted folder again; raises ConversionError unless every parameter is there, unchanged."""
     found: set[str] = set()
     for path in sorted(Path(output).glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 tensor = file.get_tensor(name)
                 if name not in expected or tuple(tensor.shape) != tuple(expected[name]):

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -36,6 +35,7 @@ from talking_points.models.omg_llava.release import Catalogue, plan_conversion, 
 from talking_points.models.omg_llava.splicing import splice_inputs
 from talking_points.models.omg_llava.vision import OmgVision
 from talking_points.regular_files import read_text
+from talking_points.tensor_files import load_tensors
 
 
 class Comparison:
@@ -85,7 +85,7 @@ class Recorded:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What ``name.safetensors`` holds."""
-        return load_file(self.folder / f"{name}.safetensors", device=self.device)
+        return load_tensors(self.folder / f"{name}.safetensors", device=self.device)
 
 
 @torch.no_grad()

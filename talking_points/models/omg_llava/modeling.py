@@ -425,7 +425,7 @@ class OmgLlavaModel(PreTrainedModel):
     def text_tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer, or an error that says how to get one."""
         if self.tokenizer is None:
-            raise ValueError("the model has no tokenizer: load it with from_pretrained, or set model.tokenizer")
+            raise InputError("the model has no tokenizer: load it with from_pretrained, or set model.tokenizer")
         return self.tokenizer
 
     def segment(self, hidden: Tensor, features: VisionFeatures, image_index: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from talking_points.errors import InputError
 from talking_points.models.omg_llava.checkpoint_keys import PROTOTYPES, Heads, is_ignored, targets
+from talking_points.tensor_files import load_pickled, open_tensors
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
@@ -63,12 +63,12 @@ def read_catalogue(paths: Iterable[str | Path]) -> Catalogue:
 def _safetensors(path: Path) -> Iterator[Entry]:
     def loader(key: str) -> Callable[[], Tensor]:
         def load() -> Tensor:
-            with safe_open(path, "pt") as file:
+            with open_tensors(path) as file:
                 return file.get_tensor(key)
 
         return load
 
-    with safe_open(path, "pt") as file:
+    with open_tensors(path) as file:
         for key in file.keys():  # noqa: SIM118 - not a mapping
             yield Entry(key, path.name, tuple(file.get_slice(key).get_shape()), loader(key))
 
@@ -77,9 +77,9 @@ def _list_pickled(path: Path) -> Iterator[Entry]:
     """Entries of a torch checkpoint, read through a memory map where its format allows."""
     try:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = load_pickled(path, mmap=True)
         except RuntimeError:  # the format before torch 1.6 cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_pickled(path)
     except pickle.UnpicklingError as error:
         raise ConversionError(
             f"{path} holds more than tensors, so it is not loaded ({str(error).splitlines()[0]}): "

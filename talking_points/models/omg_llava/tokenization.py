@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import generate_merges, import_protobuf
 
+from talking_points.models.model_folders import check_files
 from talking_points.models.omg_llava.configuration import SPECIAL_TOKENS
 from talking_points.regular_files import read_bytes, read_text
 
@@ -24,6 +25,7 @@ def tokenizer_from_release(folder: str | Path) -> PreTrainedTokenizerFast:
     """
     folder = Path(folder)
     if (folder / "tokenizer.json").exists():
+        check_files(folder)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     elif (folder / "tokenizer.model").exists():
         settings = folder / "tokenizer_config.json"
