@@ -116,6 +116,8 @@ def test_described_points_are_no_named_keypoints(root: Path, tmp_path: Path) -> 
         check_poses(EvaluatePosesConfig(output=tmp_path, model="m", keypoints=rows))
     with pytest.raises(ConfigError, match=r"keypoints\.rows: these are rows already"):
         write_pose_rows(PoseRowsConfig(output=tmp_path / "rows", keypoints=rows))
+    with pytest.raises(ConfigError, match=r"output: .*holds another dataset"):
+        write_pose_rows(PoseRowsConfig(output=dataset, keypoints=KeypointFiles(root=root)))
     with pytest.raises(ConfigError, match=r"keypoints\.rows: expected the folder.*talking-points build"):
         check_keypoints(KeypointFiles(rows=tmp_path / "nowhere"))
     with pytest.raises(ValidationError, match="either own"):
