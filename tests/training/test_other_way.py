@@ -40,7 +40,7 @@ def test_a_localizer_learns_keypoints_from_the_crops_and_words_that_it_is_asked_
     root: Path, tmp_path: Path
 ) -> None:
     keypoints = KeypointFiles(root=root, limit=5)
-    rows = load_config(PoseRowsConfig, "configs/train/pose_rows.yaml", [f"output={tmp_path / 'rows'}"])
+    rows = load_config(PoseRowsConfig, "configs/describe/pose_rows.yaml", [f"output={tmp_path / 'rows'}"])
     rows = rows.model_copy(update={"keypoints": keypoints})
     counts = write_pose_rows(rows)
     poses = open_poses(keypoints, "train").examples
