@@ -52,6 +52,7 @@ _ORDER = {
         "adapt-descriptor",
         "describe-keypoints",
         "train-answerer",
+        "write-pose-rows",
         "train-segmenter",
         "refine-segmenter",
         "evaluate",

@@ -73,7 +73,7 @@ def describe_keypoints(
 
 
 @app.command("write-pose-rows")
-def write_pose_rows(config: Config = "configs/train/pose_rows.yaml", overrides: Overrides = None) -> None:
+def write_pose_rows(config: Config = "configs/describe/pose_rows.yaml", overrides: Overrides = None) -> None:
     """Write named keypoints as rows of a dataset, from which a localizer can learn to find them."""
     with exit_codes():
         with needs_extra("train"):

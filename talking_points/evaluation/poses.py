@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,9 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
     texts = texts_for(poses, config.texts)
     answers: dict[str, Floats] = {}
     speed: dict[str, float] = {}
-    for way, ask_way in _ways(config, keypoints.partition, model, poses, texts):
+    for way, ask_way in _ways(config, keypoints.partition, model, poses, points, texts):
         started = time.perf_counter()
-        answers[way] = ask_way(points)
+        answers[way] = ask_way()
         speed[way] = len(points) / (time.perf_counter() - started)
     first = config.modes[0]
     answers["mean pose"] = mean_pose_places(points, trained.mean_pose)
@@ -107,23 +108,23 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
 
 
 def _ways(
-    config: EvaluatePosesConfig, partition: int, model: PointAnswerer, poses: PoseSet, texts: Texts
-) -> Iterator[tuple[str, Callable[[AskedPoints], Floats]]]:
+    config: EvaluatePosesConfig, partition: int, model: PointAnswerer, poses: PoseSet, points: AskedPoints, texts: Texts
+) -> Iterator[tuple[str, Callable[[], Floats]]]:
     """Every way of asking a model by name; further models are loaded one after the other."""
     first, size = config.modes[0], config.batch_size
     for mode in config.modes:
-        yield mode, lambda points, mode=mode: ask(model, poses, points, texts, mode, size)
+        yield mode, partial(ask, model, poses, points, texts, mode, size)
     if config.controls and texts:
         shuffled = exchanged_texts(texts, poses, config.seed)
-        yield "shuffled descriptions", lambda points: ask(model, poses, points, shuffled, first, size)
-        yield "name only", lambda points: ask(model, poses, points, {}, first, size)
+        yield "shuffled descriptions", partial(ask, model, poses, points, shuffled, first, size)
+        yield "name only", partial(ask, model, poses, points, {}, first, size)
     if config.blind:
         twin = PointAnswerer.from_pretrained(config.blind.replace("{partition}", str(partition))).to(model.device)
-        yield "blind twin", lambda points: ask(twin, poses, points, texts, first, size)
+        yield "blind twin", partial(ask, twin, poses, points, texts, first, size)
     padding = float(model.config.crop_padding)
     for way, place in config.others.items():
         other = load_pointing(place.replace("{partition}", str(partition))).to(model.device)
-        yield way, lambda points, other=other: ask_other(other, poses, points, texts, first, size, padding)
+        yield way, partial(ask_other, other, poses, points, texts, first, size, padding)
 
 
 def _pairs(points: AskedPoints, answers: Mapping[str, Floats]) -> dict[str, dict[str, float]]:

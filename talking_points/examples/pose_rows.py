@@ -59,6 +59,13 @@ def write_pose_rows(config: PoseRowsConfig) -> dict[str, int]:
     """
     if config.keypoints.rows is not None:
         raise ConfigError("keypoints.rows: these are rows already; expected keypoints.root or keypoints.own")
+    planned = {f"{split}-00000.parquet" for split in config.splits}
+    others = sorted(path.name for path in (config.output / "data").glob("*.parquet") if path.name not in planned)
+    if others or (config.output / "manifest.json").exists():
+        raise ConfigError(
+            f"output: {config.output} holds another dataset ({', '.join(others[:3]) or 'manifest.json'}): expected an "
+            "empty folder, or rows of named keypoints to replace"
+        )
     opened = {split: open_poses(config.keypoints, split, config.seed) for split in config.splits}
     texts = {split: texts_for(poses, config.texts) for split, poses in opened.items()}
     counts = {}

@@ -57,6 +57,7 @@ FAILURES: dict[str, list[list[str]]] = {
         ["-s", f"poses.own={URL}"],
     ],
     "train-answerer": [["-s", f"poses.root={URL}"], ["-s", f"nothing={URL}"]],
+    "write-pose-rows": [["-s", f"keypoints.root={URL}"], ["-s", f"nothing={URL}"]],
     "evaluate-poses": [["-s", f"answerer={URL}"], ["--config", URL]],
     "outline-points": [[URL, "--segmenter", URL], ["org/name", "--segmenter", "org/name"]],
     "train-segmenter": [["-s", f"instructions.root={URL}"], ["-s", f"start={URL}"]],

@@ -88,7 +88,7 @@ def test_a_skeleton_counted_from_zero(tmp_path: Path) -> None:
     assert record.objects[0].skeleton == ((0, 1), (1, 2))
 
 
-EXPORTS = {
+EXPORTS: dict[str, dict[str, Any]] = {
     "no num_keypoints": {"num_keypoints": None},
     "num_keypoints not counted": {"num_keypoints": 0},
     "no outline, area 0": {"area": 0, "segmentation": []},

@@ -40,7 +40,7 @@ def test_a_localizer_learns_keypoints_from_the_crops_and_words_that_it_is_asked_
     root: Path, tmp_path: Path
 ) -> None:
     keypoints = KeypointFiles(root=root, limit=5)
-    rows = load_config(PoseRowsConfig, "configs/train/pose_rows.yaml", [f"output={tmp_path / 'rows'}"])
+    rows = load_config(PoseRowsConfig, "configs/describe/pose_rows.yaml", [f"output={tmp_path / 'rows'}"])
     rows = rows.model_copy(update={"keypoints": keypoints})
     counts = write_pose_rows(rows)
     poses = open_poses(keypoints, "train").examples
@@ -55,7 +55,7 @@ def test_a_localizer_learns_keypoints_from_the_crops_and_words_that_it_is_asked_
     edge = rows.image_size - 1
     inside = {key for key in places if max(key[1]) <= edge}
     assert inside <= {(name, tuple(map(np.float64, place))) for name, place in found}
-    assert all(one.facts.part in one.text for one in points.examples), "descriptions name their keypoint"
+    assert all(str(one.facts.part) in one.text for one in points.examples), "descriptions name their keypoint"
     assert len({one.image for one in points.examples}) > len(poses), "further crops of the same objects"
 
     given = [f"output={tmp_path / 'out'}", f"dataset={tmp_path / 'rows'}", f"features.folder={tmp_path / 'features'}"]
@@ -116,6 +116,8 @@ def test_described_points_are_no_named_keypoints(root: Path, tmp_path: Path) -> 
         check_poses(EvaluatePosesConfig(output=tmp_path, model="m", keypoints=rows))
     with pytest.raises(ConfigError, match=r"keypoints\.rows: these are rows already"):
         write_pose_rows(PoseRowsConfig(output=tmp_path / "rows", keypoints=rows))
+    with pytest.raises(ConfigError, match=r"output: .*holds another dataset"):
+        write_pose_rows(PoseRowsConfig(output=dataset, keypoints=KeypointFiles(root=root)))
     with pytest.raises(ConfigError, match=r"keypoints\.rows: expected the folder.*talking-points build"):
         check_keypoints(KeypointFiles(rows=tmp_path / "nowhere"))
     with pytest.raises(ValidationError, match="either own"):
