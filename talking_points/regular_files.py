@@ -20,6 +20,8 @@ _AT_ONCE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 
 WHOLE = 512 << 20
 """Largest file in bytes that is read as a whole."""
 
+_BLOCK = 1 << 20
+
 LINE = 64 << 20
 """Longest line in bytes of a file of rows; one may hold an image."""
 
@@ -61,18 +63,22 @@ def read_lines(path: str | Path) -> Iterator[bytes | None]:
 
     Raises as ``open_regular``, also for a line that goes on beyond ``WHOLE``.
     """
+    held: list[bytes] = []
+    length = 0
     with open_regular(path) as stream:
-        while line := stream.readline(LINE + 1):
-            if len(line) <= LINE:
-                yield line
-                continue
-            skipped = len(line)
-            while not line.endswith(b"\n") and (line := stream.readline(LINE)):
-                skipped += len(line)
-                if skipped > WHOLE:
-                    wanted = f"expected lines of at most {LINE:,} bytes, found one of more than {WHOLE:,}"
-                    raise IrregularFileError(errno.EFBIG, wanted, str(path))
-            yield None
+        while block := stream.read(_BLOCK):
+            start = 0
+            while end := block.find(b"\n", start) + 1:
+                length += end - start
+                yield b"".join([*held, block[start:end]]) if length <= LINE else None
+                held, length, start = [], 0, end
+            length += len(block) - start
+            held = [*held, block[start:]] if length <= LINE else []
+            if length > WHOLE:
+                wanted = f"expected lines of at most {LINE:,} bytes, found one of more than {WHOLE:,}"
+                raise IrregularFileError(errno.EFBIG, wanted, str(path))
+    if length:
+        yield b"".join(held) if length <= LINE else None
 
 
 def check_regular(path: str | Path, limit: int | None = None) -> None:

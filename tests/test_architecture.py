@@ -191,6 +191,34 @@ def test_files_of_others_are_opened_by_one_door() -> None:
     assert not found, "open them with talking_points.regular_files"
 
 
+LIBRARIES = {
+    r"\b(load_file|safe_open|torch\.load)$": {"talking_points/tensor_files.py"},
+    r"\bImage\.open$": {"talking_points/image_files.py"},
+    r"\bloadmat$": {"talking_points/sources/pascal_instances.py"},
+    r"\bpq\.(ParquetFile|read_table|read_schema|read_metadata)$": {
+        "talking_points/parquet_sizes.py",
+        "talking_points/dataset_files.py",
+        "talking_points/sources/refs.py",
+        "talking_points/examples/asked_rows.py",
+        "talking_points/evaluation/description_sets.py",
+        "talking_points/publishing/read_back.py",
+        "tasks/running/storage.py",
+    },
+    r"\byaml\.(load|safe_load)$": {"talking_points/yaml_text.py", "commands/notifications.py"},
+}
+"""What opens files of others by their names, and the files that call it: each looks at the file first, or wrote it."""
+
+
+def test_libraries_open_files_of_others_in_few_places() -> None:
+    found: dict[str, set[str]] = {pattern: set() for pattern in LIBRARIES}
+    for path in FILES:
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            for pattern in LIBRARIES:
+                if re.search(pattern, ast.unparse(call.func)):
+                    found[pattern].add(str(path.relative_to(ROOT)))
+    assert found == LIBRARIES
+
+
 SAME_KIND = {
     "config": "the settings of a room",
     "inputs": "what a room needs to be there, looked at first",

@@ -325,3 +325,12 @@ def test_every_console_is_one_that_hides() -> None:
     root = Path(__file__).parents[1]
     for path in (path for floor in ("commands", "tasks", "flows") for path in (root / floor).rglob("*.py")):
         assert not re.search(r"(?<!Redacted)Console\(", path.read_text()), path
+
+
+def test_logs_of_libraries_hold_nothing_that_a_terminal_obeys(caplog: pytest.LogCaptureFixture) -> None:
+    """A library logs what stands in a file of others, such as the type of a model."""
+    guard_logs()
+    logging.getLogger("some.library").warning("\x1b[1munknown type\x1b[0m %s", "\x1b]0;title\x07\x1b[31mx\u202ey")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("unknown type ")
+    assert not set(message) & {"\x1b", "\x07", "\u202e"}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from talking_points import regular_files
 from talking_points.config import ConfigError, load_config
 from talking_points.dataset_files import read_groups
 from talking_points.descriptions.keypoint_texts import read_texts
@@ -24,7 +28,14 @@ from talking_points.examples.asked_rows import open_rows
 from talking_points.grounding.golden import check as check_golden
 from talking_points.instructions.phrasings import load_phrasings
 from talking_points.models.model_folders import loading, tell_kind
-from talking_points.regular_files import IrregularFileError, check_regular, find_foreign, open_regular, read_text
+from talking_points.regular_files import (
+    IrregularFileError,
+    check_regular,
+    find_foreign,
+    open_regular,
+    read_lines,
+    read_text,
+)
 from talking_points.sources.json_text import check_json
 from talking_points.sources.pascal_instances import UnusableInstancesError, instances_from_mat
 from talking_points.sources.protocol import SourceError
@@ -117,6 +128,52 @@ def test_readers_of_foreign_files_do_not_wait_for_a_pipe(tmp_path: Path, name: s
     refusals = (ValueError, InputError, SourceError, UnusableInstancesError)
     with pytest.raises(refusals, match=r"found a pipe|no (config\.json|configuration at|descriptions at)|Errno 22"):
         READERS[name](path)
+
+
+@pytest.mark.parametrize("name", sorted(set(READERS) - {"digest", "weights"}))
+def test_readers_of_foreign_files_do_not_read_a_file_that_is_all_holes(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["PointLocalizer"]}')
+    path = tmp_path / _NAMES.get(name, "x.json")
+    path.write_bytes(b"PAR1" if path.suffix == ".parquet" else b'{"a": 1,')
+    os.truncate(path, 100 << 30)
+    started = time.process_time()
+    with pytest.raises((ValueError, InputError, SourceError, UnusableInstancesError)):
+        READERS[name](path)
+    assert time.process_time() - started < 3
+
+
+def test_a_line_without_end_costs_no_other_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regular_files, "LINE", 10)
+    monkeypatch.setattr(regular_files, "WHOLE", 40)
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"0123456789\n" + b"1" * 9 + b"\n" + b"2" * 30 + b"\n{}\nend")
+    assert list(read_lines(path)) == [None, b"1" * 9 + b"\n", None, b"{}\n", b"end"]
+    path.write_bytes(b"{}\n" + b"2" * 80)
+    with pytest.raises(IrregularFileError, match="found one of more than"):
+        list(read_lines(path))
+    monkeypatch.setattr(regular_files, "LINE", 40)
+    monkeypatch.setattr(regular_files, "WHOLE", 400)
+    asked = [{"image": "a", "text": text} for text in ("x", "y" * 20, "z")]
+    path.write_text("\n".join(map(json.dumps, asked)))
+    rows = list(open_rows(path, "localize"))
+    assert [getattr(row, "problem", "")[:26] for row in rows] == ["", "the line is longer than 67", ""]
+
+
+def test_a_file_that_grows_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1234")
+    assert regular_files.read_bytes(tmp_path / "x", 4) == b"1234"
+    for read in (regular_files.read_bytes, check_regular, open_regular):
+        with pytest.raises(IrregularFileError, match="at most 3 bytes, found 4"):
+            read(tmp_path / "x", 3)
+
+
+def test_a_matlab_file_that_unpacks_to_much_more_is_refused(tmp_path: Path) -> None:
+    packer, packed = zlib.compressobj(9), b""
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
+    path = tmp_path / "x.mat"
+    path.write_bytes(b" " * 126 + b"IM" + struct.pack("<II", 15, len(packed)) + packed)
+    with pytest.raises(UnusableInstancesError, match="unpacks to more"):
+        instances_from_mat(path, (4, 4))
 
 
 def test_architectures_of_another_type_are_named(tmp_path: Path) -> None:

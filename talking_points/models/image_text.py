@@ -173,7 +173,8 @@ class ImageTextSegmenter:
         """Answers to one question about each image; greedy whatever the repository's generation settings say."""
         same_length(images=images, questions=questions)
         texts: list[str] = []
-        sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
+        sampling |= {"num_return_sequences": 1, "stop_strings": None}
         options = {"suppress_tokens": self.never_written or None, **options}
         for part in chunks(len(questions), batch_size):
             inputs = self.encode([to_rgb(image) for image in images[part]], questions[part]).to(self.model.device)

@@ -76,17 +76,22 @@ def check_json(path: Path) -> JsonText:
                 raise SourceError(f"expected JSON in UTF-8 in {path}, found {found}: save it as UTF-8")
         skipped = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
         file.seek(skipped)
-        deep, odd = _scan(file)
+        deep, odd = _scan(file, path)
         if deep:  # perhaps brackets inside texts: count again without them
             file.seek(skipped)
             _check_depth(file, path)
     return JsonText(path, skipped, odd)
 
 
-def _scan(file: BinaryIO) -> tuple[bool, bool]:
-    """Whether brackets nest too deeply, those of texts included; whether there may be numbers that JSON has not."""
+def _scan(file: BinaryIO, path: Path) -> tuple[bool, bool]:
+    """Whether brackets nest too deeply, those of texts included; whether there may be numbers that JSON has not.
+
+    Raises ``SourceError`` for bytes of zero, which a file with holes may have terabytes of.
+    """
     depth, deep, odd, before = 0, False, False, b""
     while block := file.read(_BLOCK):
+        if b"\0" in block:
+            raise SourceError(f"expected JSON in {path}, found bytes of zero in it: get the file again")
         deepest, depth = _depth(block, depth)
         deep = deep or deepest > MAX_DEPTH
         if not odd:

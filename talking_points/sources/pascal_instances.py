@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talking_points.records import Mask
-from talking_points.regular_files import IrregularFileError, check_regular
+from talking_points.regular_files import IrregularFileError
 from talking_points.sources.label_maps import bounds, shift_span
+from talking_points.sources.mat_sizes import check_mat
 
 MIN_COMPONENT_PIXELS = 64
 MIN_COMPONENT_SHARE = 0.01
@@ -40,7 +41,7 @@ def instances_from_mat(path: Path, shape: tuple[int, int]) -> list[ClassMask]:
     from scipy.io import loadmat  # a third of a second, which a build that lists nothing does without
 
     try:
-        check_regular(path)
+        check_mat(path)
         anno = loadmat(path, variable_names=["anno"], simplify_cells=True)["anno"]
         objects = anno["objects"]
         objects = [objects] if isinstance(objects, dict) else list(objects)

@@ -1,0 +1,128 @@
+"""What a model's settings may not ask for. No model is loaded here: each folder is refused before that."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2.sandbox
+import pytest
+
+from talking_points.errors import InputError
+from talking_points.models import model_limits
+from talking_points.models.model_folders import check_files
+from talking_points.models.model_limits import LINEAR_LAYERS, ModelLimitError, check_counts, within_limits
+from talking_points.regular_files import IrregularFileError
+
+ADAPTERS = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj", "v_proj"], "lora_alpha": 16, "bias": "none"}
+GROWING = [{"type": "Replace", "pattern": {"Regex": "."}, "content": "a" * 16}] * 12
+
+SETTINGS: list[tuple[str, Any, str]] = [
+    ("config.json", {"text_config": {"num_hidden_layers": 10**7}}, "'num_hidden_layers' of at most 4,096"),
+    ("config.json", {"vision_config": [{"depths": [1, 10**7]}]}, "'depths'"),
+    ("config.json", {"vocab_size": 10**9}, "'vocab_size'"),
+    ("config.json", {"num_hidden_layers": 1e300}, "'num_hidden_layers'"),
+    ("config.json", {"max_new_tokens": 10**9}, "'max_new_tokens'"),
+    ("config.json", {"attn_implementation": "some/kernels"}, "would run code"),
+    ("config.json", {"text_config": {"_attn_implementation": "some/kernels:kernel"}}, "would run code"),
+    ("generation_config.json", {"num_beams": 10**6}, "'num_beams'"),
+    ("tokenizer.json", {"normalizer": {"type": "Sequence", "normalizers": GROWING}}, "in the place of one"),
+    ("tokenizer.json", {"decoder": {"type": "Replace", "content": "a" * 2000}}, "in the place of one"),
+    ("adapter_config.json", ADAPTERS | {"target_modules": "(.*.*.*.*)*x"}, "'target_modules'"),
+    ("adapter_config.json", ADAPTERS | {"target_modules": ["(a+)+"]}, "'target_modules'"),
+    ("adapter_config.json", ADAPTERS | {"rank_pattern": {"(a+)+": 4}}, "'rank_pattern'"),
+    ("adapter_config.json", ADAPTERS | {"exclude_modules": "(a+)+x"}, "'exclude_modules'"),
+    ("adapter_config.json", ADAPTERS | {"r": 10**8}, "'r'"),
+    ("adapter_config.json", ADAPTERS | {"r": None}, "'r'"),
+    ("adapter_config.json", ADAPTERS | {"peft_type": "XLORA"}, "'peft_type'"),
+    ("adapter_config.json", ADAPTERS | {"megatron_config": {"a": 1}, "megatron_core": "os"}, "'megatron_config'"),
+    ("adapter_config.json", ADAPTERS | {"layer_replication": [[0, 2]] * 1000}, "'layer_replication'"),
+    ("adapter_config.json", ADAPTERS | {"some_new_setting": "x"}, "'some_new_setting'"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), SETTINGS)
+def test_settings_that_take_all_time_or_memory_are_refused(
+    tmp_path: Path, name: str, content: Any, reason: str
+) -> None:
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=reason):
+        check_files(tmp_path)
+
+
+@pytest.mark.parametrize("targets", [LINEAR_LAYERS, ["q_proj", "model.layers.0.v_proj"]])
+def test_settings_of_models_pass(tmp_path: Path, targets: Any) -> None:
+    config = {"num_hidden_layers": 126, "vocab_size": 256_000, "hidden_size": 16_384, "attn_implementation": "sdpa"}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": config, "depths": [3, 3, 27, 3]}))
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": replace, "decoder": [replace] * 3}))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(ADAPTERS | {"target_modules": targets}))
+    check_files(tmp_path)
+
+
+def _link(path: Path) -> None:
+    (path.parents[1] / "secret").write_text("{}")
+    path.symlink_to("../secret")
+
+
+def _hole(path: Path) -> None:
+    path.write_bytes(b"{")
+    os.truncate(path, 100 << 30)
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, Path.mkdir, _link, _hole], ids=["pipe", "folder", "link", "hole"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "a.jinja", "additional_chat_templates/a.jinja"])
+def test_what_is_no_file_of_a_model_is_refused(tmp_path: Path, name: str, plant: Callable[[Path], None]) -> None:
+    path = tmp_path / "model" / name
+    path.parent.mkdir(parents=True)
+    if plant is _link and path.parent.name != "model":
+        (tmp_path / "secret").write_text("{}")
+        path.symlink_to("../../secret")
+    else:
+        plant(path)
+    with pytest.raises(IrregularFileError, match=r"found a (pipe|folder|link)|at most"):
+        check_files(tmp_path / "model")
+
+
+def test_files_of_the_hubs_cache_are_links_to_its_blobs(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--a--b/snapshots/0123", tmp_path / "models--a--b/blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "x").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/x")
+    check_files(snapshot)
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+GROWTH = "{% set n = namespace(x='a' * 1000000) %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
+
+
+@pytest.mark.parametrize(("template", "reason"), [(LOOP, "seconds"), (GROWTH, "GiB")])
+def test_a_template_without_end_is_given_up(template: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_limits, "SECONDS", 0.3 if template == LOOP else 20)
+    monkeypatch.setattr(model_limits, "MEMORY", 1 << 28)
+    written = jinja2.sandbox.ImmutableSandboxedEnvironment().from_string(template)
+    with pytest.raises(ModelLimitError, match=reason):
+        within_limits(written.render, "the chat template")
+
+
+def test_what_fails_in_a_model_is_said_in_one_line() -> None:
+    written = jinja2.sandbox.ImmutableSandboxedEnvironment().from_string("{{ ''.__class__.__mro__ }}")
+    with pytest.raises(InputError, match=r"the chat template fails .SecurityError"):
+        within_limits(written.render, "the chat template")
+    with pytest.raises(InputError, match="MemoryError"):
+        within_limits(lambda: bytes(1 << 60), "the processor")
+    assert within_limits(lambda: 5, "the processor") == 5
+
+
+def test_deep_settings_are_walked_in_time() -> None:
+    value: Any = {}
+    for _ in range(50_000):
+        value = {"a": [value]}
+    started = time.process_time()
+    check_counts(value, "x")
+    assert time.process_time() - started < 2
