@@ -32,7 +32,11 @@ def print_source(name: str, root: Path) -> None:
     print(f"{here} of {total} images are there; {whole} of {len(listed)} listed categories are whole")
     for line in _missing_by_dataset(found):
         print(line)
-    if not here:
+    links = sorted({str(place) for one in found for place in one.linked})
+    if links:
+        print(f"links lead out of {root} to images in {', '.join(links)}: where you made them yourself, trainings and "
+              f"evaluations follow them with poses.links=[{', '.join(links)}]")  # fmt: skip
+    if not here and not links:
         raise InputError(
             f"none of the {total} images that the annotations of {root} list is there: put each dataset's images into "
             "images/<folder>/ as the annotations name them"

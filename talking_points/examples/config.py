@@ -34,6 +34,10 @@ class KeypointFiles(Section):
     """
 
     root: Path | None = Field(default=None, description="folder of MP-100")
+    links: list[Path] = Field(
+        default_factory=list,
+        description="folders outside it that links in it may lead to: where its datasets lie",
+    )
     partition: int = Field(default=1, ge=1, le=5, description="which of the five divisions of the categories")
     exclude: list[int] = Field(default_factory=list, description="ids left out, for example 80: hands that do not fit")
     own: Path | None = Field(default=None, description="folder of COCO keypoint files of one's own, instead")

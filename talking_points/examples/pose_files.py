@@ -65,7 +65,9 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
     elif config.own is None:
         assert config.root is not None
         check_partition(config.root, config.partition)
-        source = Mp100(config.root, split, partition=config.partition, exclude_categories=config.exclude)
+        source = Mp100(
+            config.root, split, partition=config.partition, exclude_categories=config.exclude, links=config.links
+        )
         poses = load_poses(source, lambda item: set_of(item.id))
         poses = replace(poses, missing=source.missing_by_name())
     else:
@@ -82,7 +84,11 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
         poses = replace(poses, missing={name: n for name, n in poses.missing.items() if name.lower() in wanted})
     if not len(poses):
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(poses.skipped.items())) or "none listed"
-        raise ConfigError(f"expected objects with labelled keypoints in {split or 'any'} split, found none ({counted})")
+        links = "path_outside_root" in poses.skipped and config.root is not None
+        hint = f"; 'talking-points doctor --source mp100 {config.root}' says where its links lead to" if links else ""
+        raise ConfigError(
+            f"expected objects with labelled keypoints in {split or 'any'} split, found none ({counted}){hint}"
+        )
     if config.limit is not None and config.limit < len(poses):
         poses = poses.subset(sorted(np.random.default_rng(seed).permutation(len(poses))[: config.limit].tolist()))
     return poses

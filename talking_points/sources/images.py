@@ -62,15 +62,15 @@ def _check_size(width: int, height: int, pixels: NDArray[np.uint8], prefix: str,
         raise SkippedImage(prefix + kind, f"{path}: {width}x{height} for an image of {decoded[0]}x{decoded[1]}")
 
 
-def open_image(root: Path, entry: SourceEntry) -> tuple[Path, NDArray[np.uint8]]:
+def open_image(root: Path, entry: SourceEntry, links: Sequence[Path] = ()) -> tuple[Path, NDArray[np.uint8]]:
     """Absolute path and pixels of an entry's image, its path checked again: entries may come from a file."""
-    path = inside(root, entry.image_path)
+    path = inside(root, entry.image_path, links)
     return path, decode_rgb(path)
 
 
-def open_listed_image(root: Path, entry: SourceEntry) -> tuple[Path, NDArray[np.uint8]]:
+def open_listed_image(root: Path, entry: SourceEntry, links: Sequence[Path] = ()) -> tuple[Path, NDArray[np.uint8]]:
     """As ``open_image``, for an entry whose annotation says its ``width`` and ``height``, which are compared."""
-    path, pixels = open_image(root, entry)
+    path, pixels = open_image(root, entry, links)
     check_listed_size(entry.annotation["width"], entry.annotation["height"], pixels, entry.image_path)
     return path, pixels
 

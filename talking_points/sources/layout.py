@@ -158,8 +158,9 @@ def _folder_is_inside(root: Path, folder: Path) -> bool:
     return folder.resolve().is_relative_to(root)
 
 
-def inside(root: Path, relative: str) -> Path:
-    """``root / relative`` once it is certain to stay in ``root`` (a resolved folder).
+def inside(root: Path, relative: str, links: Sequence[Path] = ()) -> Path:
+    """``root / relative`` once it is certain to stay in ``root`` (a resolved folder), or in one of ``links`` (resolved
+    folders), where the caller's settings let links lead to.
 
     Raises ``SkippedImage("path_outside_root")`` for absolute paths, ``..``, and links that lead outside, and
     ``SkippedImage("undecodable_name")`` for names that are no text and could not be written to a table.
@@ -170,7 +171,7 @@ def inside(root: Path, relative: str) -> Path:
     if not relative.isascii() and any("\ud800" <= character <= "\udfff" for character in relative):
         raise SkippedImage("undecodable_name", ascii(relative))
     full = root / path
-    if not _is_inside(root, full):
+    if not any(_is_inside(place, full) for place in (root, *links)):
         raise SkippedImage("path_outside_root", f"{relative!r} is a link to {full.resolve()}")
     return full
 
@@ -179,7 +180,7 @@ def all_inside(source: Source, files: Iterable[str]) -> bool:
     """Whether all paths stay in the source's root; counts the first that does not on the source."""
     try:
         for file in files:
-            inside(source.root, file)
+            inside(source.root, file, source.links)
     except SkippedImage as skipped:
         source.skip(skipped.reason, skipped.detail)
         return False
@@ -195,8 +196,11 @@ class ImageFinder:
     that has another of the extensions.
     """
 
-    def __init__(self, root: Path, folders: Sequence[Path], exact_folders: bool = False) -> None:
+    def __init__(
+        self, root: Path, folders: Sequence[Path], exact_folders: bool = False, links: Sequence[Path] = ()
+    ) -> None:
         self.root = root
+        self.links = links
         self.folders = tuple(folders)
         self._exact_folders = exact_folders
         self._listings: dict[tuple[str, frozenset[str]], dict[str, str]] = {}
@@ -219,7 +223,7 @@ class ImageFinder:
             for place, found in zip(places, listed, strict=True):
                 if found is not None:
                     relative = (place / found).relative_to(self.root).as_posix()
-                    inside(self.root, relative)
+                    inside(self.root, relative, self.links)
                     return relative
         return None
 

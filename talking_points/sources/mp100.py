@@ -6,13 +6,14 @@
     mp100/images/<category folder>/...          or mp100/<category folder>/..., or folders of the datasets themselves
 
 The images come from 13 datasets that users collect themselves: missing ones are normal and counted by category.
-Folders of other names are taken as ``mp100_images`` says.
+Folders of other names are taken as ``mp100_images`` says. Its authors advise to link to the datasets where they were
+unpacked (``ln -s COCO mp100/human_body``): such links are followed to the folders that ``links`` names.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,6 +45,7 @@ class Mp100(Source):
     Keypoints are named by the category's keypoint set (``keypoint_sets``), in the file's own order where the file
     lists the same names in another; codes ("forelegR2") and absent names are replaced. ``skeleton`` is the file's.
     ``exclude_categories``: ids to leave out, for example {80} (hands whose images often do not match).
+    ``links``: folders outside the root that links may lead to.
     After listing, ``missing_by_category`` counts the images that are not on disk by category id.
     """
 
@@ -56,6 +58,7 @@ class Mp100(Source):
         *,
         partition: int = 1,
         exclude_categories: Collection[int] = (),
+        links: Sequence[str | Path] = (),
     ) -> None:
         expected = "a folder annotations with mp100_split{1..5}_{train,val,test}.json"
         super().__init__(find_root(root, ("mp100", "mp-100"), _is_dataset, expected), split)
@@ -66,6 +69,7 @@ class Mp100(Source):
         self._splits = choose_splits(tuple(self._files), split, self.root / "annotations")
         self._categories = {item["id"]: item["name"] for item in load_labels(self.name)["categories"]}
         self._excluded = frozenset(exclude_categories)
+        self.links = tuple(Path(place).expanduser().resolve() for place in links)
         self.missing_by_category: Counter[int] = Counter()
 
     def count_annotations(self) -> dict[str, Counter[int]]:
@@ -79,7 +83,7 @@ class Mp100(Source):
 
     def entries(self) -> Iterator[SourceEntry]:
         self.missing_by_category.clear()
-        finder = Mp100Finder(self.root)
+        finder = Mp100Finder(self.root, self.links)
         with CocoIndex(self) as index:
             known: dict[str, dict[Any, dict[str, Any]]] = {}
             for split in self._splits:
@@ -107,7 +111,7 @@ class Mp100(Source):
                     yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
     def read(self, entry: SourceEntry) -> ImageRecord:
-        path, pixels = open_listed_image(self.root, entry)
+        path, pixels = open_listed_image(self.root, entry, self.links)
         height, width = pixels.shape[:2]
         objects = []
         for annotation in entry.annotation["annotations"]:

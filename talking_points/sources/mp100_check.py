@@ -6,8 +6,10 @@ MP-100 is a set of annotation files about images of 13 datasets, which users col
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.sources.keypoint_sets import set_of
@@ -44,7 +46,10 @@ _FACES = {
 
 @dataclass(frozen=True)
 class CategoryCheck:
-    """One category: ``references`` are different images that annotations name, ``found`` those on disk."""
+    """One category: ``references`` are different images that annotations name, ``found`` those on disk.
+
+    ``linked``: where links in the folder lead out of it, to further ones; see ``Mp100.links``.
+    """
 
     category: int
     name: str
@@ -55,6 +60,7 @@ class CategoryCheck:
     dataset: str
     place: str
     note: str
+    linked: frozenset[Path] = frozenset()
 
     @property
     def missing(self) -> int:
@@ -67,7 +73,7 @@ def check_mp100(root: str | Path) -> list[CategoryCheck]:
     Raises ``SourceError`` where there are no annotation files, or one that cannot be read.
     """
     source = Mp100(root)
-    finder = Mp100Finder(source.root)
+    finder, anywhere = Mp100Finder(source.root), Mp100Finder(source.root, [Path(source.root.anchor)])
     references: dict[int, set[str]] = defaultdict(set)
     sizes: dict[tuple[int, str], Reference] = {}
     annotations: dict[int, set[Any]] = defaultdict(set)
@@ -86,7 +92,8 @@ def check_mp100(root: str | Path) -> list[CategoryCheck]:
         place = _PLACES.get(item["id"]) or _FACES.get(len(own)) or _PLACES[item["super_type"]]
         there = sum(_is_there(finder, image) for image in references[item["id"]])
         counts = len(own), len(annotations[item["id"]]), len(references[item["id"]]), there
-        found.append(CategoryCheck(item["id"], item["name"], *counts, *place))
+        linked = frozenset(_target(source.root, way) for way in _linked(finder, anywhere, references[item["id"]]))
+        found.append(CategoryCheck(item["id"], item["name"], *counts, *place, linked))
     return sorted(found, key=lambda one: one.category)
 
 
@@ -112,6 +119,24 @@ def _references(path: Path) -> list[tuple[Reference, str]]:
             f"expected a COCO file of keypoints in {path}, found something else ({error}): get it again from "
             f"{ANNOTATIONS}"
         ) from error
+
+
+def _linked(finder: ImageFinder, anywhere: ImageFinder, images: Iterable[str]) -> Iterator[str]:
+    """Of the images that are not there those that a link leads to, from the root."""
+    for image in images:
+        with suppress(SkippedImage):
+            if not _is_there(finder, image) and (way := anywhere.find(image)) is not None:
+                yield way
+
+
+def _target(root: Path, way: str) -> Path:
+    """Where the first link on a way below the root leads to."""
+    path = root
+    for part in PurePosixPath(way).parts:
+        path = path / part
+        if path.is_symlink():
+            break
+    return path.resolve() if path.is_dir() else path.resolve().parent
 
 
 def _is_there(finder: ImageFinder, image: str) -> bool:

@@ -10,11 +10,10 @@ for so, as the three parts of DeepFashion2 have the same names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
+from talking_points.image_files import ImageFileError, read_header
 from talking_points.sources.labels import load_labels
 from talking_points.sources.layout import ImageFinder, child, inside
 from talking_points.sources.protocol import SkippedImage
@@ -31,9 +30,9 @@ Reference = tuple[int, str, int | None, int | None]
 class Mp100Finder(ImageFinder):
     """Finds images by the names of the annotation files; after ``adopt`` in folders of other names too."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, links: Sequence[Path] = ()) -> None:
         images = child(root, "images")
-        super().__init__(root, [root] if images is None else [images, root], exact_folders=True)
+        super().__init__(root, [root] if images is None else [images, root], exact_folders=True, links=links)
         self._adopted: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
@@ -82,7 +81,7 @@ class Mp100Finder(ImageFinder):
             for below in sorted(folder.iterdir(), reverse=True) if depth < _DEPTH else ():
                 if below.is_dir() and not below.name.startswith(".") and below.name != "__MACOSX":
                     try:
-                        inside(self.root, below.relative_to(self.root).as_posix())
+                        inside(self.root, below.relative_to(self.root).as_posix(), self.links)
                     except SkippedImage:
                         continue
                     waiting.append((below, depth + 1))
@@ -93,7 +92,7 @@ def _has_size(path: Path, listed: tuple[int | None, int | None]) -> bool:
     if None in listed:
         return True
     try:
-        with Image.open(path) as image:
-            return image.size == listed
-    except (OSError, ValueError, Image.DecompressionBombError):
+        found = read_header(path)
+    except ImageFileError:
         return False
+    return (found.width, found.height) == listed

@@ -74,6 +74,8 @@ class Source(ABC):
     """
 
     name: str
+    links: tuple[Path, ...] = ()
+    """Resolved folders outside the root that links in it may lead to."""
 
     def __init__(self, root: str | Path, split: str | None = None) -> None:
         self.root = Path(root)

@@ -54,6 +54,7 @@ NOT_IN_FINGERPRINT: dict[str, Any] = {
     "memory_gb": True,
     "features": {"folder", "limit_gb", "memory_gb", "batch_size"},
     "keypoints": {"test_categories"},
+    "poses": {"links"},
 }
 """Fields that cannot change a weight. Cached features are the same values that would be computed anew."""
 
@@ -251,6 +252,8 @@ def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
     if settings.get("adapt", {}).get("objective") == "grpo":
         for name in _OF_RATIOS:
             del settings["adapt"][name]
+    if settings.get("poses", {}).get("rows", True) is None:
+        del settings["poses"]["rows"]
     former = _write_as_formerly(config.keypoints)
     if former and settings.pop("keypoints", None):
         settings["ap10k"] = former

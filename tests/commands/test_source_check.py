@@ -12,6 +12,9 @@ from typer.testing import CliRunner, Result
 
 from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
+from talking_points.config import ConfigError
+from talking_points.examples.config import KeypointFiles
+from talking_points.examples.pose_files import open_poses
 from talking_points.sources.drawn import draw_sample
 from talking_points.sources.mp100 import Mp100
 from talking_points.sources.mp100_check import check_mp100
@@ -121,3 +124,25 @@ def test_files_of_the_same_names_are_not_taken_for_a_categorys_images(root: Path
     for path in paths[len(paths) // 2 - 1 :]:
         path.unlink()
     assert {one.category: one for one in check_mp100(root)}[lost.category].found == 0
+
+
+def test_links_to_the_datasets_are_followed_where_settings_name_their_places(root: Path, tmp_path: Path) -> None:
+    """As MP-100's authors advise: ``ln -s COCO mp100/human_body``; but an unpacked folder may hold any link."""
+    before = [record.objects for record in Mp100(root, "train")]
+    elsewhere = (root / "images").rename(tmp_path / "datasets")
+    root = root.rename(tmp_path / "linked")
+    (root / "images").mkdir()
+    for folder in elsewhere.iterdir():
+        (root / "images" / folder.name).symlink_to(folder)
+    closed = Mp100(root, "train")
+    assert not list(closed)
+    assert closed.skipped["path_outside_root"] > 0
+    assert [record.objects for record in Mp100(root, "train", links=[elsewhere])] == before
+    assert not list(Mp100(root, "train", links=[tmp_path / "other"]))
+    done = run("--source", "mp100", root)
+    assert done.exit_code == 0, done.output
+    named = done.stdout.partition("poses.links=[")[2].partition("]")[0].replace("\n", "").split(", ")
+    assert {Path(place).parent for place in named} == {elsewhere}
+    with pytest.raises(ConfigError, match="says where its links lead to"):
+        open_poses(KeypointFiles(root=root), "train")
+    assert len(open_poses(KeypointFiles(root=root, links=[elsewhere]), "train"))

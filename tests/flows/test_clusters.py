@@ -52,7 +52,7 @@ SEED = int(os.environ.get("SEED", "11"))
 SHARDS = ("limit=20", "shard_size=4", "rows_per_file=5")
 DELAY = 0.25
 """Seconds in which the model answers."""
-ON_THE_WAY = 5.0
+ON_THE_WAY = 2.0
 """Seconds after which an answer is stored, also by a worker that hardly gets a processor."""
 
 
@@ -150,7 +150,7 @@ def has_seen(model: FaultServer, count: int) -> bool:
     return len(model.seen) >= count
 
 
-DOES = re.compile(r"w[01]: local_caption \d/5 and 1 more")
+DOES = re.compile(r"[a-z]\d+: local_caption \d/5 and 1 more")
 """What is said of a worker that has two shards in one task."""
 
 
