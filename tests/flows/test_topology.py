@@ -49,7 +49,11 @@ def test_kill_cancel_and_retry_on_postgresql(postgresql: str, drawn: dict[str, P
         before = executions(log)
         # The worker reports the exit again once it has looked for hooks of the flow, and overrules a retry before that.
         over = {"event": {"name": ["prefect.worker.executed-flow-run"]}}
-        wait_for(lambda: prefect.call("POST", "events/filter", filter=over)["total"] > 0, 120, "the worker is done")
+
+        def wait_for_worker(runs: int) -> None:
+            wait_for(lambda: prefect.call("POST", "events/filter", filter=over)["total"] >= runs, 120, "its report")
+
+        wait_for_worker(1)
         prefect.retry(run)
 
         # Cancelled in the UI: over within ten seconds, all finished shards kept.
@@ -63,6 +67,7 @@ def test_kill_cancel_and_retry_on_postgresql(postgresql: str, drawn: dict[str, P
         assert took < STOPS_WITHIN, f"{took:.1f} s"
         prefect.wait(run, "CANCELLED", seconds=60)
         assert not list((tmp_path / "out").rglob("*.part"))
+        wait_for_worker(2)
         prefect.retry(run)
         assert prefect.wait(run, "COMPLETED", "CRASHED", "FAILED")["type"] == "COMPLETED"
         made = executions(log)
