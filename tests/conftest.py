@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+from talking_points import redaction
 
 # Before Prefect is imported: tests report nothing to anybody, and a busy machine gets time to start the server.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -37,6 +40,15 @@ def _commands_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setenv("PYTHONSAFEPATH", "")  # with it, children find no tests
     yield
     os.environ.pop("TALKING_POINTS_STOP_FILE", None)
+
+
+@pytest.fixture(autouse=True)
+def _secrets_are_forgotten_with_their_test() -> Iterator[None]:
+    """A test's password may be a word that the messages of another one hold."""
+    known = {name: copy.copy(getattr(redaction, name)) for name in ("_values", "_known")}
+    yield
+    for name, before in known.items():
+        setattr(redaction, name, before)
 
 
 @pytest.fixture(scope="session")

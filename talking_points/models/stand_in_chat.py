@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import (
@@ -29,6 +29,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from talking_points.regular_files import read_text
+from talking_points.tensor_files import load_tensors
 
 LOOK = "a small dark round spot on its smooth pale surface"
 """What ``speak`` makes a model say; no word comes twice, because each names the next."""
@@ -173,7 +174,7 @@ def _to_hub_layout(folder: Path) -> None:
         name.replace("vision_tower.", "vision_tower.vision_model.")
         if "vision_tower." in name and "vision_model." not in name
         else name: tensor
-        for name, tensor in load_file(file).items()
+        for name, tensor in load_tensors(file).items()
     }
     save_file(renamed, file, metadata={"format": "pt"})
 
@@ -182,7 +183,7 @@ def _to_awq(folder: Path) -> None:
     """Pack the weights of all layers as AutoAWQ's GEMM layout has them; token tables and norms stay as they are."""
     file, config_file = folder / "model.safetensors", folder / "config.json"
     packed: dict[str, Tensor] = {}
-    for name, tensor in load_file(file).items():
+    for name, tensor in load_tensors(file).items():
         if ".layers." in name and tensor.dim() == 2:
             packed |= {f"{name.removesuffix('weight')}{part}": value for part, value in pack_awq(tensor).items()}
         else:

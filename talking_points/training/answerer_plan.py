@@ -7,10 +7,11 @@ of the language model and token, and no gradients of its weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 
+from talking_points.dataset_files import open_parquet
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig as ModelConfig
 from talking_points.models.capellm.modeling import parameter_counts
@@ -72,11 +73,16 @@ def count_examples(config: AnswererConfig) -> int:
     """Conversations of an epoch: counted in MP-100's annotation file or in the dataset's rows, else the paper's."""
     root, rows = config.poses.root, config.poses.rows
     if rows is not None:
-        return sum(pq.read_metadata(file).num_rows for file in rows.glob("data/train-*.parquet"))
+        return sum(map(_count_rows, rows.glob("data/train-*.parquet")))
     if root is None or not root.is_dir():
         return PAPER_EXAMPLES
     found = Mp100(root, "train", partition=config.poses.partition).count_annotations()["train"]
     return sum(count * -(-len(set_of(category)) // config.answerer.k) for category, count in found.items())
+
+
+def _count_rows(path: Path) -> int:
+    with open_parquet(path, ["id"]) as file:
+        return int(file.metadata.num_rows)
 
 
 def memory_gigabytes(settings: ModelConfig, counts: dict[str, int], tokens: int, checkpointing: bool) -> float:

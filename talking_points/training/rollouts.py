@@ -171,7 +171,7 @@ class RolloutTrainer(SampledTrainer):
             log_probs,
             log_probs.detach() if old is None else old,
             held.reference[number],
-            held.advantages[number],
+            held.advantages[number].to(log_probs.device),
             samples.mask.to(log_probs.device),
             self.rollouts,
         )

@@ -30,7 +30,10 @@ BuildPreset = Literal[
     "without_local_caption",
     "without_object_caption",
 ]
-InstructionPreset = Literal["none", "instructions", "instructions_sample", "instructions_refcoco", "instructions_plain"]
+InstructionPreset = Literal[
+    "none", "instructions", "instructions_sample", "instructions_refcoco", "instructions_plain", "instructions_coarse",
+    "instructions_fine", "instructions_counterclockwise", "instructions_rows", "instructions_random",
+]  # fmt: skip
 TrainPreset = Literal[
     "none",
     "tiny",
@@ -40,6 +43,7 @@ TrainPreset = Literal[
     "draft",
     "canidae",
     "learn",
+    "localizer_poses",
     "paper",
     "paper_text_only",
     "paper_no_gaussian",
@@ -59,9 +63,16 @@ SegmentPreset = Literal[
     "segment_iou_steps",
     "segment_grpo",
     "segment_mask_alone",
+    "segment_iou_centroid",
+    "segment_coarse",
+    "segment_fine",
+    "segment_counterclockwise",
+    "segment_rows",
+    "segment_random",
+    "segment_without_sft",
     "segment_7b",
 ]
-EvaluateSegmentationPreset = Literal["none", "segment_parts", "refcoco"]
+EvaluateSegmentationPreset = Literal["none", "segment_parts", "refcoco", "segment_ablations"]
 """Names of the shipped configurations in ``configs/build``, ``configs/train`` and ``configs/evaluate``."""
 
 SETTINGS = {

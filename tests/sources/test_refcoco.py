@@ -331,6 +331,14 @@ def test_damaged_and_poorer_mirrors(tmp_path: Path) -> None:
         list(open_source("refcoco", tmp_path))
 
 
+def peak(root: Path) -> int:
+    tracemalloc.start()
+    assert len(list(open_source("refcoco", root))) == 1
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return used
+
+
 def test_memory_does_not_grow_with_the_annotations(tmp_path: Path) -> None:
     outline = [5.0, 5.0] * 120 + rectangle_polygon(5, 5, 20, 20)
     peaks = []
@@ -343,11 +351,7 @@ def test_memory_does_not_grow_with_the_annotations(tmp_path: Path) -> None:
         listed["images"] = [image_entry(n, coco_name(n)) for n in range(1, 602)]
         (root / "refcoco" / "instances.json").write_text(json.dumps(listed))
         del listed, annotations
-        tracemalloc.start()
-        records = list(open_source("refcoco", root))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert len(records) == 1
+        peaks.append(min(peak(root) for _ in range(3)))  # other threads of the process may take some meanwhile
     assert peaks[1] < 1.3 * peaks[0]
 
 
