@@ -179,8 +179,8 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         thread.join()
-        if errors:
-            raise errors[0]
+    if errors:
+        raise errors[0]
 
 
 def check_requests(model: FaultServer, requests: set[int], losses: list[float]) -> None:
