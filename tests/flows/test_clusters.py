@@ -332,8 +332,9 @@ def test_a_request_to_stop_reaches_workers_that_know_the_output_alone(
 
 def test_workers_of_a_cluster_write_to_an_object_store(
     cluster: DaskCluster, folder: str, reference: tuple[dict[str, str], set[int]], model: FaultServer,
-    drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch,
+    drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
+    monkeypatch.setenv("HOME", str(tmp_path))  # answers for an output elsewhere are kept in the user's cache
     monkeypatch.setattr(runner, "_DESCRIBE_EVERY", 0.1)
     for name in ("_WRITE_EVERY", "_REPORT_EVERY"):
         monkeypatch.setattr(progress, name, 0.1)
