@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -62,6 +63,12 @@ def test_a_ray_that_exists_makes_up_for_a_worker_that_is_killed(drawn: dict[str,
     assert published(output) == published(tmp_path / "threads")
 
 
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
+        return True
+    return False
+
+
 @contextmanager
 def ray_cluster() -> Iterator[str]:
     """A head of Ray with two places to work and one 'desk', on this machine alone; gives its address for drivers."""
@@ -84,6 +91,7 @@ def ray_cluster() -> Iterator[str]:
                 break
         else:
             raise AssertionError("".join(said))
+        wait_for(lambda: _answers(port), 60, "a server for drivers")  # which begins after the head has said so
         yield f"ray://{LOOPBACK}:{port}"
     finally:
         head.terminate()
