@@ -15,13 +15,13 @@ import json
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from training import GROUP, models, points
-from transformers import LlamaForCausalLM, TrainerCallback
+from transformers import LlamaForCausalLM
+from trl_side import PLAIN, Meter, prompt_of
 
 from talking_points.examples.config import FeatureConfig
 from talking_points.examples.features import PointFeatures
@@ -76,22 +76,10 @@ def theirs(prompts: int, new_tokens: int, steps: int) -> float:
     descriptor: PointDescriptor = models("tiny", "cpu")[0]
     blocks = descriptor.config.text_config.num_hidden_layers
     tokenizer = descriptor.text_tokenizer
-    prompt = "x"
-    while len(tokenizer(prompt).input_ids) < prompt_tokens(descriptor):
-        prompt += " x"
+    prompt = prompt_of(tokenizer, prompt_tokens(descriptor))
     torch.manual_seed(0)
     model = LlamaForCausalLM(descriptor.config.text_config)
-    tokens: list[int] = []
-    starts: list[float] = []
-
-    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        tokens.append(sum(map(len, completion_ids)))
-        return [float(len(ids)) for ids in completion_ids]
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            starts.append(time.process_time())
-
+    meter = Meter()
     with TemporaryDirectory() as folder:
         config = GRPOConfig(
             output_dir=folder,
@@ -100,17 +88,11 @@ def theirs(prompts: int, new_tokens: int, steps: int) -> float:
             max_completion_length=new_tokens,
             max_steps=SKIPPED + steps,
             beta=0.1,
-            learning_rate=1e-6,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
+            **PLAIN,
         )
         trainer = GRPOTrainer(
             model,
-            reward_funcs=reward,
+            reward_funcs=meter.reward,
             args=config,
             train_dataset=Dataset.from_list([{"prompt": prompt}] * prompts * (SKIPPED + steps)),
             processing_class=tokenizer,
@@ -120,10 +102,10 @@ def theirs(prompts: int, new_tokens: int, steps: int) -> float:
                 target_modules=list(LINEAR_LAYERS),
                 layers_to_transform=[blocks - 2, blocks - 1],
             ),
-            callbacks=[Clock()],
+            callbacks=[meter],
         )
         trainer.train()
-    return sum(tokens[SKIPPED:]) / (starts[-1] - starts[SKIPPED - 1])
+    return meter.rate(SKIPPED)
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from unittest.mock import patch
 import torch
 from datasets import Dataset
 from rollouts import tiny  # the benchmark beside this one
-from transformers import LlamaForCausalLM, TrainerCallback
+from transformers import LlamaForCausalLM
+from trl_side import PLAIN, Meter, prompt_of
 
 from talking_points.models.segmenter import Segmenter
 from talking_points.training.grpo import group_advantages, gspo_loss
@@ -88,9 +89,7 @@ def their_trainer(
 
     segmenter = tiny()
     tokenizer = segmenter.text_tokenizer
-    prompt = "x"
-    while len(tokenizer(prompt).input_ids) < prompt_tokens(segmenter):
-        prompt += " x"
+    prompt = prompt_of(tokenizer, prompt_tokens(segmenter))
     config = GRPOConfig(
         output_dir=folder,
         importance_sampling_level="sequence",
@@ -103,13 +102,7 @@ def their_trainer(
         num_generations=group,
         max_completion_length=new_tokens,
         max_steps=rollouts * UPDATES,
-        learning_rate=1e-6,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
+        **PLAIN,
     )
     torch.manual_seed(0)
     return GRPOTrainer(
@@ -123,22 +116,12 @@ def their_trainer(
 
 def theirs(prompts: int, group: int, new_tokens: int, steps: int) -> float:
     """Tokens per CPU-second."""
-    tokens: list[int] = []
-    ends: list[float] = []
-
-    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        tokens.append(sum(map(len, completion_ids)))
-        return [float(len(ids)) for ids in completion_ids]
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.process_time())
-
+    meter = Meter()
     with TemporaryDirectory() as folder:
-        trainer = their_trainer(folder, prompts, group, new_tokens, SKIPPED + steps, reward)
-        trainer.add_callback(Clock())
+        trainer = their_trainer(folder, prompts, group, new_tokens, SKIPPED + steps, meter.reward)
+        trainer.add_callback(meter)
         trainer.train()
-    return sum(tokens[SKIPPED:]) / (ends[-1] - ends[SKIPPED * UPDATES - 1])
+    return meter.rate(SKIPPED, UPDATES)
 
 
 def same_objective() -> tuple[float, float]:

@@ -30,7 +30,7 @@ SMALLEST = {
 }
 
 
-PARTS = {"null_server", "peer_jobs", "omg_llava", "scale_stage", "training"}
+PARTS = {"trl_side", "null_server", "peer_jobs", "omg_llava", "scale_stage", "training"}
 """Programs that a benchmark starts."""
 
 
