@@ -31,7 +31,7 @@ SMALLEST = {
 
 
 PARTS = {"trl_side", "null_server", "peer_jobs", "omg_llava", "scale_stage", "training"}
-"""Programs that a benchmark starts."""
+"""Programs that a benchmark starts, and what several of them import."""
 
 
 def test_all_are_tried() -> None:
