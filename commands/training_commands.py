@@ -141,8 +141,9 @@ def retrain_and_evaluate(
 def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: Overrides = None) -> None:
     """Make the champion before the current one the champion again; prints which run that is."""
     with exit_codes():
-        with needs_extra("train"):
-            from talking_points.evaluation.retraining import RetrainConfig, restore_previous
+        from talking_points.evaluation.champions import restore_previous
+        from talking_points.evaluation.retraining_config import RetrainConfig
+
         restored = restore_previous(load_config(RetrainConfig, config, overrides or []).folder)
     print(json.dumps(restored))
 
@@ -163,6 +164,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
                 from talking_points.models.loading_bars import hide_loading_bars
 
                 hide_loading_bars()
+                importlib.import_module("talking_points.training.stages")  # while the orchestrator starts
             loaded[name] = getattr(importlib.import_module(f"flows.{name}"), name)
 
     with exit_codes():
@@ -185,7 +187,10 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
 
 _INPUTS = {
     "evaluate": ("evaluation.config:EvaluateConfig", "evaluation.inputs:check_evaluation"),
-    "retrain_and_evaluate": ("evaluation.retraining:RetrainConfig", "evaluation.retraining:check_retraining"),
+    "retrain_and_evaluate": (
+        "evaluation.retraining_config:RetrainConfig",
+        "evaluation.retraining_config:check_retraining",
+    ),
     "adapt_descriptor": ("training.config:TrainConfig", "training.inputs:check_adaptation"),
     "train_answerer": ("training.answerer_config:AnswererConfig", "training.answerer_inputs:check_answerer"),
     "describe_keypoints": (

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from talking_points.evaluation.config import EvaluateConfig
+from talking_points.evaluation.inputs import check_evaluation
 from tasks.evaluate import evaluation
 from tasks.running.run_form import AtLeastOne, EvaluatePreset, load_run
 from tasks.running.run_page import describe_output, name_run, tag_dataset, tag_run
@@ -54,6 +55,7 @@ def evaluate(
         limit=limit,
         seed=seed,
     )
+    check_evaluation(settings)
     tag_run("evaluation")
     if settings.dataset:
         tag_dataset(settings.dataset)

@@ -23,7 +23,6 @@ from flows.build_llamapointinpart import build_llamapointinpart
 from talking_points.bfloat16 import computes_bfloat16
 from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
-from talking_points.evaluation.learning import adaptation_figures
 from talking_points.sources.drawn import drawn_roots
 from talking_points.step_progress import LINES_ONLY
 from talking_points.training.config import TrainConfig
@@ -118,6 +117,8 @@ def build_scenes(output: Path, variant: str, images: int) -> None:
 
 def make_report(results: Mapping[str, Result], config: TrainConfig, images: int, quick: bool) -> dict[str, Any]:
     """The figures of a run, and what each of its jobs took."""
+    from talking_points.evaluation.learning import adaptation_figures
+
     report = results["figures"]["found"]
     before, *after = (results[scores_of(name)]["found"] for name in ("descriptor", *name_adapted(quick)))
     report["grpo"] = adaptation_figures(before, after)

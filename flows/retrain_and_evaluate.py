@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from talking_points.evaluation.retraining import RetrainConfig, Retraining, check_retraining
+from talking_points.evaluation.retraining_config import RetrainConfig, check_retraining
 from tasks import train
 from tasks.evaluate import judge
 from tasks.publish_models import publish_champion
@@ -48,6 +48,9 @@ def retrain_and_evaluate(
     train_on: dict[str, Any] = {"train.dataset": dataset, "train.revision": revision, "train.seed": seed}
     settings = load_run(RetrainConfig, config, overrides, folder=folder, limit=limit, **train_on)
     check_retraining(settings)
+    # After the checks: torch, which it needs, takes seconds to import.
+    from talking_points.evaluation.retraining import Retraining
+
     tag_training("retraining", settings.train.preset, settings.train.dataset)
     retraining = Retraining(settings)
     entry = retraining.find_finished()

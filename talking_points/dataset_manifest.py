@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from talking_points.config import fingerprint
 from talking_points.dataset_files import DatasetError, check_name, dataset_file
 from talking_points.json_depth import check_depth
 from talking_points.records import REGION_LABELS, STEPS
 from talking_points.regular_files import read_bytes
+from talking_points.whole_files import file_sha256
 
 AUDIT_REPORT = "audit/report.json"
 """Summary of the human check inside a dataset folder; part of the card when it is there."""
@@ -369,3 +371,11 @@ def _show_place(place: tuple[object, ...]) -> str:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
+
+
+def dataset_digest(path: str, revision: str | None) -> str:
+    """Names a dataset's content: the digests of a folder's data files, or the repository and its revision."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"{path}@{revision}"
+    return fingerprint({file.name: file_sha256(file) for file in sorted(folder.glob("data/*.parquet"))})

@@ -16,6 +16,9 @@ from prefect.cache_policies import NO_CACHE
 from talking_points.stop_requests import Stopped
 from tasks.learn_jobs import Job, Result, measure_job
 
+PRELOADED = ("talking_points.evaluation.learning", "talking_points.training.stages", "tasks.learn_jobs")
+"""What every job needs, imported once."""
+
 
 class JobProcesses:
     """So many processes at a time, a fresh one for every job: none finds what another has left in its memory.
@@ -31,7 +34,7 @@ class JobProcesses:
         server = "forkserver" in get_all_start_methods()  # not on Windows, where every job imports everything
         self._context: BaseContext = get_context("forkserver" if server else "spawn")
         if server:
-            self._context.set_forkserver_preload(["talking_points.evaluation.learning", "tasks.learn_jobs"])
+            self._context.set_forkserver_preload(list(PRELOADED))
 
     def run(self, job: Job) -> Result:
         """What a job returned, as soon as a process was free for it."""

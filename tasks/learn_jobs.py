@@ -1,6 +1,7 @@
 """What ``make learn`` does, as jobs: scenes and their datasets, trainings, figures.
 
-Prefect is not imported here: every job runs in a process of its own, which need not pay for it.
+Prefect is not imported here: every job runs in a process of its own, which need not pay for it. What needs torch is
+imported when jobs are made or run, so that wrong settings are told without it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from talking_points.evaluation.learning import Judges, adaptation_scores, hard_figures, measure_trained
 from talking_points.examples.bare_points import load_bare_points
 from talking_points.regular_files import read_text
 from talking_points.sources.drawn import draw_sample
@@ -45,6 +43,8 @@ def plan_jobs(config: TrainConfig, output: Path, images: int, quick: bool, build
 
     ``build_scenes(output, variant, images)`` draws scenes of each source and builds their dataset.
     """
+    from talking_points.evaluation.learning import hard_figures, measure_trained
+
     # The vision path has images of its own: what it says of the dataset's is then nothing that it knows by heart, and
     # it need not wait for the dataset.
     drawn = partial(draw_once, sample_folder(output, "vision"), images, "plain", 1, SOURCES)
@@ -125,6 +125,8 @@ def draw_once(sample: Path, images: int, variant: str, seed: int, sources: Colle
 
 def score_family(config: TrainConfig, descriptor: str, second_judge: bool) -> dict[str, float]:
     """What a descriptor of the run, adapted or not, reaches on the family of animals that adaptation never saw."""
+    from talking_points.evaluation.learning import Judges, adaptation_scores
+
     tested = config.keypoints.model_copy(update={"categories": config.keypoints.test_categories})
     family = load_bare_points(tested, tested.limit, config.seed)
     return adaptation_scores(family, config.output / descriptor, Judges.of_run(config, second=second_judge))
@@ -141,6 +143,8 @@ def _other(config: TrainConfig, name: str, work: Callable[[], Any], *after: str)
 def time_work(work: Callable[[], Any], threads: int | None) -> Result:
     """A job that trains nothing, in the form of those that do; what it found is ``found``."""
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
     began, start = time.monotonic(), os.times()
     found = work()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from talking_points.evaluation.retraining import Retraining
 from talking_points.models.kinds import RETRAINED
 from talking_points.publishing.answerer_cards import describe_answerer
 from talking_points.publishing.card_content import write_card
@@ -13,8 +12,10 @@ from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.training_cards import ROLES, describe_training, select_settings, trace_origins
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
-from talking_points.training.stages import run_stage
 from talking_points.whole_files import read_json, write_json
+
+if TYPE_CHECKING:
+    from talking_points.evaluation.retraining import Retraining
 
 CARDS = "cards.json"
 """What the cards of a run say, before it is put into words: the arguments of ``render_model_card``, by model."""
@@ -22,6 +23,8 @@ CARDS = "cards.json"
 
 def train_with_card(kind: str, train: TrainConfig, name: str | None = None) -> dict[str, Any]:
     """``run_stage``, and the card of the model that it has left; a card that is there is of the same weights."""
+    from talking_points.training.stages import run_stage
+
     result = run_stage(kind, train, name)
     folder = Path(result["path"])
     if result["reused"] and (folder / "README.md").is_file():

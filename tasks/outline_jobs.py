@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from talking_points.evaluation.segmentation import evaluate_segmentation
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.training.made_once import FINISHED
 from talking_points.training.segmenter_config import SegmenterConfig
@@ -100,6 +99,8 @@ def _steps_of_equal_time(config: SegmenterConfig, refined: str) -> int:
 
 
 def _evaluate(config: SegmenterConfig, output: Path, questions: int) -> dict[str, Any]:
+    from talking_points.evaluation.segmentation import evaluate_segmentation
+
     folder = config.output
     compare = {name: str(folder / name) for name in (*refined_names(), *map(control_name, range(SEEDS)))}
     return evaluate_segmentation(

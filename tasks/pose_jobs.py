@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
-from talking_points.evaluation.poses import evaluate_partition
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_rows import PoseRowsConfig, write_pose_rows
 from talking_points.sources.drawn import drawn_roots
@@ -123,6 +122,8 @@ def _draw_fresh(config: AnswererConfig, output: Path, objects: int) -> None:
 
 
 def _figures(judged: EvaluatePosesConfig) -> dict[str, Any]:
+    from talking_points.evaluation.poses import evaluate_partition
+
     return evaluate_partition(judged, judged.divisions[0])
 
 

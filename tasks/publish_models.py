@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from talking_points.evaluation.retraining import Retraining
 from talking_points.publishing.model_release import publish_model
 from talking_points.redaction import redact_errors
 from tasks.model_cards import hub_card
 from tasks.publish import hub_token, may_pass
+
+if TYPE_CHECKING:
+    from talking_points.evaluation.retraining import Retraining
 
 
 @task(

@@ -10,12 +10,13 @@ from prefect.cache_policies import NO_CACHE
 
 from talking_points.evaluation.saved_reports import read_reports
 from talking_points.evaluation.tables import write_tables
-from talking_points.models.omg_llava.conversion import convert_release
 
 
 @task(name="convert-omg-llava", persist_result=False, cache_policy=NO_CACHE)
 def convert(release: Sequence[Path], output: Path) -> str:
     """Convert the official files into a folder, in bfloat16; returns it."""
+    from talking_points.models.omg_llava.conversion import convert_release
+
     return str(convert_release(release, output).output)
 
 

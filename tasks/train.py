@@ -1,4 +1,7 @@
-"""Training stages as tasks. They are retried by running again: a stage goes on from its last checkpoint."""
+"""Training stages as tasks. They are retried by running again: a stage goes on from its last checkpoint.
+
+What needs torch is imported when a stage runs: flows are deployed, and wrong settings are told, without it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,8 @@ from prefect.cache_policies import NO_CACHE
 
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
-from talking_points.training.launcher import launch
 from talking_points.training.made_once import FINISHED
 from talking_points.training.segmenter_config import SegmenterConfig
-from talking_points.training.stages import STAGES
 from tasks.model_cards import train_with_card
 
 
@@ -27,6 +28,9 @@ def _stage_task(kind: str, name: str) -> Task[[TrainConfig], dict[str, Any]]:
 
 def train_stage(kind: str, settings: TrainConfig) -> dict[str, Any]:
     """Train in this process, or in as many as the stage asks for, and take what they leave."""
+    from talking_points.training.launcher import launch
+    from talking_points.training.stages import STAGES
+
     stage = STAGES[kind]
     name, processes = stage.folder(settings), stage.processes(settings)
     if processes > 1 and not (settings.output / name / FINISHED).exists():

@@ -288,3 +288,12 @@ def test_the_library_works_without_prefect_and_torch() -> None:
         "import talking_points.grounding.golden, talking_points.evaluation.masks\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_flows_are_imported_without_torch() -> None:
+    """Deploying imports all of them, and a run imports its own before it can say what is wrong with its settings."""
+    heavy = ("torch", "transformers", "datasets", "matplotlib.pyplot")
+    names = sorted(f"flows.{path.stem}" for path in (ROOT / "flows").glob("[!_]*.py"))
+    code = f"import sys; sys.modules.update(dict.fromkeys({heavy})); import {', '.join(names)}"
+    assert len(names) > 10
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

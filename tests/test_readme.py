@@ -21,7 +21,7 @@ from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.paper import ROWS
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig, command_line
-from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.evaluation.retraining_config import RetrainConfig
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
 from talking_points.instructions.config import InstructionBuildConfig

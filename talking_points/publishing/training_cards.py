@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from talking_points.dataset_manifest import read_origin
+from talking_points.dataset_manifest import dataset_digest, read_origin
 from talking_points.publishing.card_content import select_figures
 from talking_points.publishing.terms import TERMS, source_terms
 from talking_points.sources.drawn import is_drawn
 from talking_points.training.config import TrainConfig
 from talking_points.training.segmenter_config import SegmenterConfig
-from talking_points.training.stages import dataset_digest
 
 ROLES = {
     "descriptor": "descriptor",

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from talking_points.allocator import keep_freed_memory
-from talking_points.config import ConfigError, fingerprint
-from talking_points.dataset_manifest import read_origin
+from talking_points.config import ConfigError
+from talking_points.dataset_manifest import dataset_digest, read_origin
 from talking_points.examples.bare_points import load_bare_points
 from talking_points.examples.config import KeypointsConfig
 from talking_points.examples.labelled_images import load_labelled_images
@@ -44,7 +44,6 @@ from talking_points.training.segmenter_stages import (
 from talking_points.training.start import check_tokenizer, save_vision, start_model
 from talking_points.training.vision import pretrain_vision
 from talking_points.training.vision_records import vision_records
-from talking_points.whole_files import file_sha256
 
 NOT_IN_FINGERPRINT: dict[str, Any] = {
     "output": True,
@@ -233,14 +232,6 @@ def find_drawn_sources(dataset: str) -> list[str]:
         return []
     _, drawn = read_origin(Path(dataset))
     return sorted(name for name, is_drawn in drawn.items() if is_drawn)
-
-
-def dataset_digest(path: str, revision: str | None) -> str:
-    """Names a dataset's content: the digests of a folder's data files, or the repository and its revision."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return f"{path}@{revision}"
-    return fingerprint({file.name: file_sha256(file) for file in sorted(folder.glob("data/*.parquet"))})
 
 
 def stage_settings(config: TrainConfig, kind: str) -> dict[str, Any]:
