@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SETTINGS = {
     "image_size": 64,
+    "limit": 24,
     "vision.backbone_steps": 2,
     "vision.steps": 2,
     "adapt.max_steps": 2,
