@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from talking_points.config import ConfigError, fingerprint
 from talking_points.evaluation.champions import champion_of
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
@@ -32,9 +30,6 @@ from talking_points.plotting import plain_style
 from talking_points.regular_files import read_text
 from talking_points.training.stages import stage_settings
 from talking_points.whole_files import write_json, write_text
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 class Retraining:
@@ -189,7 +184,10 @@ class Retraining:
 
     @plain_style()
     def _plot_history(self, rows: list[dict[str, Any]]) -> None:
-        figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 3), layout="constrained")
+        axis = figure.subplots()
         places = range(len(rows))
         low = [row["mpck"] - row["interval"]["low"] for row in rows]
         high = [row["interval"]["high"] - row["mpck"] for row in rows]
@@ -200,7 +198,6 @@ class Retraining:
         axis.set_ylabel("mPCK")
         axis.legend()
         figure.savefig(self.folder / "history.png", dpi=110)
-        plt.close(figure)
 
 
 def run_fingerprint(config: RetrainConfig) -> str:

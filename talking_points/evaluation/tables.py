@@ -131,10 +131,7 @@ def write_tables(reports: Mapping[str, Report], folder: Path) -> list[Path]:
 def draw_table(table: Table, path: Path) -> None:
     """Horizontal bars, the paper's and ours for every row: a panel for mPCK and one for each threshold that is told."""
     # Imported here: whoever scores a model needs no figures until there is something to draw.
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     evaluated = [row for row in table.rows if row.ours]
     shown = ["mPCK"]
@@ -142,9 +139,8 @@ def draw_table(table: Table, path: Path) -> None:
         if any(name in row.paper for row in table.rows) or all(name in row.ours for row in evaluated):
             shown.append(name)
     width, height = 3.2 + 2.8 * len(shown), 1.5 + 0.55 * len(table.rows) + 0.2 * len(table.notes)
-    figure, axes = plt.subplots(
-        1, len(shown), sharey=True, squeeze=False, figsize=(width, height), dpi=110, layout="constrained"
-    )
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], shown, strict=True):
         _draw_bars(axis, table.rows, name)
     axes[0][0].set_yticks(range(len(table.rows)), [row.method for row in table.rows], fontsize=9)
@@ -154,7 +150,6 @@ def draw_table(table: Table, path: Path) -> None:
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
     figure.supxlabel("\n".join(textwrap.fill(note, int(14 * width)) for note in table.notes), fontsize=8)
     figure.savefig(path)
-    plt.close(figure)
 
 
 def _draw_bars(axis: Any, rows: Sequence[Row], name: str) -> None:

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from talking_points.examples.points import Floats, PointExample
 from talking_points.plotting import plain_style
 from talking_points.whole_files import advising
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 class CurveCallback(TrainerCallback):
@@ -46,7 +42,10 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         return
     columns = min(3, len(series))
     rows = -(-len(series) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+    from matplotlib.figure import Figure  # a training starts without it
+
+    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(series) :]:
         axis.remove()
     for axis, (name, values) in zip(axes.flat, series.items(), strict=False):
@@ -56,13 +55,15 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 @plain_style()
 def draw_group(image: Any, example: PointExample, texts: Sequence[str], predicted: Floats, path: Path) -> None:
     """A PNG of one group: the true point, where the localizer finds each sample, and the samples."""
-    figure, axis = plt.subplots(figsize=(7, 7), layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    axis = figure.subplots()
     axis.imshow(image)
     axis.plot(*example.keypoint, "*", color="lime", markersize=16, markeredgecolor="black", label="true point")
     for place, text in enumerate(texts):
@@ -73,4 +74,3 @@ def draw_group(image: Any, example: PointExample, texts: Sequence[str], predicte
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
-    plt.close(figure)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -106,7 +105,13 @@ def test_an_image_shows_every_figure_and_no_label_on_another(
     key: str, panels: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(pyplot, "close", drawn.append)
+    save = Figure.savefig
+
+    def keep(figure: Figure, path: Path) -> None:
+        drawn.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
     controls = {name: centre(DATA) for name in ("centre", "shuffled_images")}
     reports = {name: report(4.0 * place, controls=controls) for place, name in enumerate(ROWS)}
     reports["bovidae_adapted"] = report(data=points(6, 2), localizer="another localizer")
@@ -125,8 +130,6 @@ def test_an_image_shows_every_figure_and_no_label_on_another(
         assert not box.overlaps(beside), (one.get_text(), other.get_text())
     edges = np.array([[box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1] for box in boxes])
     assert edges.min() >= 0, "every label lies within the image"
-    monkeypatch.undo()
-    pyplot.close(figure)
 
 
 @pytest.fixture
