@@ -219,7 +219,7 @@ def _answer_batch(
     identity, ledger = answer_identity(backend, config), cache.ledger if cache else None
     keys = request_keys(identity, requests) if cache else {}
     if cache:
-        kept = cache.lookup_under(keys)
+        kept = cache.lookup(keys)
         # One that cannot be used is asked for again, as it was when it came.
         usable = (r for r in requests if r.id in kept and isinstance(reads(kept[r.id], r), str))
         completions.update({request.id: kept[request.id] for request in usable})
@@ -232,7 +232,7 @@ def _answer_batch(
         if ledger and isinstance(completion, Completion):
             ledger.count(request, completion)
         if cache and isinstance(completion, Completion) and completion.finish_reason == "stop" and completion.text:
-            cache.store_under(keys[request.id], completion)
+            cache.store(keys[request.id], completion)
 
     def complete(asked: Sequence[ChatRequest]) -> None:
         with nullcontext() if backend.capabilities.concurrent else _engine:

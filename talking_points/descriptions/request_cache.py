@@ -93,12 +93,8 @@ class RequestCache:
         if self.outbox:
             self.outbox.close(complete=kind is None)
 
-    def lookup(self, identity: Mapping[str, Any], requests: Sequence[ChatRequest]) -> dict[str, Completion]:
-        """Known answers by request id."""
-        return self.lookup_under(request_keys(identity, requests))
-
-    def lookup_under(self, keys: Mapping[str, str]) -> dict[str, Completion]:
-        """Known answers by request id, of requests whose keys are known."""
+    def lookup(self, keys: Mapping[str, str]) -> dict[str, Completion]:
+        """Known answers by request id; ``keys`` are those of the requests by id, see ``request_keys``."""
         with self._lock:
             try:
                 rows = self._select(keys.values())
@@ -111,11 +107,7 @@ class RequestCache:
             if row and row[1] == entry_digest(key, row[0]) and (completion := read_completion(row[0]))
         }
 
-    def store(self, identity: Mapping[str, Any], request: ChatRequest, completion: Completion) -> None:
-        """Keep one finished answer; committed at once. Raises ``sqlite3.OperationalError`` when the disk is full."""
-        self.store_under(request_key(identity, request), completion)
-
-    def store_under(self, key: str, completion: Completion) -> None:
+    def store(self, key: str, completion: Completion) -> None:
         """Keep one finished answer under its request's key."""
         answer = json.dumps(asdict(completion), sort_keys=True)
         entry = (key, answer, entry_digest(key, answer))

@@ -70,14 +70,14 @@ class SharedRequestCache(RequestCache):
         if self.outbox:
             self.outbox.close(complete=kind is None)
 
-    def lookup_under(self, keys: Mapping[str, str]) -> dict[str, Completion]:
+    def lookup(self, keys: Mapping[str, str]) -> dict[str, Completion]:
         """Known answers by request id. Raises ``SharedCacheError``."""
         rows = _run(self._engine, _SELECT, {"keys": sorted(set(keys.values()))})
         known = {key: answer for key, answer, digest in rows if digest == entry_digest(key, answer)}
         found = {id_: read_completion(known[key]) for id_, key in keys.items() if key in known}
         return {id_: completion for id_, completion in found.items() if completion is not None}
 
-    def store_under(self, key: str, completion: Completion) -> None:
+    def store(self, key: str, completion: Completion) -> None:
         """Keep one finished answer; committed at once. Raises ``SharedCacheError``."""
         # A text of PostgreSQL holds no NUL, and JSON has another way to write one.
         answer = json.dumps(asdict(completion), sort_keys=True)

@@ -17,6 +17,7 @@ from talking_points.descriptions.asking import answer_identity
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.descriptions.request_cache import RequestCache, entry_digest, request_key
 from talking_points.sqlite_files import ForeignDatabaseError
+from tests.descriptions.kept_answers import keep, look_up
 from tests.test_sqlite_files import plant_journal
 
 MODEL = {"backend": "openai", "model": "m", "revision": ""}
@@ -30,11 +31,11 @@ def request(number: int = 0, **changes: object) -> ChatRequest:
 def test_an_answer_is_found_again_by_its_request_and_model_alone(tmp_path: Path) -> None:
     answer = Completion("a dark edge", "stop", 12, 3)
     with RequestCache(tmp_path / "cache.sqlite") as cache:
-        cache.store(MODEL, request(), answer)
+        keep(cache, MODEL, request(), answer)
     with RequestCache(tmp_path / "cache.sqlite") as cache:
-        assert cache.lookup(MODEL, [request(), request(1)]) == {"row0": answer}
-        assert cache.lookup(MODEL, [request(0, id="renamed", facts={"x": 1})]) == {"renamed": answer}
-        assert cache.lookup(MODEL | {"revision": "other"}, [request()]) == {}
+        assert look_up(cache, MODEL, [request(), request(1)]) == {"row0": answer}
+        assert look_up(cache, MODEL, [request(0, id="renamed", facts={"x": 1})]) == {"renamed": answer}
+        assert look_up(cache, MODEL | {"revision": "other"}, [request()]) == {}
 
 
 @pytest.mark.parametrize(
@@ -134,9 +135,9 @@ def test_a_key_among_the_options_is_not_in_the_key() -> None:
 
 def test_answers_under_keys_without_the_settings_are_not_found(tmp_path: Path) -> None:
     with RequestCache(tmp_path / "cache.sqlite") as cache:
-        cache.store(MODEL, request(), Completion("told under other settings"))
+        keep(cache, MODEL, request(), Completion("told under other settings"))
         identity = answer_identity(Named(), StepConfig.model_validate(BACKENDS[0]))  # type: ignore[arg-type]
-        assert cache.lookup(identity, [request()]) == {}
+        assert look_up(cache, identity, [request()]) == {}
 
 
 def test_images_of_the_same_bytes_and_another_shape_differ() -> None:
@@ -148,8 +149,8 @@ def test_two_shards_and_many_threads_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     with RequestCache(path) as one, RequestCache(path) as other, ThreadPoolExecutor(8) as pool:
         caches = (one, other)
-        list(pool.map(lambda n: caches[n % 2].store(MODEL, request(n), Completion(f"answer {n}")), range(200)))
-        found = one.lookup(MODEL, [request(n) for n in range(200)])
+        list(pool.map(lambda n: keep(caches[n % 2], MODEL, request(n), Completion(f"answer {n}")), range(200)))
+        found = look_up(one, MODEL, [request(n) for n in range(200)])
     assert found == {f"row{n}": Completion(f"answer {n}") for n in range(200)}
 
 
@@ -177,7 +178,7 @@ def test_damage_never_gives_a_wrong_answer_and_never_stops_the_build(tmp_path: P
     requests = [request(n) for n in range(40)]
     with RequestCache(path) as cache:
         for item in requests:
-            cache.store(MODEL, item, Completion(f"the right answer to {item.prompt}"))
+            keep(cache, MODEL, item, Completion(f"the right answer to {item.prompt}"))
     whole = path.read_bytes()
     draw = random.Random(3)
     for _ in range(60):
@@ -186,10 +187,10 @@ def test_damage_never_gives_a_wrong_answer_and_never_stops_the_build(tmp_path: P
             damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
         path.write_bytes(bytes(damaged))
         with RequestCache(path) as cache:
-            for name, answer in cache.lookup(MODEL, requests).items():
+            for name, answer in look_up(cache, MODEL, requests).items():
                 assert answer.text == f"the right answer to what is {name.removeprefix('row')}?"
-            cache.store(MODEL, requests[0], Completion("the right answer to what is 0?"))
-            assert cache.lookup(MODEL, requests[:1])["row0"].text == "the right answer to what is 0?"
+            keep(cache, MODEL, requests[0], Completion("the right answer to what is 0?"))
+            assert look_up(cache, MODEL, requests[:1])["row0"].text == "the right answer to what is 0?"
 
 
 @pytest.mark.parametrize(
@@ -209,12 +210,12 @@ def test_damage_never_gives_a_wrong_answer_and_never_stops_the_build(tmp_path: P
 def test_a_planted_answer_of_another_form_is_asked_for_again(tmp_path: Path, planted: object) -> None:
     path, key = tmp_path / "cache.sqlite", request_key(MODEL, request())
     with RequestCache(path) as cache:
-        cache.store(MODEL, request(1), Completion("kept"))
+        keep(cache, MODEL, request(1), Completion("kept"))
     answer = json.dumps(planted)
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("INSERT INTO answers VALUES (?, ?, ?)", (key, answer, entry_digest(key, answer)))
     with RequestCache(path) as cache:
-        assert cache.lookup(MODEL, [request(), request(1)]) == {"row1": Completion("kept")}
+        assert look_up(cache, MODEL, [request(), request(1)]) == {"row1": Completion("kept")}
 
 
 def test_a_planted_file_is_begun_anew_and_leads_nowhere(tmp_path: Path) -> None:
@@ -233,9 +234,9 @@ def test_a_planted_file_is_begun_anew_and_leads_nowhere(tmp_path: Path) -> None:
     ):
         plant()
         with RequestCache(path) as cache:
-            cache.store(MODEL, request(), Completion("kept"))
+            keep(cache, MODEL, request(), Completion("kept"))
         with RequestCache(path) as cache:
-            assert cache.lookup(MODEL, [request()]) == {"row0": Completion("kept")}
+            assert look_up(cache, MODEL, [request()]) == {"row0": Completion("kept")}
         assert outside.read_text() == "mine"
         path.unlink()
     path.mkdir()
@@ -255,11 +256,11 @@ def test_a_damaged_file_is_put_aside_and_what_can_be_read_is_kept(tmp_path: Path
     requests = [request(n) for n in range(300)]
     with RequestCache(path) as cache:
         for item in requests:
-            cache.store(MODEL, item, Completion(f"{item.prompt} {'x' * 300}"))
+            keep(cache, MODEL, item, Completion(f"{item.prompt} {'x' * 300}"))
     damage_a_page(path)
     damaged = path.read_bytes()
     with RequestCache(path) as cache:
-        found = cache.lookup(MODEL, requests)
+        found = look_up(cache, MODEL, requests)
         assert 250 < len(found) < 300
         assert all(found[item.id].text.startswith(item.prompt) for item in requests if item.id in found)
     assert path.with_name("cache.sqlite.damaged-1").read_bytes() == damaged
@@ -272,14 +273,14 @@ def test_an_open_connection_follows_when_another_puts_the_file_aside(tmp_path: P
     requests = [request(n) for n in range(300)]
     with RequestCache(path) as cache:
         for item in requests:
-            cache.store(MODEL, item, Completion("x" * 300))
+            keep(cache, MODEL, item, Completion("x" * 300))
     with RequestCache(path) as one, RequestCache(path) as other:
         damage_a_page(path)
-        one.lookup(MODEL, requests)
-        other.store(MODEL, request(1000), Completion("paid by the other"))
-        one.store(MODEL, request(1001), Completion("paid by the one"))
-        other.lookup(MODEL, requests)
+        look_up(one, MODEL, requests)
+        keep(other, MODEL, request(1000), Completion("paid by the other"))
+        keep(one, MODEL, request(1001), Completion("paid by the one"))
+        look_up(other, MODEL, requests)
     with RequestCache(path) as cache:
-        texts = [answer.text for answer in cache.lookup(MODEL, [request(1000), request(1001)]).values()]
+        texts = [answer.text for answer in look_up(cache, MODEL, [request(1000), request(1001)]).values()]
     assert texts == ["paid by the other", "paid by the one"]
     assert [file.name for file in tmp_path.glob("*.damaged-?")] == ["cache.sqlite.damaged-1"]

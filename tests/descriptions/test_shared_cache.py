@@ -24,6 +24,7 @@ from talking_points.descriptions.shared_cache import (
 )
 from talking_points.descriptions.spending import Spent
 from talking_points.stop_requests import clear_stop
+from tests.descriptions.kept_answers import keep, look_up
 from tests.descriptions.test_asking import CONFIG, Scripted, requests
 from tests.descriptions.test_request_cache import MODEL, request
 from tests.descriptions.test_spending import order as spending_order
@@ -46,25 +47,25 @@ def url() -> Iterator[str]:
 def test_both_caches_know_the_same_answers_under_the_same_keys(url: str, tmp_path: Path) -> None:
     with RequestCache(tmp_path / "c.sqlite") as local, SharedRequestCache(url) as shared:
         for cache in (local, shared):
-            cache.store(MODEL, request(), ANSWER)
+            keep(cache, MODEL, request(), ANSWER)
         asked = [request(), request(1), request(0, id="again")]
-        assert shared.lookup(MODEL, asked) == local.lookup(MODEL, asked) == {"row0": ANSWER, "again": ANSWER}
-        assert shared.lookup(MODEL | {"model": "other"}, asked) == {}
-        assert shared.lookup(MODEL, []) == {}
-        shared.store(MODEL, request(), replace(ANSWER, text="new"))
-        assert shared.lookup(MODEL, [request()])["row0"].text == "new"
+        assert look_up(shared, MODEL, asked) == look_up(local, MODEL, asked) == {"row0": ANSWER, "again": ANSWER}
+        assert look_up(shared, MODEL | {"model": "other"}, asked) == {}
+        assert look_up(shared, MODEL, []) == {}
+        keep(shared, MODEL, request(), replace(ANSWER, text="new"))
+        assert look_up(shared, MODEL, [request()])["row0"].text == "new"
 
 
 def test_many_writers_lose_nothing(url: str) -> None:
     def write(worker: int) -> None:
         with SharedRequestCache(url) as cache:
             for number in range(20):
-                cache.store(MODEL, request(100 + number), replace(ANSWER, text=f"{number}"))
+                keep(cache, MODEL, request(100 + number), replace(ANSWER, text=f"{number}"))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
     with SharedRequestCache(url) as cache:
-        found = cache.lookup(MODEL, [request(100 + number) for number in range(20)])
+        found = look_up(cache, MODEL, [request(100 + number) for number in range(20)])
     assert {id_: answer.text for id_, answer in found.items()} == {f"row{100 + n}": str(n) for n in range(20)}
 
 
@@ -76,7 +77,7 @@ def test_an_entry_that_is_not_ours_counts_as_unknown(url: str, answer: str, dige
     values = {"key": key, "answer": answer, "digest": digest or entry_digest(key, answer)}
     shared_cache._run(shared_cache._engine(url), shared_cache._STORE, values)
     with SharedRequestCache(url) as cache:
-        assert cache.lookup(MODEL, [request(7)]) == {}
+        assert look_up(cache, MODEL, [request(7)]) == {}
 
 
 def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
@@ -85,7 +86,7 @@ def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
         check_shared_cache(url)
     assert "s3cretword" not in str(refused.value)
     with SharedRequestCache(url) as cache, pytest.raises(SharedCacheError):
-        cache.lookup(MODEL, [request()])
+        look_up(cache, MODEL, [request()])
 
 
 def test_all_workers_of_a_build_count_what_answers_cost_in_the_database(url: str, tmp_path: Path) -> None:

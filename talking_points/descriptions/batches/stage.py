@@ -212,7 +212,7 @@ class StageBatches:
     def _keep(self, key: str, images: int, outcome: Completion | RequestError) -> None:
         if isinstance(outcome, Completion):
             if outcome.finish_reason == "stop" and outcome.text:
-                self._cache.store_under(key, outcome)
+                self._cache.store(key, outcome)
             if self._cache.ledger:
                 self._cache.ledger.count_answer(images, outcome)
         else:
