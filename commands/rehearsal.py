@@ -33,11 +33,17 @@ _ANIMALS = 16
 _LOOK = "a small, dark, round spot on a smooth, pale surface"
 _SERVED_STEPS = ("local_caption", "generate", "refine")
 
+_SERVED = {
+    False: "here a stand-in speaks their protocol from a managed server (--vllm: vLLM on the CPU does, with tiny "
+    "weights), and texts that it cannot write are composed.",
+    True: "here it served tiny weights on the CPU, in AWQ's 4 bits where it has kernels for them, and texts that these "
+    "could not write were composed.",
+}
+"""What stood in for the servers of a GPU, by whether vLLM was at hand."""
 ON_A_GPU = (
     "OMG-LLaVA captions whole images; here its weights are random and write no words, so that the object caption is "
     "composed, and the model is asked only as the baseline of table 1.",
-    "vLLM serves LLaVA and Llama; here a stand-in speaks their protocol from a managed server (--vllm: vLLM on the CPU "
-    "does, with tiny weights, in AWQ's 4 bits where it has kernels), and texts that it cannot write are composed.",
+    "vLLM serves LLaVA and Llama; {served}",
     "Attention, bfloat16 kernels and memory are a GPU's; shapes, dtypes, files and configurations are those of here.",
     "Nothing here says how fast or how good the 7B models are.",
 )
@@ -48,6 +54,7 @@ class Rehearsal:
     """What ran so far, as lines of the page."""
 
     folder: Path
+    vllm: bool = False
     rows: list[tuple[str, str, float]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -68,7 +75,7 @@ class Rehearsal:
             "What a GPU would change:",
             "",
         ]
-        lines += [f"- {line}" for line in ON_A_GPU]
+        lines += [f"- {line}".replace("{served}", _SERVED[self.vllm]) for line in ON_A_GPU]
         lines += ["", "Skipped:", "", *(f"- {line}" for line in self.skipped or ["nothing"]), ""]
         return "\n".join(lines)
 
@@ -81,7 +88,7 @@ def rehearse(folder: Path, *, images: int = 6, hub: str | None = None, vllm: Pat
     from talking_points.sources.drawn import draw_sample
 
     paper = load_config(ReproduceConfig, PAPER)
-    rehearsal = Rehearsal(folder)
+    rehearsal = Rehearsal(folder, vllm is not None)
     started = time.monotonic()
     roots = draw_sample(folder / "data", images, sources=list(_SOURCES[:3]))
     roots |= draw_sample(folder / "data", _ANIMALS, sources=["ap10k"])

@@ -1,10 +1,11 @@
 """A program that serves the OpenAI protocol as ``vllm serve`` and ``llama-server`` do, without a model.
 
-``STANDIN`` in its environment says what goes wrong: ``never`` (does not become ready), ``dies``, ``other-model``,
-``prints-key``, ``open`` (asks for no key), ``crash-once=FILE`` (ends at a request unless the file is there),
-``linger-once=FILE`` (so too, but closes its port first and ends seconds later), ``taken`` (says that its port is in
-use). A prompt with the word POISON ends it always. Its answer repeats the prompt's last word, or is that of
-``STANDIN_ANSWER``. It stands in for a model in rehearsals and tests.
+``STANDIN`` in its environment says what goes wrong: ``never`` (does not become ready), ``dies``, ``dies-at-length``
+(with the cause far above the end of the log), ``other-model``, ``prints-key``, ``open`` (asks for no key),
+``crash-once=FILE`` (ends at a request unless the file is there), ``linger-once=FILE`` (so too, but closes its port
+first and ends seconds later), ``taken`` (says that its port is in use). A prompt with the word POISON ends it always.
+Its answer repeats the prompt's last word, or is that of ``STANDIN_ANSWER``. It stands in for a model in rehearsals and
+tests.
 """
 
 from __future__ import annotations
@@ -88,7 +89,12 @@ def main() -> None:
         Path(os.environ["PIDS"]).write_text(json.dumps([os.getpid(), engine.pid]))
     if FAULT == "prints-key":
         print(f"api_key={os.environ['VLLM_API_KEY']} and {os.environ['VLLM_API_KEY']}", flush=True)
-    if FAULT in ("dies", "prints-key"):
+    if FAULT == "dies-at-length":
+        print(
+            "(EngineCore pid=7) ERROR [registry.py:1120] ModuleNotFoundError: No module named 'torchvision'", flush=True
+        )
+        print("    a frame above\n" * 30, flush=True)
+    if FAULT.startswith("dies") or FAULT == "prints-key":
         sys.exit("CUDA out of memory: this is the last line")
     if FAULT.startswith("taken"):
         _, _, file = FAULT.partition("=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -28,8 +29,9 @@ PORTS = 3
 _LOOK_EVERY = 0.1
 _PATIENCE = 10.0
 """Seconds that a server gets to end by itself."""
-_TAIL, _TAIL_BYTES = 12, 16_384
+_TAIL, _TAIL_BYTES = 12, 65_536
 """Lines of a log that an error shows, and the bytes at its end among which they are looked for."""
+_CAUSE, _CAUSES = re.compile(r"(?:^|[\]\s])((?:\w+\.)*\w*(?:Error|Exception): \S.{0,300})"), 4
 _TAKEN = ("address already in use", "eaddrinuse", "couldn't bind", "error while attempting to bind")
 
 
@@ -64,7 +66,9 @@ class ManagedServer:
             except BaseException:
                 self.stop()
                 raise
-            if attempt + 1 == PORTS or not any(words in "\n".join(self._tail()).lower() for words in _TAKEN):
+            if attempt + 1 == PORTS or not any(
+                words in "\n".join(self._last_lines()[-_TAIL:]).lower() for words in _TAKEN
+            ):
                 break
         code = self._guard.wait() if self._guard else None
         raise BackendUnavailable(
@@ -84,8 +88,9 @@ class ManagedServer:
         deadline = time.monotonic() + _PATIENCE
         while self.alive and time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
-                self._client.get(f"{self.url}/models")
-                return False
+                # Another program may have taken the port since: it does not know the key.
+                if self._client.get(f"{self.url}/models").is_success:
+                    return False
             time.sleep(_LOOK_EVERY)
         return True
 
@@ -104,9 +109,18 @@ class ManagedServer:
             guard.wait()
 
     def told(self) -> str:
-        """The end of its log, to be added to an error."""
-        tail = self._tail()
-        return f"; the log {self.log} ends with:\n  " + "\n  ".join(tail) if tail else f"; its log is {self.log}"
+        """What went wrong first in its log, and the end of it, to be added to an error."""
+        lines = self._last_lines()
+        if not lines:
+            return f"; its log is {self.log}"
+        began = max((place for place, line in enumerate(lines) if line.startswith("started: ")), default=0)
+        tail = lines[began:][-_TAIL:]
+        # The end tells what an error led to; what it was is often hundreds of lines above.
+        causes = list(dict.fromkeys(found[1] for line in lines[began:-_TAIL] if (found := _CAUSE.search(line))))[
+            :_CAUSES
+        ]
+        named = f"; errors in its log {self.log}:\n  " + "\n  ".join(causes) if causes else ""
+        return f"{named}; the log {self.log} ends with:\n  " + "\n  ".join(tail)
 
     def _launch(self, port: int) -> None:
         name = f"talking-points-{uuid.uuid4().hex[:12]}"
@@ -164,14 +178,14 @@ class ManagedServer:
         except (httpx.HTTPError, ValueError, AttributeError):
             return ""
 
-    def _tail(self) -> list[str]:
+    def _last_lines(self) -> list[str]:
         try:
             with open_regular(self.log) as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
                 lines = stream.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return []
-        return [redact(line) for line in lines[-_TAIL:]]
+        return [redact(line) for line in lines]
 
 
 def _stopping(command: list[str]) -> list[str]:

@@ -152,6 +152,11 @@ def test_a_server_that_crashes_too_often_ends_the_build_with_its_log(step, tmp_p
     ("fault", "server", "message"),
     [
         ("dies", {}, r"ended \(exit code 1\) before it was ready(?s:.*)this is the last line"),
+        (
+            "dies-at-length",
+            {},
+            r"errors in its log .*\n  ModuleNotFoundError: No module named 'torchvision'; the (?s:.*)this is the last",
+        ),
         ("never", {"startup_seconds": 1.0}, r"not ready after 1 s(?s:.*)stand-in of org/tiny-model"),
         ("other-model", {}, r"does not serve 'org/tiny-model': it lists somebody/else(?s:.*)\.log"),
         ("open", {}, "answers without the key"),
