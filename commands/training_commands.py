@@ -12,6 +12,7 @@ import typer
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
 from talking_points.config import load_config
+from talking_points.owners import refuse_closed
 from talking_points.step_progress import tell
 
 TINY = "configs/train/tiny.yaml"
@@ -79,6 +80,7 @@ def write_pose_rows(config: Config = "configs/describe/pose_rows.yaml", override
         with needs_extra("train"):
             from talking_points.examples import pose_rows
         settings = load_config(pose_rows.PoseRowsConfig, config, overrides or [])
+        refuse_closed(settings.output, "data")
         print(json.dumps({"output": str(settings.output), "rows": pose_rows.write_pose_rows(settings)}))
 
 
@@ -142,7 +144,7 @@ def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: O
     """Make the champion before the current one the champion again; prints which run that is."""
     with exit_codes():
         with needs_extra("train"):
-            from talking_points.evaluation.retraining import RetrainConfig, restore_previous
+            from talking_points.evaluation.champions import RetrainConfig, restore_previous
         restored = restore_previous(load_config(RetrainConfig, config, overrides or []).folder)
     print(json.dumps(restored))
 
@@ -171,6 +173,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
         with needs_extra("train"):
             kind, check = map(_load, _INPUTS.get(name, _TRAINS))
         settings = load_config(kind, config, overrides or [])
+        refuse_closed(getattr(settings, "output", None) or settings.folder)
         check(settings)
         if dry_run:
             with needs_extra("train"):
@@ -185,7 +188,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
 
 _INPUTS = {
     "evaluate": ("evaluation.config:EvaluateConfig", "evaluation.inputs:check_evaluation"),
-    "retrain_and_evaluate": ("evaluation.retraining:RetrainConfig", "evaluation.retraining:check_retraining"),
+    "retrain_and_evaluate": ("evaluation.champions:RetrainConfig", "evaluation.champions:check_retraining"),
     "adapt_descriptor": ("training.config:TrainConfig", "training.inputs:check_adaptation"),
     "train_answerer": ("training.answerer_config:AnswererConfig", "training.answerer_inputs:check_answerer"),
     "describe_keypoints": (

@@ -6,7 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from talking_points.evaluation.retraining import RetrainConfig, Retraining, check_retraining
+from talking_points.evaluation.champions import RetrainConfig, check_retraining
+from talking_points.evaluation.retraining import Retraining
 from tasks import train
 from tasks.evaluate import judge
 from tasks.publish_models import publish_champion

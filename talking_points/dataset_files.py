@@ -24,6 +24,7 @@ from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
 from talking_points.output_names import DEVICES
+from talking_points.owners import refuse_closed
 from talking_points.parquet_sizes import UnpackedSizeError, check_footer, refuse_large
 from talking_points.records import LABELS, SOURCES
 from talking_points.regular_files import check_regular, homes
@@ -93,10 +94,14 @@ def dataset_names(root: Path, pattern: str) -> list[str]:
 
 
 def make_folder(root: Path, name: str) -> Path:
-    """The folder ``name`` inside the dataset in ``root``, made where it is missing, and no link to another place."""
+    """The folder ``name`` inside the dataset in ``root``, made where it is missing, and no link to another place.
+
+    Raises ``DatasetError``, and ``ClosedError`` where this user may not write to it.
+    """
     folder = root / name
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise DatasetError(f"expected a folder at {folder}, found a link or a file; remove it, then run this again")
+    refuse_closed(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -35,6 +35,7 @@ ROOMS = (
     "yaml_text",
     "overrides",
     "config",
+    "owners",
     "source_names",
     "output_names",
     "hub_client",

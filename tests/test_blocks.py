@@ -25,7 +25,7 @@ from PIL import Image
 
 from talking_points import PointDescriptor, PointLocalizer
 from talking_points.build_config import BuildConfig
-from talking_points.evaluation.retraining import RetrainConfig
+from talking_points.evaluation.champions import RetrainConfig
 from tests.blocks import BLOCKS, CLASSES, HERE, ROOT, SETTINGS, Run, Shown, printed_by, run_lines
 from tests.publishing.local_hub import LocalHub
 from tests.publishing.test_model_card import report

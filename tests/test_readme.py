@@ -17,11 +17,11 @@ from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
 from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
+from talking_points.evaluation.champions import RetrainConfig
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.paper import ROWS
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reproduction import ReproduceConfig, command_line
-from talking_points.evaluation.retraining import RetrainConfig
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.examples.keypoint_authors import DescribeKeypointsConfig
 from talking_points.instructions.config import InstructionBuildConfig

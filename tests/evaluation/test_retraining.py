@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from talking_points.config import ConfigError
+from talking_points.evaluation.champions import RetrainConfig
 from talking_points.evaluation.digests import PACKAGE, digest_code, digest_images, digest_weights
 from talking_points.evaluation.reports import Report
-from talking_points.evaluation.retraining import RetrainConfig, Retraining
+from talking_points.evaluation.retraining import Retraining
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources import SourceError

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from commands.console import app
 from talking_points.config import ConfigError, load_config
+from talking_points.evaluation.champions import RetrainConfig, restore_previous
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.reports import Report
-from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
+from talking_points.evaluation.retraining import Retraining
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.examples.points import load_points
 from talking_points.sources.drawn import draw_sample

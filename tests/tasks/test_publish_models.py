@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from talking_points.config import ConfigError, load_config
-from talking_points.evaluation.retraining import RetrainConfig, Retraining, restore_previous
+from talking_points.evaluation.champions import RetrainConfig, restore_previous
+from talking_points.evaluation.retraining import Retraining
 from talking_points.publishing.hub import PublishError
 from talking_points.sources.drawn import draw_sample, drawn_roots
 from talking_points.training.config import TrainConfig
