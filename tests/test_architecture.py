@@ -16,11 +16,11 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "regular_files",
-    "tensor_files",
     "parquet_pages",
     "parquet_sizes",
     "plotting",
     "whole_files",
+    "tensor_files",
     "escaping",
     "redaction",
     "redacted_console",
@@ -194,6 +194,7 @@ def test_files_of_others_are_opened_by_one_door() -> None:
 
 LIBRARIES = {
     r"\b(load_file|safe_open|torch\.load)$": {"talking_points/tensor_files.py"},
+    r"\bsave_file$": {"talking_points/tensor_files.py"},
     r"\bImage\.open$": {"talking_points/image_files.py"},
     r"\bloadmat$": {"talking_points/sources/pascal_instances.py"},
     r"\bpq\.(ParquetFile|read_table|read_schema|read_metadata)$": {

@@ -27,6 +27,7 @@ from talking_points.models.model_limits import LINEAR_LAYERS, within_limits
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.patch_processor import open_processor
 from talking_points.regular_files import read_text
+from talking_points.tensor_files import share_weights
 
 ADAPTER = "adapter_config.json"
 SETTINGS = "segmenter.json"
@@ -141,6 +142,7 @@ class ImageTextSegmenter:
     def save_pretrained(self, folder: str | Path) -> None:
         """Adapters alone, with the base that they belong to and its revision; without adapters the whole model."""
         self.model.save_pretrained(folder, safe_serialization=True)
+        share_weights(folder)
         if (Path(folder) / ADAPTER).is_file():
             settings = {"base": self.base, "revision": self.revision, "coordinates": self.coordinates}
             (Path(folder) / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")

@@ -28,6 +28,7 @@ from talking_points.models.localizer import CoordinateHead
 from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.model_limits import check_counts
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
+from talking_points.tensor_files import share_weights
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -123,6 +124,7 @@ class CapeLlmModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """One folder with weights as safetensors, configuration and tokenizer."""
         super().save_pretrained(save_directory, *args, **kwargs)
+        share_weights(save_directory)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
 

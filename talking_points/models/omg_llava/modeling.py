@@ -33,6 +33,7 @@ from talking_points.models.omg_llava.prompt_masks import box_cells
 from talking_points.models.omg_llava.query_decoder import ClassHead, QueryMasks
 from talking_points.models.omg_llava.splicing import IGNORED_LABEL, SplicedBatch, check_replacements, splice_inputs
 from talking_points.models.omg_llava.vision import OmgVision
+from talking_points.tensor_files import share_weights
 
 _OWN_HEADS = ("coordinate_head.",)
 """Parameters that only some classes on this base have; the others leave them in a checkpoint alone."""
@@ -182,6 +183,7 @@ class OmgLlavaModel(PreTrainedModel):
         if self.config.lora_active and self.config.lora_layout == "official":
             kwargs["state_dict"] = unshare_weights(kwargs.get("state_dict") or self.state_dict())
         super().save_pretrained(save_directory, *args, **kwargs)
+        share_weights(save_directory)
         self.image_processor.save_pretrained(save_directory)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
