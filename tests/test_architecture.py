@@ -44,6 +44,7 @@ ROOMS = (
     "dataset_manifest",
     "runner_config",
     "build_config",
+    "image_headers",
     "image_files",
     "sqlite_files",
     "locks",
