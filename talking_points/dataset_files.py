@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
+from talking_points.hub_commits import pinned
 from talking_points.output_names import DEVICES
 from talking_points.owners import refuse_closed
 from talking_points.parquet_sizes import UnpackedSizeError, check_footer, refuse_large
@@ -274,7 +275,12 @@ def _download(repo: str, split: str, revision: str | None) -> Path:
 
     with _reaching(repo):
         return Path(
-            snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=f"data/{split}-*.parquet")
+            snapshot_download(
+                repo,
+                repo_type="dataset",
+                revision=pinned(repo, revision, "dataset"),
+                allow_patterns=f"data/{split}-*.parquet",
+            )
         )
 
 
@@ -284,7 +290,9 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
 
     with _reaching(repo):
         api = HfApi()
-        commit = api.repo_info(repo, repo_type="dataset", revision=revision).sha
+        commit = pinned(repo, revision, "dataset")
+        if not re.fullmatch("[0-9a-f]{40}", commit or ""):
+            commit = api.repo_info(repo, repo_type="dataset", revision=revision).sha
         listed = api.list_repo_files(repo, repo_type="dataset", revision=commit)
         names = sorted(name for name in listed if re.fullmatch(rf"data/{re.escape(split)}-[\w.-]*\.parquet", name))
         addresses = [f"hf://datasets/{repo}@{commit}/{check_name(name)}" for name in names]

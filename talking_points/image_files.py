@@ -13,15 +13,15 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from talking_points.errors import InputError
-from talking_points.image_headers import SCANS, StructureError, check_structure, count_scans, most_pixels
-from talking_points.regular_files import open_regular, read_bytes
+from talking_points.image_headers import SCANS, StructureError, check_structure, count_scans, has_scans, most_pixels
+from talking_points.regular_files import open_regular
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """What is decoded, in Pillow's names. "JPEG" includes the several-image JPEGs of phones (MPO): their first image."""
@@ -181,7 +181,8 @@ def _refuse_large(opened: ImageFile.ImageFile, max_pixels: int, file: Path | byt
     # Wide values are copied several times before they are narrow.
     most = most_pixels(max_pixels // 3 if opened.mode in _WIDE else max_pixels, opened.format or "", decoder)
     if decoder == "jpeg":
-        scans = count_scans(file if isinstance(file, bytes) else read_bytes(file, FILE_BYTES))
+        with io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as stream:
+            scans = _count_scans(stream) if has_scans(stream) else 1
         if scans * opened.width * opened.height > SCANS * MAX_PIXELS:
             raise Image.DecompressionBombError(f"{scans:,} scans of {opened.width}x{opened.height} pixels")
     if decoder == "bmp_rle" and _length(file) > 2 * opened.width * opened.height + 4 * opened.height + _BMP_HEADER:
@@ -194,6 +195,11 @@ def _refuse_large(opened: ImageFile.ImageFile, max_pixels: int, file: Path | byt
     for width, height in sizes:
         if width * height > most:
             raise Image.DecompressionBombError(f"{width}x{height} exceeds {most:,} pixels")
+
+
+def _count_scans(stream: BinaryIO) -> int:
+    stream.seek(0)
+    return count_scans(stream.read())
 
 
 def _length(file: Path | bytes) -> int:

@@ -51,8 +51,22 @@ def check_structure(stream: BinaryIO) -> None:
             _check_tiff(stream, start)
     except StructureError:
         raise
-    except (struct.error, ValueError, OverflowError, OSError):  # it ends too early, or names a place beyond every end
+    except (
+        struct.error,
+        IndexError,
+        ValueError,
+        OverflowError,
+        OSError,
+    ):  # it ends too early, or names a place beyond every end
         return
+
+
+def has_scans(stream: BinaryIO) -> bool:
+    """Whether a JPEG that was checked comes in several scans, which have to be counted."""
+    try:
+        return _check_jpeg(stream)
+    except (struct.error, IndexError, OSError):
+        return True
 
 
 def count_scans(content: bytes) -> int:
@@ -79,13 +93,16 @@ def most_pixels(most: int, kind: str, decoder: str) -> int:
 _MARK = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 
-def _check_jpeg(stream: BinaryIO) -> None:
-    place = 2
+def _check_jpeg(stream: BinaryIO) -> bool:
+    """Whether the pixels come in several scans."""
+    place, progressive, components = 2, False, 0
     for _ in range(PIECES):
         stream.seek(place)
         mark, length = struct.unpack(">HH", stream.read(4))
         if mark == 0xFFDA:
-            return
+            return progressive or stream.read(1)[0] < components
+        if mark >> 4 == 0xFFC and mark not in (0xFFC4, 0xFFC8, 0xFFCC):
+            progressive, components = mark & 2 != 0, stream.read(6)[5]
         if mark >> 8 != 0xFF:
             place += 1  # filling, or damage
             continue

@@ -39,6 +39,7 @@ ROOMS = (
     "source_names",
     "output_names",
     "hub_client",
+    "hub_commits",
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",

@@ -21,6 +21,7 @@ from talking_points.config import ConfigError
 from talking_points.grounding.grammar import read_lenient
 from talking_points.grounding.outlines import Coordinates, Outlines, Point, scale_of
 from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pin
 from talking_points.models.base import chunks, same_length
 from talking_points.models.model_folders import loading
 from talking_points.models.model_limits import LINEAR_LAYERS, within_limits
@@ -101,8 +102,9 @@ class ImageTextSegmenter:
                 )
         with loading(name, "image-text-to-text model"), loading(base, "base of an image-text-to-text model"):
             options: dict[str, Any] = {}
-            if revision is not None and not Path(base).is_dir():
-                options["revision"] = revision
+            if not Path(base).is_dir():
+                options |= {} if revision is None else {"revision": revision}
+                pin(base, options)
             processor = open_processor(base, trust_remote_code=trust_remote_code, **options)
             model = AutoModelForImageTextToText.from_pretrained(
                 base, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options
@@ -112,7 +114,7 @@ class ImageTextSegmenter:
 
                 model = PeftModel.from_pretrained(model, adapters)
         model = model.to(device or process_state().device).eval()
-        return cls(model, processor, coordinates, base=base, revision=revision)
+        return cls(model, processor, coordinates, base=base, revision=options.get("revision", revision))
 
     @property
     def never_written(self) -> list[int]:

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from talking_points.hub_commits import pinned
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig, vision_settings
 from talking_points.models.capellm.lora import TARGETS
@@ -248,7 +249,9 @@ def _language_model(given: str | Path | LlamaForCausalLM) -> LlamaForCausalLM:
     if isinstance(given, LlamaForCausalLM):
         return given
     with loading(given, "language model"):
-        return AutoModelForCausalLM.from_pretrained(given, dtype="auto", trust_remote_code=False)
+        return AutoModelForCausalLM.from_pretrained(
+            given, revision=pinned(given) or "main", dtype="auto", trust_remote_code=False
+        )
 
 
 def assemble(
@@ -266,7 +269,7 @@ def assemble(
         vision = vision_model
     else:
         with loading(vision_model, "vision model"):
-            vision = Dinov2Model.from_pretrained(vision_model)
+            vision = Dinov2Model.from_pretrained(vision_model, revision=pinned(vision_model) or "main")
     language = _language_model(language_model)
     size = config.image_size
     values = config.to_dict() | {
@@ -284,6 +287,8 @@ def assemble(
     model.add_lora()
     if tokenizer is None and not isinstance(language_model, LlamaForCausalLM):
         with loading(language_model, "tokenizer"):
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(
+                language_model, revision=pinned(language_model) or "main"
+            )
     model.tokenizer = tokenizer
     return model

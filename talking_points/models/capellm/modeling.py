@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput, cached_file
 from talking_points.config import ConfigError
 from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pin
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.capellm.configuration import AnswererConfig
 from talking_points.models.capellm.conversation import IGNORED_LABEL, ROLES, Template
@@ -88,6 +89,7 @@ class CapeLlmModel(PreTrainedModel):
         tokenizer that cannot write coordinates. Raises ``ConfigError`` for a model of another kind.
         """
         bounded_hub()
+        pin(pretrained_model_name_or_path, kwargs)
         with loading(pretrained_model_name_or_path, cls.__name__):
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
             if "config" not in kwargs:

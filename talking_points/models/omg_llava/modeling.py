@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 
 from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pin
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.model_folders import loading
 from talking_points.models.omg_llava.cache import make_growing
@@ -140,6 +141,7 @@ class OmgLlavaModel(PreTrainedModel):
         be absent and are then new.
         """
         bounded_hub()
+        pin(pretrained_model_name_or_path, kwargs)
         with loading(pretrained_model_name_or_path, cls.__name__):
             if "config" not in kwargs:
                 hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
