@@ -28,7 +28,7 @@ from talking_points.models.capellm.configuration import AnswererConfig, vision_s
 from talking_points.models.capellm.lora import TARGETS
 from talking_points.models.capellm.vision import ORIGINAL_OFFSET, bake_positions
 from talking_points.models.model_folders import loading
-from talking_points.regular_files import read_text
+from talking_points.regular_files import WHOLE, check_regular, read_text
 from talking_points.tensor_files import load_tensors
 
 PARTS = ("vision_model", "mm_projector", "adapter_model")
@@ -184,6 +184,8 @@ def convert_release(
     model.load_state_dict(given, assign=True)
     _materialise_buffers(model)
     model.tie_weights()
+    for file in folder.glob("*token*"):  # the adapters' settings of a release are none of ours: not `loading`
+        check_regular(file, WHOLE)
     model.tokenizer = tokenizer or PreTrainedTokenizerFast.from_pretrained(folder)
     _ = model.grammar
     return model.eval()
