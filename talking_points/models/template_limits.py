@@ -139,6 +139,8 @@ def _predict_text(name: str, text: Any, arguments: list[Any]) -> int:
         return size + (str(text).count(str(arguments[0])) * texts[1])
     if name == "join":
         return sum(size + _weigh(value) for value in arguments)
+    if name == "translate":
+        return size * max([1, *map(_weigh, arguments)])
     if name in ("format", "format_map"):
         return STEP + 1 if _WIDE.search(str(text)) or "{}}" in str(text) else size * 2 + sum(map(_weigh, arguments))
     if name in ("indent", "expandtabs", "tojson"):
@@ -247,5 +249,6 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(method, BuiltinMethodType) and isinstance(method.__self__, str | bytes):
             _allow(_predict_text(method.__name__, method.__self__, given))
         elif given:
-            _allow(sum(map(_weigh, given)))
+            number = max((value for value in given if isinstance(value, int)), default=0)  # `(1).to_bytes(10 ** 10)`
+            _allow(max(number, sum(map(_weigh, given))))
         return super().call(__context, __obj, *arguments, **named)

@@ -83,7 +83,12 @@ def rehydrate(
             json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8", newline="\n"
         )
         (complete / "README.md").write_text(form.render(manifest), "utf-8", newline="\n")
-        complete.replace(output)
+        try:
+            complete.replace(output)
+        except OSError as error:  # somebody else has put one there meanwhile
+            raise RehydrateError(
+                f"cannot put the dataset at {output} ({error.strerror}): choose another output"
+            ) from None
     return RehydrateReport(output, dict(manifest["rows"]), dict(reader.found))
 
 

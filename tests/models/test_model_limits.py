@@ -167,6 +167,8 @@ STEPS = [
     "{{ [[1]]|tojson(indent=3000000000) }}",
     "{{ [[1], [2]]|sum(start=[]) }}",
     "{{ t|map('center', 3000000000)|list }}",
+    "{{ (1).to_bytes(3000000000, 'big')|length }}",
+    "{{ (t * 1000).translate({104: t * 1000})|length }}",
     "{{ lipsum(n=100000, max=100000) }}",
     "{{ t|urlize }}",
 ]
