@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from talking_points.publishing import rehydrate as module
 from talking_points.publishing.read_back import file_digests
 from talking_points.publishing.rehydrate import RehydrateError, rehydrate
+from talking_points.publishing.rewriting import rewrite_images
 from talking_points.records import SOURCES
 from tests.publishing.conftest import Run
 from tests.publishing.local_hub import LocalHub
@@ -102,14 +102,13 @@ def test_of_two_at_once_the_second_leaves_what_the_first_has_put_there(
 ) -> None:
     dataset = write_dataset(tmp_path / "dataset", images="reference", rows={"test": 1})
     roots, output = write_sources(tmp_path / "sources"), tmp_path / "restored"
-    real = module.rewrite_images
 
     def meanwhile(*arguments: Any) -> Any:
         output.mkdir()
         (output / "README.md").write_text("of the first")
-        return real(*arguments)
+        return rewrite_images(*arguments)
 
-    monkeypatch.setattr(module, "rewrite_images", meanwhile)
+    monkeypatch.setattr("talking_points.publishing.rehydrate.rewrite_images", meanwhile)
     with pytest.raises(RehydrateError, match="choose another output"):
         rehydrate(dataset, roots, output)
     assert (output / "README.md").read_text() == "of the first"
