@@ -27,6 +27,7 @@ from commands import (  # noqa: F401  (add commands)
 from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.processes import STOPPED, end_at_once, keep_what_is_made, leave_at_once
 from talking_points.config import ConfigError, load_config
+from talking_points.owners import refuse_closed
 from talking_points.redaction import redact
 from talking_points.step_progress import tell
 
@@ -96,6 +97,7 @@ def draw_sample_command(
         def show(done: int, total: int) -> None:
             bars.update(bar, completed=done, total=total)
 
+        refuse_closed(folder)
         try:
             names = list(drawn_roots(folder)) if sources is None else [name.strip() for name in sources.split(",")]
             earlier = [path for name, path in drawn_roots(folder).items() if name in names and is_drawn(path)]

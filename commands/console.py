@@ -17,6 +17,7 @@ from commands.working_folder import refuse_settings, trust_no_modules
 from talking_points.errors import InputError, RunError
 from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
+from talking_points.owners import explain
 from talking_points.proxies import reach_this_machine_directly
 from talking_points.redaction import guard_process, protect_arguments, redact
 from talking_points.stop_requests import end_at_once, sigterm_as_interrupt
@@ -162,6 +163,11 @@ def exit_codes(
         _end(f"error: {error}", WRONG_INPUT)
     except RunError as error:
         _end(f"failed: {error}", FAILED)
+    except OSError as error:
+        closed = explain(error)
+        if closed is None:
+            raise
+        _end(f"error: {closed}", WRONG_INPUT)
 
 
 @contextmanager

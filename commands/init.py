@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from talking_points.config import ConfigError
+from talking_points.owners import refuse_closed
 from talking_points.shipped import CONFIGS, DEPLOYMENTS, config_names
 
 
@@ -16,6 +17,7 @@ def write_project(folder: Path) -> list[Path]:
     """
     wanted = {folder / "configs" / name: CONFIGS / name for name in config_names()}
     wanted[folder / "prefect.yaml"] = DEPLOYMENTS
+    refuse_closed(folder)
     there = [str(path) for path in wanted if path.exists()]
     if there:
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""

@@ -10,6 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model, loading
+from talking_points.owners import refuse_closed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +42,8 @@ def convert_omg_llava(
             raise ConfigError(
                 f"expected --lora {'|'.join(modes)} and --dtype {'|'.join(dtypes)}, found {lora}, {dtype}"
             )
+        if not dry_run:
+            refuse_closed(output)
         with needs_extra("train"):
             import torch
 
@@ -175,6 +178,7 @@ def check_figure(figure: Path | None) -> None:
         raise ConfigError(f"--figure: expected a file name that ends in {', '.join(FIGURES)}, found {figure}")
     if not figure.absolute().parent.is_dir():
         raise ConfigError(f"--figure: expected a folder at {figure.parent}, found none; make it first")
+    refuse_closed(figure)
 
 
 def save_figure(drawing: Image, figure: Path) -> None:

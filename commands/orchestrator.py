@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from commands.processes import end_at_once, keep_what_is_made, start, stop
 from talking_points.config import ConfigError
 from talking_points.network import unreachable
+from talking_points.owners import find_closed, owner_of
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
 from talking_points.regular_files import read_text
 from talking_points.step_progress import tell
@@ -170,6 +171,11 @@ def keep_private(home: Path) -> None:
 
     The key that its Secret blocks are encrypted with lies in the same file. A folder of somebody else is left alone.
     """
+    if closed := find_closed(home):
+        raise ConfigError(
+            f"expected a folder of this user's own for Prefect's database at {home}, found that {closed} is closed to "
+            f"this user and belongs to {owner_of(closed)}: set PREFECT_HOME to another folder"
+        )
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     if os.name != "posix":
         return

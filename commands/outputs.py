@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from talking_points.config import ConfigError
+from talking_points.network import answer_within
 from tasks.running.storage import Storage
 
 _STORE_PATIENCE = 10.0
@@ -32,9 +32,8 @@ def open_output(output: str) -> Storage:
 
 def _check_store(storage: Storage, output: str) -> None:
     """Ask a store once: its own client tries for minutes, and each kind of store has errors of its own."""
-    pool = ThreadPoolExecutor(1)
     try:
-        pool.submit(storage.names).result(_STORE_PATIENCE)
+        answer_within(_STORE_PATIENCE, storage.names)
     except Exception as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
@@ -42,5 +41,3 @@ def _check_store(storage: Storage, output: str) -> None:
             "its name, the credentials and the endpoint, for S3 the variables AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
         ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

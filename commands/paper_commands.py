@@ -12,6 +12,7 @@ from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_
 from commands.local import local_orchestration
 from talking_points.config import load_config
 from talking_points.errors import InputError
+from talking_points.owners import refuse_closed
 
 PAPER = "configs/reproduce/paper.yaml"
 
@@ -42,6 +43,7 @@ def reproduce(
             for step, done in steps_done(settings):
                 print(f"{'done' if done else 'to do'}  {step}")
             return
+        refuse_closed(settings.output)
         reproduction.check_reproduction(settings)
         from commands.orchestrator import claim_port, orchestrator
 
@@ -70,6 +72,7 @@ def rehearse(
     with exit_codes():
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} holds files: name an empty or new folder, or remove it")
+        refuse_closed(folder)
         if vllm is not None and not (vllm / "bin" / "python").exists():
             raise InputError(f"--vllm: expected a virtual environment at {vllm}, found no bin/python: make vllm-env")
         from commands.orchestrator import claim_port, orchestrator

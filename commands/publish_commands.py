@@ -14,6 +14,7 @@ from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 from talking_points.locks import only_writer
+from talking_points.owners import refuse_closed
 from talking_points.units import format_size
 
 Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
@@ -153,6 +154,7 @@ def audit(
     with exit_codes():
         if task not in ("localize", "compare", "describe"):
             raise ConfigError(f"expected --task localize, compare or describe, found {task}")
+        refuse_closed(output / "audit")
         questions = load_questions(output, task, share=share, seed=seed, split=split, against=against)  # type: ignore[arg-type]
         if bound is not None:
             with needs_extra("audit"):

@@ -9,6 +9,7 @@ import typer
 
 from commands.console import app, exit_codes, needs_extra
 from talking_points.evaluation.paper import ROWS
+from talking_points.owners import refuse_closed
 
 Folder = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -20,12 +21,13 @@ def report(
     evaluation: Annotated[
         Path | None, typer.Option(help="output of talking-points evaluate on these rows: mPCK, by who wrote the text")
     ] = None,
+    to: Annotated[Path | None, typer.Option(help="folder that receives the report; default: OUTPUT/report")] = None,
 ) -> None:
     """Write the quality report of a build: acceptance, levels, diversity, lengths, rows with images."""
     with exit_codes():
         from talking_points.publishing.quality import write_quality_report
 
-        paths = write_quality_report(output, seed, evaluation)
+        paths = write_quality_report(output, seed, evaluation, to)
     for path in paths:
         print(path)
 
@@ -42,6 +44,9 @@ def compare(
         from commands.compare import print_comparison
         from talking_points.publishing.comparison import compare_builds, write_comparison
 
+        if html is not None:
+            refuse_closed(html)
+            refuse_closed(html.parent)
         comparison = compare_builds(first, second)
         print_comparison(comparison)
         if html is not None:
@@ -66,6 +71,7 @@ def tables(
             from talking_points.evaluation.saved_reports import read_reports
             from talking_points.evaluation.tables import write_tables
 
+        refuse_closed(output)
         paths = write_tables(read_reports(reports), output)
     for path in paths:
         print(path)

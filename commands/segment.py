@@ -12,6 +12,7 @@ from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device, ImageFile, check_figure, open_image, save_figure
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
+from talking_points.owners import refuse_closed
 
 if TYPE_CHECKING:
     from talking_points.evaluation.region_answers import RegionAnswer
@@ -123,6 +124,7 @@ def _check_mask(mask: Path | None) -> None:
             raise ConfigError(f"--mask: expected a file name that ends in .png, found {mask}")
         if not mask.absolute().parent.is_dir():
             raise ConfigError(f"--mask: expected a folder at {mask.parent}, found none; make it first")
+        refuse_closed(mask)
 
 
 def _written(found: RegionAnswer, coordinates: str) -> str:

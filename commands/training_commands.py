@@ -12,6 +12,7 @@ import typer
 from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
 from talking_points.config import load_config
+from talking_points.owners import refuse_closed
 from talking_points.step_progress import tell
 
 TINY = "configs/train/tiny.yaml"
@@ -79,6 +80,7 @@ def write_pose_rows(config: Config = "configs/describe/pose_rows.yaml", override
         with needs_extra("train"):
             from talking_points.examples import pose_rows
         settings = load_config(pose_rows.PoseRowsConfig, config, overrides or [])
+        refuse_closed(settings.output, "data")
         print(json.dumps({"output": str(settings.output), "rows": pose_rows.write_pose_rows(settings)}))
 
 
@@ -173,6 +175,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
         with needs_extra("train"):
             kind, check = map(_load, _INPUTS.get(name, _TRAINS))
         settings = load_config(kind, config, overrides or [])
+        refuse_closed(getattr(settings, "output", None) or settings.folder)
         check(settings)
         if dry_run:
             with needs_extra("train"):

@@ -23,7 +23,9 @@ import pyarrow.parquet as pq
 from talking_points.config import ConfigError
 from talking_points.dataset_schema import COLUMNS, OPTIONAL_COLUMNS
 from talking_points.hub_client import bounded_hub, of_the_answer
+from talking_points.hub_commits import pinned
 from talking_points.output_names import DEVICES
+from talking_points.owners import refuse_closed
 from talking_points.parquet_sizes import UnpackedSizeError, check_footer, refuse_large
 from talking_points.records import LABELS, SOURCES
 from talking_points.regular_files import check_regular, homes
@@ -93,10 +95,14 @@ def dataset_names(root: Path, pattern: str) -> list[str]:
 
 
 def make_folder(root: Path, name: str) -> Path:
-    """The folder ``name`` inside the dataset in ``root``, made where it is missing, and no link to another place."""
+    """The folder ``name`` inside the dataset in ``root``, made where it is missing, and no link to another place.
+
+    Raises ``DatasetError``, and ``ClosedError`` where this user may not write to it.
+    """
     folder = root / name
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise DatasetError(f"expected a folder at {folder}, found a link or a file; remove it, then run this again")
+    refuse_closed(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -269,7 +275,12 @@ def _download(repo: str, split: str, revision: str | None) -> Path:
 
     with _reaching(repo):
         return Path(
-            snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=f"data/{split}-*.parquet")
+            snapshot_download(
+                repo,
+                repo_type="dataset",
+                revision=pinned(repo, revision, "dataset"),
+                allow_patterns=f"data/{split}-*.parquet",
+            )
         )
 
 
@@ -279,7 +290,9 @@ def _hub_stream(repo: str, split: str, columns: Collection[str], revision: str |
 
     with _reaching(repo):
         api = HfApi()
-        commit = api.repo_info(repo, repo_type="dataset", revision=revision).sha
+        commit = pinned(repo, revision, "dataset")
+        if not re.fullmatch("[0-9a-f]{40}", commit or ""):
+            commit = api.repo_info(repo, repo_type="dataset", revision=revision).sha
         listed = api.list_repo_files(repo, repo_type="dataset", revision=commit)
         names = sorted(name for name in listed if re.fullmatch(rf"data/{re.escape(split)}-[\w.-]*\.parquet", name))
         addresses = [f"hf://datasets/{repo}@{commit}/{check_name(name)}" for name in names]

@@ -26,6 +26,9 @@ SILENCE = 60.0
 CONNECT = 10.0
 """Seconds until a connection stands."""
 
+UNANSWERED, REST = 2, 300.0
+"""Requests in a row that a server may leave without an answer; seconds after which it is asked again."""
+
 ANSWER_SECONDS, ANSWER_BYTES = 300.0, 64 << 20
 """What an answer of the API takes in all, at most: listings are paged."""
 
@@ -46,6 +49,8 @@ _NAMING = ("etag", "x-linked-etag", "x-repo-commit")
 """Headers after whose values the library names files."""
 
 _in_a_row = threading.local()
+_silent: dict[tuple[str, int | None], tuple[int, float]] = {}
+"""Servers that did not answer: how often in a row, and when last."""
 
 
 @functools.cache
@@ -69,13 +74,42 @@ def _client() -> Any:
     import httpx2
     from huggingface_hub.utils._http import hf_request_event_hook
 
-    return httpx2.Client(
+    class Client(httpx2.Client):
+        def send(self, request: Any, **options: Any) -> Any:
+            place = (request.url.host, request.url.port)
+            _refuse_silent(place)
+            try:
+                response = super().send(request, **options)
+            except httpx2.TimeoutException:
+                _silent[place] = (_silent.get(place, (0, 0.0))[0] + 1, time.monotonic())
+                raise
+            _silent.pop(place, None)
+            return response
+
+    return Client(
         event_hooks={"request": [hf_request_event_hook, _limit_request], "response": [_limit_response]},
         headers={"Accept-Encoding": "identity"},
         follow_redirects=True,
         max_redirects=IN_A_ROW["redirects"],
         timeout=httpx2.Timeout(SILENCE, connect=CONNECT),
     )
+
+
+def silent_hubs() -> str:
+    """What to add to a message of a library that does not tell why it found nothing; "" where servers answered."""
+    hosts = sorted({host for (host, _), (times, _) in _silent.items() if times >= UNANSWERED})
+    return f"; {', '.join(hosts)} takes connections and does not answer" if hosts else ""
+
+
+def _refuse_silent(place: tuple[str, int | None]) -> None:
+    """Loading a model asks for a dozen files, each several times: all of that waiting would take an hour."""
+    times, since = _silent.get(place, (0, 0.0))
+    if times < UNANSWERED:
+        return
+    if time.monotonic() - since > REST:
+        del _silent[place]
+        return
+    raise _refusal(f"{place[0]} took {times} connections and answered none of them in {SILENCE:g} s: not asked again")
 
 
 def _limit_request(request: Any) -> None:

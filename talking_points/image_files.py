@@ -13,14 +13,15 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from talking_points.errors import InputError
-from talking_points.regular_files import check_regular, open_regular
+from talking_points.image_headers import SCANS, StructureError, check_structure, count_scans, has_scans, most_pixels
+from talking_points.regular_files import open_regular
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """What is decoded, in Pillow's names. "JPEG" includes the several-image JPEGs of phones (MPO): their first image."""
@@ -40,6 +41,7 @@ Reason = Literal["missing", "unreadable", "truncated", "too_large"]
 
 _ORIENTATION_TAG = 0x0112
 _SAMPLES, _TILE_WIDTH, _TILE_LENGTH = 277, 322, 323
+_BMP_HEADER = 64 << 10
 _WIDE = ("I", "F")
 """Modes of 32 bits a pixel."""
 _UPRIGHT = {
@@ -166,15 +168,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _open(file: Path | bytes) -> ImageFile.ImageFile:
     if isinstance(file, bytes):
+        check_structure(io.BytesIO(file))
         return Image.open(io.BytesIO(file), formats=FORMATS)
-    check_regular(file, FILE_BYTES)
+    with open_regular(file, FILE_BYTES) as stream:
+        check_structure(stream)
     return Image.open(file, formats=FORMATS)
 
 
-def _refuse_large(opened: ImageFile.ImageFile, max_pixels: int) -> None:
-    """Raise ``DecompressionBombError`` where decoding takes more memory than ``max_pixels`` of RGB do."""
+def _refuse_large(opened: ImageFile.ImageFile, max_pixels: int, file: Path | bytes) -> None:
+    """Raise ``DecompressionBombError`` where decoding takes more memory or time than ``max_pixels`` of RGB do."""
+    decoder = opened.tile[0][0] if opened.tile else ""
     # Wide values are copied several times before they are narrow.
-    most = max_pixels // 3 if opened.mode in _WIDE else max_pixels
+    most = most_pixels(max_pixels // 3 if opened.mode in _WIDE else max_pixels, opened.format or "", decoder)
+    if decoder == "jpeg":
+        with io.BytesIO(file) if isinstance(file, bytes) else open_regular(file) as stream:
+            scans = _count_scans(stream) if has_scans(stream) else 1
+        if scans * opened.width * opened.height > SCANS * MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{scans:,} scans of {opened.width}x{opened.height} pixels")
+    if decoder == "bmp_rle" and _length(file) > 2 * opened.width * opened.height + 4 * opened.height + _BMP_HEADER:
+        raise Image.DecompressionBombError("more runs than it has pixels")
     sizes = [(opened.width, opened.height)]
     tags = getattr(opened, "tag_v2", None) or {}
     if _TILE_WIDTH in tags:  # a tile is decoded as a whole, however little of it is in the image
@@ -185,12 +197,21 @@ def _refuse_large(opened: ImageFile.ImageFile, max_pixels: int) -> None:
             raise Image.DecompressionBombError(f"{width}x{height} exceeds {most:,} pixels")
 
 
+def _count_scans(stream: BinaryIO) -> int:
+    stream.seek(0)
+    return count_scans(stream.read())
+
+
+def _length(file: Path | bytes) -> int:
+    return len(file) if isinstance(file, bytes) else file.stat().st_size
+
+
 def _decode(
     file: Path | bytes, max_pixels: int, orientation: Orientation, draft: tuple[int, int] | None = None
 ) -> Image.Image:
     try:
         with _open(file) as opened:
-            _refuse_large(opened, max_pixels)
+            _refuse_large(opened, max_pixels, file)
             turned_by_pillow = opened.format == "TIFF"
             value = _orientation(opened) if turned_by_pillow or orientation == "displayed" else 1
             if draft is not None:
@@ -208,6 +229,8 @@ def _explain(error: Exception, file: Path | bytes) -> Exception:
     name = _name(file)
     if isinstance(error, MemoryError):
         return error
+    if isinstance(error, StructureError):
+        return ImageFileError("too_large", f"{name} takes too long to be decoded, save it anew first: {error}")
     if isinstance(error, ImageFileError):
         return ImageFileError(error.reason, f"{name}: {error}")
     if isinstance(error, FileNotFoundError):

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
+from talking_points.owners import refuse_closed
 from talking_points.regular_files import find_foreign, open_regular, read_text
 from talking_points.whole_files import write_json
 
@@ -47,6 +48,7 @@ def only_writer(folder: str | Path, what: str) -> Iterator[None]:
             f"{_owner(folder)} is writing to {folder}: wait for it, stop it, or choose another output"
         ) from None
     except OSError as error:
+        refuse_closed(folder, LOCK)
         raise RunError(f"cannot write to {folder} ({error}): make it writable, or choose another output") from error
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")

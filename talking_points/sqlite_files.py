@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +40,8 @@ def open_database(path: Path, table: str, *, patience: float, wal: bool = False)
     """
     for ending in ("", *COMPANIONS):
         _check_file(f"{path}{ending}")
+    with suppress(OSError):  # SQLite would close it to a group that the umask lets write
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talking_points.regular_files import check_regular
+from talking_points.whole_files import take_umask, writing_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,22 @@ def load_tensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
 
     check_regular(path)
     return load_file(path, device=device)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file, whole and with the umask's mode: the library's is the writer's alone.
+
+    Raises what safetensors raises.
+    """
+    from safetensors.torch import save_file
+
+    with writing_whole(path) as temporary:
+        save_file(dict(tensors), temporary, None if metadata is None else dict(metadata))
+
+
+def share_weights(folder: str | Path) -> None:
+    """Give the weights that ``save_pretrained`` has just written into ``folder`` the umask's mode."""
+    take_umask(Path(folder).glob("*.safetensors"))
 
 
 @contextmanager

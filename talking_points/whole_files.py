@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,42 @@ TEMPORARY = ".part"
 def writing_whole(path: str | Path) -> Iterator[Path]:
     """A path to write to, in the same folder; it becomes ``path`` when the block ends without an error.
 
-    What was written is fsynced before it takes the name. The folder is made, and the file's mode is the umask's.
+    What was written is fsynced before it takes the name. The folder is made. The file's mode is the umask's, also where
+    the library that writes has another in mind.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}{TEMPORARY}"
-    # A name that nobody can have guessed, and no link that lies in its place is followed.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    temporary = new_file(path)
     try:
+        mode = temporary.stat().st_mode
         yield temporary
+        _set_mode(temporary, mode)
         _sync(temporary, os.O_RDWR)  # Windows syncs no file that is open for reading only
         temporary.replace(path)
         if os.name == "posix":
             _sync(path.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def new_file(path: Path) -> Path:
+    """An empty file beside ``path``, with the mode of the umask and a name that nobody can have guessed.
+
+    The folder is made; no link that lies in its place is followed. Whoever calls this removes or renames the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}{TEMPORARY}"
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary
+
+
+def take_umask(paths: Iterable[Path]) -> None:
+    """Give files that a library has just written for their writer alone the mode that the umask asks for."""
+    for path in paths:
+        probe = new_file(path)
+        try:
+            _set_mode(path, probe.stat().st_mode)
+        finally:
+            probe.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -76,6 +98,11 @@ def advising(what: str, advice: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingStoppedError(f"cannot write {what} ({error}): {advice}") from error
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    if path.stat().st_mode != mode:
+        path.chmod(stat.S_IMODE(mode))
 
 
 def _sync(path: Path, flags: int) -> None:

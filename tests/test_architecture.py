@@ -16,11 +16,11 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "regular_files",
-    "tensor_files",
     "parquet_pages",
     "parquet_sizes",
     "plotting",
     "whole_files",
+    "tensor_files",
     "escaping",
     "redaction",
     "redacted_console",
@@ -35,14 +35,17 @@ ROOMS = (
     "yaml_text",
     "overrides",
     "config",
+    "owners",
     "source_names",
     "output_names",
     "hub_client",
+    "hub_commits",
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",
     "runner_config",
     "build_config",
+    "image_headers",
     "image_files",
     "sqlite_files",
     "locks",
@@ -193,6 +196,7 @@ def test_files_of_others_are_opened_by_one_door() -> None:
 
 LIBRARIES = {
     r"\b(load_file|safe_open|torch\.load)$": {"talking_points/tensor_files.py"},
+    r"\bsave_file$": {"talking_points/tensor_files.py"},
     r"\bImage\.open$": {"talking_points/image_files.py"},
     r"\bloadmat$": {"talking_points/sources/pascal_instances.py"},
     r"\bpq\.(ParquetFile|read_table|read_schema|read_metadata)$": {
@@ -217,6 +221,39 @@ def test_libraries_open_files_of_others_in_few_places() -> None:
                 if re.search(pattern, ast.unparse(call.func)):
                     found[pattern].add(str(path.relative_to(ROOT)))
     assert found == LIBRARIES
+
+
+OWN_MODELS = r"(PointDescriptor|PointLocalizer|PointAnswerer|ImageTextSegmenter|Segmenter|OmgLlavaModel)"
+"""Whose ``from_pretrained`` goes through the door itself; a class that is chosen among them is named like this too."""
+
+DOOR = ("loading(", "check_files(", "check_regular(", "bounded_hub()", "_reaching(", "explaining(")
+"""What a function calls around the libraries' own ways to read a model or a repository: its files are looked at first,
+the Hub's answers have limits, and what goes wrong is told."""
+
+BEHIND = {
+    "talking_points/models/omg_llava/modeling.py:read_config": "called by what went through the door",
+    "talking_points/models/patch_processor.py:open_processor": "called by what went through the door",
+}
+
+
+def test_models_are_loaded_through_one_door() -> None:
+    """A pipe in the place of a file, a tokenizer that grows or a server that never answers waits behind each call."""
+    reads = re.compile(r"\.(from_pretrained|get_config_dict)$|^(cached_file|snapshot_download|hf_hub_download)$")
+    own = re.compile(OWN_MODELS + r"\.from_pretrained$|^(kind|choose_class\(.*\)|nn\.Embedding)\.from_pretrained$")
+    outside, behind = [], set()
+    for path in FILES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
+            found = [call for call in calls if reads.search(call) and not own.search(call)]
+            place = f"{path.relative_to(ROOT)}:{function.name}"
+            if found and place in BEHIND:
+                behind.add(place)
+            elif found and not any(mark in ast.unparse(function) for mark in DOOR):
+                outside.append(f"{place} calls {', '.join(found)}")
+    assert not outside, "wrap it in model_folders.loading"
+    assert behind == set(BEHIND)
 
 
 SAME_KIND = {

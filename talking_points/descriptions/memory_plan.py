@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.build_config import StepConfig
+from talking_points.models.model_folders import loading
 from talking_points.regular_files import read_text
 
 GIB = 1024**3
@@ -231,7 +232,8 @@ def _omg_llava_size(folder: Path, step: StepConfig) -> ModelSize:
     from talking_points.models.omg_llava.memory import on_meta, plan_inference
     from talking_points.models.omg_llava.modeling import OmgLlavaModel
 
-    config = OmgLlavaConfig.from_pretrained(folder) if (folder / "config.json").is_file() else OmgLlavaConfig()
+    with loading(folder, "OMG-LLaVA model"):
+        config = OmgLlavaConfig.from_pretrained(folder) if (folder / "config.json").is_file() else OmgLlavaConfig()
     model, text = on_meta(OmgLlavaModel, config), config.text_config
     known = replace(
         known,

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talking_points.errors import InputError
-from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import downloaded_commit, hub_commit
 from talking_points.regular_files import open_regular, read_bytes
-
-TIMEOUT = 10.0
-"""Seconds that the Hub has for its answer; a build does not wait longer for a fact about itself."""
 
 _HEAD = 2**20
 """Bytes of a single-file model that are read: its header with all settings and the start of its tensors."""
@@ -46,29 +43,8 @@ def identify_model(model: str, revision: str | None = None) -> ModelIdentity:
             raise InputError(f"cannot read the model {model} ({error}): expected a folder or a file") from error
     if path.is_absolute() or path.suffix == ".gguf":
         return ModelIdentity(revision, False)
-    commit = _hub_commit(model, revision) or _find_downloaded_commit(model, revision)
+    commit = hub_commit(model, revision) or downloaded_commit(model, revision)
     return ModelIdentity(commit or revision, commit is not None)
-
-
-def _hub_commit(model: str, revision: str | None) -> str | None:
-    from huggingface_hub import HfApi
-
-    bounded_hub()
-    try:
-        return HfApi().model_info(model, revision=revision, timeout=TIMEOUT).sha
-    except Exception:  # offline, unknown, gated or slow: each way the answer is that the Hub does not tell
-        return None
-
-
-def _find_downloaded_commit(model: str, revision: str | None) -> str | None:
-    """The commit of the snapshot that an earlier download left: its folder is named after it."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(model, revision=revision, local_files_only=True, allow_patterns=["config.json"])
-    except Exception:  # not downloaded, or the name is no Hub id
-        return None
-    return Path(folder).name
 
 
 def _digest(path: Path) -> str:

@@ -22,6 +22,7 @@ from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.examples.asked_rows import AskedRow, Id, Task
 from talking_points.locks import FolderInUseError
+from talking_points.owners import refuse_closed
 from talking_points.regular_files import IrregularFileError, read_lines
 from talking_points.whole_files import writing_whole
 
@@ -174,6 +175,7 @@ def check_output(path: Path) -> None:
         raise ConfigError(f"expected a folder at {path.absolute().parent} for the answers, found none; make it first")
     if path.exists() and not path.is_file():
         raise ConfigError(f"expected a file, or none, at {path}, found something else; choose another output")
+    refuse_closed(path)
 
 
 def _encoded(line: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from talking_points.examples.config import FeatureConfig
 from talking_points.examples.described_poses import DESCRIBED
 from talking_points.examples.features import PointFeatures
 from talking_points.examples.points import Floats, PointExample, PointSet
+from talking_points.hub_commits import pinned
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.conversation import Query
 from talking_points.models.descriptor import PointDescriptor
@@ -29,7 +30,7 @@ Pointing = PointLocalizer | PointAnswerer
 def load_pointing(place: str) -> Pointing:
     """The localizer or answerer at ``place``, a folder or a repository. Raises ``ConfigError`` for another model."""
     with loading(place, "Point Answerer or Point Localizer"):
-        model = AutoModel.from_pretrained(place, trust_remote_code=False)
+        model = AutoModel.from_pretrained(place, revision=pinned(place) or "main", trust_remote_code=False)
     if not isinstance(model, Pointing):
         raise ConfigError(f"expected a Point Answerer or a Point Localizer at {place}, found a {type(model).__name__}")
     return model.eval()

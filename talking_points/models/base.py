@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from talking_points.config import ConfigError
 from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pin
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.model_limits import check_counts
@@ -35,6 +36,7 @@ class TalkingPointsModel(OmgLlavaModel):
         Raises ``ConfigError`` for a model of the other kind, whose answers would come from new, random weights.
         """
         bounded_hub()
+        pin(pretrained_model_name_or_path, kwargs)
         with loading(pretrained_model_name_or_path, cls.__name__):
             if "config" not in kwargs:
                 hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}

@@ -21,12 +21,14 @@ from talking_points.config import ConfigError
 from talking_points.grounding.grammar import read_lenient
 from talking_points.grounding.outlines import Coordinates, Outlines, Point, scale_of
 from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pin
 from talking_points.models.base import chunks, same_length
 from talking_points.models.model_folders import loading
 from talking_points.models.model_limits import LINEAR_LAYERS, within_limits
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.patch_processor import open_processor
 from talking_points.regular_files import read_text
+from talking_points.tensor_files import share_weights
 
 ADAPTER = "adapter_config.json"
 SETTINGS = "segmenter.json"
@@ -100,8 +102,9 @@ class ImageTextSegmenter:
                 )
         with loading(name, "image-text-to-text model"), loading(base, "base of an image-text-to-text model"):
             options: dict[str, Any] = {}
-            if revision is not None and not Path(base).is_dir():
-                options["revision"] = revision
+            if not Path(base).is_dir():
+                options |= {} if revision is None else {"revision": revision}
+                pin(base, options)
             processor = open_processor(base, trust_remote_code=trust_remote_code, **options)
             model = AutoModelForImageTextToText.from_pretrained(
                 base, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options
@@ -111,7 +114,7 @@ class ImageTextSegmenter:
 
                 model = PeftModel.from_pretrained(model, adapters)
         model = model.to(device or process_state().device).eval()
-        return cls(model, processor, coordinates, base=base, revision=revision)
+        return cls(model, processor, coordinates, base=base, revision=options.get("revision", revision))
 
     @property
     def never_written(self) -> list[int]:
@@ -141,6 +144,7 @@ class ImageTextSegmenter:
     def save_pretrained(self, folder: str | Path) -> None:
         """Adapters alone, with the base that they belong to and its revision; without adapters the whole model."""
         self.model.save_pretrained(folder, safe_serialization=True)
+        share_weights(folder)
         if (Path(folder) / ADAPTER).is_file():
             settings = {"base": self.base, "revision": self.revision, "coordinates": self.coordinates}
             (Path(folder) / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")

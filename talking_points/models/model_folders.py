@@ -16,6 +16,7 @@ from typing import Any
 
 from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
+from talking_points.hub_client import silent_hubs
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
 from talking_points.models.model_limits import TEMPLATE_BYTES, check_settings
@@ -79,8 +80,8 @@ def loading(name: str | Path, what: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         raise InputError(
-            f"cannot load a {what} from {str(name)[:300]} ({type(error).__name__}: {reason}): expected the folder of a "
-            "finished one, or a repository of the Hub that this machine can reach"
+            f"cannot load a {what} from {str(name)[:300]} ({type(error).__name__}: {reason}{silent_hubs()}): expected "
+            "the folder of a finished one, or a repository of the Hub that this machine can reach"
         ) from error
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from talking_points.errors import InputError
+from talking_points.models.template_limits import bound_templates, one_rendering
 from talking_points.regular_files import read_bytes, read_text
 
 TEMPLATE_BYTES = 1 << 20
@@ -85,14 +86,16 @@ def within_limits(call: Callable[[], _Found], what: str) -> _Found:
     """What ``call`` gives, a template or processor of a model, within ``SECONDS`` and ``MEMORY``.
 
     Raises ``ModelLimitError`` for one that takes more, ``InputError`` for one that fails. It runs in a thread of its
-    own, which is told to end.
+    own, which is told to end; that it can be told is for ``template_limits`` to see to: no step of it is long.
     """
+    bound_templates()
     found: list[_Found] = []
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            found.append(call())
+            with one_rendering():
+                found.append(call())
         except BaseException as error:
             failed.append(error)
 

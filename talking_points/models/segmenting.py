@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from talking_points.grounding.outlines import Coordinates, Outlines, Point
+from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pinned
 from talking_points.models.model_folders import check_model
 from talking_points.models.omg_llava.image_processing import ImageInput
 from talking_points.regular_files import read_text
@@ -68,8 +70,9 @@ def is_ours(name: str | Path) -> bool:
     if not folder.is_dir():
         from transformers import PreTrainedConfig
 
+        bounded_hub()
         try:
-            values, _ = PreTrainedConfig.get_config_dict(str(name))
+            values, _ = PreTrainedConfig.get_config_dict(str(name), revision=pinned(name) or "main")
         except Exception:  # not there: ``check_model`` says so in words
             return True
         return values.get("model_type") == "segmenter"

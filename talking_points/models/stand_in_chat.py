@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import (
@@ -29,7 +28,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from talking_points.regular_files import read_text
-from talking_points.tensor_files import load_tensors
+from talking_points.tensor_files import load_tensors, save_tensors, share_weights
 
 LOOK = "a small dark round spot on its smooth pale surface"
 """What ``speak`` makes a model say; no word comes twice, because each names the next."""
@@ -79,6 +78,7 @@ def write_llama(folder: Path, prepare: Prepare = speak, *, awq: bool = False, co
     model = LlamaForCausalLM(_text_config(tokenizer)).eval()
     prepare(model, tokenizer)
     model.save_pretrained(folder)
+    share_weights(folder)
     tokenizer.save_pretrained(folder)
     if awq:
         _to_awq(folder)
@@ -112,6 +112,7 @@ def write_llava(folder: Path, prepare: Prepare = speak, *, context: int = CONTEX
     model = LlavaForConditionalGeneration(config).eval()
     prepare(model, tokenizer)
     model.save_pretrained(folder)
+    share_weights(folder)
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
             size={"shortest_edge": IMAGE_SIDE}, crop_size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}
@@ -176,7 +177,7 @@ def _to_hub_layout(folder: Path) -> None:
         else name: tensor
         for name, tensor in load_tensors(file).items()
     }
-    save_file(renamed, file, metadata={"format": "pt"})
+    save_tensors(renamed, file, metadata={"format": "pt"})
 
 
 def _to_awq(folder: Path) -> None:
@@ -188,7 +189,7 @@ def _to_awq(folder: Path) -> None:
             packed |= {f"{name.removesuffix('weight')}{part}": value for part, value in pack_awq(tensor).items()}
         else:
             packed[name] = tensor.half()
-    save_file(packed, file, metadata={"format": "pt"})
+    save_tensors(packed, file, metadata={"format": "pt"})
     config = json.loads(read_text(config_file))
     config["dtype"] = "float16"
     config["quantization_config"] = {

@@ -42,6 +42,7 @@ from talking_points.descriptions.near_duplicates import near_duplicate_texts, su
 from talking_points.descriptions.nouns import object_names, part_names
 from talking_points.escaping import for_terminal
 from talking_points.image_files import read_pixels, read_rgb
+from talking_points.owners import refuse_closed
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
 from talking_points.publishing.found import mpck_by_writer
 from talking_points.records import LABELS, derive_seed
@@ -70,20 +71,27 @@ _NEEDED = ("config", "stages", "steps", "availability", "images", "partial")
 Row = dict[str, Any]
 
 
-def write_quality_report(output: str | Path, seed: int = 0, evaluation: Path | None = None) -> list[Path]:
-    """Write the report of a finished dataset into ``<output>/report/``; returns the files, the page first.
+def write_quality_report(
+    output: str | Path, seed: int = 0, evaluation: Path | None = None, to: Path | None = None
+) -> list[Path]:
+    """Write the report of a finished dataset into the folder ``to``, by default ``<output>/report/``.
+
+    Returns the files, the page first.
 
     ``seed`` chooses the examples; ``evaluation`` is the output of an evaluation of its descriptions, whose mPCK is
-    told too. Raises ``DatasetError`` where ``output`` holds no finished dataset.
+    told too. Raises ``DatasetError`` where ``output`` holds no finished dataset, ``ClosedError`` before any work where
+    this user may not write.
     """
     root = Path(output)
+    place = root / FOLDER if to is None else to
+    refuse_closed(place)
     rows = read_rows(root)
     quality = measure(root, rows)
     if evaluation is not None:
         quality["found"] = mpck_by_writer(rows, evaluation)
     examples = choose_examples(rows, EXAMPLES, seed)
     add_images(root, examples)
-    folder = make_folder(root, FOLDER)
+    folder = make_folder(root, FOLDER) if to is None else make_folder(to.resolve(), "")
     page, numbers = folder / "index.html", folder / "quality.json"
     sheets = folder / "examples.png", folder / "close_ups.png"
     for path in (page, numbers, *sheets):

@@ -20,6 +20,7 @@ from talking_points.dataset_files import dataset_file
 from talking_points.errors import InputError
 from talking_points.image_files import FILE_BYTES
 from talking_points.output_names import readable_output
+from talking_points.owners import refuse_closed
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.forms import DatasetForm, form_of
 from talking_points.publishing.hub import dataset_folder
@@ -82,7 +83,12 @@ def rehydrate(
             json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8", newline="\n"
         )
         (complete / "README.md").write_text(form.render(manifest), "utf-8", newline="\n")
-        complete.replace(output)
+        try:
+            complete.replace(output)
+        except OSError as error:  # somebody else has put one there meanwhile
+            raise RehydrateError(
+                f"cannot put the dataset at {output} ({error.strerror}): choose another output"
+            ) from None
     return RehydrateReport(output, dict(manifest["rows"]), dict(reader.found))
 
 
@@ -101,8 +107,9 @@ def _new_folder(output: Path) -> Path:
         raise RehydrateError(f"expected a new folder at {output}, found a link or a file: choose another output")
     if filled:
         raise RehydrateError(f"{output} is not empty: name a new folder, so that nothing in it gets lost")
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise RehydrateError(f"no folder can be made in {place}, which is closed or none itself: choose another output")
+    if not place.is_dir():
+        raise RehydrateError(f"no folder can be made in {place}, which is none itself: choose another output")
+    refuse_closed(path)
     return path
 
 

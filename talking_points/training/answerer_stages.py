@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from talking_points.examples.keypoints import PoseSet
 from talking_points.examples.pose_files import TrainedPoses, annotations_digest, hold_out, open_poses, texts_for
 from talking_points.models.answerer import PointAnswerer
 from talking_points.processes import process_state
-from talking_points.tensor_files import load_tensors
+from talking_points.tensor_files import load_tensors, save_tensors
 from talking_points.training.answerer import conversation_settings, start_answerer, train_answerer
 from talking_points.training.answerer_config import AnswererConfig, texts_file
 from talking_points.training.pose_vision import pretrain_pose_vision
@@ -40,9 +38,8 @@ def pretrain_pose_vision_stage(config: Any, folder: Path) -> dict[str, float]:
     )
     path = folder / "vision.safetensors"
     with advising(str(path), "make room and run again to train it anew"):
-        folder.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in model.state_dict().items() if name.split(".")[0] in _PARTS}
-        save_file({name: value.contiguous() for name, value in kept.items()}, path)
+        save_tensors({name: value.contiguous() for name, value in kept.items()}, path)
         checkpoint.unlink(missing_ok=True)
     return found
 

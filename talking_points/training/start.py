@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import save_file
 
 from talking_points.config import ConfigError
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.presets import tiny_config, train_tokenizer
-from talking_points.tensor_files import load_tensors
+from talking_points.tensor_files import load_tensors, save_tensors
 from talking_points.training.config import StageConfig, TrainConfig
 from talking_points.whole_files import advising
 
@@ -78,5 +77,4 @@ def save_vision(model: TalkingPointsModel, path: Path) -> None:
     Raises ``TrainingStoppedError`` where it cannot be written.
     """
     with advising(str(path), "make room and run again to train it anew"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in model.vision.state_dict().items()}, path)
+        save_tensors({name: tensor.contiguous() for name, tensor in model.vision.state_dict().items()}, path)

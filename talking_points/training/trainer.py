@@ -34,6 +34,7 @@ from talking_points.examples.points import LengthBuckets, PointSet
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
 from talking_points.step_progress import StepProgress, follow
+from talking_points.tensor_files import share_weights
 from talking_points.training.checkpoints import COMPLETE, complete_checkpoints, last_checkpoint
 from talking_points.training.config import StageConfig
 from talking_points.training.curves import CurveCallback
@@ -200,6 +201,7 @@ class StageTrainer(Trainer):
             process_state().wait_for_everyone()  # each process writes the state of its own random numbers
             if self.is_world_process_zero():
                 marker = Path(self.args.output_dir) / f"checkpoint-{step}" / COMPLETE
+                share_weights(marker.parent)
                 write_json(marker, {"step": step})
                 self._rotate()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import refuse_links
+from talking_points.owners import refuse_closed
 from talking_points.stop_requests import clear_stop, request_stop
 from talking_points.whole_files import TEMPORARY
 from tasks.running.folder_lock import in_use, lock_file
@@ -74,9 +74,8 @@ def build_folder(config: OutputConfig) -> Iterator[BuildStorage]:
     except Timeout as error:
         raise _refuse_shared_use(storage) from error
     except OSError as error:
-        raise ConfigError(
-            _explain_closed(storage, config) or f"cannot write to the output {config.output}: {error}"
-        ) from error
+        _refuse_closed(storage)
+        raise ConfigError(f"cannot write to the output {config.output}: {error}") from error
     try:
         if held := find_holder(storage, alone_here=True):
             raise refuse(storage, held)
@@ -122,9 +121,7 @@ def _refuse_shared_use(storage: Storage) -> FolderInUse:
 
 def _check_content(storage: Storage, config: OutputConfig) -> None:
     """Refuse a folder that this configuration must not write to, with the way out. Raises ``ConfigError``."""
-    closed = _explain_closed(storage, config)
-    if closed:
-        raise ConfigError(closed)
+    _refuse_closed(storage)
     free = storage.free_bytes()
     if free is not None and free < _RESERVE:
         raise ConfigError(f"only {free / 2**20:.0f} MiB free at {config.output}, expected at least {_RESERVE // 2**20}")
@@ -157,27 +154,9 @@ def _check_content(storage: Storage, config: OutputConfig) -> None:
         )
 
 
-def _explain_closed(storage: Storage, config: OutputConfig) -> str | None:
-    """Why this user cannot write to a local output: whose folder is in the way. None where nothing is."""
-    if not storage.is_local:
-        return None
-    root = Path(storage.root)
-    work = Path(storage.path(WORK))
-    place = next(path for path in (root, *root.parents) if path.exists())
-    for folder in (place, work, Path(storage.path("data"))):
-        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-            return (
-                f"cannot write to the output {config.output}: {folder} belongs to {_owner(folder)} and is closed to "
-                "this user; choose another output, or build as its owner"
-            )
-    return None
-
-
-def _owner(folder: Path) -> str:
-    try:
-        return folder.owner()
-    except (KeyError, NotImplementedError):
-        return f"the user with the number {folder.stat().st_uid}"
+def _refuse_closed(storage: Storage) -> None:
+    if storage.is_local:
+        refuse_closed(storage.root, WORK, f"{WORK}/lock", "data")
 
 
 def request_cache_folder(storage: Storage) -> Path:

@@ -29,10 +29,24 @@ def check_runner(config: RunnerConfig) -> None:
             )
     if (place := config.host_and_port) is not None:
         try:
-            socket.create_connection(place, timeout=ANSWERS).close()
+            with socket.create_connection(place, timeout=ANSWERS) as connection:
+                _await_greeting(connection, config)
         except OSError as error:
             what = "Dask's scheduler" if config.kind == "dask" else "Ray"
             raise ConfigError(
                 f"runner.address: {what} does not answer at {config.address} ({error}): start it, or "
                 "correct the address"
             ) from error
+
+
+def _await_greeting(connection: socket.socket, config: RunnerConfig) -> None:
+    """A scheduler of Dask speaks first. Of what takes a connection and says nothing its client never lets go."""
+    if not (config.address or "").startswith("tcp://"):
+        return
+    connection.settimeout(2 * ANSWERS)
+    try:
+        spoken = connection.recv(1)
+    except TimeoutError:
+        raise OSError(f"it takes a connection and says nothing for {2 * ANSWERS:g} s") from None
+    if not spoken:
+        raise OSError("it takes a connection and closes it")

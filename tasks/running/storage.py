@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from talking_points.errors import InputError
 from talking_points.json_depth import check_depth
-from talking_points.whole_files import TEMPORARY, writing_whole
+from talking_points.whole_files import TEMPORARY, new_file, writing_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,22 +134,7 @@ class Storage:
         """
         target = Path(self.path(name))
         if self.is_local:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new.", suffix=TEMPORARY) as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-                try:
-                    os.link(stream.name, target)
-                except FileExistsError:
-                    return False
-                except OSError:  # a file system without links
-                    try:
-                        with target.open("xb") as exclusive:
-                            exclusive.write(content)
-                    except FileExistsError:
-                        return False
-            return True
+            return _create_file(target, content)
         try:
             self.fs.pipe_file(self.path(name), content, mode="create")
         except FileExistsError:
@@ -224,3 +209,25 @@ def write_small(path: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(table, path, compression="zstd")
+
+
+def _create_file(target: Path, content: bytes) -> bool:
+    temporary = new_file(target)  # others may have to read it: a lease says who writes here
+    try:
+        with temporary.open("r+b") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            try:
+                with target.open("xb") as exclusive:
+                    exclusive.write(content)
+            except FileExistsError:
+                return False
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)

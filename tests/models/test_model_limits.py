@@ -126,3 +126,94 @@ def test_deep_settings_are_walked_in_time() -> None:
     started = time.process_time()
     check_counts(value, "x")
     assert time.process_time() - started < 2
+
+
+TEXT = "{% set t = messages[0].content %}"
+DOUBLED = "{% set n = namespace(l=[1]) %}{% for a in range(64) %}{% set n.l = [n.l, n.l] %}{% endfor %}"
+STEPS = [
+    "{{ (t * 3000000000)|length }}",
+    "{{ ([t] * 3000000000)|length }}",
+    "{{ 'a' * 3000000000 }}",
+    "{{ 9 ** 999999999 }}",
+    "{% set n = namespace(x=9) %}{% for a in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set x %}{{ n.x }}{{ n.x }}{% endset %}"
+    "{% set n.x = x %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = n.x.replace('h', n.x) %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = n.x|replace('h', n.x) %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = [n.x, n.x]|join %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = n.x.join([n.x, n.x]) %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = '%s%s' % (n.x, n.x) %}{% endfor %}",
+    "{% set n = namespace(x=t) %}{% for a in range(60) %}{% set n.x = '{0}{0}'.format(n.x) %}{% endfor %}",
+    "{% set n = namespace(l=[], x=t*4000) %}{% for a in range(99999) %}{% set n.l = n.l + [n.x ~ a] %}{% endfor %}",
+    "{% set n = namespace(l=[], x=t*4000) %}{% for a in range(99999) %}{% set n.l = n.l + [n.x[a:]] %}{% endfor %}",
+    DOUBLED + "{{ n.l }}",
+    DOUBLED + "{{ n.l|tojson }}",
+    DOUBLED + "{{ n.l ~ '' }}",
+    DOUBLED + "{{ n.l|string|length }}",
+    "{{ t|center(3000000000) }}",
+    "{{ t.ljust(3000000000) }}",
+    "{{ t.zfill(width=3000000000) }}",
+    "{{ 'a\tb'.expandtabs(3000000000) }}",
+    "{{ '%3000000000d' % 1 }}",
+    "{{ '%*d' % (3000000000, 1) }}",
+    "{{ '%3000000000d'|format(1) }}",
+    "{{ '{:3000000000}'.format(1) }}",
+    "{{ '{:{}}'.format(1, 3000000000) }}",
+    "{{ 1.5|round(1000000000, 'ceil') }}",
+    "{{ [1]|batch(3000000000, 1)|list|length }}",
+    "{{ t|indent(3000000000, true) }}",
+    "{{ [[1]]|tojson(indent=3000000000) }}",
+    "{{ [[1], [2]]|sum(start=[]) }}",
+    "{{ t|map('center', 3000000000)|list }}",
+    "{{ (1).to_bytes(3000000000, 'big')|length }}",
+    "{{ (t * 1000).translate({104: t * 1000})|length }}",
+    "{{ lipsum(n=100000, max=100000) }}",
+    "{{ t|urlize }}",
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_no_step_of_a_template_takes_all_time_or_memory(step: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    chat = [{"role": "user", "content": "hi " * 300}]
+    started = time.process_time()
+    with pytest.raises(InputError, match=r"the chat template fails .*(characters or entries|numbers?|filter|lipsum)"):
+        within_limits(lambda: render_jinja_template([chat], chat_template=TEXT + step), "the chat template")
+    assert time.process_time() - started < 2
+
+
+HONEST = """{% set ns = namespace(system='') %}{% for m in messages %}{% if m.role == 'system' %}
+{%- set ns.system = ns.system ~ m.content|trim + '\\n' %}{% elif m.content is string %}{{ '<' + m.role + '>' }}
+{{- m['content'] | trim }}{% else %}{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}
+{{- c.text.split(' ')[1:]|join(' ') ~ '-' * 8 ~ [1, 'é', {'a': (1, 2)}]|tojson(indent=2) }}
+{{- '%s: %5.2f' % (c.type, 1.5) ~ ' {}/{:>3}'.format(c.type, 2)|upper }}{{ 'a'.center(5) }}{{ 2 ** 8 + 3 * 4 }}
+{{- ', '.join(['x', 'y']).replace('x', 'zz') }}{{ [1, 2, 3]|batch(2)|list }}{{ 2.345|round(2) }}{{ [1, 2]|sum }}
+{%- endif %}{% endfor %}{% endif %}{% endfor %}{{ messages[0:1]|length }}{{ ns.system|indent(4) }}
+{%- for a, b in {'k': 'v'}|items %}{{ a ~ b }}{% endfor %}{% generation %}x{% endgeneration %}"""
+
+
+def test_honest_templates_are_rendered_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.utils import chat_template_utils
+
+    text = [{"type": "image"}, {"type": "text", "text": "where is it " * 50}]
+    chat = [
+        {"role": "system", "content": " be kind "},
+        {"role": "user", "content": text},
+        {"role": "user", "content": "a"},
+    ]
+
+    def render() -> Any:
+        return chat_template_utils.render_jinja_template([chat], chat_template=HONEST)
+
+    bounded = within_limits(render, "the chat template")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            chat_template_utils, "ImmutableSandboxedEnvironment", jinja2.sandbox.ImmutableSandboxedEnvironment
+        )
+        chat_template_utils._compile_jinja_template.cache_clear()
+        assert render() == bounded
+    chat_template_utils._compile_jinja_template.cache_clear()
+    assert "user" in str(bounded)

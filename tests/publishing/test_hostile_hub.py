@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,27 @@ def test_a_time_limit_that_was_asked_for_stays() -> None:
     request = httpx2.Request("GET", "https://huggingface.co", extensions={"timeout": {"connect": 3.0, "read": None}})
     hub_client._limit_request(request)
     assert request.extensions["timeout"] == {"connect": 3.0, "read": 60.0, "write": 60.0, "pool": 60.0}
+
+
+def test_a_hub_that_never_answers_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dozen files of a model, six tries for each: without an end to it that would be an hour."""
+    import httpx2
+
+    from talking_points import hub_client
+
+    monkeypatch.setattr(hub_client, "SILENCE", 0.1)
+    monkeypatch.setattr(hub_client, "_silent", {})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as hole, hub_client._client() as client:
+        address = f"http://127.0.0.1:{hole.getsockname()[1]}/x"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        for _ in range(hub_client.UNANSWERED):
+            with pytest.raises(httpx2.ReadTimeout):
+                client.get(address)
+        with pytest.raises(httpx2.TransportError, match="not asked again") as refused:
+            client.get(address)
+        assert hub_client.silent_hubs() == "; 127.0.0.1 takes connections and does not answer"
+        assert not isinstance(refused.value, httpx2.TimeoutException | httpx2.NetworkError)  # which are tried again
+        monkeypatch.setattr(hub_client, "REST", 0.0)
+        with pytest.raises(httpx2.ReadTimeout):
+            client.get(address)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from talking_points.publishing.read_back import file_digests
 from talking_points.publishing.rehydrate import RehydrateError, rehydrate
+from talking_points.publishing.rewriting import rewrite_images
 from talking_points.records import SOURCES
 from tests.publishing.conftest import Run
 from tests.publishing.local_hub import LocalHub
@@ -93,6 +95,24 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path: P
         rehydrate(tmp_path / "no dataset", {}, tmp_path / name)
     assert str(refused.value).isprintable()
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_of_two_at_once_the_second_leaves_what_the_first_has_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_dataset(tmp_path / "dataset", images="reference", rows={"test": 1})
+    roots, output = write_sources(tmp_path / "sources"), tmp_path / "restored"
+
+    def meanwhile(*arguments: Any) -> Any:
+        output.mkdir()
+        (output / "README.md").write_text("of the first")
+        return rewrite_images(*arguments)
+
+    monkeypatch.setattr("talking_points.publishing.rehydrate.rewrite_images", meanwhile)
+    with pytest.raises(RehydrateError, match="choose another output"):
+        rehydrate(dataset, roots, output)
+    assert (output / "README.md").read_text() == "of the first"
+    assert not list(tmp_path.glob(".rehydrate-*"))
 
 
 def test_the_longest_name_is_an_output(tmp_path: Path) -> None:

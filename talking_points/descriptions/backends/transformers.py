@@ -29,7 +29,8 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
-from talking_points.hub_client import bounded_hub
+from talking_points.hub_client import bounded_hub, silent_hubs
+from talking_points.hub_commits import pinned
 from talking_points.models.model_folders import check_files
 from talking_points.models.model_limits import ModelLimitError, check_counts, within_limits
 from talking_points.stop_requests import stop_if_requested, stop_requested
@@ -66,6 +67,7 @@ class TransformersBackend:
             if name.endswith(".gguf"):
                 name = str(dequantized(Path(name)))
             check_files(Path(name))
+            revision = pinned(name, revision) or revision
             model_config = AutoConfig.from_pretrained(name, revision=revision, **_NO_CODE)
             check_counts(model_config.to_dict(), name)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -82,8 +84,8 @@ class TransformersBackend:
             ).eval()
         except Exception as error:  # the libraries take the form of what they read for granted
             raise BackendUnavailable(
-                f"cannot load '{name}' at revision '{revision}' on {device}: {error}. Expected a Hub id or a folder "
-                "with config.json, safetensors weights and a tokenizer with a chat template"
+                f"cannot load '{name}' at revision '{revision}' on {device}: {error}{silent_hubs()}. Expected "
+                "a Hub id or a folder with config.json, safetensors weights and a tokenizer with a chat template"
             ) from error
         self._commit = getattr(model_config, "_commit_hash", None)
         self._tokenizer = self._processor.tokenizer if self._vision else self._processor

@@ -22,12 +22,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from talking_points.hub_commits import pinned
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig, vision_settings
 from talking_points.models.capellm.lora import TARGETS
 from talking_points.models.capellm.vision import ORIGINAL_OFFSET, bake_positions
 from talking_points.models.model_folders import loading
-from talking_points.regular_files import read_text
+from talking_points.regular_files import WHOLE, check_regular, read_text
 from talking_points.tensor_files import load_tensors
 
 PARTS = ("vision_model", "mm_projector", "adapter_model")
@@ -183,6 +184,8 @@ def convert_release(
     model.load_state_dict(given, assign=True)
     _materialise_buffers(model)
     model.tie_weights()
+    for file in folder.glob("*token*"):  # the adapters' settings of a release are none of ours: not `loading`
+        check_regular(file, WHOLE)
     model.tokenizer = tokenizer or PreTrainedTokenizerFast.from_pretrained(folder)
     _ = model.grammar
     return model.eval()
@@ -248,7 +251,9 @@ def _language_model(given: str | Path | LlamaForCausalLM) -> LlamaForCausalLM:
     if isinstance(given, LlamaForCausalLM):
         return given
     with loading(given, "language model"):
-        return AutoModelForCausalLM.from_pretrained(given, dtype="auto", trust_remote_code=False)
+        return AutoModelForCausalLM.from_pretrained(
+            given, revision=pinned(given) or "main", dtype="auto", trust_remote_code=False
+        )
 
 
 def assemble(
@@ -266,7 +271,7 @@ def assemble(
         vision = vision_model
     else:
         with loading(vision_model, "vision model"):
-            vision = Dinov2Model.from_pretrained(vision_model)
+            vision = Dinov2Model.from_pretrained(vision_model, revision=pinned(vision_model) or "main")
     language = _language_model(language_model)
     size = config.image_size
     values = config.to_dict() | {
@@ -284,6 +289,8 @@ def assemble(
     model.add_lora()
     if tokenizer is None and not isinstance(language_model, LlamaForCausalLM):
         with loading(language_model, "tokenizer"):
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(
+                language_model, revision=pinned(language_model) or "main"
+            )
     model.tokenizer = tokenizer
     return model

@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput, cached_file
 from talking_points.config import ConfigError
 from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pin
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.capellm.configuration import AnswererConfig
 from talking_points.models.capellm.conversation import IGNORED_LABEL, ROLES, Template
@@ -28,6 +29,7 @@ from talking_points.models.localizer import CoordinateHead
 from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.model_limits import check_counts
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
+from talking_points.tensor_files import share_weights
 
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -87,6 +89,7 @@ class CapeLlmModel(PreTrainedModel):
         tokenizer that cannot write coordinates. Raises ``ConfigError`` for a model of another kind.
         """
         bounded_hub()
+        pin(pretrained_model_name_or_path, kwargs)
         with loading(pretrained_model_name_or_path, cls.__name__):
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
             if "config" not in kwargs:
@@ -123,6 +126,7 @@ class CapeLlmModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """One folder with weights as safetensors, configuration and tokenizer."""
         super().save_pretrained(save_directory, *args, **kwargs)
+        share_weights(save_directory)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
 

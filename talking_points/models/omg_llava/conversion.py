@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -27,7 +26,7 @@ from talking_points.models.omg_llava.modeling import OmgLlavaModel
 from talking_points.models.omg_llava.release import Catalogue, ConversionError, Plan, plan_conversion, read_catalogue
 from talking_points.models.omg_llava.tokenization import tokenizer_from_release
 from talking_points.regular_files import read_text
-from talking_points.tensor_files import open_tensors
+from talking_points.tensor_files import open_tensors, save_tensors
 
 REPORT = "conversion.json"
 
@@ -268,7 +267,7 @@ def _write_shards(
             for name in names
         }
         checksums.update({name: checksum(tensor) for name, tensor in tensors.items()})
-        save_file(tensors, output / file, {"format": "pt"})
+        save_tensors(tensors, output / file, {"format": "pt"})
         del tensors  # before the next shard is put together
         files.update(dict.fromkeys(names, file))
     if len(shards) > 1:

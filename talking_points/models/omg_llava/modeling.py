@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 
 from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.hub_commits import pin
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.model_folders import loading
 from talking_points.models.omg_llava.cache import make_growing
@@ -33,6 +34,7 @@ from talking_points.models.omg_llava.prompt_masks import box_cells
 from talking_points.models.omg_llava.query_decoder import ClassHead, QueryMasks
 from talking_points.models.omg_llava.splicing import IGNORED_LABEL, SplicedBatch, check_replacements, splice_inputs
 from talking_points.models.omg_llava.vision import OmgVision
+from talking_points.tensor_files import share_weights
 
 _OWN_HEADS = ("coordinate_head.",)
 """Parameters that only some classes on this base have; the others leave them in a checkpoint alone."""
@@ -139,6 +141,7 @@ class OmgLlavaModel(PreTrainedModel):
         be absent and are then new.
         """
         bounded_hub()
+        pin(pretrained_model_name_or_path, kwargs)
         with loading(pretrained_model_name_or_path, cls.__name__):
             if "config" not in kwargs:
                 hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
@@ -182,6 +185,7 @@ class OmgLlavaModel(PreTrainedModel):
         if self.config.lora_active and self.config.lora_layout == "official":
             kwargs["state_dict"] = unshare_weights(kwargs.get("state_dict") or self.state_dict())
         super().save_pretrained(save_directory, *args, **kwargs)
+        share_weights(save_directory)
         self.image_processor.save_pretrained(save_directory)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)

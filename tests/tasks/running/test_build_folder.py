@@ -4,7 +4,6 @@ import fcntl  # noqa: F401  # before the test changes its user, who may not read
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tasks.running.build_folder import build_folder, check_folder
 from tasks.running.folder_lock import in_use
 from tasks.running.lease import FolderInUse
 from tasks.running.storage import Storage
+from tests.nobody import as_nobody
 
 
 def config(output: Path, *overrides: str) -> BuildConfig:
@@ -164,25 +164,4 @@ def test_a_folder_of_somebody_else_can_be_looked_at_and_not_built_into(tmp_path:
             path.chmod(0o755)
     assert found.startswith("False ")
     assert f"belongs to {output.owner()}" in found
-    assert "choose another output" in found
-
-
-def as_nobody(call: Callable[[], str]) -> str:
-    """What a call gives to a user who may do nothing, in a process of its own."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            os.write(write, call().encode())
-        except BaseException as error:
-            os.write(write, repr(error).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as stream:
-        text = stream.read()
-    os.waitpid(child, 0)
-    return text
+    assert "choose another place" in found
