@@ -318,9 +318,9 @@ def _placed(
 
 
 def _cannot_run(who: str, error: Exception) -> ConfigError:
-    said = f"{type(error).__name__}: {error}".splitlines()
     return ConfigError(
-        f"the {who} cannot run the code of this build ({said[-1]}): install talking-points there as it is here"
+        f"the {who} cannot run the code of this build ({type(error).__name__}: {_last_line(error)}): install "
+        "talking-points there as it is here"
     )
 
 
@@ -390,6 +390,7 @@ def _cluster_kwargs(config: RunnerConfig, workers: int) -> dict[str, Any]:
 
 @contextmanager
 def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
+    import ray
     from prefect_ray import RayTaskRunner
 
     options: dict[str, Any] = {"log_to_driver": False}
@@ -400,11 +401,32 @@ def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     runner: TaskRunner[Any] = RayTaskRunner(address=address, init_kwargs=options)
+    is_ours = not ray.is_initialized()
     try:
         runner.__enter__()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"runner: Ray at {config.address or 'this machine'} cannot be used: {error}") from error
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise ConfigError(
+            f"runner: Ray at {config.address or 'this machine'} cannot be used: {_last_line(error)}{_advice(error)}"
+        ) from error
     try:
         yield RayWorkers(config, workers, runner)
     finally:
         runner.__exit__(None, None, None)
+        if is_ours:
+            ray.shutdown()  # Prefect leaves a connection by ray:// open, and the next build would take it for its own
+
+
+def _advice(error: Exception) -> str:
+    """What to do about errors in which Ray does not say it."""
+    if isinstance(error, ConnectionAbortedError):
+        return "; start its head with GRPC_ENABLE_FORK_SUPPORT=0, without which it may fail to begin to serve a driver"
+    if isinstance(error, ConnectionError):
+        return (
+            "; where its head was started with a token, set RAY_AUTH_MODE=token, with the same token in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN"
+        )
+    return ""
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
