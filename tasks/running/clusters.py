@@ -126,14 +126,17 @@ class DaskWorkers(Workers):
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
         import dask
+        from distributed.client import ClosedClientError
+        from prefect_dask.task_runners import PrefectDaskFuture
 
         wanted = self.config.resources.get(order.stage)
         with dask.annotate(resources=wanted) if wanted else nullcontext():
-            future = self.client.submit(
-                task, parameters=dict(parameters), return_type="state", pure=False, resources=wanted or None
-            )
-        from prefect_dask.task_runners import PrefectDaskFuture
-
+            try:
+                future = self.client.submit(
+                    task, parameters=dict(parameters), return_type="state", pure=False, resources=wanted or None
+                )
+            except ClosedClientError as error:
+                raise self._gone() from error
         self._titles[future.key] = _title(order, parameters)
         future.add_done_callback(lambda done: self._titles.pop(done.key, None))
         return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
@@ -142,11 +145,14 @@ class DaskWorkers(Workers):
         from distributed.client import FutureCancelledError
 
         if isinstance(outcome, FutureCancelledError):
-            raise ClusterLost(
-                f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
-                "the build again to go on; finished shards are kept"
-            )
+            raise self._gone()
         return super().is_lost(outcome)
+
+    def _gone(self) -> ClusterLost:
+        return ClusterLost(
+            f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
+            "the build again to go on; finished shards are kept"
+        )
 
     def release(self, future: PrefectFuture[Any]) -> None:
         with suppress(Exception):  # of a scheduler that is gone

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import get_client
@@ -28,11 +29,15 @@ from prefect.settings import get_current_settings
 
 from commands.orchestrator import free_port
 from commands.status import read_status, stop_build
+from talking_points.config import Section
 from talking_points.errors import InputError
+from talking_points.runner_config import RunnerConfig
 from tasks import assemble, sample
+from tasks.index import index
 from tasks.running import progress, runner
-from tasks.running.clusters import ClusterLost
+from tasks.running.clusters import ClusterLost, DaskWorkers, open_workers
 from tasks.running.progress import worker_notes
+from tasks.running.shards import Environment, Inputs, Order
 from tasks.running.storage import Storage
 from tests.blocks import CLUSTER, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, Seen, serving
@@ -133,7 +138,7 @@ def on(cluster: DaskCluster, more: str = "") -> str:
 
 def claims(output: Path, stage: str = "*") -> list[Path]:
     """The attempts at shards so far."""
-    return list((output / ".work" / "claims").glob(f"{stage}/*"))
+    return [path for path in (output / ".work" / "claims").glob(f"{stage}/*") if path.suffix[1:].isdigit()]
 
 
 def has_begun(output: Path, count: int) -> bool:
@@ -142,7 +147,7 @@ def has_begun(output: Path, count: int) -> bool:
 
 def maker_of(attempt: Path, cluster: DaskCluster) -> str | None:
     """The worker whose attempt it is, if it is there still."""
-    process = int((attempt.read_text().split() or ["", "0"])[1])
+    process = int(attempt.read_text().split()[1])
     return next((name for name, own in cluster.workers.items() if own == process), None)
 
 
@@ -160,6 +165,15 @@ def report_of_run(output: str) -> str:
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["build-report"])))
     reports = [html.unescape(str(artifact.data)).replace("\\", "") for artifact in found]
     return "\n".join(report for report in reports if f"# {output}\n" in report)
+
+
+async def look_for_silent(dask_scheduler: Any) -> None:
+    """Let a scheduler give up now who has been silent for five seconds, which it does at its ``LOST_AFTER`` else."""
+    patience, dask_scheduler.worker_ttl = dask_scheduler.worker_ttl, 1
+    try:
+        await dask_scheduler.check_worker_ttl()
+    finally:
+        dask_scheduler.worker_ttl = patience
 
 
 @contextmanager
@@ -257,17 +271,26 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     paused: list[int] = []
 
     def pause_one_and_kill_others() -> None:
-        asked, begun = len(model.seen), set(claims(output))
-        wait_for(partial(has_seen, model, asked + 1), 120, "requests")
-        # A worker in the middle of a shard does not answer until another one has begun to make it.
-        attempts = {int(path.read_text().split()[1]): path for path in set(claims(output, "local_caption")) - begun}
-        name, process = next(item for item in cluster.workers.items() if item[1] in attempts)
-        losses.append(time.monotonic())
-        cluster.end(name, signal.SIGSTOP)
+        from distributed import Client
+
+        begun = set(claims(output))
+        with model.holding():
+            # A worker in the middle of a shard does not answer until another one has begun to make it.
+            wait_for(lambda: model.waiting > 0, 120, "requests")
+            attempt = max(set(claims(output, "local_caption")) - begun, key=lambda path: path.stat().st_mtime)
+            name = maker_of(attempt, cluster)
+            assert name is not None
+            losses.append(time.monotonic())
+            cluster.end(name, signal.SIGSTOP)
         paused.append(cluster.workers.pop(name))
-        attempt = attempts[process]
         later = attempt.with_suffix(f".{int(attempt.suffix[1:]) + 1}")
-        wait_for(later.exists, 60, "another attempt at its shard")
+        with Client(cluster.address, set_as_default=False) as client:
+
+            def is_made_again() -> bool:
+                client.run_on_scheduler(look_for_silent)
+                return later.exists()
+
+            wait_for(is_made_again, 60, "another attempt at its shard")
         kill_workers(AFTERWARDS - 1)
         kill_maker("assemble")
 
@@ -292,6 +315,17 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     assert not list(output.rglob("*.part")), (
         "what was being written when its worker was killed goes with the next build"
     )
+
+
+def test_a_scheduler_that_has_gone_between_two_tasks_is_named(cluster: DaskCluster) -> None:
+    order = Order(
+        "index", 1, 0, "index", Inputs(), Section(), Environment(output="out", sources={}, cache="", max_rejected_share=1)
+    )
+    with open_workers(RunnerConfig(kind="dask", address=cluster.address), 1) as workers:
+        assert isinstance(workers, DaskWorkers)
+        workers.client.close()  # as it does itself where its scheduler does not come back
+        with pytest.raises(ClusterLost, match="is gone: start it"):
+            workers.submit(index.as_prefect(), order, {"order": order})
 
 
 def test_the_commands_of_the_page_build_on_a_cluster(
@@ -335,16 +369,17 @@ def test_workers_of_a_cluster_write_to_an_object_store(
     drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("HOME", str(tmp_path))  # answers for an output elsewhere are kept in the user's cache
-    monkeypatch.setattr(runner, "_DESCRIBE_EVERY", 0.1)
+    monkeypatch.setattr(runner, "_DESCRIBE_EVERY", 0.5)
     for name in ("_WRITE_EVERY", "_REPORT_EVERY"):
-        monkeypatch.setattr(progress, name, 0.1)
+        monkeypatch.setattr(progress, name, 0.5)
     storage = Storage(f"{folder}/out")
     model.seen.clear()
 
     def look() -> None:
-        wait_for(lambda: len(model.seen) > 1, 240, "requests")
-        wait_for(lambda: DOES.search("\n".join(worker_notes(read_status(storage)))) is not None, 10, "what workers do")
-        wait_for(lambda: DOES.search(report_of_run(storage.output)) is not None, 10, "what the page says of them")
+        with model.holding():
+            wait_for(lambda: model.waiting > 0, 240, "requests")
+            wait_for(lambda: DOES.search("\n".join(worker_notes(read_status(storage)))) is not None, 60, "their tasks")
+            wait_for(lambda: DOES.search(report_of_run(storage.output)) is not None, 60, "what the page says of them")
 
     with meanwhile(look):
         result = build(storage.output, drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 2"))
