@@ -34,7 +34,7 @@ from talking_points.errors import InputError
 from talking_points.runner_config import RunnerConfig
 from tasks import assemble, sample
 from tasks.index import index
-from tasks.running import progress, runner
+from tasks.running import dataset_figures, progress, runner
 from tasks.running.clusters import ClusterLost, DaskWorkers, open_workers
 from tasks.running.progress import worker_notes
 from tasks.running.shards import Environment, Inputs, Order
@@ -75,7 +75,10 @@ metadata.version = lambda name: "1.0" if name == {0!r} else found(name)
 """What lets a worker have an older release of a package, as far as it can tell."""
 SLOWS = """
 import time
+from tasks.running import dataset_figures
 from tasks.running.shards import ShardWriter
+
+dataset_figures.EXAMPLES = 2
 begin = ShardWriter.__post_init__
 
 def begin_slowly(writer):
@@ -85,7 +88,9 @@ def begin_slowly(writer):
 
 ShardWriter.__post_init__ = begin_slowly
 """
-"""What lets a worker take so long for what it samples and assembles that it can be killed meanwhile."""
+"""What lets a worker take so long for what it samples and assembles that it can be killed meanwhile; of the images of
+the card, which take seconds to draw, it draws two.
+"""
 COVERS = """
 import ctypes, sys
 libc = ctypes.CDLL(None)
@@ -109,7 +114,9 @@ def reference(
 ) -> tuple[dict[str, str], set[int]]:
     """What threads publish, and the requests of a build."""
     output = tmp_path_factory.mktemp("reference") / "out"
-    build(output, drawn, *SHARDS, "workers=4", step(model))
+    with pytest.MonkeyPatch.context() as drawing:
+        drawing.setattr(dataset_figures, "EXAMPLES", 2)
+        build(output, drawn, *SHARDS, "workers=4", step(model))
     requests = Counter(seen.seed for seen in model.seen)
     assert set(requests.values()) == {1}
     return published(output), set(requests)
@@ -319,7 +326,13 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
 
 def test_a_scheduler_that_has_gone_between_two_tasks_is_named(cluster: DaskCluster) -> None:
     order = Order(
-        "index", 1, 0, "index", Inputs(), Section(), Environment(output="out", sources={}, cache="", max_rejected_share=1)
+        "index",
+        1,
+        0,
+        "index",
+        Inputs(),
+        Section(),
+        Environment(output="out", sources={}, cache="", max_rejected_share=1),
     )
     with open_workers(RunnerConfig(kind="dask", address=cluster.address), 1) as workers:
         assert isinstance(workers, DaskWorkers)
