@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from importlib import util
 
@@ -29,7 +30,11 @@ def check_runner(config: RunnerConfig) -> None:
             )
     if (place := config.host_and_port) is not None:
         try:
-            socket.create_connection(place, timeout=ANSWERS).close()
+            with socket.create_connection(place, timeout=ANSWERS) as connection:
+                if config.kind == "dask" and not re.match(r"(tls|wss?|ucx)://", config.address or ""):
+                    # A scheduler speaks first. For one that says nothing Dask's client would wait without end.
+                    connection.settimeout(2 * ANSWERS)
+                    connection.recv(1)
         except OSError as error:
             what = "Dask's scheduler" if config.kind == "dask" else "Ray"
             raise ConfigError(

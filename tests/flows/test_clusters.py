@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,7 +35,7 @@ from talking_points.errors import InputError
 from talking_points.runner_config import RunnerConfig
 from tasks import assemble, sample
 from tasks.index import index
-from tasks.running import dataset_figures, progress, runner
+from tasks.running import dataset_figures, progress, runner, runner_checks
 from tasks.running.clusters import ClusterLost, DaskWorkers, open_workers
 from tasks.running.progress import worker_notes
 from tasks.running.shards import Environment, Inputs, Order
@@ -407,10 +408,11 @@ def test_workers_of_a_cluster_write_to_an_object_store(
 
 
 def test_what_no_worker_can_do_is_said_before_anything_is_made(
-    cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path
+    cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out"
     model.seen.clear()
+    monkeypatch.setattr(runner_checks, "ANSWERS", 2.0)
     # A worker with other code: a copy of ours, with a changed file.
     code = tmp_path / "code"
     for part in ("talking_points", "tasks", "prompts", "configs", "data_cards"):
@@ -431,6 +433,12 @@ def test_what_no_worker_can_do_is_said_before_anything_is_made(
             rf"Dask's scheduler does not answer at tcp://127\.0\.0\.1:{nobody}",
             f"runner={{kind: dask, address: 'tcp://127.0.0.1:{nobody}'}}",
         )
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            mute_port = mute.getsockname()[1]
+            refused(
+                rf"does not answer at tcp://127\.0\.0\.1:{mute_port} \(timed out\)",
+                f"runner={{kind: dask, address: 'tcp://127.0.0.1:{mute_port}'}}",
+            )
         refused(
             r"resources\.local_caption: no worker has GPU: 1 .*--resources GPU=1",
             on(cluster, ", resources: {local_caption: {GPU: 1}}"),
