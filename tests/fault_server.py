@@ -45,13 +45,18 @@ class Seen:
 
 @dataclass
 class FaultServer:
-    """``fault(seed, attempt)`` names the fault of a request, or ``right``; attempts of a seed count from 0."""
+    """``fault(seed, attempt)`` names the fault of a request, or ``right``; attempts of a seed count from 0.
+
+    ``held``: while it is set, requests wait for their answers; ``waiting`` counts them.
+    """
 
     fault: Callable[[int, int], str] = lambda seed, attempt: "right"
     delay: float = 0.0
     hang: float = 3.0
     seen: list[Seen] = field(default_factory=list)
     hanging: int = 0
+    held: bool = False
+    waiting: int = 0
     url: str = ""
     _attempts: dict[int, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -61,6 +66,25 @@ class FaultServer:
             attempt = self._attempts.get(seed, 0)
             self._attempts[seed] = attempt + 1
         return self.fault(seed, attempt)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Answer nothing for the length of the block."""
+        self.held = True
+        try:
+            yield
+        finally:
+            self.held = False
+
+    def wait(self) -> None:
+        """What goes by before an answer."""
+        with self._lock:
+            self.waiting += 1
+        time.sleep(self.delay)
+        while self.held:
+            time.sleep(0.02)
+        with self._lock:
+            self.waiting -= 1
 
     def remember(self, seen: Seen) -> None:
         with self._lock:
@@ -118,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         came = time.monotonic()
         body = self.rfile.read(int(self.headers["Content-Length"]))
         seed = int(json.loads(body)["seed"])
-        time.sleep(self.faults.delay)
+        self.faults.wait()
         kind = self.faults.next_kind(seed)
         self._answer(kind, seed)
         digest = hashlib.sha256(body).hexdigest()

@@ -126,14 +126,17 @@ class DaskWorkers(Workers):
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
         import dask
+        from distributed.client import ClosedClientError
+        from prefect_dask.task_runners import PrefectDaskFuture
 
         wanted = self.config.resources.get(order.stage)
         with dask.annotate(resources=wanted) if wanted else nullcontext():
-            future = self.client.submit(
-                task, parameters=dict(parameters), return_type="state", pure=False, resources=wanted or None
-            )
-        from prefect_dask.task_runners import PrefectDaskFuture
-
+            try:
+                future = self.client.submit(
+                    task, parameters=dict(parameters), return_type="state", pure=False, resources=wanted or None
+                )
+            except ClosedClientError as error:
+                raise self._gone() from error
         self._titles[future.key] = _title(order, parameters)
         future.add_done_callback(lambda done: self._titles.pop(done.key, None))
         return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
@@ -142,11 +145,14 @@ class DaskWorkers(Workers):
         from distributed.client import FutureCancelledError
 
         if isinstance(outcome, FutureCancelledError):
-            raise ClusterLost(
-                f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
-                "the build again to go on; finished shards are kept"
-            )
+            raise self._gone()
         return super().is_lost(outcome)
+
+    def _gone(self) -> ClusterLost:
+        return ClusterLost(
+            f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
+            "the build again to go on; finished shards are kept"
+        )
 
     def release(self, future: PrefectFuture[Any]) -> None:
         with suppress(Exception):  # of a scheduler that is gone
@@ -318,9 +324,9 @@ def _placed(
 
 
 def _cannot_run(who: str, error: Exception) -> ConfigError:
-    said = f"{type(error).__name__}: {error}".splitlines()
     return ConfigError(
-        f"the {who} cannot run the code of this build ({said[-1]}): install talking-points there as it is here"
+        f"the {who} cannot run the code of this build ({type(error).__name__}: {_last_line(error)}): install "
+        "talking-points there as it is here"
     )
 
 
@@ -390,6 +396,7 @@ def _cluster_kwargs(config: RunnerConfig, workers: int) -> dict[str, Any]:
 
 @contextmanager
 def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
+    import ray
     from prefect_ray import RayTaskRunner
 
     options: dict[str, Any] = {"log_to_driver": False}
@@ -400,11 +407,32 @@ def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     runner: TaskRunner[Any] = RayTaskRunner(address=address, init_kwargs=options)
+    is_ours = not ray.is_initialized()
     try:
         runner.__enter__()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"runner: Ray at {config.address or 'this machine'} cannot be used: {error}") from error
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise ConfigError(
+            f"runner: Ray at {config.address or 'this machine'} cannot be used: {_last_line(error)}{_advice(error)}"
+        ) from error
     try:
         yield RayWorkers(config, workers, runner)
     finally:
         runner.__exit__(None, None, None)
+        if is_ours:
+            ray.shutdown()  # Prefect leaves a connection by ray:// open, and the next build would take it for its own
+
+
+def _advice(error: Exception) -> str:
+    """What to do about errors in which Ray does not say it."""
+    if isinstance(error, ConnectionAbortedError):
+        return "; start its head with GRPC_ENABLE_FORK_SUPPORT=0, without which it may fail to begin to serve a driver"
+    if isinstance(error, ConnectionError):
+        return (
+            "; where its head was started with a token, set RAY_AUTH_MODE=token, with the same token in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN"
+        )
+    return ""
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
+from prefect.settings import get_current_settings
 
 from talking_points.build_config import BuildConfig
 from talking_points.descriptions.asking import WholesaleFailure
@@ -103,7 +104,8 @@ class StageRunner:
             if not runner.is_cluster or not isinstance(settings, BuildConfig):
                 yield cls(workers, storage, progress)
                 return
-            storage.expected = expect(settings, roots or {}, storage.lease.number, records_folder())
+            api = get_current_settings().api.url
+            storage.expected = expect(settings, roots or {}, storage.lease.number, records_folder(), api)
             try:
                 workers.check(storage.expected)
                 yield cls(workers, storage, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from importlib import util
 
@@ -41,7 +42,7 @@ def check_runner(config: RunnerConfig) -> None:
 
 def _await_greeting(connection: socket.socket, config: RunnerConfig) -> None:
     """A scheduler of Dask speaks first. Of what takes a connection and says nothing its client never lets go."""
-    if not (config.address or "").startswith("tcp://"):
+    if config.kind != "dask" or re.match(r"(tls|wss?|ucx)://", config.address or ""):
         return
     connection.settimeout(2 * ANSWERS)
     try:

@@ -56,9 +56,11 @@ class Storage:
     def names(self, folder: str = "") -> list[str]:
         """Names inside ``folder``, sorted; empty when it does not exist."""
         path = self.path(folder)
-        if not self.fs.exists(path):
+        try:
+            found = self.fs.ls(path, detail=False)  # without a look before it: of an object store each costs a request
+        except FileNotFoundError:
             return []
-        return sorted(Path(entry).name for entry in self.fs.ls(path, detail=False) if entry.rstrip("/") != path)
+        return sorted(Path(entry).name for entry in found if entry.rstrip("/") != path)
 
     def remove(self, name: str) -> None:
         """Delete a file or a folder with all it holds; nothing happens when it does not exist."""

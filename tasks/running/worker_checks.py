@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +18,8 @@ from functools import cache
 from importlib import metadata, util
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import talking_points
 from talking_points.allocator import keep_freed_memory
@@ -28,6 +31,7 @@ from talking_points.errors import InputError
 from talking_points.extras import how_to_install
 from tasks.running.claims import this_worker
 from tasks.running.lease import LEASES
+from tasks.running.runner_checks import ANSWERS
 from tasks.running.storage import Storage
 
 PACKAGES = (
@@ -66,13 +70,17 @@ class Expectation(Section):
     output: str
     lease: int
     results: str | None
+    api: str | None
     needs: dict[str, Need]
 
 
-def expect(config: BuildConfig, roots: Mapping[str, str], lease: int, results: Path | None) -> Expectation:
+def expect(
+    config: BuildConfig, roots: Mapping[str, str], lease: int, results: Path | None, api: str | None
+) -> Expectation:
     """What this process, the driver of a build, has; and marks for workers to find in the output and the results.
 
     ``results``: the folder of the result records, where they are kept in one. Both have to be seen by every worker.
+    ``api``: the URL of the Prefect server that workers report to.
     """
     expected = Expectation(
         token=secrets.token_hex(8),
@@ -83,6 +91,7 @@ def expect(config: BuildConfig, roots: Mapping[str, str], lease: int, results: P
         output=config.output,
         lease=lease,
         results=None if results is None else str(results),
+        api=api,
         needs={
             stage: Need(package=entry.package, extra=entry.extra, versions=_versions(entry.decided_by))
             for stage, step in config.asking.items()
@@ -106,7 +115,7 @@ def forget_marks(expected: Expectation) -> None:
 
 def find_differences(expected: Expectation, stages: tuple[str, ...]) -> list[str]:
     """What is different here, in words; empty where this process can do the tasks of these stages."""
-    found = [*_other_code(expected), *_other_roots(expected), *_unseen_places(expected)]
+    found = [*_other_code(expected), *_other_roots(expected), *_unseen_places(expected), *_unreached_server(expected)]
     for stage in stages:
         found += _lacks(stage, expected.needs.get(stage))
     return list(dict.fromkeys(found))
@@ -157,6 +166,20 @@ def _unseen_places(expected: Expectation) -> Iterator[str]:
         yield f"it does not see the output {expected.output}, which has to be one place for all workers"
     if expected.results is not None and _read(_result_mark(expected)) != expected.token:
         yield f"it does not see the result records in {expected.results}"
+
+
+def _unreached_server(expected: Expectation) -> Iterator[str]:
+    url = urlsplit(expected.api or "")
+    if url.hostname is None or (url.scheme in getproxies() and not proxy_bypass(url.hostname)):
+        return  # what a proxy reaches is its own affair
+    try:
+        place = (url.hostname, url.port or (443 if url.scheme == "https" else 80))
+        socket.create_connection(place, timeout=ANSWERS).close()
+    except OSError as error:
+        yield (
+            f"it does not reach the Prefect server of the build at {place[0]}:{place[1]} ({error}): PREFECT_API_URL "
+            "has to name one that all workers reach"
+        )
 
 
 def _lacks(stage: str, need: Need | None) -> list[str]:

@@ -21,6 +21,7 @@ _END_WITH_PARENT = 1
 def main() -> None:
     from distributed.cli import dask_scheduler, dask_worker
 
+    import talking_points.publishing.figures  # noqa: F401  # which the first dataset that a worker assembles loads else
     import tasks.running.dask_worker  # noqa: F401
     from tasks.running.worker_checks import code_digest
 

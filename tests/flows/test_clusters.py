@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import get_client
@@ -28,11 +30,15 @@ from prefect.settings import get_current_settings
 
 from commands.orchestrator import free_port
 from commands.status import read_status, stop_build
+from talking_points.config import Section
 from talking_points.errors import InputError
+from talking_points.runner_config import RunnerConfig
 from tasks import assemble, sample
-from tasks.running import progress, runner
-from tasks.running.clusters import ClusterLost
+from tasks.index import index
+from tasks.running import dataset_figures, progress, runner, runner_checks
+from tasks.running.clusters import ClusterLost, DaskWorkers, open_workers
 from tasks.running.progress import worker_notes
+from tasks.running.shards import Environment, Inputs, Order
 from tasks.running.storage import Storage
 from tests.blocks import CLUSTER, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, Seen, serving
@@ -70,7 +76,10 @@ metadata.version = lambda name: "1.0" if name == {0!r} else found(name)
 """What lets a worker have an older release of a package, as far as it can tell."""
 SLOWS = """
 import time
+from tasks.running import dataset_figures
 from tasks.running.shards import ShardWriter
+
+dataset_figures.EXAMPLES = 2
 begin = ShardWriter.__post_init__
 
 def begin_slowly(writer):
@@ -80,7 +89,9 @@ def begin_slowly(writer):
 
 ShardWriter.__post_init__ = begin_slowly
 """
-"""What lets a worker take so long for what it samples and assembles that it can be killed meanwhile."""
+"""What lets a worker take so long for what it samples and assembles that it can be killed meanwhile; of the images of
+the card, which take seconds to draw, it draws two.
+"""
 COVERS = """
 import ctypes, sys
 libc = ctypes.CDLL(None)
@@ -104,7 +115,9 @@ def reference(
 ) -> tuple[dict[str, str], set[int]]:
     """What threads publish, and the requests of a build."""
     output = tmp_path_factory.mktemp("reference") / "out"
-    build(output, drawn, *SHARDS, "workers=4", step(model))
+    with pytest.MonkeyPatch.context() as drawing:
+        drawing.setattr(dataset_figures, "EXAMPLES", 2)
+        build(output, drawn, *SHARDS, "workers=4", step(model))
     requests = Counter(seen.seed for seen in model.seen)
     assert set(requests.values()) == {1}
     return published(output), set(requests)
@@ -133,7 +146,7 @@ def on(cluster: DaskCluster, more: str = "") -> str:
 
 def claims(output: Path, stage: str = "*") -> list[Path]:
     """The attempts at shards so far."""
-    return list((output / ".work" / "claims").glob(f"{stage}/*"))
+    return [path for path in (output / ".work" / "claims").glob(f"{stage}/*") if path.suffix[1:].isdigit()]
 
 
 def has_begun(output: Path, count: int) -> bool:
@@ -142,7 +155,7 @@ def has_begun(output: Path, count: int) -> bool:
 
 def maker_of(attempt: Path, cluster: DaskCluster) -> str | None:
     """The worker whose attempt it is, if it is there still."""
-    process = int((attempt.read_text().split() or ["", "0"])[1])
+    process = int(attempt.read_text().split()[1])
     return next((name for name, own in cluster.workers.items() if own == process), None)
 
 
@@ -160,6 +173,15 @@ def report_of_run(output: str) -> str:
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["build-report"])))
     reports = [html.unescape(str(artifact.data)).replace("\\", "") for artifact in found]
     return "\n".join(report for report in reports if f"# {output}\n" in report)
+
+
+async def look_for_silent(dask_scheduler: Any) -> None:
+    """Let a scheduler give up now who has been silent for five seconds, which it does at its ``LOST_AFTER`` else."""
+    patience, dask_scheduler.worker_ttl = dask_scheduler.worker_ttl, 1
+    try:
+        await dask_scheduler.check_worker_ttl()
+    finally:
+        dask_scheduler.worker_ttl = patience
 
 
 @contextmanager
@@ -257,17 +279,26 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     paused: list[int] = []
 
     def pause_one_and_kill_others() -> None:
-        asked, begun = len(model.seen), set(claims(output))
-        wait_for(partial(has_seen, model, asked + 1), 120, "requests")
-        # A worker in the middle of a shard does not answer until another one has begun to make it.
-        attempts = {int(path.read_text().split()[1]): path for path in set(claims(output, "local_caption")) - begun}
-        name, process = next(item for item in cluster.workers.items() if item[1] in attempts)
-        losses.append(time.monotonic())
-        cluster.end(name, signal.SIGSTOP)
+        from distributed import Client
+
+        begun = set(claims(output))
+        with model.holding():
+            # A worker in the middle of a shard does not answer until another one has begun to make it.
+            wait_for(lambda: model.waiting > 0, 120, "requests")
+            attempt = max(set(claims(output, "local_caption")) - begun, key=lambda path: path.stat().st_mtime)
+            name = maker_of(attempt, cluster)
+            assert name is not None
+            losses.append(time.monotonic())
+            cluster.end(name, signal.SIGSTOP)
         paused.append(cluster.workers.pop(name))
-        attempt = attempts[process]
         later = attempt.with_suffix(f".{int(attempt.suffix[1:]) + 1}")
-        wait_for(later.exists, 60, "another attempt at its shard")
+        with Client(cluster.address, set_as_default=False) as client:
+
+            def is_made_again() -> bool:
+                client.run_on_scheduler(look_for_silent)
+                return later.exists()
+
+            wait_for(is_made_again, 60, "another attempt at its shard")
         kill_workers(AFTERWARDS - 1)
         kill_maker("assemble")
 
@@ -292,6 +323,23 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
     assert not list(output.rglob("*.part")), (
         "what was being written when its worker was killed goes with the next build"
     )
+
+
+def test_a_scheduler_that_has_gone_between_two_tasks_is_named(cluster: DaskCluster) -> None:
+    order = Order(
+        "index",
+        1,
+        0,
+        "index",
+        Inputs(),
+        Section(),
+        Environment(output="out", sources={}, cache="", max_rejected_share=1),
+    )
+    with open_workers(RunnerConfig(kind="dask", address=cluster.address), 1) as workers:
+        assert isinstance(workers, DaskWorkers)
+        workers.client.close()  # as it does itself where its scheduler does not come back
+        with pytest.raises(ClusterLost, match="is gone: start it"):
+            workers.submit(index.as_prefect(), order, {"order": order})
 
 
 def test_the_commands_of_the_page_build_on_a_cluster(
@@ -335,16 +383,17 @@ def test_workers_of_a_cluster_write_to_an_object_store(
     drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("HOME", str(tmp_path))  # answers for an output elsewhere are kept in the user's cache
-    monkeypatch.setattr(runner, "_DESCRIBE_EVERY", 0.1)
+    monkeypatch.setattr(runner, "_DESCRIBE_EVERY", 0.5)
     for name in ("_WRITE_EVERY", "_REPORT_EVERY"):
-        monkeypatch.setattr(progress, name, 0.1)
+        monkeypatch.setattr(progress, name, 0.5)
     storage = Storage(f"{folder}/out")
     model.seen.clear()
 
     def look() -> None:
-        wait_for(lambda: len(model.seen) > 1, 240, "requests")
-        wait_for(lambda: DOES.search("\n".join(worker_notes(read_status(storage)))) is not None, 10, "what workers do")
-        wait_for(lambda: DOES.search(report_of_run(storage.output)) is not None, 10, "what the page says of them")
+        with model.holding():
+            wait_for(lambda: model.waiting > 0, 240, "requests")
+            wait_for(lambda: DOES.search("\n".join(worker_notes(read_status(storage)))) is not None, 60, "their tasks")
+            wait_for(lambda: DOES.search(report_of_run(storage.output)) is not None, 60, "what the page says of them")
 
     with meanwhile(look):
         result = build(storage.output, drawn, *SHARDS, step(model), on(cluster, ", shards_per_task: 2"))
@@ -359,10 +408,11 @@ def test_workers_of_a_cluster_write_to_an_object_store(
 
 
 def test_what_no_worker_can_do_is_said_before_anything_is_made(
-    cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path
+    cluster: DaskCluster, model: FaultServer, drawn: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out"
     model.seen.clear()
+    monkeypatch.setattr(runner_checks, "ANSWERS", 2.0)
     # A worker with other code: a copy of ours, with a changed file.
     code = tmp_path / "code"
     for part in ("talking_points", "tasks", "prompts", "configs", "data_cards"):
@@ -383,6 +433,12 @@ def test_what_no_worker_can_do_is_said_before_anything_is_made(
             rf"Dask's scheduler does not answer at tcp://127\.0\.0\.1:{nobody}",
             f"runner={{kind: dask, address: 'tcp://127.0.0.1:{nobody}'}}",
         )
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            mute_port = mute.getsockname()[1]
+            refused(
+                rf"does not answer at tcp://127\.0\.0\.1:{mute_port} \(it takes a connection and says nothing",
+                f"runner={{kind: dask, address: 'tcp://127.0.0.1:{mute_port}'}}",
+            )
         refused(
             r"resources\.local_caption: no worker has GPU: 1 .*--resources GPU=1",
             on(cluster, ", resources: {local_caption: {GPU: 1}}"),

@@ -21,6 +21,13 @@ _NEXT_ADDRESS = 0.25
 """Seconds after which the next address of a name is tried beside the one that has not answered (RFC 8305)."""
 
 
+def own_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop of the standard library, whatever others have installed in this process: that of uvloop, which a
+    worker of Ray has, takes no time after which the next address is tried.
+    """
+    return asyncio.SelectorEventLoop()
+
+
 class Connection:
     """Opened by the first request, kept for the next, opened anew where the server has closed it.
 

@@ -29,6 +29,7 @@ from talking_points.descriptions.backends.chat_completions import (
     retry_after,
 )
 from talking_points.descriptions.backends.chat_requests import RequestWriter
+from talking_points.descriptions.backends.connection import own_loop
 from talking_points.descriptions.backends.endpoint import Endpoint, api_key
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
@@ -70,7 +71,7 @@ class OpenAIBackend:
         self._free: asyncio.LifoQueue[httpx.AsyncClient | None] = asyncio.LifoQueue()
         for client in [None] * (config.concurrency - 1) + self._clients:
             self._free.put_nowait(client)
-        self._loop = asyncio.new_event_loop()
+        self._loop = own_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-backend", daemon=True)
         self._thread.start()
         try:

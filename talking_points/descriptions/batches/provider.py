@@ -18,6 +18,7 @@ import httpx
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.chat_completions import TRANSIENT, error_message, retry_after
+from talking_points.descriptions.backends.connection import own_loop
 from talking_points.descriptions.backends.endpoint import Endpoint, api_key
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.redaction import redact
@@ -42,7 +43,7 @@ class Provider:
         self._config = config
         self._endpoint = Endpoint(str(config.endpoint), api_key(config.api_key_env))
         self._client = self._endpoint.client(max(config.timeout, 60.0))
-        self._loop = asyncio.new_event_loop()
+        self._loop = own_loop()
         # Tasks of a build may run where a loop runs already.
         self._thread = threading.Thread(target=self._loop.run_forever, name="batch-client", daemon=True)
         self._thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -174,6 +175,13 @@ def test_answers_come_in_order_with_their_token_counts(server):
         f"answer to slow {number}" for number in range(20)
     ]
     assert answers[0] == Completion("answer to slow 0", "stop", 7, 3)
+
+
+def test_it_works_beside_another_kind_of_event_loop(server, monkeypatch):
+    """A worker of Ray has that of uvloop, which differs in what it takes."""
+    uvloop = pytest.importorskip("uvloop")
+    monkeypatch.setattr(asyncio, "new_event_loop", uvloop.new_event_loop)
+    assert _complete(server, _request("fine")) == [Completion("answer to fine", "stop", 7, 3)]
 
 
 def test_each_answer_is_told_as_it_finishes(server):

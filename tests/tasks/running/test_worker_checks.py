@@ -71,6 +71,11 @@ DIFFERENCES: dict[str, tuple[Change, str]] = {
     "extra": (no_package, r"the package 'nowhere', which local_caption needs, is not installed; .*\[train\]"),
     "root": (no_root, r"it has nothing at /.*/source, the root of drawn"),
     "files": (other_files, r"it has other files at /.*/source, the root of drawn"),
+    "server": (
+        changed(api="http://somebody:secret@127.0.0.1:1/api"),
+        r"it does not reach the Prefect server of the build at 127\.0\.0\.1:1 \(.*refused\): PREFECT_API_URL has",
+    ),
+    "server behind a proxy": (changed(api="https://prefect.example/api"), ""),
     "output": (no_output, r"it does not see the output /.*/out, which has to be one place for all workers"),
     "results": (no_results, r"it does not see the result records in /.*/results"),
 }
@@ -86,7 +91,8 @@ def test_every_difference_is_said(what: str, tmp_path: Path, monkeypatch: pytest
         local_caption=step,
         runner=RunnerConfig(kind="dask"),
     )
-    made = expect(config, {"drawn": str(tmp_path / "source")}, 1, tmp_path / "results")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    made = expect(config, {"drawn": str(tmp_path / "source")}, 1, tmp_path / "results", None)
     change, words = DIFFERENCES[what]
     expected = change(made, tmp_path)
     found = find_differences(expected, ("local_caption", "verify"))
