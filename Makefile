@@ -39,10 +39,10 @@ serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments
 	$(BIN)/talking-points server
 
 test: $(VENV)/.dev lint types ## lint, type check, then every test that this machine can run
-	@# Three at a time: a test that drives a server waits for much of its time.
+	@# Four at a time: a test that drives a server waits for much of its time.
 	@# Tests start hundreds of processes; where writing bytecode is switched off, each would compile the project anew.
 	@$(BIN)/python -m compileall -q commands flows talking_points tasks tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 8
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 8
 
 lint: $(VENV)/.dev ## ruff and codespell
 	$(BIN)/ruff check .
