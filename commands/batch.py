@@ -16,6 +16,7 @@ from talking_points.errors import RunError
 from talking_points.escaping import for_terminal
 from talking_points.examples.answer_files import AnswerFile, check_output
 from talking_points.examples.asked_rows import ROW_FILES, SUFFIXES, Point, Rows, Task, open_rows
+from talking_points.examples.batch_answers import Answer, answer_rows, make_describer, make_localizer, name_model
 from talking_points.models.model_folders import check_model
 
 _ROLES: dict[Task, str] = {"describe": "descriptor", "localize": "localizer"}
@@ -48,19 +49,14 @@ def answer_many(
     if output is not None:
         check_output(output)
     check_model(model, _ROLES[task])
+    file = AnswerFile(output, task, name_model(model))
+    with file.opening():
+        pass  # what cannot be gone on with is told before torch, which takes seconds, is imported
     with needs_extra("train"):
         from talking_points import PointDescriptor, PointLocalizer
-        from talking_points.examples.batch_answers import (
-            Answer,
-            answer_rows,
-            make_describer,
-            make_localizer,
-            name_model,
-        )
         from talking_points.models.loading_bars import hide_loading_bars
     hide_loading_bars()
     place = choose_device(device)
-    file = AnswerFile(output, task, name_model(model))
 
     @cache  # loaded when the first row is asked about: where all are answered, no model is needed
     def loaded() -> Answer:

@@ -196,7 +196,7 @@ WITH_TORCH = {
     "restore-champion -s folder={t}/nowhere": "no earlier champion",
     "retrain-and-evaluate -s folder={t}/c -s train.dataset={t}/nowhere": "expected the folder of a finished build",
 }
-"""Mistakes that need the training's own configuration to be seen, which imports torch."""
+"""Mistakes in what trains and asks models: all but the name of a device are told without torch."""
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def test_everyday_mistakes(words: dict[str, str]) -> None:
 
 
 def test_everyday_mistakes_of_trainings(words: dict[str, str]) -> None:
-    outcome = outcomes(["restore-champion -s folder={t}/nowhere", *WITH_TORCH], words)
+    outcome = outcomes(["describe {t}/rows.jsonl --model {t}/whole --device gpu", *WITH_TORCH], words)
     outcome["found"].pop(0)  # which imported torch
     check(WITH_TORCH, words, outcome)
 
