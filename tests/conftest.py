@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from talking_points import redaction
+from tests.prefect_database import SHARED
 
 # Before Prefect is imported: tests report nothing to anybody, and a busy machine gets time to start the server.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -19,6 +20,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 _prefect_home = tempfile.TemporaryDirectory(prefix="prefect-", ignore_cleanup_errors=True)
 os.environ.setdefault("PREFECT_HOME", _prefect_home.name)
+_shared = tempfile.TemporaryDirectory(prefix="talking-points-tests-", ignore_cleanup_errors=True)
+os.environ.setdefault(SHARED, _shared.name)  # the processes of pytest-xdist find that of the one that started them
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -19,6 +19,7 @@ import yaml
 
 from commands.orchestrator import free_port
 from commands.server import SILENCE
+from tests.prefect_database import prefect_home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -108,7 +109,8 @@ def served(home: Path, state: Path, silence: float = SILENCE, /, **environment: 
         code = "from pathlib import Path\nfrom commands.server import serve\n"
         command = ["-c", f"{code}serve(Path({str(home)!r}), {port}, Path({str(results)!r}), silence={silence})"]
     log = state / "serve.log"
-    settings = {"PREFECT_HOME": str(state / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(REPOSITORY)}
+    settings = {"PREFECT_LOGGING_LEVEL": "INFO", "PYTHONPATH": str(REPOSITORY)}
+    settings["PREFECT_HOME"] = prefect_home(state / "prefect")
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, *command],

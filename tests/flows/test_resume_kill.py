@@ -15,6 +15,7 @@ import pytest
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides, published
 from tests.flows.serving import executions
+from tests.prefect_database import prefect_home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -32,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     from commands.orchestrator import PASSWORD, running_server
 
     before = os.environ.get("PREFECT_HOME")
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+    os.environ["PREFECT_HOME"] = prefect_home(tmp_path_factory.mktemp("prefect"))
     with running_server() as url:
         if before is None:
             del os.environ["PREFECT_HOME"]

@@ -15,6 +15,7 @@ import pytest
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
 from tests.flows.serving import REPOSITORY, executions, session, wait_for
+from tests.prefect_database import prefect_home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,7 +30,7 @@ def test_a_signal_stops_the_build_and_all_it_started(
         given = overrides(output, drawn, "shard_size=6", f"runner={runner}", step)
         command = [sys.executable, "-m", "tests.flows.logged_build", "build", "--config", CONFIG]
         command += [word for setting in given for word in ("--set", setting)]
-        environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "EXECUTIONS": str(log)}
+        environment = os.environ | {"PREFECT_HOME": prefect_home(tmp_path / "prefect"), "EXECUTIONS": str(log)}
         # The first answers come; those after them would take a minute each.
         model.fault = lambda seed, attempt: "right" if len(model.seen) < 12 else "hang"
 
@@ -84,7 +85,7 @@ def test_a_signal_stops_a_model_of_torch_in_the_middle_of_an_answer(drawn: dict[
     command += [word for setting in overrides(tmp_path / "out", roots, "limit=8", step) for word in ("--set", setting)]
     with errors.open("wb") as stream:
         process = subprocess.Popen(
-            command, env=os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}, cwd=tmp_path, stderr=stream
+            command, env=os.environ | {"PREFECT_HOME": prefect_home(tmp_path / "prefect")}, cwd=tmp_path, stderr=stream
         )
         try:
             wait_for(lambda: b"Loading weights: 100%" in errors.read_bytes(), 300, "the model is loaded")
