@@ -166,7 +166,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
                 from talking_points.models.loading_bars import hide_loading_bars
 
                 hide_loading_bars()
-                importlib.import_module("talking_points.training.stages")  # while the orchestrator starts
+                importlib.import_module("talking_points.models.base")  # torch, while the orchestrator starts
             loaded[name] = getattr(importlib.import_module(f"flows.{name}"), name)
 
     with exit_codes():

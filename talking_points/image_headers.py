@@ -51,14 +51,8 @@ def check_structure(stream: BinaryIO) -> None:
             _check_tiff(stream, start)
     except StructureError:
         raise
-    except (
-        struct.error,
-        IndexError,
-        ValueError,
-        OverflowError,
-        OSError,
-    ):  # it ends too early, or names a place beyond every end
-        return
+    except (struct.error, IndexError, ValueError, OverflowError, OSError):
+        return  # it ends too early, or names a place beyond every end
 
 
 def has_scans(stream: BinaryIO) -> bool:

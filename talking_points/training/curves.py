@@ -33,6 +33,8 @@ _NOT_CURVES = {"step", "epoch", "total_flos", "train_loss"}
 @plain_style()
 def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     """A PNG with one panel per logged value over the steps."""
+    from matplotlib.figure import Figure  # a training starts without it
+
     series: dict[str, list[tuple[float, float]]] = {}
     for entry in history:
         for name, value in entry.items():
@@ -42,8 +44,6 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         return
     columns = min(3, len(series))
     rows = -(-len(series) // columns)
-    from matplotlib.figure import Figure  # a training starts without it
-
     figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(series) :]:
