@@ -6,7 +6,9 @@ SAMPLE ?= build/sample
 OUTPUT ?= build/llamapointinpart
 IMAGES ?= 60
 
-.PHONY: build learn poses outlines rehearsal serve test lint types lock lock-digests clean help
+SOAKED  = $$(grep -rlE 'tests\.(soak|fuzz) import' tests --include='test_*.py')
+
+.PHONY: build learn poses outlines rehearsal serve test soak lint types lock lock-digests clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -40,9 +42,13 @@ serve: $(VENV)/.base ## Prefect server with its UI, a worker and all deployments
 
 test: $(VENV)/.dev lint types ## lint, type check, then every test that this machine can run
 	@# Four at a time: a test that drives a server waits for much of its time.
+	@# Whatever fails is tried a second time, and named: on a machine that others use, processes miss their moments.
 	@# Tests start hundreds of processes; where writing bytecode is switched off, each would compile the project anew.
 	@$(BIN)/python -m compileall -q commands flows talking_points tasks tests
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 8
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --reruns 1 -rR --durations 40 --durations-min 8
+
+soak: $(VENV)/.dev ## the tests that kill processes and damage files at random, several times as long as in 'make test'
+	SOAK=1 $(BIN)/python -m pytest $(SOAKED)
 
 lint: $(VENV)/.dev ## ruff and codespell
 	$(BIN)/ruff check .

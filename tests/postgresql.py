@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from commands.orchestrator import free_port
-from tests.flows.serving import wait_for
+from tests.patience import wait_for
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Damaged and invented inputs for each reader of what somebody else wrote: used, or refused by a documented error.
 
-Ten thousand for each. A seed is a case: ``Odd(seed)`` makes it again. Sources and images are in
+A seed is a case: ``Odd(seed)`` makes it again. Sources and images are in
 ``tests/sources/test_fuzz.py``, configurations in ``tests/test_fuzz_configs.py``.
 """
 

@@ -95,7 +95,7 @@ def test_what_a_footer_says_binds_nobody(name: str, tmp_path: Path, monkeypatch:
     write, problem = FILES[name]
     write(path)
     assert path.stat().st_size < 2_000_000
-    start = time.monotonic()
+    start = time.process_time()
     for read in (
         lambda: read_texts(path, ["text"]),
         lambda: open_parquet(path, ["text"]).__enter__(),
@@ -103,7 +103,7 @@ def test_what_a_footer_says_binds_nobody(name: str, tmp_path: Path, monkeypatch:
     ):
         with pytest.raises((DatasetError, pa.ArrowInvalid, parquet_sizes.UnpackedSizeError), match=problem):
             read()
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
     if name in ("schema", "footer"):
         with pytest.raises(DatasetError, match=problem):
             column_names(path)

@@ -78,10 +78,10 @@ def test_a_matplotlibrc_of_the_working_folder_is_not_even_read(tmp_path: Path) -
 
 def test_long_texts_take_no_longer(tmp_path: Path) -> None:
     text = " ".join("ab"[(k * k // 7) % 2] for k in range(20_000))
-    start = time.monotonic()
+    start = time.process_time()
     example_grid([Example(PIXELS, (1, 1), text)] * 3, tmp_path / "grid.png")
     one, _ = word_differences(text, text[5:])
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert one[-1][1].endswith("…")
     assert len(shorten("x" * 10**6)) < 2000
     assert shorten(" ".join(["w"] * WORDS)) == " ".join(["w"] * WORDS)

@@ -20,7 +20,7 @@ from commands.server import keep_password
 from talking_points.config import ConfigError
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
-from tests.flows.serving import wait_for
+from tests.patience import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

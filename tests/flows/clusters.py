@@ -14,7 +14,8 @@ from pathlib import Path
 
 from commands.orchestrator import free_port
 from tests.blocks import CLUSTER, printed_by
-from tests.flows.serving import REPOSITORY, wait_for
+from tests.flows.serving import REPOSITORY
+from tests.patience import wait_for
 
 _SCHEDULER, _WORKER, _ = printed_by(CLUSTER)
 """What docs/clusters.md has one type on the machines of a cluster."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import yaml
 
 from commands.orchestrator import free_port
 from commands.server import SILENCE
+from tests.patience import wait_for
 from tests.prefect_database import prefect_home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -133,14 +134,6 @@ def served(home: Path, state: Path, silence: float = SILENCE, /, **environment: 
             process.wait(60)
         finally:
             process.kill()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until the condition holds; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.25)
 
 
 def executions(log: Path) -> list[str]:

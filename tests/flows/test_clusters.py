@@ -44,14 +44,16 @@ from tests.blocks import CLUSTER, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, Seen, serving
 from tests.flows.building import build, published
 from tests.flows.clusters import DaskCluster, dask_cluster
-from tests.flows.serving import REPOSITORY, wait_for
+from tests.flows.serving import REPOSITORY
 from tests.object_store import bucket
+from tests.patience import wait_for
+from tests.soak import repeats
 
 pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("orchestrator")]
 
-KILLS = int(os.environ.get("KILLS", "10"))
-"""Workers that are killed during one build; more of them by hand."""
+KILLS = repeats(6, 10)
+"""Workers that are killed during one build."""
 AFTERWARDS = 3
 """Of these, killed after the scheduler was."""
 SEED = int(os.environ.get("SEED", "11"))

@@ -22,7 +22,8 @@ from talking_points.config import ConfigError
 from talking_points.errors import InputError
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import build, published
-from tests.flows.serving import REPOSITORY, wait_for
+from tests.flows.serving import REPOSITORY
+from tests.patience import wait_for
 
 # Before Ray is imported, which reads them once: its clusters want a token, and write none into the user's home.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

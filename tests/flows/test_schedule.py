@@ -27,7 +27,8 @@ from commands.server import SILENCE
 from tests.blocks import SERVED, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, overrides
-from tests.flows.serving import REPOSITORY, Served, served, wait_for
+from tests.flows.serving import REPOSITORY, Served, served
+from tests.patience import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -16,9 +16,10 @@ from tasks.running import lease
 from tasks.running.storage import Storage
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import CONFIG, build, data_digests, overrides
-from tests.flows.serving import REPOSITORY, wait_for
+from tests.flows.serving import REPOSITORY
 from tests.flows.test_object_store import stored_digests
 from tests.object_store import bucket
+from tests.patience import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("orchestrator")]
 

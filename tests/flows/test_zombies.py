@@ -13,8 +13,9 @@ import pytest
 
 from commands.local import HEARTBEAT
 from tests.flows.building import overrides, published
-from tests.flows.serving import Served, executions, project, served, wait_for
+from tests.flows.serving import Served, executions, project, served
 from tests.flows.test_topology import flow_process
+from tests.patience import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -37,8 +37,9 @@ from tasks.running.lease import (
 from tasks.running.manifests import add_seal
 from tasks.running.shards import Environment, Inputs, Order, ShardWriter, _made_by_another, order_key
 from tasks.running.storage import Storage
-from tests.flows.serving import REPOSITORY, wait_for
+from tests.flows.serving import REPOSITORY
 from tests.object_store import bucket
+from tests.patience import wait_for
 from tests.tasks.running.test_runner import Settings
 
 MACHINES = """
