@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from threading import Semaphore
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from talking_points.stop_requests import Stopped
-from tasks.learn_jobs import Job, Result, measure_job
+from tasks.learn_jobs import Job, Result, be_quiet, measure_job
 
-PRELOADED = ("talking_points.evaluation.learning", "talking_points.training.stages", "tasks.learn_jobs")
+PRELOADED = (
+    *("talking_points.evaluation.learning", "talking_points.training.stages", "tasks.learn_jobs"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "torch.utils.tensorboard"),
+)
 """What every job needs, imported once."""
 
 
@@ -42,7 +42,7 @@ class JobProcesses:
             if self._failed:
                 raise Stopped("another job of this run has failed")
             try:
-                with ProcessPoolExecutor(1, self._context, initializer=_be_quiet) as process:
+                with ProcessPoolExecutor(1, self._context, initializer=be_quiet) as process:
                     return process.submit(measure_job, job).result()
             except BaseException:
                 self._failed = True
@@ -56,8 +56,3 @@ def run_job(job: Job, processes: JobProcesses) -> Result:
     made = " (made before)" if result.get("reused") else ""
     print(f"{job.name:<22} {result['seconds']:.0f} s{made}", flush=True)
     return result
-
-
-def _be_quiet() -> None:
-    # What several processes write would be mixed up; values and curves are in the stages' folders.
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

@@ -7,6 +7,7 @@ imported when jobs are made or run, so that wrong settings are told without it.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -165,3 +166,8 @@ def _replace_model(config: TrainConfig, section: str, **choices: Any) -> TrainCo
 def measure_job(job: Job) -> Result:
     """What a job returned and ``process_cpu_seconds``, which its process and the children it waited for have used."""
     return job.work() | {"process_cpu_seconds": sum(os.times()[:4])}
+
+
+def be_quiet() -> None:
+    """What several processes write would be mixed up; values and curves are in the stages' folders."""
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from talking_points import redaction
-from tests.prefect_database import SHARED
+from tests.prefect_database import SHARED, prefect_home
 
 # Before Prefect is imported: tests report nothing to anybody, and a busy machine gets time to start the server.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -29,6 +29,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Commands that the processes of pytest-xdist start at once find a database that is there already."""
+    prefect_home(Path(os.environ["PREFECT_HOME"]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

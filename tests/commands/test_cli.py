@@ -14,6 +14,7 @@ import pytest
 
 from commands import doctor
 from tests.flows.building import CONFIG, SOURCES, overrides
+from tests.prefect_database import prefect_home
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +54,7 @@ def test_draw_build_build_again_and_status(tmp_path: Path) -> None:
     assert drawing.returncode == 0, drawing.stderr
     roots = dict(line.split(": ") for line in drawing.stdout.splitlines())
     given = build_arguments(tmp_path / "out", {name: Path(roots[name]) for name in SOURCES})
-    home = str(tmp_path / "prefect")
+    home = prefect_home(tmp_path / "prefect")
     whole, again = run(*given, PREFECT_HOME=home), run_light(*given, PREFECT_HOME=home)
     # A setting about results is for Prefect to judge: the flow runs, and finds the same.
     in_full = run(*given, PREFECT_HOME=home, PREFECT_TASKS_REFRESH_CACHE="false")
@@ -69,7 +70,7 @@ def test_draw_build_build_again_and_status(tmp_path: Path) -> None:
     assert status.returncode == 0
     assert "local_caption" in status.stdout
     assert run("status", str(tmp_path / "out"), "--rejected").stdout.startswith("stage\tid")
-    refused = run(*given, "--set", "seed=9", PREFECT_HOME=str(tmp_path / "prefect"))
+    refused = run(*given, "--set", "seed=9", PREFECT_HOME=home)
     assert refused.returncode == 2
     assert "seed: 0 -> 9" in refused.stderr
 

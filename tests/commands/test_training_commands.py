@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
 from tests.patience import patient
+from tests.prefect_database import prefect_home
 from tests.training.conftest import write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ def test_a_training_says_at_once_what_it_does_and_is_stopped_within_seconds(tmp_
         f"features.folder={tmp_path / 'features'}",
     ]
     command = [sys.executable, "-m", "talking_points", "train-descriptor", *(w for s in given for w in ("--set", s))]
-    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = os.environ | {"PREFECT_HOME": prefect_home(tmp_path / "prefect")}
     environment.pop("PREFECT_API_URL", None)
     begun, lines = time.monotonic(), []
     process = subprocess.Popen(

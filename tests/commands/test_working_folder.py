@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
 from tests.flows.building import CONFIG, overrides
+from tests.prefect_database import prefect_home
 
 PLANTED = {
     "prefect.toml": "[api]\nurl = 'http://evil.example/api'\n",
@@ -86,7 +87,7 @@ def test_modules_in_the_working_folder_are_not_run_and_nothing_stays_in_the_temp
     for name in ("prefect", "uvicorn", "starlette", "numpy", "multiprocessing", "tasks", "flows", "sitecustomize"):
         (here / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write({name!r})\nraise SystemExit(3)\n")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_API")}
-    environment |= {"TMPDIR": str(temporary), "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment |= {"TMPDIR": str(temporary), "PREFECT_HOME": prefect_home(tmp_path / "prefect")}
     program = str(Path(sys.executable).with_name("talking-points"))
     given = overrides(tmp_path / "out", drawn, "limit=3", "runner=processes")
     build = [program, "build", "--config", CONFIG, *(word for setting in given for word in ("--set", setting))]

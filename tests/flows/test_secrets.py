@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.flows.building import CONFIG
+from tests.prefect_database import prefect_home
 
 KEY, PASSWORD, QUERY, OPTION, HUB = (f"planted{name}Secret9" for name in ("Key", "Password", "Query", "Option", "Hub"))
 
@@ -86,7 +87,7 @@ def test_no_planted_secret_is_found_after_failures_and_success(
         folder.mkdir()
     environment = os.environ | {
         "HOME": str(home),
-        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_HOME": prefect_home(home / "prefect"),
         "TMPDIR": str(temporary),
         "MY_KEY": f"{KEY}\n",
         "HF_TOKEN": HUB,

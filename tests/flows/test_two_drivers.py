@@ -20,6 +20,7 @@ from tests.flows.serving import REPOSITORY
 from tests.flows.test_object_store import stored_digests
 from tests.object_store import bucket
 from tests.patience import wait_for
+from tests.prefect_database import prefect_home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("orchestrator")]
 
@@ -36,6 +37,7 @@ real = lease.this_process
 lease.this_process = lambda: replace(real(), machine=machine, boot=machine)
 lease.BEAT, lease.EXPIRES = lease.BEAT * quickly, lease.EXPIRES * quickly
 from commands.cli import main
+from tests.prefect_database import prefect_home
 main()
 """
 """The command line on a machine of another name, which was started at another time."""
@@ -61,6 +63,7 @@ def test_a_second_machine_is_refused_and_takes_over_when_the_first_is_dead(
         places = {name: str(tmp_path / machine / place) for name, place in own.items()}
         for place in places.values():
             Path(place).mkdir(exist_ok=True)
+        prefect_home(Path(places["PREFECT_HOME"]))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
         return subprocess.Popen(
             [sys.executable, "-c", MACHINE, machine, str(QUICKLY), "build", "--config", CONFIG, *settings],

@@ -71,3 +71,8 @@ def test_a_failing_job_ends_the_run_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the disk is full"):
         run_all(jobs)
     assert not (tmp_path / "never").exists()
+
+
+def test_a_process_of_a_job_does_not_wait_for_the_orchestrator_to_be_imported() -> None:
+    look = "{'seconds': 0.0, 'prefect': 'prefect' in __import__('sys').modules}"
+    assert not JobProcesses(1).run(Job("looks", partial(eval, look)))["prefect"]
