@@ -144,8 +144,8 @@ class Endpoint:
         if not same or self._basic is not None or client.cookies:
             return None
         if client not in self._direct:
-            proxied = client._transport_for_url(here) is not client._transport
             assert self._tls is not None
+            proxied = proxy_variable(self.url)
             made = None if proxied else Connection(self.url, client.headers.raw, client.timeout, self._tls)
             self._direct[client] = made
         return self._direct[client]
