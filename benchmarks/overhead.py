@@ -32,7 +32,7 @@ from talking_points.allocator import keep_freed_memory
 from talking_points.build_config import BuildConfig
 from talking_points.candidates.build import build_candidates
 from talking_points.candidates.counting import composition
-from talking_points.candidates.sampling import balance
+from talking_points.candidates.sampling import choose
 from talking_points.candidates.splitting import near_duplicate_groups, split
 from talking_points.config import load_config
 from talking_points.descriptions.backends import open_backend
@@ -87,7 +87,8 @@ def plain_loop(roots: dict[str, str], workers: int, plain_malloc: bool = False) 
             for found in pool.map(candidates, source.entries()):
                 rows += found
         table = pa.Table.from_pylist([row.__dict__ for row in rows], schema=CANDIDATE_SCHEMA)
-        chosen = set(balance(table, dict.fromkeys(config.open_sources), seed=config.seed).ids)
+        sample = choose(table, dict.fromkeys(config.open_sources), seed=config.seed)
+        chosen = {id_ for own in sample.rows.values() for id_ in table["id"].take(own).to_pylist()}
         backend = open_backend(config.refine)
 
         def ask(request: object) -> str:

@@ -7,75 +7,15 @@ by position.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from talking_points.candidates.columns import codes_of, ranks_of, seeds_of
-
-
-@dataclass(frozen=True)
-class Sample:
-    """``shares``: points wanted of each source. ``ranked``: its ids, in the order in which they are taken.
-
-    Those beyond the share are reserves for rows that are rejected later.
-    """
-
-    shares: Mapping[str, int]
-    ranked: Mapping[str, Sequence[str]]
-
-    @property
-    def ids(self) -> list[str]:
-        """All ids, reserves included, sorted by (source, id)."""
-        return [id_ for source in sorted(self.ranked) for id_ in sorted(self.ranked[source])]
-
-    @property
-    def reserves(self) -> dict[str, list[str]]:
-        """The ids of each source beyond its share, in the order in which they are taken."""
-        return {source: list(ids[self.shares[source] :]) for source, ids in self.ranked.items()}
-
-    def fill_up(self, accepted: Collection[str]) -> list[str]:
-        """The ids of the dataset once rows have been rejected, sorted by (source, id).
-
-        Each source gives its first accepted ids until its share is met or its reserves are used up.
-        """
-        usable = set(accepted)
-        chosen = {
-            source: [id_ for id_ in ids if id_ in usable][: self.shares[source]] for source, ids in self.ranked.items()
-        }
-        return [id_ for source in sorted(chosen) for id_ in sorted(chosen[source])]
-
-    def count_missing(self, accepted: Collection[str]) -> dict[str, int]:
-        """How many points each source is short of its share, sources without a gap left out."""
-        usable = set(accepted)
-        gaps = {source: share - len(usable.intersection(self.ranked[source])) for source, share in self.shares.items()}
-        return {source: gap for source, gap in sorted(gaps.items()) if gap > 0}
-
-
-def balance(
-    table: pa.Table,
-    points: Mapping[str, int | None],
-    *,
-    equal_shares: bool = True,
-    limit: int | None = None,
-    seed: int = 0,
-    reserve: float = 0.0,
-) -> Sample:
-    """The candidates to use.
-
-    ``table`` has the columns id, source, object, part, image_id; ``points`` names every source of the build and how
-    many points are wanted of it at most: without a number all it has. With ``equal_shares`` no source gives more than
-    the smallest one does. ``limit`` caps the sum, spread evenly. ``reserve``: further ids of each source, relative to
-    its share, as far as it has them.
-
-    Each (image, object, part) is used at most once. Inside a source the least-represented (object, part) is served
-    first, so that rare pairs are used up before frequent ones repeat. Raises ``ValueError`` for a source without rows.
-    """
-    chosen = choose(table, points, equal_shares=equal_shares, limit=limit, seed=seed, reserve=reserve)
-    return Sample(chosen.shares, {source: table["id"].take(rows).to_pylist() for source, rows in chosen.rows.items()})
 
 
 @dataclass(frozen=True)
@@ -92,12 +32,21 @@ def choose(
     table: pa.Table,
     points: Mapping[str, int | None],
     *,
-    equal_shares: bool,
-    limit: int | None,
-    seed: int,
-    reserve: float,
+    equal_shares: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+    reserve: float = 0.0,
 ) -> Choice:
-    """The same as row numbers of the table. Raises as ``balance``."""
+    """The candidates to use.
+
+    ``table`` has the columns id, source, object, part, image_id; ``points`` names every source of the build and how
+    many points are wanted of it at most: without a number all it has. With ``equal_shares`` no source gives more than
+    the smallest one does. ``limit`` caps the sum, spread evenly. ``reserve``: further rows of each source, relative to
+    its share, as far as it has them.
+
+    Each (image, object, part) is used at most once. Inside a source the least-represented (object, part) is served
+    first, so that rare pairs are used up before frequent ones repeat. Raises ``ValueError`` for a source without rows.
+    """
     codes, names = codes_of(table["source"])
     for name in names:
         if name not in points:
@@ -117,6 +66,26 @@ def choose(
         shares = _spread(shares, limit)
     taken = {source: share + math.ceil(share * reserve) for source, share in shares.items()}
     return Choice(shares, {source: rows[: taken[source]] for source, rows in ranked.items()})
+
+
+def fill_up(table: pa.Table, shares: Mapping[str, int], reserves: pa.Array) -> NDArray[np.bool_]:
+    """Which of the accepted rows are in the dataset, once others have been rejected: each source gives those that are
+    no reserve, then its reserves in turn, until its share is met or they are used up.
+
+    ``table``: the accepted rows, with the columns id and source. ``reserves``: the ids that stand in for others, those
+    of each source in the order in which they are taken.
+    """
+    turns = pc.index_in(table["id"], value_set=reserves).fill_null(-1).to_numpy()
+    codes, names = codes_of(table["source"])
+    chosen = []
+    for code, source in enumerate(names):
+        own = np.flatnonzero(codes == code)
+        wanted, spare = own[turns[own] < 0], own[turns[own] >= 0]
+        _, first = np.unique(turns[spare], return_index=True)
+        chosen.append(np.concatenate([wanted, spare[first]])[: shares[source]])
+    ids = table["id"].take(np.concatenate(chosen))
+    kept: NDArray[np.bool_] = pc.is_in(table["id"], value_set=ids.combine_chunks()).to_numpy()
+    return kept
 
 
 def _least_represented_first(table: pa.Table, seed: int) -> NDArray[np.int64]:

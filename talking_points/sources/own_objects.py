@@ -189,11 +189,6 @@ class CocoParts(OwnObjects):
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
 
 
-def _score(annotation: Mapping[str, Any]) -> float:
-    score = annotation.get("score")
-    return float(score) if isinstance(score, int | float) else 1.0
-
-
 def image_id_of(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from talking_points.build_config import NearDuplicatesConfig, SamplingConfig
 from talking_points.candidates.columns import codes_of
+from talking_points.candidates.sampling import fill_up
 from talking_points.candidates.splitting import near_duplicate_groups, tested
 from talking_points.config import Section
 from talking_points.records import source_label
@@ -138,23 +138,10 @@ def _fit_shares(storage: Storage, light: pa.Table, sampled: Details) -> NDArray[
     """Which rows are in the dataset, where reserves have taken the place of rejected ones."""
     if "shares" not in sampled:
         return np.ones(light.num_rows, np.bool_)
-    reserves = list_reserves(storage, sampled)
-    # In which turn a row is taken: those of the share as they come, reserves by their place in the list.
-    turns = pc.index_in(light["id"], value_set=reserves).fill_null(-1).to_numpy()
-    codes, names = codes_of(light["source"])
-    chosen = []
-    for code, source in enumerate(names):
-        own = np.flatnonzero(codes == code)
-        wanted = own[turns[own] < 0]
-        spare = own[turns[own] >= 0]
-        _, first = np.unique(turns[spare], return_index=True)
-        chosen.append(np.concatenate([wanted, spare[first]])[: sampled["shares"][source]])
-    ids = light["id"].take(np.concatenate(chosen))
-    kept: NDArray[np.bool_] = pc.is_in(light["id"], value_set=ids.combine_chunks()).to_numpy()
-    return kept
+    return fill_up(light, sampled["shares"], _list_reserves(storage, sampled))
 
 
-def list_reserves(storage: Storage, sampled: Details) -> pa.Array:
+def _list_reserves(storage: Storage, sampled: Details) -> pa.Array:
     """The ids that stand in for others, in the order in which each source gives them."""
     if "reserved" in sampled:
         return storage.read_table(sampled["reserved"])["id"].combine_chunks()

@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talking_points.candidates.sampling import balance
+from talking_points.candidates.sampling import choose
 from talking_points.candidates.splitting import split
 from talking_points.records import derive_seed
 
@@ -39,8 +39,9 @@ def test_the_order_in_which_points_are_taken(rows: list[tuple[str, str, str, str
     names = ("id", "source", "object", "part", "image_id")
     table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
     in_shards = pa.concat_tables([table.slice(start, size) for start in range(0, len(rows), size)])
-    found = balance(in_shards, dict.fromkeys(SOURCES), equal_shares=False, seed=seed)
-    assert found.ranked == {name: in_turn([row for row in rows if row[1] == name], seed) for name in SOURCES}
+    found = choose(in_shards, dict.fromkeys(SOURCES), equal_shares=False, seed=seed)
+    ranked = {source: in_shards["id"].take(own).to_pylist() for source, own in found.rows.items()}
+    assert ranked == {name: in_turn([row for row in rows if row[1] == name], seed) for name in SOURCES}
 
 
 @given(st.lists(st.tuples(IDS, st.sampled_from(SOURCES), st.integers(0, 9)), max_size=40), st.integers(0, 5))

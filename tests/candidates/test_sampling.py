@@ -9,18 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.candidates.counting import composition, label_availability
-from talking_points.candidates.sampling import balance
+from talking_points.candidates.sampling import choose, fill_up
 from talking_points.candidates.splitting import near_duplicate_groups, split
 from talking_points.records import SOURCES
 
 COLUMNS = ("id", "source", "object", "part", "image_id")
+Row = tuple[str, str, str, str, str]
 
 
-def table(rows: list[tuple[str, str, str, str, str]]) -> pa.Table:
+def table(rows: list[Row]) -> pa.Table:
     return pa.table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
 
 
-def rows_of(source: str, counts: dict[tuple[str, str], int]) -> list[tuple[str, str, str, str, str]]:
+def rows_of(source: str, counts: dict[tuple[str, str], int]) -> list[Row]:
     """``counts`` rows of each (object, part), each in an image of its own."""
     return [
         (f"{source}/{name}/{part}/{n}", source, name, part, f"{name}-{part}-{n}")
@@ -32,6 +33,28 @@ def rows_of(source: str, counts: dict[tuple[str, str], int]) -> list[tuple[str, 
 PASCAL = rows_of("pascal_part116", {("dog", "head"): 50, ("dog", "tail"): 3, ("cat", "head"): 10})
 ADE = rows_of("ade20k_part234", {("chair", "leg"): 20, ("chair", "seat"): 4})
 EQUAL: dict[str, int | None] = {"pascal_part116": None, "ade20k_part234": None}
+
+
+def in_turn(rows: list[Row], points: dict[str, int | None], **options) -> dict[str, list[str]]:
+    """The ids of each source in the order in which they are taken."""
+    found, ids = choose(table(rows), points, **options), table(rows)["id"]
+    return {source: ids.take(own).to_pylist() for source, own in found.rows.items()}
+
+
+def chosen(rows: list[Row], points: dict[str, int | None], **options) -> list[str]:
+    return [id_ for ids in in_turn(rows, points, **options).values() for id_ in ids]
+
+
+def filled_up(
+    rows: list[Row], points: dict[str, int | None], accepted: set[str], **options
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The ids of each source in turn, and those of the dataset when only the accepted ones are left."""
+    shares, ranked = choose(table(rows), points, **options).shares, in_turn(rows, points, **options)
+    reserves = [id_ for source, ids in ranked.items() for id_ in ids[shares[source] :]]
+    drawn = accepted.intersection(id_ for ids in ranked.values() for id_ in ids)
+    left = table([row for row in rows if row[0] in drawn])
+    kept = fill_up(left, shares, pa.array(reserves, pa.string()))
+    return ranked, left["id"].filter(pa.array(kept)).to_pylist()
 
 
 def sampled(ids: list[str]) -> Counter[str]:
@@ -56,13 +79,13 @@ def sampled(ids: list[str]) -> Counter[str]:
     ],
 )
 def test_shares(points: dict[str, int | None], equal_shares: bool, limit: int | None, expected: dict[str, int]):
-    ids = balance(table(PASCAL + ADE), points, equal_shares=equal_shares, limit=limit).ids
+    ids = chosen(PASCAL + ADE, points, equal_shares=equal_shares, limit=limit)
     assert sampled(ids) == expected
     assert len(set(ids)) == len(ids)
 
 
 def test_the_least_represented_pairs_are_served_first():
-    ids = balance(table(PASCAL), {"pascal_part116": 20}).ids
+    ids = chosen(PASCAL, {"pascal_part116": 20})
     assert Counter(id_.rsplit("/", 1)[0] for id_ in ids) in (
         {"pascal_part116/dog/head": 9, "pascal_part116/dog/tail": 3, "pascal_part116/cat/head": 8},
         {"pascal_part116/dog/head": 8, "pascal_part116/dog/tail": 3, "pascal_part116/cat/head": 9},
@@ -75,7 +98,7 @@ def test_one_point_for_each_part_of_an_image():
         ("4", "partimagenet", "quadruped", "head", "image-1"),
         ("5", "partimagenet", "quadruped", "foot", "image-2"),
     ]
-    ids = balance(table(rows), {"partimagenet": None}).ids
+    ids = chosen(rows, {"partimagenet": None})
     assert len(ids) == 3
     assert {"4", "5"} < set(ids)  # the foot of the other image and the only head
 
@@ -84,58 +107,59 @@ def test_one_point_for_each_part_of_an_image():
 def test_order_changes_nothing_and_the_seed_does(random, seed: int):
     shuffled = PASCAL + ADE
     random.shuffle(shuffled)
-    assert balance(table(shuffled), EQUAL, seed=seed) == balance(table(PASCAL + ADE), EQUAL, seed=seed)
-    assert balance(table(PASCAL), {"pascal_part116": 20}, seed=seed) != balance(
-        table(PASCAL), {"pascal_part116": 20}, seed=seed + 1
-    )
+    assert in_turn(shuffled, EQUAL, seed=seed) == in_turn(PASCAL + ADE, EQUAL, seed=seed)
+    twenty: dict[str, int | None] = {"pascal_part116": 20}
+    assert in_turn(PASCAL, twenty, seed=seed) != in_turn(PASCAL, twenty, seed=seed + 1)
 
 
 def test_a_source_without_candidates_is_an_error():
     with pytest.raises(ValueError, match="'partimagenet' gave no candidate"):
-        balance(table(PASCAL), {"pascal_part116": None, "partimagenet": None})
+        choose(table(PASCAL), {"pascal_part116": None, "partimagenet": None})
 
 
 @pytest.mark.parametrize(
-    ("reserve", "rejected", "found", "missing"),
+    ("reserve", "rejected", "found"),
     [
-        (0.0, 0, 10, {}),
-        (0.0, 3, 7, {"pascal_part116": 3}),
-        (0.5, 0, 10, {}),
-        (0.5, 3, 10, {}),
-        (0.5, 5, 10, {}),
-        (0.5, 7, 8, {"pascal_part116": 2}),
-        (0.01, 1, 10, {}),  # a reserve is never less than one row
-        (99.0, 53, 10, {}),
-        (99.0, 54, 9, {"pascal_part116": 1}),  # the source has no more
+        (0.0, 0, 10),
+        (0.0, 3, 7),
+        (0.5, 0, 10),
+        (0.5, 3, 10),
+        (0.5, 5, 10),
+        (0.5, 7, 8),
+        (0.01, 1, 10),  # a reserve is never less than one row
+        (99.0, 53, 10),
+        (99.0, 54, 9),  # the source has no more
     ],
 )
-def test_reserves_fill_the_gaps_of_rejected_rows(reserve: float, rejected: int, found: int, missing: dict[str, int]):
-    sample = balance(table(PASCAL), {"pascal_part116": 10}, reserve=reserve)
-    order = sample.ranked["pascal_part116"]
-    accepted = set(order[rejected:])
-    assert sample.fill_up(accepted) == sorted(order[rejected:][:10])
-    assert len(sample.fill_up(accepted)) == found
-    assert sample.count_missing(accepted) == missing
+def test_reserves_fill_the_gaps_of_rejected_rows(reserve: float, rejected: int, found: int):
+    ten: dict[str, int | None] = {"pascal_part116": 10}
+    accepted = in_turn(PASCAL, ten, reserve=reserve)["pascal_part116"][rejected:]
+    _, ids = filled_up(PASCAL, ten, set(accepted), reserve=reserve)
+    assert sorted(ids) == sorted(accepted[:10])
+    assert len(ids) == found
 
 
 def test_reserves_change_nothing_while_no_row_is_rejected():
-    plain, with_reserves = (balance(table(PASCAL + ADE), EQUAL, limit=20, reserve=share) for share in (0.0, 0.3))
-    assert with_reserves.fill_up(with_reserves.ids) == plain.ids
-    assert len(with_reserves.ids) == 26
+    everything = {row[0] for row in PASCAL + ADE}
+    ranked, ids = filled_up(PASCAL + ADE, EQUAL, everything, limit=20, reserve=0.3)
+    assert sorted(ids) == sorted(chosen(PASCAL + ADE, EQUAL, limit=20))
+    assert sum(map(len, ranked.values())) == 26
 
 
 @given(st.sets(st.integers(0, 86)), st.floats(0, 3), st.booleans())
 def test_filling_up_takes_accepted_rows_only_and_never_more_than_the_share(
     rejected: set[int], reserve: float, equal: bool
 ):
-    sample = balance(table(PASCAL + ADE), EQUAL | {"pascal_part116": 30}, equal_shares=equal, reserve=reserve)
-    accepted = {id_ for number, id_ in enumerate(sample.ids) if number not in rejected}
-    ids = sample.fill_up(accepted)
+    points, options = EQUAL | {"pascal_part116": 30}, {"equal_shares": equal, "reserve": reserve}
+    ordered = sorted(chosen(PASCAL + ADE, points, **options))
+    accepted = {id_ for number, id_ in enumerate(ordered) if number not in rejected}
+    shares = choose(table(PASCAL + ADE), points, **options).shares
+    if not accepted:
+        return
+    ranked, ids = filled_up(PASCAL + ADE, points, accepted, **options)
     assert set(ids) <= accepted
-    counts, gaps = sampled(ids), sample.count_missing(accepted)
-    for source, share in sample.shares.items():
-        assert counts[source] == share - gaps.get(source, 0)
-        assert not gaps.get(source) or counts[source] == len(accepted & set(sample.ranked[source]))
+    for source, share in shares.items():
+        assert sampled(ids)[source] == min(share, len(accepted & set(ranked[source])))
 
 
 def groups_of(hashes: list[int], bits: int = 6, **columns) -> list[int]:
