@@ -48,6 +48,7 @@ _ORDER = {
         "rehearse",
         "reproduce",
         "convert-omg-llava",
+        "convert-capellm",
         "train-localizer",
         "train-descriptor",
         "adapt-descriptor",

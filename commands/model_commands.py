@@ -9,7 +9,8 @@ import typer
 
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
-from talking_points.models.model_folders import check_model, loading
+from talking_points.models.capellm.release import check_parts
+from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
 
 if TYPE_CHECKING:
@@ -62,6 +63,31 @@ def convert_omg_llava(
         f"{report.merged_adapters} adapters merged, {report.kept_adapters} kept; "
         f"tokenizer {'written' if report.tokenizer else 'not among the sources'}; checksums hold"
     )
+
+
+@app.command("convert-capellm")
+def convert_capellm(
+    release: Annotated[Path, typer.Argument(help="folder of the official checkpoint, with its three files of weights")],
+    language_model: Annotated[str, typer.Argument(help="folder or repository of the model that its adapters are for")],
+    output: Annotated[Path, typer.Option(help="folder for the Point Answerer")],
+) -> None:
+    """Convert an official CapeLLM checkpoint and its language model into one Point Answerer."""
+    with exit_codes():
+        refuse_closed(output)
+        if output.exists() and any(output.iterdir()):
+            raise ConfigError(
+                f"expected a new folder as --output, found files in {output}: choose another or remove it"
+            )
+        check_parts(release)
+        with needs_extra("train"):
+            from talking_points.models.capellm.conversion import convert_release
+        with explaining(release, "CapeLLM release"):
+            model = convert_release(release, language_model)
+        part = output.with_name(f"{output.name}.part")  # so that one which was interrupted is none
+        model.save_pretrained(part)
+        part.replace(output)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{output}: {parameters / 1e9:.3f} billion parameters, adapters of rank {model.config.lora_rank} kept")
 
 
 @app.command()

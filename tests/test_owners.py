@@ -50,6 +50,7 @@ WRITING = [
     "rehearse {}/x",
     "reproduce -s output={}/x",
     "convert-omg-llava none --output {}/x",
+    "convert-capellm none none --output {}/x",
     "retrain-and-evaluate -s folder={}/x",
     *(
         f"{command} -s output={{}}/x"

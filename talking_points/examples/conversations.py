@@ -8,7 +8,6 @@ and a kill and resume change no byte.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,29 +109,6 @@ def converse(
         for name, (x, y) in zip(names, places.tolist(), strict=True)
     )
     return Conversation(example, crop, flip, asked, rounds, places)
-
-
-def conversations_of(
-    example: PoseExample,
-    settings: ConversationSettings,
-    texts: Mapping[tuple[str, str], str],
-    epoch: int,
-    dropped: Counter[str],
-    share_crop: bool = False,
-) -> list[Conversation]:
-    """All conversations about an object in an epoch; those without a keypoint to ask for are counted as dropped.
-
-    ``share_crop``: one crop for all of them, which can then be read once.
-    """
-    found = []
-    for number, chosen in enumerate(groups_of(example, settings, epoch)):
-        crop, flip = draw_crop(example, settings, epoch, -1 if share_crop else number)
-        one = converse(example, chosen, crop, flip, texts, settings.decimals)
-        if one is None:
-            dropped["nothing_to_ask"] += 1
-        else:
-            found.append(one)
-    return found
 
 
 def encode_conversation(

@@ -7,21 +7,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from talking_points.grounding.grammar import write_box, write_point
 from talking_points.grounding.outlines import box_to_unit, point_to_unit
-from talking_points.image_files import FILE_BYTES
 from talking_points.instructions.config import InstructionSettings
 from talking_points.instructions.elements import KINDS, Element, Kind, draw_kinds, list_usable
 from talking_points.instructions.files import read_tables
 from talking_points.instructions.phrasings import load_phrasings
 from talking_points.instructions.point_order import order_points
-from talking_points.instructions.regions import Dropped, MeasuredRegion, measure_regions
+from talking_points.instructions.regions import MeasuredRegion
 from talking_points.instructions.schema import COLUMNS
 from talking_points.records import Box, ImageRecord, stable_id
 from talking_points.sources.coco_parts import Rle
-from talking_points.whole_files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -85,35 +81,6 @@ def read_instructions(folder: str | Path, split: str | None = None, *, images: b
     for table in read_tables(Path(folder), split, [name for name in COLUMNS if images or name != "image"]):
         for row in table.to_pylist():
             yield InstructionRow.from_row({"image": None, **row})
-
-
-def make_rows(
-    record: ImageRecord,
-    settings: InstructionSettings | None = None,
-    seed: int = 0,
-    *,
-    side: str = "train",
-    image_sha256: str | None = None,
-) -> tuple[list[InstructionRow], list[Dropped]]:
-    """The rows of one annotated image, without pixels, and the regions that give none, with their reasons.
-
-    ``side``: "train", or another for the kinds of questions of evaluation; it becomes the rows' split. What is drawn
-    depends on ``seed`` and the region alone. ``image_sha256``: digest of the image's file, which is read without it.
-    """
-    settings = settings or InstructionSettings()
-    digest = file_sha256(record.image_path, FILE_BYTES) if image_sha256 is None else image_sha256
-    image = ImageFacts.of(record, digest)
-    rows: list[InstructionRow] = []
-    dropped: list[Dropped] = []
-    for found in measure_regions(record, settings, seed):
-        if isinstance(found, Dropped):
-            dropped.append(found)
-            continue
-        written = write_rows(found, image, settings, seed, side=side, split=side)
-        rows += written
-        if not written:
-            dropped.append(Dropped(found.region, found.object, "no_text", "no kind of question does without"))
-    return rows, dropped
 
 
 @dataclass(frozen=True)
@@ -208,8 +175,3 @@ def is_sentence(expression: str) -> bool:
 def quote_sentence(expression: str) -> str:
     """An expression as it stands inside a question."""
     return f'what is meant by "{expression[:-1]}"' if is_sentence(expression) else expression
-
-
-def instruction_table(rows: list[InstructionRow], schema: pa.Schema) -> pa.Table:
-    """Rows as a table."""
-    return pa.Table.from_pylist([row.to_row() for row in rows], schema=schema)

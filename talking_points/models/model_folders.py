@@ -72,8 +72,15 @@ def loading(name: str | Path, what: str) -> Iterator[None]:
 
     The libraries that read a configuration, weights or a tokenizer take their form for granted.
     """
-    try:
+    with explaining(name, what):
         check_files(Path(name))
+        yield
+
+
+@contextmanager
+def explaining(name: str | Path, what: str) -> Iterator[None]:
+    """As ``loading``, of files that need not have the form that transformers and peft give a model."""
+    try:
         yield
     except (InputError, RunError, MemoryError, NotImplementedError):
         raise

@@ -167,6 +167,7 @@ MISTAKES = {
     "describe {t}/rows.jsonl --model {t}/descriptor --batch-size 0": "--batch-size",
     "evaluate -s output={t}/e": "expected a Point Localizer",
     "convert-omg-llava {t}/empty --output {t}/converted --lora no": "--lora",
+    "convert-capellm {t}/empty {t}/empty --output {t}/converted": "expected vision_model.safetensors",
     # The orchestrator.
     "server --port {port} --home {t}/empty": "cannot be listened on",
     "server --home {t}/nowhere": "found nothing at",

@@ -49,6 +49,7 @@ FAILURES: dict[str, list[list[str]]] = {
     "rehydrate": [["org/name", "--output", "{t}/restored"], [URL, "--output", "{t}/restored"]],
     "audit": [[URL, "--report"]],
     "convert-omg-llava": [[URL, "--output", "{t}/converted"]],
+    "convert-capellm": [[URL, URL, "--output", "{t}/converted"]],
     "train-localizer": [["-s", "dataset=org/name"], ["-s", f"dataset={URL}"], ["-s", f"start={URL}"]],
     "train-descriptor": [["-s", "dataset=org/name"], ["-s", f"token={OPTION}"]],
     "adapt-descriptor": [["-s", f"keypoints.root={URL}"], ["-s", "descriptor_path=org/name"]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.examples.conversations import (
+    Conversation,
     ConversationSettings,
     batch,
-    conversations_of,
     converse,
     draw_crop,
     encode_conversation,
@@ -30,6 +31,29 @@ from tests.models.capellm.tokenizers import tokenizer_of
 from tests.shared_data import shared_path
 
 BODY = keypoint_sets()["quadruped_body"]
+
+
+def conversations_of(
+    example: PoseExample,
+    settings: ConversationSettings,
+    texts: Mapping[tuple[str, str], str],
+    epoch: int,
+    dropped: Counter[str],
+    share_crop: bool = False,
+) -> list[Conversation]:
+    """All conversations about an object in an epoch; those without a keypoint to ask for are counted as dropped.
+
+    ``share_crop``: one crop for all of them, which can then be read once.
+    """
+    found = []
+    for number, chosen in enumerate(groups_of(example, settings, epoch)):
+        crop, flip = draw_crop(example, settings, epoch, -1 if share_crop else number)
+        one = converse(example, chosen, crop, flip, texts, settings.decimals)
+        if one is None:
+            dropped["nothing_to_ask"] += 1
+        else:
+            found.append(one)
+    return found
 
 
 def example(count: int = 17, seed: int = 0) -> PoseExample:

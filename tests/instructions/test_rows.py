@@ -27,13 +27,12 @@ from talking_points.instructions.rows import (
     ImageFacts,
     InstructionRow,
     count_rows,
-    instruction_table,
-    make_rows,
     read_instructions,
     write_rows,
 )
 from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS
 from talking_points.records import AnnotatedObject, AnnotatedPart, ImageRecord, Mask
+from tests.instructions.rows_of_images import instruction_table, make_rows
 
 WIDTH, HEIGHT = 160, 120
 EVERYTHING = InstructionSettings(kinds=dict.fromkeys(KINDS, 1.0), rows=len(KINDS))

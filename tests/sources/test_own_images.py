@@ -15,9 +15,9 @@ from talking_points.build_config import KeypointConfig
 from talking_points.candidates.build import build_candidates
 from talking_points.grounding.grammar import read_point
 from talking_points.grounding.outlines import Point
-from talking_points.instructions.rows import make_rows
 from talking_points.sources import SourceError, open_source
 from talking_points.sources.segmented import clean_answer, identify_weights
+from tests.instructions.rows_of_images import make_rows
 
 WIDTH, HEIGHT = 200, 100
 

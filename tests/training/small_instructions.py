@@ -7,10 +7,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from talking_points.instructions.config import InstructionSettings
-from talking_points.instructions.rows import InstructionRow, instruction_table, make_rows
+from talking_points.instructions.rows import InstructionRow
 from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS
 from talking_points.sources import open_source
 from talking_points.sources.drawn import draw_sample
+from tests.instructions.rows_of_images import instruction_table, make_rows
 
 SOURCES = ("pascal_part116", "ade20k_part234", "partimagenet")
 SETTINGS = InstructionSettings.model_validate(

@@ -26,13 +26,11 @@ from talking_points.hub_commits import pinned
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig, vision_settings
 from talking_points.models.capellm.lora import TARGETS
+from talking_points.models.capellm.release import PARTS, ConversionError, check_parts
 from talking_points.models.capellm.vision import ORIGINAL_OFFSET, bake_positions
 from talking_points.models.model_folders import loading
 from talking_points.regular_files import WHOLE, check_regular, read_text
 from talking_points.tensor_files import load_tensors
-
-PARTS = ("vision_model", "mm_projector", "adapter_model")
-"""The files that a release must hold."""
 
 _BLOCK = {
     "attn.proj": "attention.o_proj",
@@ -48,10 +46,6 @@ _TOP = {
     "norm.weight": "layernorm.weight",
     "norm.bias": "layernorm.bias",
 }
-
-
-class ConversionError(ValueError):
-    """A release that is not whole, or holds something else: lists what is missing and what is unknown."""
 
 
 def official_name(key: str) -> str:
@@ -130,13 +124,7 @@ def _wrap_key(key: str) -> str:
 def read_release(folder: str | Path) -> dict[str, Tensor]:
     """The tensors of a release folder, with official names. Raises ``ConversionError`` naming absent parts."""
     folder = Path(folder)
-    absent = [f"{part}.safetensors" for part in PARTS if not (folder / f"{part}.safetensors").is_file()]
-    if absent:
-        there = ", ".join(sorted(path.name for path in folder.glob("*"))[:12]) or "nothing"
-        raise ConversionError(
-            f"expected {', '.join(absent)} in {folder}, found {there}: a release without them would run on random "
-            "weights; download it again (only the language model itself is a download of its own)"
-        )
+    check_parts(folder)
     tensors: dict[str, Tensor] = {}
     for part in PARTS:
         for key, tensor in load_tensors(folder / f"{part}.safetensors").items():

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model, LlamaForCausalLM
+from typer.testing import CliRunner
 
+from commands import cli  # noqa: F401  (registers all commands)
+from commands.console import app
 from talking_points.models.answerer import PointAnswerer
-from talking_points.models.capellm.conversion import ConversionError, assemble, convert_release
+from talking_points.models.capellm.conversion import assemble, convert_release
 from talking_points.models.capellm.golden import config_from_golden, model_from_golden
+from talking_points.models.capellm.release import ConversionError
 from talking_points.models.capellm.vision import bake_positions
 from tests.models.capellm.tokenizers import small_model
 from tests.shared_data import shared_path
@@ -63,6 +68,26 @@ def test_a_release_becomes_the_recorded_model(
         logits = [one(pixels, ids, mask).logits for one in (wanted, model, loaded)]
     torch.testing.assert_close(logits[1], logits[0])
     torch.testing.assert_close(logits[2], logits[0])
+
+
+def test_the_command_makes_a_folder_that_answers(
+    release: tuple[Path, LlamaForCausalLM, PointAnswerer], tmp_path: Path
+) -> None:
+    language, output = tmp_path / "llama", tmp_path / "capellm"
+    release[1].save_pretrained(language)
+    Image.new("RGB", (64, 48), "green").save(tmp_path / "image.png")
+
+    def run(*words: str | Path) -> str:
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert "adapters of rank 4 kept" in run("convert-capellm", release[0], language, "--output", output)
+    assert [path.name for path in tmp_path.glob("*.part")] == []
+    told = run("answer", tmp_path / "image.png", "left eye", "--model", output, "--json")
+    assert 0 <= json.loads(told)["points"][0]["x"] <= 64
+    again = CliRunner().invoke(app, ["convert-capellm", str(release[0]), str(language), "--output", str(output)])
+    assert (again.exit_code, "choose another" in again.output) == (2, True)
 
 
 @pytest.mark.parametrize("part", ["vision_model", "mm_projector", "adapter_model"])
