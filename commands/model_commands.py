@@ -9,6 +9,7 @@ import typer
 
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
+from talking_points.hub_names import unavailable
 from talking_points.models.capellm.release import check_parts
 from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
@@ -79,8 +80,14 @@ def convert_capellm(
                 f"expected a new folder as --output, found files in {output}: choose another or remove it"
             )
         check_parts(release)
+        reason = None if Path(language_model).exists() else unavailable(language_model, "model")
+        if reason:
+            raise ConfigError(f"expected the language model in a folder or on the Hub; {language_model}: {reason}")
         with needs_extra("train"):
+            from talking_points.hub_client import bounded_hub
             from talking_points.models.capellm.conversion import convert_release
+
+            bounded_hub()
         with explaining(release, "CapeLLM release"):
             model = convert_release(release, language_model)
         part = output.with_name(f"{output.name}.part")  # so that one which was interrupted is none
