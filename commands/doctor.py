@@ -116,7 +116,7 @@ def _prefect_server() -> tuple[str, str]:
         url = find_configured_server()
     except ConfigError as error:
         return "not usable", for_terminal(redact(str(error)))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         return "not known", for_terminal(redact(f"the profile cannot be read: {error}"))
     if url is None:
         return "none set", "every command starts its own; 'talking-points server' starts one with a UI"

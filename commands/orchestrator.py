@@ -45,6 +45,7 @@ scheduled, and of events it keeps what they say of task runs. The runs stay in P
 _PATIENCE = 30.0
 """Seconds that a configured server, which takes connections, gets to answer."""
 _LOCAL = ("127.0.0.1", "localhost")
+_NO_API = "another page is there; the address of the API ends with /api"
 
 
 def claim_port() -> int | None:
@@ -72,6 +73,7 @@ def find_configured_server() -> str | None:
     """
     url = active_settings().get("PREFECT_API_URL")
     if url is not None:
+        _check_address(url)
         _find_password(url)
         _check_answer(url)
     return url
@@ -80,10 +82,14 @@ def find_configured_server() -> str | None:
 def active_settings() -> dict[str, str]:
     """Prefect's settings in the active profile and, before them, the environment; empty ones are none."""
     profiles_file = Path(os.environ.get("PREFECT_PROFILES_PATH", prefect_home() / "profiles.toml"))
-    profiles = tomllib.loads(read_text(profiles_file)) if profiles_file.is_file() else {}
-    active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
+    try:
+        profiles = tomllib.loads(read_text(profiles_file)) if profiles_file.is_file() else {}
+        active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
+        chosen = profiles.get("profiles", {}).get(active, {}).items()
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"expected profiles of Prefect in {profiles_file}: {error}; mend it, or remove it") from error
     given = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_") and value}
-    return {name: str(value) for name, value in profiles.get("profiles", {}).get(active, {}).items() if value} | given
+    return {name: str(value) for name, value in chosen if value} | given
 
 
 def prefect_home() -> Path:
@@ -216,21 +222,33 @@ def _find_password(url: str) -> None:
         reach_this_machine_directly()
 
 
+def _check_address(url: str) -> None:
+    try:
+        address = urlsplit(url)
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"PREFECT_API_URL: expected an address such as http://127.0.0.1:4200/api, found {url!a}")
+
+
 def _check_answer(url: str) -> None:
     if os.environ.get("PREFECT_API_KEY"):
         return  # a server in the cloud, with rules of its own
     reason = unreachable(url)
-    request = urllib.request.Request(f"{url}/admin/version")
+    request = urllib.request.Request(f"{url.rstrip('/')}/admin/version")
     if PASSWORD in os.environ:
         request.add_header("Authorization", f"Basic {b64encode(os.environ[PASSWORD].encode()).decode()}")
     try:
         if reason is None:
-            urllib.request.urlopen(request, timeout=_PATIENCE).close()
+            with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+                reason = None if answer.headers.get_content_type().endswith("json") else _NO_API
     except urllib.error.HTTPError as error:
         if error.code == 401:
             raise ConfigError(
                 f"the Prefect server at {url} asks for a password: set {PASSWORD} to what was printed when it started"
             ) from error
+        reason = _NO_API if error.code == 404 else None
     except (OSError, HTTPException) as error:
         reason = str(error)
     if reason:

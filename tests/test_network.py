@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -37,3 +40,38 @@ def test_a_server_of_prefect_that_never_answers_is_none(monkeypatch: pytest.Monk
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{hole.getsockname()[1]}/api")
         with pytest.raises(ConfigError, match=r"found none that answers \(timed out\)"):
             orchestrator.find_configured_server()
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "127.0.0.1:4200/api", "http://127.0.0.1:port/api", "ftp://x/api", "http://[x"]
+)
+def test_an_address_of_a_server_that_is_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(ConfigError, match=r"PREFECT_API_URL: expected an address such as"):
+        orchestrator.find_configured_server()
+
+
+@pytest.mark.parametrize("profiles", ["active = ", "profiles = 3", "profiles.x = 3\nactive = 'x'"])
+def test_profiles_of_prefect_that_are_none(profiles: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "profiles.toml"))
+    (tmp_path / "profiles.toml").write_text(profiles)
+    with pytest.raises(ConfigError, match="expected profiles of Prefect in"):
+        orchestrator.find_configured_server()
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_the_page_of_a_server_is_not_its_api(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is copied from the browser lacks ``/api``."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}")
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ConfigError, match="the address of the API ends with /api"):
+            orchestrator.find_configured_server()
+        server.shutdown()
