@@ -23,10 +23,18 @@ def refuse_closed(place: str | Path, *inside: str) -> None:
     """
     closed = find_closed(place, *inside)
     if closed is not None:
-        raise ClosedError(
-            f"cannot write to {place}: {closed} belongs to {owner_of(closed)} and is closed to this user; choose "
-            "another place, or run this as its owner"
-        )
+        raise ClosedError(f"cannot write to {place}: {_why(closed)}")
+
+
+def _why(closed: Path) -> str:
+    """Whose it is, and what to do; on a disk that is mounted for reading its owner could not write either."""
+    flags = getattr(os, "statvfs", None) and os.statvfs(closed).f_flag
+    if flags and flags & os.ST_RDONLY:
+        return f"{closed} is on a file system that is mounted read-only; choose another place"
+    return (
+        f"{closed} belongs to {owner_of(closed)} and is closed to this user; choose another place, or run this as its "
+        "owner"
+    )
 
 
 def find_closed(place: str | Path, *inside: str) -> Path | None:
@@ -56,7 +64,4 @@ def explain(error: OSError) -> str | None:
         return None
     path = Path(os.fsdecode(error.filename))
     there = find_closed(path) or next(found for found in (path, *path.parents) if os.path.lexists(found))
-    return (
-        f"{path} is closed to this user ({error.strerror}): {there} belongs to {owner_of(there)}; choose another "
-        "place, or run this as its owner"
-    )
+    return f"{path} is closed to this user ({error.strerror}): {_why(there)}"

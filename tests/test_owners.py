@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -124,11 +125,16 @@ def test_places_and_what_is_written_inside_them_are_looked_at(closed: Path, tmp_
     assert owner_of(tmp_path / "nowhere") == "somebody else"
 
 
-def test_errors_about_closed_files_are_told_and_no_others(closed: Path, tmp_path: Path) -> None:
+def test_errors_about_closed_files_are_told_and_no_others(
+    closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for code in (errno.EACCES, errno.EPERM, errno.EROFS):
         assert f"{closed} belongs to" in (explain(OSError(code, os.strerror(code), str(closed / "x"))) or "")
     assert explain(OSError(errno.EACCES, "no file")) is None
     assert explain(OSError(errno.EIO, "broken", str(closed))) is None
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(ClosedError, match=r"is on a file system that is mounted read-only; choose another place"):
+        refuse_closed(closed / "x")
 
 
 def test_a_home_that_is_closed_is_named_with_its_variable(closed: Path) -> None:

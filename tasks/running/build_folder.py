@@ -124,7 +124,10 @@ def _check_content(storage: Storage, config: OutputConfig) -> None:
     _refuse_closed(storage)
     free = storage.free_bytes()
     if free is not None and free < _RESERVE:
-        raise ConfigError(f"only {free / 2**20:.0f} MiB free at {config.output}, expected at least {_RESERVE // 2**20}")
+        raise ConfigError(
+            f"only {free / 2**20:.0f} MiB free at {config.output}, expected at least {_RESERVE // 2**20} MiB: make "
+            "room, or choose another output"
+        )
     work = [name for name in storage.names(WORK) if name not in _NO_CONTENT and not name.endswith(TEMPORARY)]
     names = [name for name in storage.names() if name != WORK]
     if not work and not names:
