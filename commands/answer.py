@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.console import app, exit_codes, needs_extra
-from commands.model_commands import ImageFile, check_figure, open_image, save_figure
+from commands.model_commands import Device, ImageFile, check_figure, open_image, save_figure
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
+from talking_points.step_progress import tell
 
 if TYPE_CHECKING:
     from talking_points.models.capellm.conversation import Query
@@ -33,6 +34,7 @@ def answer(
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="also draw the points into this file")] = None,
     mode: Annotated[str, typer.Option(help="greedy, beam or mean")] = "greedy",
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON")] = False,
 ) -> None:
     """Find named keypoints of the object in a box; prints x and y in pixels."""
@@ -45,16 +47,19 @@ def answer(
         if not model:
             raise ConfigError("--model: expected the folder or repository of a Point Answerer, found none")
         check_model(model, "answerer")
+        tell(f"answer: loading {model}")
         with needs_extra("train"):
+            from commands.batch import choose_device
             from talking_points.models.answerer import PointAnswerer
             from talking_points.models.capellm.conversation import QueryError
             from talking_points.models.capellm.crops import BoxError, clip_box
+            from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.pose_figure import draw_pose_figure
-            from talking_points.processes import process_state
+        hide_loading_bars()
         try:
             clip_box(box, *shown.size)
             queries = _queries(keypoints, name, description)
-            answerer = PointAnswerer.from_pretrained(model).to(process_state().device)
+            answerer = PointAnswerer.from_pretrained(model).to(choose_device(device))
             found = answerer.answer_all(shown, box, queries, mode=mode)
         except (BoxError, QueryError) as error:
             raise ConfigError(str(error)) from error

@@ -18,6 +18,8 @@ from talking_points.examples.answer_files import AnswerFile, check_output
 from talking_points.examples.asked_rows import ROW_FILES, SUFFIXES, Point, Rows, Task, open_rows
 from talking_points.examples.batch_answers import Answer, answer_rows, make_describer, make_localizer, name_model
 from talking_points.models.model_folders import check_model
+from talking_points.step_progress import tell
+from talking_points.units import counted, format_duration
 
 _ROLES: dict[Task, str] = {"describe": "descriptor", "localize": "localizer"}
 _SECONDS = 10.0
@@ -52,6 +54,7 @@ def answer_many(
     file = AnswerFile(output, task, name_model(model))
     with file.opening():
         pass  # what cannot be gone on with is told before torch, which takes seconds, is imported
+    tell(f"{task}: loading {model}")
     with needs_extra("train"):
         from talking_points import PointDescriptor, PointLocalizer
         from talking_points.models.loading_bars import hide_loading_bars
@@ -129,7 +132,9 @@ class Progress:
             self.stream.flush()
 
     def end(self) -> None:
-        """Leave the last state on the screen."""
+        """Leave the last state on the screen, if any row was looked at."""
+        if not self.done:
+            return
         terminal = self.stream.isatty()
         self.stream.write(
             f"\r{self._now(time.monotonic())}\x1b[K\n" if terminal else f"{self._now(time.monotonic())}\n"
@@ -139,7 +144,7 @@ class Progress:
     def summary(self) -> str:
         """What the file holds now, in words."""
         before = len(self.file.answered)
-        made = f"{self.counts['answered']:,} rows answered"
+        made = f"{counted(self.counts['answered'], 'row')} answered"
         return f"{made}, {before:,} were answered before" if before else made
 
     def _now(self, now: float) -> str:
@@ -154,7 +159,4 @@ class Progress:
 def _left(rows: int, rate: float) -> str:
     if rows <= 0 or rate <= 0:
         return ""
-    seconds = rows / rate
-    if seconds < 90:
-        return f", {seconds:.0f} s left"
-    return f", {seconds / 60:.0f} min left" if seconds < 5400 else f", {seconds / 3600:.1f} h left"
+    return f", {format_duration(rows / rate)} left"

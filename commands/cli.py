@@ -73,17 +73,16 @@ def init(folder: Annotated[Path, typer.Argument(help="where they go; made when i
 def draw_sample_command(
     folder: Annotated[Path, typer.Argument(help="where the drawn datasets go")],
     images: Annotated[int, typer.Option(help="images per source", min=1)] = 60,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="chooses what is drawn")] = 0,
     sources: Annotated[str | None, typer.Option(help="names of sources with commas between; all when left out")] = None,
     variant: Annotated[
         str, typer.Option(help="standard, hard: several like objects, or plain: few classes, any size")
     ] = "standard",
-    workers: Annotated[int, typer.Option(min=1)] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="processes that draw")] = 2,
 ) -> None:
     """Draw annotated sample sources in the layouts of the real datasets.
 
-    What was drawn into the same folder before is replaced, and named; anything else that lies there is left alone and
-    refused.
+    What was drawn there before is replaced, and named; anything else that lies there is left alone and refused.
     """
     from rich.progress import Progress
 
@@ -140,7 +139,7 @@ def stop(output: Annotated[str, typer.Argument(help="output of the build: folder
 @app.command()
 def server(
     home: Annotated[Path, typer.Option(help="folder that deployments run in")] = Path(),
-    port: int = 4200,
+    port: Annotated[int, typer.Option(help="where the server listens")] = 4200,
     results: Annotated[Path | None, typer.Option(help="result records, shared by all workers")] = None,
 ) -> None:
     """Run the orchestrator with its UI, a worker and all deployments on this machine, until Ctrl-C."""
@@ -198,6 +197,8 @@ def doctor(
 
             print_resources()
         return
+    with exit_codes():
+        tell("doctor: looking at what is installed, which takes some seconds")
     from commands.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)

@@ -25,8 +25,8 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(table)
     first, second = comparison.only
     console.print(
-        f"{comparison.same} texts are the same, {len(comparison.different)} differ; "
-        f"{first} rows are in the first only, {second} in the second only",
+        f"texts that are the same: {comparison.same:,}, that differ: {len(comparison.different):,}; "
+        f"rows in the first only: {first:,}, in the second only: {second:,}",
         highlight=False,
         soft_wrap=True,
     )

@@ -69,6 +69,9 @@ _ORDER = {
     OPERATE: ("server", "deploy", "notify"),
 }
 
+_WRITTEN = {"repo": "ORG/NAME", "folder": "DIR", "expression": "PHRASE", "sources": "FILE"}
+"""Arguments whose word in the help is not their name in capitals."""
+
 
 class _InOrderOfUse(typer.core.TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
@@ -85,6 +88,9 @@ class _InOrderOfUse(typer.core.TyperGroup):
         if command is not None:
             command.rich_help_panel = next((panel for panel, names in _ORDER.items() if cmd_name in names), None)
             command.epilog = EXIT_CODES
+            for argument in command.params:
+                if argument.param_type_name == "argument" and argument.metavar is None:
+                    argument.metavar = _WRITTEN.get(argument.name, argument.name.upper())
         return command
 
     def list_commands(self, ctx: Any) -> list[str]:

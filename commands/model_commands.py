@@ -13,6 +13,7 @@ from talking_points.hub_names import unavailable
 from talking_points.models.capellm.release import check_parts
 from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
+from talking_points.step_progress import tell
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -134,6 +135,7 @@ def describe(
         rgb = open_image(Path(source), *point)
         check_figure(figure)
         check_model(model, "descriptor")
+        tell(f"describe: loading {model}")
         with needs_extra("train"):
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
@@ -178,6 +180,7 @@ def localize(
         rgb = open_image(Path(source))
         check_figure(figure)
         check_model(model, "localizer")
+        tell(f"localize: loading {model}")
         with needs_extra("train"):
             from talking_points.models.figure import draw_point_figure
             from talking_points.models.loading_bars import hide_loading_bars

@@ -11,6 +11,7 @@ from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
+from talking_points.step_progress import tell
 
 
 @app.command("outline-points")
@@ -18,9 +19,9 @@ def outline_points(
     dataset: Annotated[str, typer.Argument(help="folder of a dataset of points, or org/name on the Hub")],
     segmenter: Annotated[str, typer.Option(help="folder or repository of a segmenter")],
     localizer: Annotated[str | None, typer.Option(help="folder or repository of a Point Localizer")] = None,
-    split: str = "test",
+    split: Annotated[str, typer.Option(help="of the dataset")] = "test",
     limit: Annotated[int | None, typer.Option(help="at most so many points", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="points answered at a time")] = 32,
     device: Device = None,
 ) -> None:
     """Score the centre and the innermost point of a segmenter's outlines against a localizer, by mPCK."""
@@ -28,6 +29,7 @@ def outline_points(
         check_model(segmenter, "segmenter", "--segmenter")
         if localizer is not None:
             check_model(localizer, "localizer", "--localizer")
+        tell(f"outline-points: loading {segmenter}")
         with needs_extra("train"):
             from commands.batch import choose_device
             from talking_points.evaluation.outline_places import find_places, score_places

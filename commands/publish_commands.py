@@ -15,9 +15,11 @@ from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 from talking_points.locks import only_writer
 from talking_points.owners import refuse_closed
-from talking_points.units import format_size
+from talking_points.step_progress import tell
+from talking_points.units import counted, format_size
 
 Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
+Root = Annotated[Path | None, typer.Option(help="folder of this source")]
 
 
 @app.command()
@@ -36,6 +38,7 @@ def publish(
     with exit_codes():
         if images not in (None, "embed", "reference", "thumbnail"):
             raise ConfigError(f"expected --images embed, reference or thumbnail, found {images}")
+        tell(f"publish: checking {output}")
         with nullcontext() if dry_run else _only_publisher(output):
             report = hub.publish(
                 output,
@@ -51,7 +54,7 @@ def publish(
     for name, size in report.files.items():
         print(f"  {name}: {format_size(size)}")
     done = "would be published" if dry_run else f"published at {report.url}"
-    print(f"{sum(report.rows.values())} rows of {report.repo} {done}, revision {report.tag}")
+    print(f"{counted(sum(report.rows.values()), 'row')} of {report.repo} {done}, revision {report.tag}")
 
 
 @app.command("publish-model")
@@ -67,13 +70,14 @@ def publish_model(
 ) -> None:
     """Upload a trained model with its card to the Hub and tag it: weights, settings and tokenizer, nothing else."""
     with exit_codes():
+        tell(f"publish-model: checking {folder}")
         with needs_extra("train"):
             from talking_points.publishing import model_release
 
         release = model_release.prepare_model(folder, repo, report or ())
         tag = revision or release.tag
         for name, size in release.sizes.items():
-            print(f"  {name}: {size} bytes")
+            print(f"  {name}: {format_size(size)}")
         if dry_run:
             print(f"{folder} would be published as {repo}, revision {tag}")
             return
@@ -100,13 +104,13 @@ def _only_publisher(output: Path) -> Iterator[None]:
 def rehydrate(
     dataset: Annotated[str, typer.Argument(help="org/name, or a folder")],
     output: Annotated[Path, typer.Option(help="new folder for the dataset with its images")],
-    pascal_part116: Path | None = None,
-    ade20k_part234: Path | None = None,
-    partimagenet: Path | None = None,
+    pascal_part116: Root = None,
+    ade20k_part234: Root = None,
+    partimagenet: Root = None,
     roots: Annotated[
         list[str] | None, typer.Option("--root", help="NAME=DIR: the folder of any other source; may be repeated")
     ] = None,
-    revision: str | None = None,
+    revision: Annotated[str | None, typer.Option(help="tag or commit of a dataset on the Hub")] = None,
 ) -> None:
     """Put the images back into a dataset that was published without them; every digest is checked."""
     from talking_points.publishing.rehydrate import rehydrate as put_back
@@ -124,9 +128,10 @@ def rehydrate(
         reason = None if Path(dataset).exists() else unavailable(dataset, "dataset")
         if reason:
             raise ConfigError(f"expected the folder of a dataset or one on the Hub, found none at {dataset}: {reason}")
+        tell(f"rehydrate: reading {dataset}")
         report = put_back(dataset, {name: root for name, root in given.items() if root}, output, revision=revision)
     counts = ", ".join(f"{name} {count}" for name, count in report.images.items())
-    print(f"{report.dataset}: {sum(report.rows.values())} rows, images put back: {counts}")
+    print(f"{report.dataset}: {counted(sum(report.rows.values()), 'row')}, images put back: {counts}")
 
 
 @app.command()
@@ -134,11 +139,13 @@ def audit(
     output: Output,
     share: Annotated[float, typer.Option(help="share of the split's rows to check")] = 0.05,
     task: Annotated[str, typer.Option(help="localize, compare or describe")] = "localize",
-    split: str = "test",
+    split: Annotated[str, typer.Option(help="of the dataset")] = "test",
     against: Annotated[Path | None, typer.Option(help="compare with the descriptions of this dataset")] = None,
-    seed: int = 0,
-    host: str = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8085,
+    seed: Annotated[int, typer.Option(help="chooses the rows")] = 0,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; others than this machine need the printed token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="where the page is served")] = 8085,
     report: Annotated[bool, typer.Option("--report", help="write the report of the answers so far and end")] = False,
 ) -> None:
     """Serve a page on which people check descriptions, then write the report."""
@@ -155,6 +162,7 @@ def audit(
         if task not in ("localize", "compare", "describe"):
             raise ConfigError(f"expected --task localize, compare or describe, found {task}")
         refuse_closed(output / "audit")
+        tell(f"audit: reading {output}")
         questions = load_questions(output, task, share=share, seed=seed, split=split, against=against)  # type: ignore[arg-type]
         if bound is not None:
             with needs_extra("audit"):
@@ -162,6 +170,6 @@ def audit(
             serve(questions, AnswerStore(output / ANSWERS), bound=bound, host=host)
         summary = write_report(output, questions)
     if summary["answers"]:
-        print(f"{summary['answers']} answers; report in {output / 'audit'}")
+        print(f"{counted(summary['answers'], 'answer')}; report in {output / 'audit'}")
     else:
         print("no answers yet: run this command without --report, and let people answer at the address that it prints")

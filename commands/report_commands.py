@@ -10,6 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.evaluation.paper import ROWS
 from talking_points.owners import refuse_closed
+from talking_points.step_progress import tell
 
 Folder = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -25,6 +26,7 @@ def report(
 ) -> None:
     """Write the quality report of a build: acceptance, levels, diversity, lengths, rows with images."""
     with exit_codes():
+        tell(f"report: reading {output}")
         from talking_points.publishing.quality import write_quality_report
 
         paths = write_quality_report(output, seed, evaluation, to)
@@ -47,6 +49,7 @@ def compare(
         if html is not None:
             refuse_closed(html)
             refuse_closed(html.parent)
+        tell(f"compare: reading {first} and {second}")
         comparison = compare_builds(first, second)
         print_comparison(comparison)
         if html is not None:
@@ -55,11 +58,11 @@ def compare(
 
 @app.command()
 def tables(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="folder that receives the tables")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="folder that receives the tables")],
     reports: Annotated[
         list[str],
         typer.Argument(
-            metavar="KEY=REPORT.json",
+            metavar="KEY=REPORT",
             help="reports of talking-points evaluate by the row they stand in, or folders of reports whose file names "
             f"are the rows. KEY is one of {', '.join(ROWS)}; figure_1_KEY is the row of Figure 1 alone",
         ),
@@ -67,6 +70,7 @@ def tables(
 ) -> None:
     """Write the paper's tables and Figure 1 with our figures beside them: Markdown, LaTeX, an image of each."""
     with exit_codes():
+        tell("tables: reading the reports")
         with needs_extra("train"):
             from talking_points.evaluation.saved_reports import read_reports
             from talking_points.evaluation.tables import write_tables

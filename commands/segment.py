@@ -13,6 +13,7 @@ from commands.model_commands import Device, ImageFile, check_figure, open_image,
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
 from talking_points.owners import refuse_closed
+from talking_points.step_progress import tell
 
 if TYPE_CHECKING:
     from talking_points.evaluation.region_answers import RegionAnswer
@@ -48,6 +49,7 @@ def segment(
         _check_mask(mask)
         elements, kind = _asked(expression, point, box, shown.size)
         _check_model(model, coordinates)
+        tell(f"segment: loading {model}")
         with needs_extra("train"):
             from commands.batch import choose_device
             from talking_points.evaluation.region_answers import RegionAnswer

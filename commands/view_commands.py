@@ -10,13 +10,14 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
+from talking_points.step_progress import tell
 
 
 @app.command()
 def view(
     dataset: Annotated[str, typer.Argument(help="folder of a dataset, or org/name on the Hugging Face Hub")],
     revision: Annotated[str | None, typer.Option(help="tag or commit of a dataset on the Hub")] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8086,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="where the page is served")] = 8086,
 ) -> None:
     """Browse a dataset on this machine: filter, search, images with their points, drafts, provenance, rejected rows."""
     from talking_points.audit.address import bind
@@ -27,6 +28,7 @@ def view(
             raise ConfigError(f"expected a dataset's folder or a dataset on the Hub, found {dataset!a}: {reason}")
         # Before what takes seconds to import and to read.
         bound = bind("127.0.0.1", port)
+        tell(f"view: reading {dataset}")
     with needs_extra("audit"):
         from talking_points.audit.viewer import serve_viewer
     from talking_points.audit.browsing import DatasetRows

@@ -22,3 +22,13 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_rate(rate: float) -> str:
+    """A speed in at least three digits, never as a power of ten: ``0.495``, ``19.4``, ``1,730``."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 row``, ``21,000 rows``: of things whose plural is an s."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -63,6 +63,21 @@ def test_every_command_is_in_the_readme() -> None:
         assert re.search(rf"`(talking-points )?{name}\b", table), f"the README does not say what '{name}' does"
 
 
+def test_arguments_are_called_in_the_readme_as_in_the_help_which_says_of_every_option_what_it_is() -> None:
+    table = (ROOT / "README.md").read_text()
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert [option.name for option in command.params if not option.help] == [], name
+        command = typer.main.get_command(app).get_command(None, name)  # type: ignore[attr-defined]
+        arguments = [word.metavar for word in command.params if word.param_type_name == "argument"]
+        for written in re.findall(rf"^\| `talking-points {name} ([A-Z/_ ]+?)(?: --.*)?`", table, flags=re.MULTILINE):
+            words = written.split()
+            assert all(word in (argument or "").split("|") for word, argument in zip(words, arguments, strict=False)), (
+                name,
+                words,
+                arguments,
+            )
+
+
 def test_every_row_of_the_papers_tables_is_explained() -> None:
     text = (ROOT / "docs" / "operating.md").read_text()
     table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]

@@ -35,7 +35,9 @@ def test_compare_prints_the_numbers_side_by_side_and_writes_a_page(tmp_path: Pat
     done = run("compare", first, second, "--html", page)
     assert done.exit_code == 0, done.output
     assert "self-BLEU" in done.stdout
-    assert "6 texts are the same, 0 differ; 12 rows are in the first only, 0 in the second only" in done.stdout
+    assert (
+        "texts that are the same: 6, that differ: 0; rows in the first only: 12, in the second only: 0" in done.stdout
+    )
     assert done.stdout.splitlines()[-1] == str(page)
     assert page.read_text().startswith("<!doctype html>")
 
