@@ -21,6 +21,7 @@ from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact, seal
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, reasons_in_words
+from talking_points.units import counted
 from tasks.assemble_instructions import STAGES
 from tasks.instruction_orders import InstructionOrders
 from tasks.instructions import make_instructions
@@ -87,7 +88,7 @@ def print_outcome(storage: Storage) -> None:
     manifest = storage.read_json("manifest.json")
     console = RedactedConsole(stderr=True, highlight=False)
     sides = [side for side in ("train", "test") if manifest["rows"].get(side)]
-    table = _table(f"{manifest['name']}: {sum(manifest['rows'].values()):,} rows", ("kind", *sides))
+    table = _table(f"{manifest['name']}: {counted(sum(manifest['rows'].values()), 'row')}", ("kind", *sides))
     for kind in dict.fromkeys(kind for side in sides for kind in manifest["kinds"][side]):
         table.add_row(kind, *(f"{manifest['kinds'][side].get(kind, 0):,}" for side in sides))
     console.print(table)

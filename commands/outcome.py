@@ -11,6 +11,7 @@ from rich.text import Text
 from talking_points.escaping import for_terminal
 from talking_points.redacted_console import RedactedConsole
 from talking_points.sources.protocol import reasons_in_words
+from talking_points.units import counted
 from tasks.running.storage import Storage
 
 
@@ -36,7 +37,7 @@ def print_outcome(storage: Storage) -> None:
 def composition_table(manifest: Mapping[str, Any]) -> Table:
     """Points per source and split, and how many categories they reach (paper Figure 6)."""
     table = Table(
-        title=f"{manifest['name']}: {sum(manifest['rows'].values()):,} points", box=None, padding=(0, 2, 0, 0)
+        title=f"{manifest['name']}: {counted(sum(manifest['rows'].values()), 'point')}", box=None, padding=(0, 2, 0, 0)
     )
     columns = ("source", "train", "test", "points", "images", "objects", "pairs", "most frequent")
     for column in columns:

@@ -25,7 +25,7 @@ from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, Source, SourceError, reasons_in_words
-from talking_points.units import format_duration, format_size
+from talking_points.units import counted, format_duration, format_size
 from tasks.assemble import count_tasks as count_assemble_tasks
 from tasks.running.build_checks import check_build
 from tasks.running.build_folder import check_folder
@@ -57,20 +57,22 @@ def print_plan(settings: BuildConfig) -> None:
     check_folder(storage, settings)
 
     images, skipped, notes = {}, {}, []
-    table = _table("Sources", "source", "root", "images>", "by split", "points wanted")
+    table = _table("Sources", "source", "images>", "by split", "points wanted")
     for name, source in settings.open_sources.items():
         wanted = f"{source.points:,}" if source.points else "as many as the smallest source gives"
         if name in absent:
             images[name] = absent[name]
-            table.add_row(name, roots[name], "not here", "", wanted)
+            table.add_row(name, "not here", "", wanted)
             continue
         opened = open_source(name, roots[name], split=source.split, **source.options)
         groups = itertools.groupby(opened.entries(), key=lambda e: e.split)
         splits = {split: sum(1 for _ in group) for split, group in groups}
         images[name], skipped[name] = sum(splits.values()), (roots[name], opened.skipped)
         notes += _left_out(name, opened)
-        table.add_row(name, roots[name], f"{images[name]:,}", ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
+        table.add_row(name, f"{images[name]:,}", ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
     console.print(table)
+    for name, root in roots.items():
+        console.print(for_terminal(f"{name}: {root}"), markup=False, highlight=False, soft_wrap=True)
     if not any(images.values()):
         raise NothingListedError(skipped)
     for line in notes:
@@ -81,7 +83,7 @@ def print_plan(settings: BuildConfig) -> None:
     rows = math.ceil(points / settings.shard_size)
     pieces = {"sample": count_sample_tasks(sum(images.values())), "assemble": count_assemble_tasks(settings, points)}
     runs = shards + (5 + bool(settings.judge)) * rows + len(images) + sum(pieces.values())
-    title = f"Plan: at most {points:,} points, {runs} task runs"
+    title = f"Plan: at most {counted(points, 'point')}, {counted(runs, 'task run')}"
     plan = _table(title, "stage", "shards>", "rows>", "backend", "model")
     plan.add_row("index", str(len(images)), str(sum(images.values())), "", "")
     plan.add_row("candidates", str(shards), str(sum(images.values())), "SIFT", "")
@@ -295,6 +297,6 @@ def _batch_note(step: StepBudget, batch: BatchConfig) -> str:
     )
     wait = "" if batch.wait or batch.offline else "; the build ends when they are submitted, and a later run collects"
     return (
-        f"{step.step}: {step.requests:,} requests in at least {files:,} file(s) of at most {batch.max_requests:,} "
-        f"requests and {batch.max_megabytes:g} MB, {how}{wait}"
+        f"{step.step}: {step.requests:,} requests in at least {counted(files, 'file')} of at most "
+        f"{batch.max_requests:,} requests and {batch.max_megabytes:g} MB, {how}{wait}"
     )

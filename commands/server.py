@@ -31,6 +31,7 @@ from talking_points.config import ConfigError
 from talking_points.shipped import DEPLOYMENTS
 from talking_points.step_progress import tell
 from talking_points.stop_requests import sigterm_as_interrupt
+from talking_points.units import counted
 
 POOL = "talking-points"
 ZOMBIES = "Crash runs without a heartbeat"
@@ -90,7 +91,7 @@ def deploy(home: Path, results: Path, silence: float = SILENCE, *, pending: bool
     crash_zombies(silence)
     _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(file), environment=environment, folder=home)
     if waiting := expect_heartbeats(POOL, pending=pending):
-        tell(f"{waiting} run(s) recorded as running: Crashed in {silence:.0f} s unless they give a sign of life")
+        tell(f"{counted(waiting, 'run')} recorded as running: Crashed in {silence:.0f} s without a sign of life")
 
 
 def deploy_to_configured(home: Path, results: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import datasets
 
+from talking_points.units import counted
+
 
 def main(output: str) -> None:
     """Load the dataset as its users do and print its first test row, or its first row."""
@@ -15,7 +17,7 @@ def main(output: str) -> None:
     split = "test" if "test" in dataset else next(iter(dataset))
     print(
         f"\ndataset: {Path(output).resolve()}  "
-        + ", ".join(f"{name} {part.num_rows} rows" for name, part in dataset.items())
+        + ", ".join(f"{name} {counted(part.num_rows, 'row')}" for name, part in dataset.items())
     )
     row = dataset[split][0]
     for name, value in row.items():

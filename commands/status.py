@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from talking_points.config import ConfigError
 from talking_points.escaping import for_terminal
 from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact
+from talking_points.units import format_duration
 from tasks.running.folder_lock import in_use
 from tasks.running.lease import ask_to_stop
 from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows, worker_notes
@@ -119,12 +121,18 @@ def stop_build(storage: Storage) -> str:
 def describe_state(status: dict[str, Any]) -> str:
     """One line about the last run, with the time it has to go."""
     hint = "; run the build again to go on" if status["state"] == "killed" else ""
-    line = f"{status['state']}{hint}, {status['seconds']:.0f} s in the last run until {status['time']}"
+    took = format_duration(status["seconds"])
+    line = f"{status['state']}{hint}, {took} in the last run until {_moment(status['time'])}"
     estimate = status.get("estimate", {})
     if status["running"] and estimate.get("seconds_left"):
         unknown = f", {', '.join(estimate['unknown'])} not yet known" if estimate.get("unknown") else ""
-        line += f"; about {max(1, round(estimate['seconds_left'] / 60))} min to go{unknown}"
+        line += f"; about {format_duration(estimate['seconds_left'])} to go{unknown}"
     return line
+
+
+def _moment(time: str) -> str:
+    """``2026-11-29 20:24:22 UTC``, from the form that files hold."""
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def print_rejected(storage: Storage) -> None:
@@ -152,6 +160,8 @@ def _show(storage: Storage, status: dict[str, Any]) -> Group:
     for row in stage_rows(status):
         table.add_row(*(Text(for_terminal(cell)) for cell in row))
     lines = [f"{failure['stage']}-{failure['shard']} failed: {failure['error']}" for failure in status["failures"]]
+    if status.get("error"):
+        lines.append(f"failed: {status['error']}")
     heading = f"{storage.output}\n{describe_state(status)}"
     notes = [*stage_notes(status), *worker_notes(status), *lines]
     return Group(*(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, notes))

@@ -21,6 +21,7 @@ from talking_points.overrides import read_value
 from talking_points.redaction import protect_settings, redact, unseal
 from talking_points.regular_files import read_text
 from talking_points.shipped import CONFIGS, config_names, find_config
+from talking_points.units import counted
 from talking_points.yaml_text import load_yaml
 
 
@@ -74,7 +75,9 @@ def load_config(
     except ValidationError as error:
         lines = [_explain(model, dict(problem)) for problem in error.errors()]
         where = f"{path}: " if path else ""
-        raise ConfigError(f"{where}{len(lines)} problem(s) in the configuration\n  " + "\n  ".join(lines)) from error
+        raise ConfigError(
+            f"{where}{counted(len(lines), 'problem')} in the configuration\n  " + "\n  ".join(lines)
+        ) from error
 
 
 def _read(model: type[Section], file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:

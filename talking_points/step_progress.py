@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from talking_points.redaction import redact
-from talking_points.units import format_duration
+from talking_points.units import format_duration, format_rate
 from talking_points.whole_files import read_json, write_json
 
 LINES_ONLY = "TALKING_POINTS_PROGRESS_LINES"
@@ -119,7 +119,7 @@ class StepProgress:
         parts += [f"{name} {value:.4g}" for name, value in self._latest.items()]
         if made and seconds > 0:
             rate = made / seconds
-            parts.append(f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}")
+            parts.append(f"{format_rate(rate)} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}")
             left = self.seconds_left(now)
             if left is not None:
                 parts.append(f"{format_duration(left)} left")

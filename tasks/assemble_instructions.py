@@ -20,6 +20,7 @@ from talking_points.instructions.rows import ImageFacts, count_rows, write_rows
 from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS, published_source
 from talking_points.instructions.sides import ImageIdentity, Side, assign_sides, is_divided
 from talking_points.publishing.image_cells import ImageCell, image_cell
+from talking_points.redaction import redact
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Manifest
@@ -135,7 +136,9 @@ def _list_images(order: AssembleOrder, storage: Storage) -> list[ImageIdentity]:
         )
         images[image.key] = image
     if not images:
-        raise ShardFailed("every region was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
+        raise ShardFailed(
+            f"every region was rejected: 'talking-points status {redact(storage.output)} --rejected' tells why"
+        )
     return list(images.values())
 
 

@@ -25,6 +25,7 @@ from talking_points.candidates.columns import ranks_of
 from talking_points.candidates.sampling import choose
 from talking_points.config import Section
 from talking_points.records import CANDIDATE_SCHEMA
+from talking_points.redaction import redact
 from talking_points.sources.protocol import SourceError, reasons_in_words
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Details, Manifest
@@ -200,13 +201,14 @@ class _Chosen:
 def _choose(storage: Storage, candidates: Sequence[Manifest], settings: Settings) -> _Chosen:
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=_LIGHT) for manifest in candidates])
     if not light.num_rows:
-        counts: Counter[str] = Counter()
+        counts, sources = Counter[str](), list(settings.points)
         for manifest in candidates:
             counts.update(manifest["rejected"])
+        whole = "; points in whole objects take sources.images.options={parts: surface}" if "images" in sources else ""
         raise SourceError(
-            f"no image of {', '.join(settings.points)} gave a keypoint inside an annotated part "
-            f"({reasons_in_words(counts)}): 'talking-points status OUTPUT --rejected' shows them; correct images or "
-            "their annotations; keypoints.min_part_area and keypoints.low_contrast_threshold decide how much is usable"
+            f"found no keypoint inside an annotated part in {', '.join(sources)} ({reasons_in_words(counts)}): "
+            f"'talking-points status {redact(storage.output)} --rejected' shows them; correct images or their "
+            f"annotations{whole}; keypoints.min_part_area and keypoints.low_contrast_threshold decide what is usable"
         )
     try:
         chosen = choose(

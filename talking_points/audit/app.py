@@ -19,6 +19,7 @@ from talking_points.audit.pages import PRIMARY, TITLES, CheckPage
 from talking_points.audit.store import AnswerStore
 from talking_points.errors import InputError
 from talking_points.image_files import read_header
+from talking_points.units import counted
 
 MAX_NAME = 40
 
@@ -71,7 +72,8 @@ def serve(
     """
     token = None if host in LOOPBACK else secrets.token_urlsafe(16)
     address = address_of(bound, host) + (f"?token={token}" if token else "")
-    announce(f"{TITLES[questions.task]}: {len(questions.items)} rows. Open {address} (Ctrl+C stops; answers are kept)")
+    rows = counted(len(questions.items), "row")
+    announce(f"{TITLES[questions.task]}: {rows}. Open {address} (Ctrl-C stops; answers are kept)")
     run_app(create_app(questions, store, token), bound)
 
 
@@ -94,8 +96,8 @@ def _start_page(questions: Questions) -> None:
         ui.label(TITLES[questions.task]).classes("text-2xl font-medium")
         ui.label(_INTRODUCTION[questions.task]).classes("text-base")
         ui.label(
-            f"{len(questions.items)} rows. You can stop at any time and go on later under the same name; every "
-            "answer is kept the moment you give it."
+            f"{counted(len(questions.items), 'row')}. You can stop at any time and go on later under the same name; "
+            "every answer is kept the moment you give it."
         ).classes("text-base text-gray-700")
         name = ui.input("Your name").props("outlined autofocus").classes("w-full").on("keydown.enter", begin)
         ui.button("Start", on_click=begin).props("unelevated no-caps size=lg")

@@ -18,6 +18,7 @@ from talking_points.dataset_files import make_folder
 from talking_points.escaping import for_markdown
 from talking_points.publishing.release import data_fingerprint
 from talking_points.records import stable_id
+from talking_points.units import counted
 from talking_points.whole_files import write_json, write_text, writing_whole
 
 THRESHOLDS = (0.1, 0.2)
@@ -150,8 +151,8 @@ def _write_page(folder: Path, questions: Questions, summary: Mapping[str, Any]) 
     lines = [
         "# Human check",
         "",
-        f"{summary['people']} people, {summary['answers']} answers, {summary['checked']} of {summary['drawn']} rows"
-        f" drawn from the {summary['rows']} of the {summary['split']} split.",
+        f"{summary['people']} people, {counted(summary['answers'], 'answer')}, {summary['checked']} of "
+        f"{summary['drawn']} rows drawn from the {summary['rows']} of the {summary['split']} split.",
         "",
         "| within | share | 95 % interval |",
         "|---|---:|---|",

@@ -14,6 +14,7 @@ from talking_points.audit.app import run_app, send_image
 from talking_points.audit.browsing import DatasetRows
 from talking_points.audit.guard import Guard
 from talking_points.audit.view_page import ViewPage
+from talking_points.units import counted
 
 
 def create_viewer(rows: DatasetRows, title: str, token: str) -> FastAPI:
@@ -39,5 +40,5 @@ def serve_viewer(rows: DatasetRows, title: str, *, bound: socket.socket, announc
     """Serve the page at the loopback socket ``bound`` until interrupted; the address that is announced has a token."""
     token = secrets.token_urlsafe(16)
     host = str(bound.getsockname()[0])
-    announce(f"{title}: {len(rows):,} rows. Open {address_of(bound, host)}?token={token} (Ctrl+C stops)")
+    announce(f"{title}: {counted(len(rows), 'row')}. Open {address_of(bound, host)}?token={token} (Ctrl-C stops)")
     run_app(create_viewer(rows, title, token), bound)

@@ -99,18 +99,18 @@ def _metrics(quality: dict[str, Any]) -> dict[str, str]:
     """The numbers that two builds are compared by, ready to be shown."""
     self_bleu = quality["self_bleu"]
     return {
-        "rows": str(sum(quality["rows"].values())),
+        "rows": f"{sum(quality['rows'].values()):,}",
         **{
             f"accepted, {name}": f"{quality['stages'][name]['accepted']:.1%}"
             for name in (*STEPS, "verify")
             if name in quality["stages"]
         },
         **{f"names {level.replace('_', ' ')}": f"{quality['levels'][level]:.1%}" for level in LEVELS},
-        **{f"words, {name}": str(quality["words"][name]) for name in ("mean", "median", "min", "max")},
+        **{f"words, {name}": f"{quality['words'][name]:g}" for name in ("mean", "median", "min", "max")},
         **{name.replace("_", "-"): f"{share:.3f}" for name, share in quality["distinct"].items()},
         "self-BLEU": "-" if self_bleu is None else f"{self_bleu:.3f}",
-        **{f"rejected, {reason}": str(count) for reason, count in quality["reasons"].items()},
-        **{f"flag, {flag}": str(count) for flag, count in quality["flags"].items()},
+        **{f"rejected, {reason}": f"{count:,}" for reason, count in quality["reasons"].items()},
+        **{f"flag, {flag}": f"{count:,}" for flag, count in quality["flags"].items()},
     }
 
 

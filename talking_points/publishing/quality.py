@@ -327,7 +327,7 @@ def compare_with_paper(
     rows, reach = manifest["rows"], manifest["availability"]
     sources = manifest["sources"].values()
     total = sum(rows.values())
-    equal = ", ".join(f"{source.get('points', 0) / max(total, 1):.1%}" for source in sources)
+    equal = ", ".join(f"{100 * source.get('points', 0) / max(total, 1):.1f} %" for source in sources)
     return [
         {"what": "triplets", "paper": "20K+", "ours": f"{total:,}"},
         {"what": "train / test", "paper": "17K / 4K", "ours": f"{rows.get('train', 0):,} / {rows.get('test', 0):,}"},
@@ -346,7 +346,7 @@ def _describe_audit(root: Path) -> str | None:
     """What people could localize, in words, where the human check has been made."""
     audit = read_audit_summary(root) or {"shares": []}
     shares = audit["shares"]
-    return ", ".join(f"{share['share']:.1%} within {share['threshold']}" for share in shares) or None
+    return ", ".join(f"{100 * share['share']:.1f} % within {share['threshold']}" for share in shares) or None
 
 
 def render_page(template: str, **values: Any) -> str:

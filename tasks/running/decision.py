@@ -21,6 +21,7 @@ from talking_points.candidates.sampling import fill_up
 from talking_points.candidates.splitting import near_duplicate_groups, tested
 from talking_points.config import Section
 from talking_points.records import source_label
+from talking_points.redaction import redact
 from tasks.running.manifests import Details, Manifest
 from tasks.running.repeated_texts import without_repeats
 from tasks.running.shards import ShardFailed, ShardWriter
@@ -118,7 +119,9 @@ def decide(writer: ShardWriter, finished: Sequence[Manifest], sampled: Details, 
     columns = [*_LIGHT, "image_path", "description"] if alike else _LIGHT
     light = pa.concat_tables([storage.read_table(manifest["path"], columns=columns) for manifest in finished])
     if not light.num_rows:
-        raise ShardFailed("every row was rejected: see 'talking-points status OUTPUT --rejected' for the reasons")
+        raise ShardFailed(
+            f"every row was rejected: 'talking-points status {redact(storage.output)} --rejected' tells why"
+        )
     rows, repeated = np.arange(light.num_rows), None
     if alike is not None:
         stays, repeated = without_repeats(writer, light, alike)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from rich.progress import (
 from talking_points.escaping import for_markdown, for_terminal
 from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact
+from talking_points.units import counted, format_duration, format_rate
 from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
 
@@ -112,6 +113,7 @@ class BuildProgress:
         self.on_page = on_page
         self.order = tuple(order)
         self.failures: list[dict[str, Any]] = []
+        self.error = ""
         self.seen_workers: list[dict[str, Any]] = []
         self.slowest: list[dict[str, Any]] = []
         self.busy_seconds = 0.0
@@ -143,11 +145,13 @@ class BuildProgress:
             self._write(force=True)  # a run that goes on is not shown as the one before it ended
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         self._bars.stop()
         self.ended = time.monotonic()
         stopped = kind is not None and not issubclass(kind, Exception)
         self.state = "stopped" if stopped else "failed" if kind else "finished"
+        if self.state == "failed" and not self.failures:  # what failed before a shard could has no other place
+            self.error = redact(str(error))
         self._write(force=True)
         if not stopped and self.on_page:
             self._report_failures()
@@ -162,7 +166,9 @@ class BuildProgress:
         self._write(force=True)
         from prefect.artifacts import create_progress_artifact
 
-        artifact = create_progress_artifact(progress=0.0, key=stage.replace("_", "-"), description=f"{shards} shards")
+        artifact = create_progress_artifact(
+            progress=0.0, key=stage.replace("_", "-"), description=counted(shards, "shard")
+        )
         if isinstance(artifact, UUID):
             self._artifact[stage] = artifact
 
@@ -242,6 +248,7 @@ class BuildProgress:
             "stages": {name: asdict(status) for name, status in self.stages.items()},
             "order": self.order,
             "failures": self.failures,
+            "error": self.error,
             "workers": self.seen_workers,
             "idle_share": self.idle_share,
             "slowest": self.slowest,
@@ -262,12 +269,12 @@ class BuildProgress:
     def describe(self) -> str:
         """The build in words: ``33 rows, 1 rejected, 2 shards made anew, 12 s``."""
         assembled = self.stages.get(self.order[-1])
-        rows = f"{assembled.rows:,} rows, " if assembled and assembled.rows else ""
+        rows = f"{counted(assembled.rows, 'row')}, " if assembled and assembled.rows else ""
         rejected = sum(sum(status.rejected.values()) for status in self.stages.values())
         made = sum(status.executed for name, status in self.stages.items() if name != "index")
         reused = sum(status.reused for name, status in self.stages.items() if name != "index")
         failed = f", {len(self.failures):,} failed" if self.failures else ""
-        shards = f"{made:,} {'shard' if made == 1 else 'shards'} made{' anew' if reused else ''}"
+        shards = f"{counted(made, 'shard')} made{' anew' if reused else ''}"
         again = f", {reused:,} reused" if reused else ""
         state = "" if self.state in ("running", "finished") else f"{self.state}: "
         seconds = _duration(self._elapsed)
@@ -319,15 +326,17 @@ class BuildProgress:
         """Tell people once per stage, after its first shard, how long the whole build is going to take."""
         found = self.estimate()
         if found["seconds_left"] >= _WORTH_SAYING:
-            left = str(timedelta(seconds=round(found["seconds_left"])))
+            left = format_duration(found["seconds_left"])
             without = f", {', '.join(found['unknown'])} not yet known" if found["unknown"] else ""
             self.console.print(f"{'':<15} the whole build: about {left} to go{without}", highlight=False)
 
     def _show(self, stage: str, force: bool) -> None:
         status = self.stages[stage]
-        rate = f"{status.rows} rows, {status.rows_per_second:.3g}/s" if status.executed else f"{status.rows} rows"
+        rate = f", {format_rate(status.rows_per_second)}/s" if status.executed else ""
         self._bars.update(
-            self._bar[stage], completed=status.done, note=f"{rate}, {sum(status.rejected.values())} rejected"
+            self._bar[stage],
+            completed=status.done,
+            note=f"{counted(status.rows, 'row')}{rate}, {sum(status.rejected.values())} rejected",
         )
         self._write(force)
         if stage in self._artifact and time.monotonic() - self._published >= _WRITE_EVERY:
@@ -428,7 +437,7 @@ def stage_notes(summary: Mapping[str, Any]) -> list[str]:
             if stage["tokens_in"] or not stage["tokens_out"]:
                 parts.append(f"{stage['requests']:,} requests")
                 parts.append(f"{stage['tokens_in']:,} tokens read, {stage['tokens_out']:,} written")
-            parts.append(f"{rate:.3g} rows/s per worker")
+            parts.append(f"{format_rate(rate)} rows/s per worker")
         if parts:
             notes.append(f"{name}: {', '.join(parts)}")
     return notes
@@ -441,7 +450,7 @@ def worker_notes(summary: Mapping[str, Any]) -> list[str]:
         return []
     rows = sum(stage.get("executed_rows", 0) for stage in summary["stages"].values())
     idle = summary.get("idle_share")
-    parts = [f"{len(workers)} worker(s)", f"{rows / max(summary['seconds'], 1):.3g} rows/s of all stages"]
+    parts = [f"{len(workers)} worker(s)", f"{format_rate(rows / max(summary['seconds'], 1))} rows/s of all stages"]
     parts += [f"{idle:.0%} of their time idle"] if idle is not None else []
     notes = [", ".join(parts)]
     if summary["state"] == "running":
@@ -461,13 +470,13 @@ def _duration(seconds: float | None) -> str:
 
 
 def _line(status: StageStatus) -> str:
-    parts = [f"{status.done}/{status.shards} shards", f"{status.rows} rows"]
+    parts = [f"{status.done:,}/{status.shards:,} shards", counted(status.rows, "row")]
     parts += [f"{status.reused} reused"] if status.reused else []
     parts += [f"{status.failed} failed"] if status.failed else []
     parts += [f"{sum(status.rejected.values())} rejected"] if status.rejected else []
     if status.executed:
         remaining = status.remaining_seconds or 0.0
-        parts += [f"{status.rows_per_second:.3g} rows/s per worker"]
-        parts += [f"about {remaining:.0f} worker-seconds left"] if remaining >= 1 else []
-    parts += [f"{status.tokens_in} tokens read, {status.tokens_out} written"] if status.tokens_in else []
+        parts += [f"{format_rate(status.rows_per_second)} rows/s per worker"]
+        parts += [f"about {format_duration(remaining)} of work left"] if remaining >= 1 else []
+    parts += [f"{status.tokens_in:,} tokens read, {status.tokens_out:,} written"] if status.tokens_in else []
     return ", ".join(parts)

@@ -24,6 +24,7 @@ from talking_points.escaping import for_terminal
 from talking_points.records import SOURCES
 from talking_points.redaction import redact
 from talking_points.regular_files import read_text
+from talking_points.units import counted
 from tasks.running.run_form import load_run
 
 _LETTERS = (
@@ -62,9 +63,9 @@ def describe_build(parameters: Mapping[str, Any]) -> str:
     wanted = [source.points for source in sources.values()]
     size = "all points"
     if settings.limit is not None:
-        size = f"at most {settings.limit:,} points"
+        size = f"at most {counted(settings.limit, 'point')}"
     elif wanted and all(wanted):
-        size = f"{sum(points or 0 for points in wanted):,} points"
+        size = f"{counted(sum(points or 0 for points in wanted), 'point')}"
     chosen = "" if not sources or set(sources) == set(SOURCES) else f" of {', '.join(sources)}"
     return f"{last_part(settings.output)}: {size}{chosen}"
 

@@ -96,9 +96,7 @@ def test_nothing_is_cut_on_a_narrow_terminal(
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert printed.count("object_caption") >= 3, "step names stand in one piece"
-    sources = printed[: printed.index("Plan: ")]
-    cells = [line.split("│")[2].strip() for line in sources.splitlines() if line.count("│") == 6]
-    assert "".join(cells) == "".join(str(drawn[name]) for name in SOURCES)
+    assert [f"{name}: {drawn[name]}" in printed for name in SOURCES] == [True] * 3
     assert "images: embed" in " ".join(printed.split())
 
 

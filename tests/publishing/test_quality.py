@@ -125,7 +125,7 @@ def test_the_paper_stands_beside(tmp_path: Path) -> None:
     (output / "audit").mkdir()
     (output / "audit" / "report.json").write_text(json.dumps({"shares": [{"threshold": 0.1, "share": 0.925}]}))
     people = next(line for line in measure(output, read_rows(output))["paper"] if "people" in line["what"])
-    assert people["ours"] == "92.5% within 0.1"
+    assert people["ours"] == "92.5 % within 0.1"
 
 
 def test_the_report_is_written_and_written_again_the_same(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from talking_points.errors import AnswersPending
 from talking_points.redaction import redact
 from talking_points.regular_files import open_regular
 from talking_points.stop_requests import Stopped
+from talking_points.units import counted
 from talking_points.whole_files import writing_whole
 
 FIRST_LOOK = 5.0
@@ -233,9 +234,9 @@ class StageBatches:
         if missing:
             first = missing[0]
             raise AnswersPending(
-                f"{len(missing)} file(s) of requests are written, the first: {first}. Have each answered, e.g. by "
-                f"'vllm run-batch -i {first.name} -o {first.stem}.output.jsonl --model {self._config.model}', put the "
-                f"answers beside it as {first.stem}.output.jsonl, and run the build again"
+                f"requests are written, {counted(len(missing), 'file')}, the first: {first}. Have each answered, e.g. "
+                f"by 'vllm run-batch -i {first.name} -o {first.stem}.output.jsonl --model {self._config.model}', put "
+                f"the answers beside it as {first.stem}.output.jsonl, and run the build again"
             )
 
     def _affordable(self, record: BatchFile, sent: int) -> bool:

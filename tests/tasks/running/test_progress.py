@@ -37,7 +37,7 @@ def test_the_estimate_corrects_the_plan_by_what_was_measured(progress: BuildProg
     progress.finish_shard("local_caption", manifest("local_caption", 0, 20.0), reused=False)
     assert progress.estimate()["seconds_left"] == (3 * 20.0 + 40 * 3.0 * 2) / 2
     printed = progress.console.file.getvalue()  # type: ignore[attr-defined]
-    assert "the whole build: about 0:02:30 to go, refine not yet known" in printed
+    assert "the whole build: about 2 min 30 s to go, refine not yet known" in printed
     for number in (1, 2, 3):
         progress.finish_shard("local_caption", manifest("local_caption", number, 20.0), reused=False)
     progress.begin("generate", 4, 40)
@@ -65,7 +65,7 @@ def test_requests_and_tokens_are_added_up_and_stored(progress: BuildProgress) ->
     assert stage_notes(stored) == [
         "generate: empty 2, 22 requests, 1,000 tokens read, 140 written, 10 rows/s per worker"
     ]
-    assert "1000 tokens read, 140 written" in progress.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1,000 tokens read, 140 written" in progress.console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_stage_is_shown_from_its_first_moment(progress: BuildProgress) -> None:
