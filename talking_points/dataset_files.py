@@ -261,8 +261,10 @@ def _local(path: str | Path, split: str, columns: Collection[str], revision: str
         raise DatasetError(f"expected a split such as train or test, found {split[:80]!r}")
     files = [(root / name).absolute() for name in dataset_names(root, f"data/{split}-*.parquet")]
     if not files:
+        held = sorted({Path(name).name.partition("-")[0] for name in dataset_names(root, "data/*-*.parquet")})
         raise DatasetError(
-            f"cannot read split '{split}' of the dataset {path}: no file data/{split}-*.parquet in {root}"
+            f"cannot read split '{split}' of the dataset {path}: no file data/{split}-*.parquet in it; its splits: "
+            f"{', '.join(held) or 'none'} (a build of few images may have no other)"
         )
     for file in files:
         with open_parquet(file, columns):
