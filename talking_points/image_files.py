@@ -144,7 +144,7 @@ def read_labels(file: Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.
     labels = np.asarray(_decode(file, max_pixels, "stored"))
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
         shape = "x".join(map(str, labels.shape))
-        raise ImageFileError("unreadable", f"{_name(file)}: expected one channel of integers, got {shape}")
+        raise ImageFileError("unreadable", f"{_name(file)}: expected one channel of integers, found {shape}")
     return labels
 
 

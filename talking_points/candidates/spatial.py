@@ -106,7 +106,7 @@ def instance_phrase(index: int, count: int, name: str) -> str:
     Counted from the nearer side; "the dog" if it is the only one. Beyond twenty no rank is named.
     """
     if not 0 <= index < count:
-        raise ValueError(f"expected 0 <= index < count, got index {index} of {count}")
+        raise ValueError(f"expected 0 <= index < count, found index {index} of {count}")
     if count == 1:
         return f"the {name}"
     several = f"{NUMBERS[count - 1] if count <= len(NUMBERS) else 'many'} {plural(name)}"

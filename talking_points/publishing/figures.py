@@ -193,7 +193,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _save(figure: Figure, *paths: str | Path) -> None:
     for file in map(Path, paths):
         if file.suffix not in _METADATA:
-            raise ValueError(f"expected a file name ending in {', '.join(_METADATA)}, got '{file.name}'")
+            raise ValueError(f"expected a file name ending in {', '.join(_METADATA)}, found '{file.name}'")
         file.parent.mkdir(parents=True, exist_ok=True)
         # Pillow's usual level takes three times as long, for a tenth of the bytes.
         packed: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if file.suffix == ".png" else {}

@@ -45,7 +45,7 @@ def split_label(label: str) -> tuple[str, str]:
     separator = "'s " if "'s " in label else " "
     owner, found, part = label.partition(separator)
     if not (found and owner and part):
-        raise ValueError(f'expected "<object>\'s <part>" or "<Object> <Part>", got {label!r}')
+        raise ValueError(f'expected "<object>\'s <part>" or "<Object> <Part>", found {label!r}')
     return clean_name(owner), clean_name(part)
 
 

@@ -146,7 +146,7 @@ def test_the_sources_that_are_named_are_drawn_alone(tmp_path: Path) -> None:
     assert again.stderr.strip() == f"replaces what was drawn before in {tmp_path / 'ap-10k'}"
     refused = run("draw-sample", str(tmp_path / "none"), "--images", "1", "--sources", "imagenet")
     assert refused.returncode == 2
-    assert "sources must be of pascal_part116" in refused.stderr
+    assert "expected sources of pascal_part116" in refused.stderr
     assert not (tmp_path / "none").exists()
 
 

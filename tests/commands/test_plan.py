@@ -75,7 +75,7 @@ def test_batches_and_the_judge_are_part_of_the_plan(
     judge = "judge={by: localizer, model: build/none}"
     plan.print_plan(settings(tmp_path / "out", drawn, halved, judge, "prices.gpt={tokens_in: 4e4, tokens_out: 0}"))
     printed = capsys.readouterr().out
-    assert "generate: 36 requests in at least 2 file(s) of at most 20 requests" in printed
+    assert "generate: 36 requests in at least 2 files of at most 20 requests" in printed
     assert "answered within 24h" in printed
     assert "to have for judge: the Point Localizer build/none" in printed
     off = re.search(r"gpt as batches, 50% off +\W? *([\d.,]+)", printed)

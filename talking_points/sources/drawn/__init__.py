@@ -44,13 +44,13 @@ def draw_sample(
     than one worker, an unknown variant or source, or a source's folder that holds anything but an earlier drawing.
     """
     if not 0 <= images <= MAX_IMAGES:
-        raise ValueError(f"images must be between 0 and {MAX_IMAGES} per source, got {images}")
+        raise ValueError(f"expected 0 to {MAX_IMAGES} images per source, found {images}")
     if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
+        raise ValueError(f"expected a variant of {', '.join(VARIANTS)}; found {variant!r}")
     if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+        raise ValueError(f"expected at least 1 worker, found {workers}")
     if unknown := set(sources) - set(FOLDERS):
-        raise ValueError(f"sources must be of {', '.join(FOLDERS)}; got {', '.join(sorted(unknown))}")
+        raise ValueError(f"expected sources of {', '.join(FOLDERS)}; found {', '.join(sorted(unknown))}")
     roots = {source: folder for source, folder in drawn_roots(root).items() if source in sources}
     for folder in roots.values():
         if folder.exists() and not is_drawn(folder) and (folder.is_file() or any(folder.iterdir())):

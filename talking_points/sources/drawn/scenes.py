@@ -264,7 +264,7 @@ def draw_scene(source: str, seed: int, index: int, variant: str = "standard") ->
     of partimagenet keep their one object, at any place.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
+        raise ValueError(f"expected a variant of {', '.join(VARIANTS)}; found {variant!r}")
     rng = np.random.default_rng(derive_seed(seed, "drawn", variant, source, index))
     label, places, names = _cast(source, index, variant, rng)
     width, height = _size(rng)
