@@ -19,7 +19,7 @@ from talking_points.examples.asked_rows import ROW_FILES, SUFFIXES, Point, Rows,
 from talking_points.examples.batch_answers import Answer, answer_rows, make_describer, make_localizer, name_model
 from talking_points.models.model_folders import check_model
 from talking_points.step_progress import tell
-from talking_points.units import counted, format_duration
+from talking_points.units import counted, format_duration, format_rate
 
 _ROLES: dict[Task, str] = {"describe": "descriptor", "localize": "localizer"}
 _SECONDS = 10.0
@@ -153,7 +153,7 @@ class Progress:
         total = "" if self.rows.total is None else f" of {self.rows.total:,}"
         errors = f", {self.counts['error']:,} without an answer" if self.counts["error"] else ""
         left = "" if self.rows.total is None else _left(self.rows.total - before - self.done, rate)
-        return for_terminal(f"{before + self.done:,}{total} rows{errors}, {rate:.1f} rows/s{left}")
+        return for_terminal(f"{before + self.done:,}{total} rows{errors}, {format_rate(rate)} rows/s{left}")
 
 
 def _left(rows: int, rate: float) -> str:

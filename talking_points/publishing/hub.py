@@ -8,6 +8,7 @@ caller, and is never part of a message or a report.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from talking_points.publishing.read_back import differences, file_digests
 from talking_points.publishing.release import Release, ReleaseError, content_sha256, prepare_release
 from talking_points.redaction import protect, redact
 from talking_points.regular_files import read_bytes
+from talking_points.step_progress import tell
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -51,6 +53,21 @@ REPOSITORY = r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+"
 """Names of repositories of the Hub."""
 
 _UNAVAILABLE = "the Hub failed to answer properly: run the same command again; it goes on where it stopped"
+
+
+@contextmanager
+def _unheard(library: str) -> Iterator[None]:
+    """Around calls whose warnings are of no use to people: what is wrong is raised."""
+    logger = logging.getLogger(library)
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 class PublishError(RunError):
@@ -140,6 +157,7 @@ def _upload(
     repository.check(head, release.data, "data", digests=digests)
     repository.check(head, described, ours=described.__contains__)
     if verify:
+        tell(f"{repo}: read it back")
         secret = token.get_secret_value() if token else None
         digests_by_split = file_digests(release.data.values())
         wrong = differences(repo, head, digests_by_split, secret, form_of(release.manifest))
@@ -193,9 +211,11 @@ class Repository:
             CommitOperationAdd(name, file.encode() if isinstance(file, str) else file) for name, file in files.items()
         ]
         operations += [CommitOperationDelete(name) for name in stale]
-        return self.api.create_commit(
-            self.name, operations, repo_type=self.kind, commit_message=message, parent_commit=parent
-        ).oid
+        tell(f"{self.name}: {message[0].lower()}{message[1:]}")
+        with _unheard("huggingface_hub.hf_api"):  # which says of an unchanged repository that it gets no commit
+            return self.api.create_commit(
+                self.name, operations, repo_type=self.kind, commit_message=message, parent_commit=parent
+            ).oid
 
     def check(
         self,

@@ -83,8 +83,9 @@ def test_round_trip(hub: LocalHub, publish: Run, run: Run, tmp_path: Path) -> No
         assert [row[1].split(":")[0] for row in rows] == [f"Row {n}" for n in range(first, first + ROWS[split])]
 
     uploads = len([item for item in hub.served if item.method == "PUT"])
-    again = report_of(publish(output, verify=False))
-    assert again["commit"] == report["commit"]
+    repeated = publish(output, verify=False)
+    assert report_of(repeated)["commit"] == report["commit"]
+    assert repeated.stderr.splitlines() == ["org/name: update the dataset card", "org/name: upload the data"]
     assert len([item for item in hub.served if item.method == "PUT"]) == uploads, "nothing is sent twice"
 
 

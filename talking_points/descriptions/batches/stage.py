@@ -234,7 +234,7 @@ class StageBatches:
         if missing:
             first = missing[0]
             raise AnswersPending(
-                f"requests are written, {counted(len(missing), 'file')}, the first: {first}. Have each answered, e.g. "
+                f"requests wait in {counted(len(missing), 'file')}, the first: {first}. Have each answered, e.g. "
                 f"by 'vllm run-batch -i {first.name} -o {first.stem}.output.jsonl --model {self._config.model}', put "
                 f"the answers beside it as {first.stem}.output.jsonl, and run the build again"
             )

@@ -391,17 +391,17 @@ def test_costs_are_counted_once_at_the_providers_discount_and_capped(tmp_path, s
 
 def test_files_are_written_answered_elsewhere_and_collected(tmp_path, server) -> None:
     stage = Stage(tmp_path, None, offline=True, max_requests=4)
-    with pytest.raises(AnswersPending, match=r"2 file\(s\).*00000\.jsonl.*run-batch -i 00000\.jsonl"):
+    with pytest.raises(AnswersPending, match=r"2 files.*00000\.jsonl.*run-batch -i 00000\.jsonl"):
         stage.run(requests(6))
     folder = tmp_path / "batches"
-    with pytest.raises(AnswersPending, match=r"2 file\(s\)"):
+    with pytest.raises(AnswersPending, match=r"2 files"):
         Stage(tmp_path, None, offline=True, max_requests=4).run(requests(6))
     for name in ("00000", "00001"):
         lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
         answers = [json.dumps(answer_line(line)) for line in reversed(lines)]
         (folder / f"{name}.output.jsonl").write_text("\n".join(answers))
         if name == "00000":
-            with pytest.raises(AnswersPending, match=r"1 file\(s\).*00001\.jsonl"):
+            with pytest.raises(AnswersPending, match=r"1 file,.*00001\.jsonl"):
                 Stage(tmp_path, None, offline=True).run(requests(6))
     assert is_right(Stage(tmp_path, None, offline=True).run(requests(6)), 6)
 
