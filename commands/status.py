@@ -111,10 +111,11 @@ def stop_build(storage: Storage) -> str:
     held = ask_to_stop(storage)
     if held is None:
         raise ConfigError(
-            f"no build is writing to {storage.output}: 'talking-points status' shows what the last one did"
+            f"no build is writing to {storage.output}: 'talking-points status {storage.output}' shows what the last did"
         )
     return for_terminal(
-        f"asked {held.owner} to stop; it does so at its next row, and 'talking-points status' tells when it has"
+        f"asked {held.owner} to stop; it does so at its next row, and "
+        f"'talking-points status {redact(storage.output)}' tells when it has"
     )
 
 
@@ -122,7 +123,8 @@ def describe_state(status: dict[str, Any]) -> str:
     """One line about the last run, with the time it has to go."""
     hint = "; run the build again to go on" if status["state"] == "killed" else ""
     took = format_duration(status["seconds"])
-    line = f"{status['state']}{hint}, {took} in the last run until {_moment(status['time'])}"
+    when = "so far, at" if status["running"] else "in the last run until"
+    line = f"{status['state']}{hint}, {took} {when} {_moment(status['time'])}"
     estimate = status.get("estimate", {})
     if status["running"] and estimate.get("seconds_left"):
         unknown = f", {', '.join(estimate['unknown'])} not yet known" if estimate.get("unknown") else ""

@@ -194,7 +194,7 @@ def refuse(storage: Storage, held: LeaseFile) -> FolderInUse:
     """What is said of an output that somebody else writes to."""
     return FolderInUse(
         f"another build is writing to {storage.output} ({held.owner}): wait for it, stop it with "
-        "'talking-points stop', or choose another output"
+        f"'talking-points stop {storage.output}', or choose another output"
     )
 
 

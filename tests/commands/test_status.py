@@ -150,3 +150,17 @@ def test_a_training_shows_its_stages(tmp_path: Path) -> None:
     broken = run(tmp_path)
     assert broken.exit_code == 2
     assert "stage.json is damaged" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "finished, 3 s in the last run until 2026-01-02 03:04:05 UTC"),
+        ({"seconds": 7384.0}, "finished, 2 h 03 min in the last run until"),
+        ({"state": "failed", "error": "no answer from http://127.0.0.1:9/v1"}, "failed: no answer from http://127"),
+        ({"state": "running"}, "killed; run the build again to go on, 3 s in the last run until"),
+    ],
+)
+def test_the_last_run_is_told_in_words(status_file: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    status_file.write_text(json.dumps(STATUS | change))
+    assert says in " ".join(run(tmp_path).stdout.split())
