@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def answer(
     image: ImageFile,
     name: Annotated[str | None, typer.Argument(help="what to find, for example 'left front paw'")] = None,
-    model: Annotated[str, typer.Option(help="folder or repository of a Point Answerer")] = "",
+    *,
+    model: Annotated[str, typer.Option(help="folder or repository of a Point Answerer")],
     description: Annotated[str | None, typer.Option(help="says more of it: on which part, near what")] = None,
     box: Annotated[
         tuple[float, float, float, float] | None,

@@ -119,9 +119,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[
-    str, typer.Option("--config", "-c", help="YAML configuration: a file, or a shipped one such as build/sample.yaml")
-]
+Config = Annotated[str, typer.Option("--config", "-c", help="YAML configuration: a file, or the name of a shipped one")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="key=value, applied on top; may be repeated")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="show the orchestrator's own log")]
 

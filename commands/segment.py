@@ -26,7 +26,8 @@ MASKS = (".png",)
 def segment(
     image: ImageFile,
     expression: Annotated[str | None, typer.Argument(help='what to outline, for example "the dog\'s head"')] = None,
-    model: Annotated[str, typer.Option(help="folder or repository of a segmenter")] = "",
+    *,
+    model: Annotated[str, typer.Option(help="folder or repository of a segmenter")],
     point: Annotated[
         tuple[float, float] | None, typer.Option(help="what lies there, instead of words: x y, pixels", metavar="X Y")
     ] = None,
