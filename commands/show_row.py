@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
+from PIL import Image
 
 from talking_points.units import counted
 
@@ -19,9 +21,21 @@ def main(output: str) -> None:
         f"\ndataset: {Path(output).resolve()}  "
         + ", ".join(f"{name} {counted(part.num_rows, 'row')}" for name, part in dataset.items())
     )
-    row = dataset[split][0]
-    for name, value in row.items():
-        print(f"  {name}: {value}")
+    features = dataset[split].features
+    for name, value in dataset[split][0].items():
+        label = features[name]
+        print(f"  {name}: {label.int2str(value) if isinstance(label, datasets.ClassLabel) else _in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    """As a person reads it: six digits, a struct by lines, of an image its kind and size."""
+    if isinstance(value, Image.Image):
+        return f"{value.format} of {value.width} x {value.height} pixels"
+    if isinstance(value, dict):
+        return "".join(f"\n    {name}: {part}" for name, part in value.items())
+    if isinstance(value, list):
+        return f"[{', '.join(map(_in_words, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

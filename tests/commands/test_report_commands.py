@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from commands import publish_commands, report_commands  # noqa: F401  (they add their commands)
+from commands import publish_commands, report_commands, show_row  # noqa: F401  (they add their commands)
 from commands.console import app
 from talking_points.evaluation.pck import MP100
 from talking_points.evaluation.reports import evaluate_predictions
@@ -26,6 +27,14 @@ def test_report_prints_what_it_wrote(tmp_path: Path) -> None:
     written = [Path(line) for line in done.stdout.splitlines()]
     assert [path.name for path in written] == ["index.html", "examples.png", "close_ups.png", "quality.json"]
     assert all(path.is_file() for path in written)
+
+
+def test_a_row_is_shown_as_people_read_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_row.main(str(write_dataset(tmp_path / "dataset")))
+    printed = capsys.readouterr().out
+    assert re.search(r"^  image: (JPEG|PNG) of \d+ x \d+ pixels$", printed, flags=re.MULTILINE)
+    assert re.search(r"^  source: [a-z]\w+$", printed, flags=re.MULTILINE), "its name, not its number"
+    assert not re.search(r"\d\.\d{7}", printed), "no digits that mean nothing"
 
 
 def test_compare_prints_the_numbers_side_by_side_and_writes_a_page(tmp_path: Path) -> None:
