@@ -139,7 +139,7 @@ def stop(output: Annotated[str, typer.Argument(help="output of the build: folder
 @app.command()
 def server(
     home: Annotated[Path, typer.Option(help="folder that deployments run in")] = Path(),
-    port: Annotated[int, typer.Option(help="where the server listens")] = 4200,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="where the server listens")] = 4200,
     results: Annotated[Path | None, typer.Option(help="result records, shared by all workers")] = None,
 ) -> None:
     """Run the orchestrator with its UI, a worker and all deployments on this machine, until Ctrl-C."""

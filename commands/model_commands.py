@@ -175,7 +175,7 @@ def localize(
             )  # fmt: skip
             return
         _no_output(output, source)
-        if text is None:
+        if text is None or not text.strip():
             raise ConfigError(f"expected the text to find in {source} behind it, found none")
         rgb = open_image(Path(source))
         check_figure(figure)

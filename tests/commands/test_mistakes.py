@@ -176,6 +176,7 @@ MISTAKES = {
     # The orchestrator.
     "server --port {port} --home {t}/empty": "cannot be listened on",
     "server --home {t}/nowhere": "found nothing at",
+    "server --port 99999": "less than or equal to 65535",
     "deploy": "PREFECT_API_URL",
 }
 WITH_TORCH = {

@@ -70,10 +70,15 @@ def test_a_point_outside_the_image_is_refused(folders: dict[str, str], x: str, y
     assert "90x60" in output
 
 
-def test_a_file_that_is_no_image_is_refused(folders: dict[str, str]) -> None:
-    code, output = run("localize", __file__, "text", "--model", folders["localizer"])
+@pytest.mark.parametrize(
+    ("image", "text", "says"), [(__file__, "text", "expected an image"), (None, " ", "expected the text to find")]
+)
+def test_what_is_no_image_or_no_text_is_refused(
+    folders: dict[str, str], image: str | None, text: str, says: str
+) -> None:
+    code, output = run("localize", image or folders["image"], text, "--model", folders["localizer"])
     assert code == 2
-    assert "expected an image" in output
+    assert says in output
 
 
 def test_a_photo_of_a_phone_has_the_frame_that_viewers_show(folders: dict[str, str], tmp_path: Path) -> None:
