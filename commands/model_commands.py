@@ -47,6 +47,7 @@ def convert_omg_llava(
             )
         if not dry_run:
             refuse_closed(output)
+        tell(f"convert-omg-llava: reading {sources[0]}")
         with needs_extra("train"):
             import torch
 
@@ -84,6 +85,7 @@ def convert_capellm(
         reason = None if Path(language_model).exists() else unavailable(language_model, "model")
         if reason:
             raise ConfigError(f"expected the language model in a folder or on the Hub; {language_model}: {reason}")
+        tell(f"convert-capellm: reading {release}")
         with needs_extra("train"):
             from talking_points.hub_client import bounded_hub
             from talking_points.models.capellm.conversion import convert_release

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -150,7 +151,8 @@ def test_reserves_change_nothing_while_no_row_is_rejected():
 def test_filling_up_takes_accepted_rows_only_and_never_more_than_the_share(
     rejected: set[int], reserve: float, equal: bool
 ):
-    points, options = EQUAL | {"pascal_part116": 30}, {"equal_shares": equal, "reserve": reserve}
+    points = EQUAL | {"pascal_part116": 30}
+    options: dict[str, Any] = {"equal_shares": equal, "reserve": reserve}
     ordered = sorted(chosen(PASCAL + ADE, points, **options))
     accepted = {id_ for number, id_ in enumerate(ordered) if number not in rejected}
     shares = choose(table(PASCAL + ADE), points, **options).shares
