@@ -10,7 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
-from talking_points.models.capellm.release import check_parts
+from talking_points.models.capellm.release_files import check_parts
 from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
 from talking_points.step_progress import tell

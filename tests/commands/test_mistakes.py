@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from talking_points.models.capellm.release import PARTS
+from talking_points.models.capellm.release_files import PARTS
 from tests.patience import patient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -26,7 +26,7 @@ from talking_points.hub_commits import pinned
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig, vision_settings
 from talking_points.models.capellm.lora import TARGETS
-from talking_points.models.capellm.release import PARTS, ConversionError, check_parts
+from talking_points.models.capellm.release_files import PARTS, ConversionError, check_parts
 from talking_points.models.capellm.vision import ORIGINAL_OFFSET, bake_positions
 from talking_points.models.model_folders import loading
 from talking_points.regular_files import WHOLE, check_regular, read_text

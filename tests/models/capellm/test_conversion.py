@@ -18,7 +18,7 @@ from commands.console import app
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.conversion import assemble, convert_release
 from talking_points.models.capellm.golden import config_from_golden, model_from_golden
-from talking_points.models.capellm.release import ConversionError
+from talking_points.models.capellm.release_files import ConversionError
 from talking_points.models.capellm.vision import bake_positions
 from tests.models.capellm.tokenizers import small_model
 from tests.shared_data import shared_path
