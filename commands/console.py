@@ -21,6 +21,7 @@ from talking_points.owners import explain
 from talking_points.proxies import reach_this_machine_directly
 from talking_points.redaction import guard_process, protect_arguments, redact
 from talking_points.stop_requests import end_at_once, sigterm_as_interrupt
+from talking_points.terminal import show, tell
 
 FAILED, WRONG_INPUT = 1, 2
 """Exit codes besides 0 and ``STOPPED``: shards failed or too many rows were rejected; wrong input."""
@@ -124,7 +125,7 @@ _quiet = False
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"talking-points {metadata.version('talking-points')}")
+        show(f"talking-points {metadata.version('talking-points')}")
         raise typer.Exit
 
 
@@ -179,7 +180,7 @@ def _progress() -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(for_terminal(redact(message)), file=sys.stderr)
+    tell(message)
     end_at_once(code)
     raise typer.Exit(code)
 

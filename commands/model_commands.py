@@ -13,6 +13,7 @@ from talking_points.hub_names import unavailable
 from talking_points.models.capellm.release import check_parts
 from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
+from talking_points.terminal import show
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,11 +56,11 @@ def convert_omg_llava(
         if dry_run:
             with loading(sources[0], "OMG-LLaVA release"):
                 plan = plan_release(sources, lora=modes[lora])
-            print(memory_summary(on_meta(OmgLlavaModel, plan.config)))
+            show(memory_summary(on_meta(OmgLlavaModel, plan.config)))
             return
         with loading(sources[0], "OMG-LLaVA release"):
             report = convert_release(sources, output, lora=modes[lora], dtype=getattr(torch, dtype))
-    print(
+    show(
         f"{report.output}: {report.parameters / 1e9:.3f} billion parameters in {len(report.files)} files, "
         f"{report.merged_adapters} adapters merged, {report.kept_adapters} kept; "
         f"tokenizer {'written' if report.tokenizer else 'not among the sources'}; checksums hold"
@@ -141,7 +142,7 @@ def describe(
         hide_loading_bars()
         descriptor = PointDescriptor.from_pretrained(model).to(batch.choose_device(device))
         text = descriptor.describe([rgb], [point])[0]
-        print(text)
+        show(text)
         if figure:
             save_figure(draw_point_figure(rgb, text, keypoint=point), figure)
 
@@ -185,7 +186,7 @@ def localize(
         hide_loading_bars()
         localizer = PointLocalizer.from_pretrained(model).to(batch.choose_device(device))
         x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
-        print(f"{x:.1f} {y:.1f}")
+        show(f"{x:.1f} {y:.1f}")
         if figure:
             save_figure(draw_point_figure(rgb, text, localized=(x, y)), figure)
 

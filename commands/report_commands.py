@@ -10,6 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.evaluation.paper import ROWS
 from talking_points.owners import refuse_closed
+from talking_points.terminal import show
 
 Folder = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -29,7 +30,7 @@ def report(
 
         paths = write_quality_report(output, seed, evaluation, to)
     for path in paths:
-        print(path)
+        show(path)
 
 
 @app.command()
@@ -50,7 +51,7 @@ def compare(
         comparison = compare_builds(first, second)
         print_comparison(comparison)
         if html is not None:
-            print(write_comparison(comparison, html, rows))
+            show(write_comparison(comparison, html, rows))
 
 
 @app.command()
@@ -74,4 +75,4 @@ def tables(
         refuse_closed(output)
         paths = write_tables(read_reports(reports), output)
     for path in paths:
-        print(path)
+        show(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from talking_points.config import ConfigError
-from talking_points.escaping import for_terminal
 from talking_points.redacted_console import RedactedConsole
-from talking_points.redaction import redact
+from talking_points.terminal import show, show_json
 from tasks.running.folder_lock import in_use
 from tasks.running.lease import ask_to_stop
 from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows, worker_notes
@@ -35,7 +33,7 @@ def print_status(storage: Storage) -> None:
 
 def print_status_json(storage: Storage) -> None:
     """What is known of the status as one line of JSON, with ``running`` and the ``state`` as it is now."""
-    print(json.dumps(_look(storage)[1]))
+    show_json(_look(storage)[1])
 
 
 def watch_status(storage: Storage) -> None:
@@ -111,9 +109,7 @@ def stop_build(storage: Storage) -> str:
         raise ConfigError(
             f"no build is writing to {storage.output}: 'talking-points status' shows what the last one did"
         )
-    return for_terminal(
-        f"asked {held.owner} to stop; it does so at its next row, and 'talking-points status' tells when it has"
-    )
+    return f"asked {held.owner} to stop; it does so at its next row, and 'talking-points status' tells when it has"
 
 
 def describe_state(status: dict[str, Any]) -> str:
@@ -132,7 +128,7 @@ def print_rejected(storage: Storage) -> None:
     from talking_points.dataset_files import DatasetError, readable  # heavy, and of no use to the other views
 
     columns = ("stage", "id", "source", "image_path", "reason", "detail")
-    print("\t".join(columns))
+    show("\t".join(columns))
     for path in sorted(storage.fs.find(storage.path(WORK))):
         if not path.endswith(".rejected.parquet"):
             continue
@@ -142,7 +138,7 @@ def print_rejected(storage: Storage) -> None:
         if missing:
             raise DatasetError(f"{path} lacks the columns {', '.join(missing)}: it is not what a build writes there")
         for row in table.select(columns).to_pylist():
-            print("\t".join(for_terminal(" ".join(str(row[name]).split())) for name in columns))
+            show("\t".join(" ".join(str(row[name]).split()) for name in columns))
 
 
 def _show(storage: Storage, status: dict[str, Any]) -> Group:
@@ -150,12 +146,8 @@ def _show(storage: Storage, status: dict[str, Any]) -> Group:
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for row in stage_rows(status):
-        table.add_row(*(Text(for_terminal(cell)) for cell in row))
+        table.add_row(*(Text(cell) for cell in row))
     lines = [f"{failure['stage']}-{failure['shard']} failed: {failure['error']}" for failure in status["failures"]]
     heading = f"{storage.output}\n{describe_state(status)}"
     notes = [*stage_notes(status), *worker_notes(status), *lines]
-    return Group(*(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, notes))
-
-
-def _line(text: str) -> Text:
-    return Text(redact(for_terminal(text)))
+    return Group(*map(Text, (heading, "")), table, *map(Text, notes))

@@ -20,7 +20,6 @@ def view(
 ) -> None:
     """Browse a dataset on this machine: filter, search, images with their points, drafts, provenance, rejected rows."""
     from talking_points.audit.address import bind
-    from talking_points.escaping import for_terminal
 
     with exit_codes():
         if not Path(dataset).is_dir() and (reason := unavailable(dataset, "dataset")):
@@ -37,4 +36,4 @@ def view(
         folder = dataset_folder(dataset, revision)
         rows = InstructionRows.read(folder) if is_instructions(folder) else DatasetRows.read(folder)
         title = Path(dataset).resolve().name if Path(dataset).is_dir() else dataset
-        serve_viewer(rows, for_terminal(title), bound=bound, announce=lambda line: print(line, flush=True))
+        serve_viewer(rows, title, bound=bound)
