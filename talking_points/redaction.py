@@ -259,8 +259,10 @@ def guard_logs() -> None:
     logging.setLogRecordFactory(make_redacted)
 
 
-def _format_redacted(message: Warning | str, kind: type[Warning], file: str, line: int, text: str | None = None) -> str:
-    return shown(f"{file}:{line}: {kind.__name__}: {message}\n")
+def _format_redacted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return shown(f"{filename}:{lineno}: {category.__name__}: {message}\n")
 
 
 def _print_redacted(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:

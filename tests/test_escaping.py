@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
-from commands.compare import print_comparison
 from commands.cli import app
+from commands.compare import print_comparison
 from commands.console import exit_codes
 from talking_points.audit.findings import write_report
 from talking_points.audit.items import load_questions
