@@ -23,6 +23,9 @@ from talking_points.redaction import guard_process, protect_arguments, redact
 from talking_points.stop_requests import end_at_once, sigterm_as_interrupt
 from talking_points.terminal import show, tell
 
+LONGEST = 10_000
+"""Characters of an error that are shown: a file may have a name of a megabyte in the place of an id."""
+
 FAILED, WRONG_INPUT = 1, 2
 """Exit codes besides 0 and ``STOPPED``: shards failed or too many rows were rejected; wrong input."""
 
@@ -180,7 +183,7 @@ def _progress() -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    tell(message)
+    tell(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...")
     end_at_once(code)
     raise typer.Exit(code)
 

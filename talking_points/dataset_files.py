@@ -220,7 +220,7 @@ def check_columns(found: pa.Schema, columns: Collection[str], path: object, decl
         raise DatasetError(f"{path} lacks the columns {sorted(missing)}: build it with talking-points {command}")
     for name in columns:
         expected, kind = declared[name][0], found.field(name).type
-        if found.names.count(name) > 1 or _kind(kind) != _kind(expected):
+        if _kind(kind) != _kind(expected):
             raise DatasetError(
                 f"{path}: expected column '{name}' as {expected}, found {str(kind)[:80]}; it is not read"
             )
