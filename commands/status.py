@@ -125,7 +125,7 @@ def describe_state(status: dict[str, Any]) -> str:
 
 def print_rejected(storage: Storage) -> None:
     """Every rejected row: stage, id, source, image, reason, detail; tab-separated, one per line."""
-    from talking_points.dataset_files import DatasetError, readable  # heavy, and of no use to the other views
+    from talking_points.dataset_files import DatasetError, readable, to_rows  # heavy, and of no use to the other views
 
     columns = ("stage", "id", "source", "image_path", "reason", "detail")
     show("\t".join(columns))
@@ -137,7 +137,7 @@ def print_rejected(storage: Storage) -> None:
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise DatasetError(f"{path} lacks the columns {', '.join(missing)}: it is not what a build writes there")
-        for row in table.select(columns).to_pylist():
+        for row in to_rows(table.select(columns), path):
             show("\t".join(" ".join(str(row[name]).split()) for name in columns))
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
-from commands.cli import app
+from commands import cli  # noqa: F401  (adds the commands)
 from commands.compare import print_comparison
-from commands.console import exit_codes
+from commands.console import app, exit_codes
 from talking_points.audit.findings import write_report
 from talking_points.audit.items import load_questions
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore
