@@ -95,7 +95,7 @@ def convert_capellm(
         model.save_pretrained(part)
         part.replace(output)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{output}: {parameters / 1e9:.3f} billion parameters, adapters of rank {model.config.lora_rank} kept")
+    show(f"{output}: {parameters / 1e9:.3f} billion parameters, adapters of rank {model.config.lora_rank} kept")
 
 
 @app.command()
