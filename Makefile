@@ -69,8 +69,11 @@ $(VENV)/.base: pyproject.toml requirements-base.lock | $(VENV)/bin/python
 	@$(BIN)/python -c 'import cv2' || { echo "OpenCV cannot load a system library. On Debian/Ubuntu: apt-get install -y libgl1 libglib2.0-0"; exit 1; }
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[dev]'
+# PyTorch is the build that the machine's pip finds: none of its digests would hold for all of them.
+$(VENV)/.dev: $(VENV)/.base requirements.lock requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock torch
+	$(BIN)/pip check --quiet
 	@touch $@
 
 lock: ## resolve all dependencies anew and pin them
@@ -78,10 +81,11 @@ lock: ## resolve all dependencies anew and pin them
 	build/lock/bin/pip install --quiet 'torch==2.13.0'
 	build/lock/bin/pip install --quiet -e '.[dev,dask,ray]'
 	{ echo "# Pins of every dependency and extra but llama-cpp; made by 'make lock'."; \
+	  echo "# No digests: pip would then take none of the extras that it is given for, whose digests are in the other locks."; \
 	  build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 	$(MAKE) lock-digests
 
-lock-digests: ## list the digests of what requirements.lock pins, for the base and for the GPU image's extras
+lock-digests: ## list the digests of what requirements.lock and vLLM's locks pin
 	test -x build/lock/bin/python || $(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv
 	build/lock/bin/python docker/lock_digests.py
@@ -108,10 +112,10 @@ test-vllm: $(VLLM_ENV)/.ready $(VENV)/.dev ## the tests of the vLLM backend, on 
 $(VLLM_ENV)/.ready: requirements-vllm.lock requirements-vllm-gpu.lock
 	$(PYTHON) -m venv $(VLLM_ENV)
 ifeq ($(VLLM_FOR),gpu)
-	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-vllm-gpu.lock
+	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-vllm-gpu.lock
 else
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
+	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-vllm.lock
 	$(VLLM_ENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 endif
 	@touch $@

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device, ImageFile, check_figure, open_image, save_figure
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
-from talking_points.step_progress import tell
+from talking_points.terminal import show, show_json, tell
 
 if TYPE_CHECKING:
     from talking_points.models.capellm.conversation import Query
@@ -69,10 +68,10 @@ def answer(
             for query, (x, y), sure in zip(queries, found.points, found.confidence, strict=True)
         ]
         if as_json:
-            print(json.dumps({"image": str(image), "box": list(box) if box else None, "points": rows}))
+            show_json({"image": str(image), "box": list(box) if box else None, "points": rows})
         else:
             for row in rows:
-                print(f"{row['x']} {row['y']}" + (f" {row['name']}" if keypoints else ""))
+                show(f"{row['x']} {row['y']}" + (f" {row['name']}" if keypoints else ""))
         if figure:
             names = [query.name for query in queries]
             edges = _edges(keypoints) if keypoints else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -13,12 +12,11 @@ from typing import Any, TextIO
 from commands.console import needs_extra
 from talking_points.config import ConfigError
 from talking_points.errors import RunError
-from talking_points.escaping import for_terminal
 from talking_points.examples.answer_files import AnswerFile, check_output
 from talking_points.examples.asked_rows import ROW_FILES, SUFFIXES, Point, Rows, Task, open_rows
 from talking_points.examples.batch_answers import Answer, answer_rows, make_describer, make_localizer, name_model
 from talking_points.models.model_folders import check_model
-from talking_points.step_progress import tell
+from talking_points.terminal import show, show_json, tell
 from talking_points.units import counted, format_duration, format_rate
 
 _ROLES: dict[Task, str] = {"describe": "descriptor", "localize": "localizer"}
@@ -73,11 +71,11 @@ def answer_many(
     progress = Progress(rows, file)
     for line in answer_rows(task, rows, answer, file, batch_size):
         if output is None:
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            show_json(line, ascii_only=False)
         progress.count(line)
     progress.end()
     if output is not None:
-        print(f"{output}: {progress.summary()}")
+        show(f"{output}: {progress.summary()}")
     if progress.counts["error"]:
         raise RunError(
             f"{progress.counts['error']:,} of {progress.done:,} rows have no answer, such as row "
@@ -153,7 +151,7 @@ class Progress:
         total = "" if self.rows.total is None else f" of {self.rows.total:,}"
         errors = f", {self.counts['error']:,} without an answer" if self.counts["error"] else ""
         left = "" if self.rows.total is None else _left(self.rows.total - before - self.done, rate)
-        return for_terminal(f"{before + self.done:,}{total} rows{errors}, {format_rate(rate)} rows/s{left}")
+        return f"{before + self.done:,}{total} rows{errors}, {format_rate(rate)} rows/s{left}"
 
 
 def _left(rows: int, rate: float) -> str:

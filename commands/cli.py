@@ -6,7 +6,6 @@ Ctrl-C. Heavy imports (Prefect, torch) happen inside the commands that need them
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +27,7 @@ from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.processes import STOPPED, end_at_once, keep_what_is_made, leave_at_once
 from talking_points.config import ConfigError, load_config
 from talking_points.owners import refuse_closed
-from talking_points.redaction import redact
-from talking_points.step_progress import tell
+from talking_points.terminal import show, show_json, tell
 
 
 @app.command()
@@ -56,7 +54,7 @@ def build(
             from commands.build import build_dataset
 
         result = build_dataset(settings, config, given, verbose)
-    print(redact(json.dumps(result)))
+    show_json(result)
 
 
 @app.command()
@@ -66,7 +64,7 @@ def init(folder: Annotated[Path, typer.Argument(help="where they go; made when i
         from commands.init import write_project
 
         for path in write_project(folder):
-            print(path)
+            show(path)
 
 
 @app.command("draw-sample")
@@ -93,7 +91,7 @@ def draw_sample_command(
     with exit_codes(), Progress(console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("drawing", total=None)
 
-        def show(done: int, total: int) -> None:
+        def draw(done: int, total: int) -> None:
             bars.update(bar, completed=done, total=total)
 
         refuse_closed(folder)
@@ -102,11 +100,11 @@ def draw_sample_command(
             earlier = [path for name, path in drawn_roots(folder).items() if name in names and is_drawn(path)]
             if earlier:
                 tell(f"replaces what was drawn before in {', '.join(map(str, earlier))}")
-            roots = draw_sample(folder, images, seed, variant=variant, workers=workers, sources=names, progress=show)
+            roots = draw_sample(folder, images, seed, variant=variant, workers=workers, sources=names, progress=draw)
         except (ValueError, OSError) as error:
             raise ConfigError(f"cannot draw into {folder}: {error}") from error
     for name, root in roots.items():
-        print(f"{name}: {root}")
+        show(f"{name}: {root}")
 
 
 @app.command()
@@ -121,9 +119,9 @@ def status(
         from commands import status
         from commands.outputs import open_output
 
-        show = status.watch_status if watch else status.print_status
-        show = status.print_rejected if rejected else status.print_status_json if as_json else show
-        show(open_output(output))
+        view = status.watch_status if watch else status.print_status
+        view = status.print_rejected if rejected else status.print_status_json if as_json else view
+        view(open_output(output))
 
 
 @app.command()
@@ -133,7 +131,7 @@ def stop(output: Annotated[str, typer.Argument(help="output of the build: folder
         from commands.outputs import open_output
         from commands.status import stop_build
 
-        print(stop_build(open_output(output)))
+        show(stop_build(open_output(output)))
 
 
 @app.command()
@@ -171,7 +169,7 @@ def notify_command(
     with exit_codes():
         from commands.notifications import notify
 
-        print(f"automation '{notify(block)}' sends to {block}")
+        show(f"automation '{notify(block)}' sends to {block}")
 
 
 @app.command()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from talking_points.escaping import for_terminal
 from talking_points.publishing.comparison import Comparison
 from talking_points.redacted_console import RedactedConsole
 
@@ -14,14 +13,12 @@ def print_comparison(comparison: Comparison) -> None:
     """The settings that differ, the numbers of both builds, and how many texts differ."""
     console = RedactedConsole()
     for setting in comparison.settings:
-        console.print(for_terminal(setting), markup=False, highlight=False, soft_wrap=True)
+        console.print(setting, highlight=False, soft_wrap=True)
     table = Table()
     for column in ("", *comparison.names):
-        table.add_column(escape(for_terminal(column)), justify="right" if column else "left", overflow="fold")
+        table.add_column(column, justify="right" if column else "left", overflow="fold")
     for name, one, other in comparison.metrics:
-        table.add_row(
-            escape(for_terminal(name)), escape(one), escape(other) if one == other else f"[bold]{escape(other)}[/]"
-        )
+        table.add_row(name, one, other if one == other else Text(other, "bold"))
     console.print(table)
     first, second = comparison.only
     console.print(

@@ -21,6 +21,10 @@ from talking_points.owners import explain
 from talking_points.proxies import reach_this_machine_directly
 from talking_points.redaction import guard_process, protect_arguments, redact
 from talking_points.stop_requests import end_at_once, sigterm_as_interrupt
+from talking_points.terminal import show, tell
+
+LONGEST = 10_000
+"""Characters of an error that are shown: a file may have a name of a megabyte in the place of an id."""
 
 FAILED, WRONG_INPUT = 1, 2
 """Exit codes besides 0 and ``STOPPED``: shards failed or too many rows were rejected; wrong input."""
@@ -128,7 +132,7 @@ _quiet = False
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"talking-points {metadata.version('talking-points')}")
+        show(f"talking-points {metadata.version('talking-points')}")
         raise typer.Exit
 
 
@@ -183,7 +187,7 @@ def _progress() -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(for_terminal(redact(message)), file=sys.stderr)
+    tell(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...")
     end_at_once(code)
     raise typer.Exit(code)
 

@@ -16,10 +16,9 @@ from rich.table import Table
 
 from commands.orchestrator import PASSWORD, find_configured_server
 from talking_points.config import ConfigError
-from talking_points.escaping import for_terminal
 from talking_points.extras import how_to_install
 from talking_points.redacted_console import RedactedConsole
-from talking_points.redaction import guard_process, redact
+from talking_points.redaction import guard_process
 from talking_points.units import format_size
 
 _REQUIRED = {
@@ -115,13 +114,13 @@ def _prefect_server() -> tuple[str, str]:
     try:
         url = find_configured_server()
     except ConfigError as error:
-        return "not usable", for_terminal(redact(str(error)))
+        return "not usable", str(error)
     except OSError as error:
-        return "not known", for_terminal(redact(f"the profile cannot be read: {error}"))
+        return "not known", f"the profile cannot be read: {error}"
     if url is None:
         return "none set", "every command starts its own; 'talking-points server' starts one with a UI"
     password = "password set" if PASSWORD in os.environ else "no password"
-    return f"{for_terminal(redact(url))} answers, {password}", ""
+    return f"{url} answers, {password}", ""
 
 
 def _version(module: str) -> str:

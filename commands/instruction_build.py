@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from commands.build import find_kept_build
 from commands.local import local_orchestration
 from commands.orchestrator import claim_port, orchestrator
 from commands.outputs import open_output
-from talking_points.escaping import for_terminal
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.redacted_console import RedactedConsole
-from talking_points.redaction import redact, seal
+from talking_points.redaction import seal
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, reasons_in_words
 from talking_points.units import counted
@@ -75,12 +73,12 @@ def print_plan(settings: InstructionBuildConfig) -> None:
         skipped[name] = (root, source.skipped)
         by_split = ", ".join(f"{split} {count:,}" for split, count in splits.items())
         cells = (name, f"{sum(splits.values()):,}", by_split, reasons_in_words(source.skipped) or "-")
-        table.add_row(*(Text(for_terminal(cell)) for cell in cells))
+        table.add_row(*cells)
     if not total:
         raise NothingListedError(skipped)
     console = RedactedConsole(highlight=False)
     console.print(table)
-    console.print(f"output: {redact(for_terminal(storage.output))}", markup=False, soft_wrap=True)
+    console.print(f"output: {storage.output}", soft_wrap=True)
 
 
 def print_outcome(storage: Storage) -> None:
@@ -109,7 +107,7 @@ def print_outcome(storage: Storage) -> None:
         )
     for name in ("README.md", "data/", "rejected/", "manifest.json"):
         if storage.exists(name.rstrip("/")):
-            console.print(f"  {for_terminal(storage.path(name))}", markup=False, soft_wrap=True)
+            console.print(f"  {storage.path(name)}", soft_wrap=True)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +9,7 @@ import typer
 from commands.console import Config, Overrides, Verbose, app, exit_codes
 from commands.processes import end_at_once
 from talking_points.config import load_config
-from talking_points.redaction import redact
-from talking_points.step_progress import tell
+from talking_points.terminal import show_json, tell
 
 
 @app.command("build-instructions")
@@ -38,4 +36,4 @@ def build_instructions(
             from commands.instruction_build import build_dataset
 
         result: dict[str, Any] = build_dataset(settings, config, given, verbose)
-    print(redact(json.dumps(result)))
+    show_json(result)

@@ -9,6 +9,7 @@ import typer
 
 from commands.local import local_orchestration
 from commands.orchestrator import claim_port, orchestrator
+from talking_points.terminal import show
 
 
 def main(
@@ -28,8 +29,8 @@ def main(
 
     with orchestrator(port):
         report = learn(str(output), quick, images, overrides or [])
-    print(table(report))
-    print(output / "report.json")
+    show(table(report))
+    show(output / "report.json")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from talking_points.hub_names import unavailable
 from talking_points.models.capellm.release_files import check_parts
 from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
-from talking_points.step_progress import tell
+from talking_points.terminal import show, tell
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,11 +57,11 @@ def convert_omg_llava(
         if dry_run:
             with loading(sources[0], "OMG-LLaVA release"):
                 plan = plan_release(sources, lora=modes[lora])
-            print(memory_summary(on_meta(OmgLlavaModel, plan.config)))
+            show(memory_summary(on_meta(OmgLlavaModel, plan.config)))
             return
         with loading(sources[0], "OMG-LLaVA release"):
             report = convert_release(sources, output, lora=modes[lora], dtype=getattr(torch, dtype))
-    print(
+    show(
         f"{report.output}: {report.parameters / 1e9:.3f} billion parameters in {len(report.files)} files, "
         f"{report.merged_adapters} adapters merged, {report.kept_adapters} kept; "
         f"tokenizer {'written' if report.tokenizer else 'not among the sources'}; checksums hold"
@@ -97,7 +97,7 @@ def convert_capellm(
         model.save_pretrained(part)
         part.replace(output)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{output}: {parameters / 1e9:.3f} billion parameters, adapters of rank {model.config.lora_rank} kept")
+    show(f"{output}: {parameters / 1e9:.3f} billion parameters, adapters of rank {model.config.lora_rank} kept")
 
 
 @app.command()
@@ -145,7 +145,7 @@ def describe(
         hide_loading_bars()
         descriptor = PointDescriptor.from_pretrained(model).to(batch.choose_device(device))
         text = descriptor.describe([rgb], [point])[0]
-        print(text)
+        show(text)
         if figure:
             save_figure(draw_point_figure(rgb, text, keypoint=point), figure)
 
@@ -190,7 +190,7 @@ def localize(
         hide_loading_bars()
         localizer = PointLocalizer.from_pretrained(model).to(batch.choose_device(device))
         x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
-        print(f"{x:.1f} {y:.1f}")
+        show(f"{x:.1f} {y:.1f}")
         if figure:
             save_figure(draw_point_figure(rgb, text, localized=(x, y)), figure)
 

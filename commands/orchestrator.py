@@ -25,7 +25,7 @@ from talking_points.network import unreachable
 from talking_points.owners import find_closed, owner_of
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
 from talking_points.regular_files import read_text
-from talking_points.step_progress import tell
+from talking_points.terminal import tell
 
 PASSWORD = "PREFECT_API_AUTH_STRING"
 """The variable in which Prefect's clients, and the processes that they start, find the server's password."""

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
-from talking_points.escaping import for_terminal
 from talking_points.redacted_console import RedactedConsole
 from talking_points.sources.protocol import reasons_in_words
 from talking_points.units import counted
@@ -28,10 +26,10 @@ def print_outcome(storage: Storage) -> None:
     for source, counts in manifest["sources"].items():
         if counts.get("skipped"):
             line = f"left out of {source}: {reasons_in_words(counts['skipped'])}"
-            console.print(for_terminal(line), markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     for name in ("README.md", "data/", "figures/", "rejected/", "manifest.json"):
         if storage.exists(name.rstrip("/")):
-            console.print(f"  {for_terminal(storage.path(name))}", markup=False, soft_wrap=True)
+            console.print(f"  {storage.path(name)}", soft_wrap=True)
 
 
 def composition_table(manifest: Mapping[str, Any]) -> Table:
@@ -48,5 +46,5 @@ def composition_table(manifest: Mapping[str, Any]) -> Table:
         frequent = sorted(objects, key=lambda name: (-objects[name], name))[:3]
         numbers = [f"{counts[column]:,}" for column in columns[1:-1]]
         named = ", ".join(f"{name} {objects[name]}" for name in frequent)
-        table.add_row(*(Text(for_terminal(cell)) for cell in (source, *numbers, named)))
+        table.add_row(source, *numbers, named)
     return table

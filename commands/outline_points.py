@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
-from talking_points.step_progress import tell
+from talking_points.terminal import show_json, tell
 
 
 @app.command("outline-points")
@@ -61,4 +60,4 @@ def outline_points(
         if not scores:
             raise ConfigError(f"split '{split}' of {dataset} has no points")
         unreadable = sum(not region.polygons for region in outlines)
-    print(json.dumps({"points": len(points), "without_outline": unreadable, "scores": scores}))
+    show_json({"points": len(points), "without_outline": unreadable, "scores": scores})

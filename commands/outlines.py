@@ -9,6 +9,7 @@ import typer
 
 from commands.local import local_orchestration
 from commands.orchestrator import claim_port, orchestrator
+from talking_points.terminal import show
 
 
 def main(
@@ -27,8 +28,8 @@ def main(
 
     with orchestrator(port):
         report = outlines(str(output), images, questions, overrides or [])
-    print(outlines_table(report))
-    print(output / "report.json")
+    show(outlines_table(report))
+    show(output / "report.json")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from commands.local import local_orchestration
 from talking_points.config import load_config
 from talking_points.errors import InputError
 from talking_points.owners import refuse_closed
+from talking_points.terminal import show, show_json
 
 PAPER = "configs/reproduce/paper.yaml"
 
@@ -41,7 +41,7 @@ def reproduce(
         settings = load_config(reproduction.ReproduceConfig, config, overrides or [])
         if dry_run:
             for step, done in steps_done(settings):
-                print(f"{'done' if done else 'to do'}  {step}")
+                show(f"{'done' if done else 'to do'}  {step}")
             return
         refuse_closed(settings.output)
         reproduction.check_reproduction(settings)
@@ -53,7 +53,7 @@ def reproduce(
             from flows.reproduce import reproduce as flow
         with orchestrator(port):
             result = flow(config, overrides or [])
-    print(json.dumps(result))
+    show_json(result)
 
 
 @app.command()
@@ -83,7 +83,7 @@ def rehearse(
             from commands.rehearsal import rehearse as walk
         with orchestrator(port):
             page = walk(folder, images=images, hub=hub, vllm=vllm)
-    print(page.read_text(encoding="utf-8"))
+    show(page.read_text(encoding="utf-8"))
 
 
 def steps_done(settings: Any) -> list[tuple[str, bool]]:
@@ -107,11 +107,11 @@ def print_resources(config: str = PAPER) -> None:
     build = next(step.settings() for step in settings.steps if step.run == "build")
     train = next(step.settings() for step in settings.steps if step.run == "adapt-descriptor")
     found = find_resources(settings, build, train)
-    print("What the paper's way needs from elsewhere; nothing is downloaded here")
+    show("What the paper's way needs from elsewhere; nothing is downloaded here")
     for entry in found:
         resource = entry.resource
         size = f" ({resource.gigabytes:g} GB)" if resource.gigabytes else ""
-        print(f"\n{resource.name}{size}")
+        show(f"\n{resource.name}{size}")
         facts = {
             "expected": resource.expected,
             "found": entry.found,
@@ -122,7 +122,7 @@ def print_resources(config: str = PAPER) -> None:
         }
         for name, value in facts.items():
             if value:
-                print(f"  {name + ':':<9} {value}")
+                show(f"  {name + ':':<9} {value}")
     datasets = [entry.resource for entry in found if entry.missing and entry.resource.kind == "dataset"]
     if datasets:
         ways = "\n  ".join(f"{resource.name}: {resource.place}, then set {resource.setting}" for resource in datasets)

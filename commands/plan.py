@@ -19,10 +19,8 @@ from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.descriptions.budget import ASSUMPTIONS, StepBudget, plan_budget
 from talking_points.descriptions.memory_plan import ENGINE_SHARE, GIB, GPUS, WORKSPACE, MemoryPlan
 from talking_points.descriptions.spending import step_cost, step_prices
-from talking_points.escaping import for_terminal
 from talking_points.hub_sizes import WEIGHTS, to_download
 from talking_points.redacted_console import RedactedConsole
-from talking_points.redaction import redact
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, Source, SourceError, reasons_in_words
 from talking_points.units import counted, format_duration, format_size
@@ -72,11 +70,11 @@ def print_plan(settings: BuildConfig) -> None:
         table.add_row(name, f"{images[name]:,}", ", ".join(f"{k} {v}" for k, v in splits.items()), wanted)
     console.print(table)
     for name, root in roots.items():
-        console.print(for_terminal(f"{name}: {root}"), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name}: {root}", highlight=False, soft_wrap=True)
     if not any(images.values()):
         raise NothingListedError(skipped)
     for line in notes:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
     points = estimate_points(settings, images)
     shards = sum(math.ceil(count / settings.shard_size) for count in images.values())
@@ -105,11 +103,11 @@ def print_plan(settings: BuildConfig) -> None:
         if settings.prices:
             console.print(_cost_table(settings, budget))
         for line in _notes(settings, budget):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, soft_wrap=True)
     for line in _own_work(settings, points):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(
-        f"output {redact(settings.output)}, fingerprint {fingerprint(dataset_settings(settings))}, "
+        f"output {settings.output}, fingerprint {fingerprint(dataset_settings(settings))}, "
         f"images: {settings.images or 'embed'}"
     )
     if refused is not None:
@@ -119,8 +117,7 @@ def print_plan(settings: BuildConfig) -> None:
 def _left_out(name: str, source: Source) -> list[str]:
     """What listing a source has left out, by reason, with the first one of each."""
     examples = [f"  {reason}: such as {details[0]}" for reason, details in source.skipped_details.items() if details]
-    found = [f"left out of {name}: {reasons_in_words(source.skipped)}", *examples] if source.skipped else []
-    return [for_terminal(line) for line in found]
+    return [f"left out of {name}: {reasons_in_words(source.skipped)}", *examples] if source.skipped else []
 
 
 def _absent(settings: BuildConfig) -> dict[str, int]:

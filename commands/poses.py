@@ -9,6 +9,7 @@ import typer
 
 from commands.local import local_orchestration
 from commands.orchestrator import claim_port, orchestrator
+from talking_points.terminal import show
 
 
 def main(
@@ -30,8 +31,8 @@ def main(
 
     with orchestrator(port):
         report = poses(str(output), images, objects, overrides or [], all_ways, localizer)
-    print(table(report))
-    print(output / "report.json")
+    show(table(report))
+    show(output / "report.json")
 
 
 if __name__ == "__main__":

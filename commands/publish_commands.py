@@ -15,7 +15,7 @@ from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 from talking_points.locks import only_writer
 from talking_points.owners import refuse_closed
-from talking_points.step_progress import tell
+from talking_points.terminal import show, tell
 from talking_points.units import counted, format_size
 
 Output = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
@@ -50,11 +50,11 @@ def publish(
                 dry_run=dry_run,
             )
     for warning in report.warnings:
-        print(f"warning: {warning}")
+        show(f"warning: {warning}")
     for name, size in report.files.items():
-        print(f"  {name}: {format_size(size)}")
+        show(f"  {name}: {format_size(size)}")
     done = "would be published" if dry_run else f"published at {report.url}"
-    print(f"{counted(sum(report.rows.values()), 'row')} of {report.repo} {done}, revision {report.tag}")
+    show(f"{counted(sum(report.rows.values()), 'row')} of {report.repo} {done}, revision {report.tag}")
 
 
 @app.command("publish-model")
@@ -77,12 +77,12 @@ def publish_model(
         release = model_release.prepare_model(folder, repo, report or ())
         tag = revision or release.tag
         for name, size in release.sizes.items():
-            print(f"  {name}: {format_size(size)}")
+            show(f"  {name}: {format_size(size)}")
         if dry_run:
-            print(f"{folder} would be published as {repo}, revision {tag}")
+            show(f"{folder} would be published as {repo}, revision {tag}")
             return
         address = model_release.publish_model(folder, repo, tag=tag, card=release.card, private=not public)
-    print(f"{folder} published at {address}")
+    show(f"{folder} published at {address}")
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def rehydrate(
         tell(f"rehydrate: reading {dataset}")
         report = put_back(dataset, {name: root for name, root in given.items() if root}, output, revision=revision)
     counts = ", ".join(f"{name} {count}" for name, count in report.images.items())
-    print(f"{report.dataset}: {counted(sum(report.rows.values()), 'row')}, images put back: {counts}")
+    show(f"{report.dataset}: {counted(sum(report.rows.values()), 'row')}, images put back: {counts}")
 
 
 @app.command()
@@ -170,6 +170,6 @@ def audit(
             serve(questions, AnswerStore(output / ANSWERS), bound=bound, host=host)
         summary = write_report(output, questions)
     if summary["answers"]:
-        print(f"{counted(summary['answers'], 'answer')}; report in {output / 'audit'}")
+        show(f"{counted(summary['answers'], 'answer')}; report in {output / 'audit'}")
     else:
-        print("no answers yet: run this command without --report, and let people answer at the address that it prints")
+        show("no answers yet: run this command without --report, and let people answer at the address that it prints")

@@ -24,6 +24,7 @@ from talking_points.evaluation.reproduction import (
     report_folders,
 )
 from talking_points.proxies import is_this_machine
+from talking_points.terminal import tell
 from talking_points.whole_files import write_text
 
 PAPER = "configs/reproduce/paper.yaml"
@@ -62,7 +63,7 @@ class Rehearsal:
         """Remember a step that ended well."""
         seconds = time.monotonic() - started
         self.rows.append((name, command, seconds))
-        print(f"{name}: {seconds:.1f} s", file=sys.stderr)
+        tell(f"{name}: {seconds:.1f} s")
 
     def page(self) -> str:
         """The page in Markdown."""

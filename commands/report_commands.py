@@ -10,7 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.evaluation.paper import ROWS
 from talking_points.owners import refuse_closed
-from talking_points.step_progress import tell
+from talking_points.terminal import show, tell
 
 Folder = Annotated[Path, typer.Argument(help="folder of a finished dataset")]
 
@@ -31,7 +31,7 @@ def report(
 
         paths = write_quality_report(output, seed, evaluation, to)
     for path in paths:
-        print(path)
+        show(path)
 
 
 @app.command()
@@ -53,7 +53,7 @@ def compare(
         comparison = compare_builds(first, second)
         print_comparison(comparison)
         if html is not None:
-            print(write_comparison(comparison, html, rows))
+            show(write_comparison(comparison, html, rows))
 
 
 @app.command()
@@ -78,4 +78,4 @@ def tables(
         refuse_closed(output)
         paths = write_tables(read_reports(reports), output)
     for path in paths:
-        print(path)
+        show(path)

@@ -79,7 +79,7 @@ def print_reproduction(config: ReproduceConfig) -> None:
         TRAINING_ASSUMPTIONS,
         f"evaluation: {_TEST_POINTS:,} points, {_ANSWER_TOKENS} tokens a description, batches of {_BATCH}",
     ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _plan(step: StepOfReproduction, settings: Any) -> _Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from commands.model_commands import Device, ImageFile, check_figure, open_image,
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
 from talking_points.owners import refuse_closed
-from talking_points.step_progress import tell
+from talking_points.terminal import show, show_json, tell
 
 if TYPE_CHECKING:
     from talking_points.evaluation.region_answers import RegionAnswer
@@ -66,14 +65,14 @@ def segment(
         text = segmenter.answer([shown], [question])[0]
         found = RegionAnswer.read(text, shown.size, segmenter.scale(*shown.size))
         if as_json:
-            print(json.dumps(_describe(str(image), found, shown.size)), flush=True)
+            show_json(_describe(str(image), found, shown.size))
         if found.mask is None:
             raise ConfigError(
                 f"the model wrote no outline that can be used ({found.error}): {text[:500]!a}; ask in other words, or "
                 "train it longer"
             )
         if not as_json:
-            print(_written(found, coordinates))
+            show(_written(found, coordinates))
         if figure:
             caption = expression or ""
             save_figure(draw_region_figure(shown, found.outlines, caption, box=box, point=point), figure)

@@ -29,8 +29,8 @@ from commands.processes import start, stop_with_descendants
 from commands.working_folder import refuse_settings
 from talking_points.config import ConfigError
 from talking_points.shipped import DEPLOYMENTS
-from talking_points.step_progress import tell
 from talking_points.stop_requests import sigterm_as_interrupt
+from talking_points.terminal import show, tell
 from talking_points.units import counted
 
 POOL = "talking-points"
@@ -66,8 +66,8 @@ def serve(home: Path, port: int = 4200, results: Path | None = None, silence: fl
         tell("starting the worker")
         environment = _children() | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
         worker = start([*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], environment, home)
-        print(f"Prefect is at {url.removesuffix('/api')}; deployments run in {home}. Ctrl-C stops.")
-        print(f"Its password, for the page and in {file} as long as this runs: {os.environ[PASSWORD]}", flush=True)
+        show(f"Prefect is at {url.removesuffix('/api')}; deployments run in {home}. Ctrl-C stops.")
+        show(f"Its password, for the page and in {file} as long as this runs: {os.environ[PASSWORD]}", secrets=True)
         try:
             code = worker.wait()
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from talking_points.terminal import show
 from talking_points.units import counted
 
 
@@ -17,14 +18,14 @@ def main(output: str) -> None:
     datasets.disable_progress_bars()
     dataset = datasets.load_dataset(output)
     split = "test" if "test" in dataset else next(iter(dataset))
-    print(
+    show(
         f"\ndataset: {Path(output).resolve()}  "
         + ", ".join(f"{name} {counted(part.num_rows, 'row')}" for name, part in dataset.items())
     )
     features = dataset[split].features
     for name, value in dataset[split][0].items():
         label = features[name]
-        print(f"  {name}: {label.int2str(value) if isinstance(label, datasets.ClassLabel) else _in_words(value)}")
+        show(f"  {name}: {label.int2str(value) if isinstance(label, datasets.ClassLabel) else _in_words(value)}")
 
 
 def _in_words(value: Any) -> str:

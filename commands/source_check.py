@@ -11,6 +11,7 @@ from talking_points.config import ConfigError
 from talking_points.errors import InputError
 from talking_points.redacted_console import RedactedConsole
 from talking_points.sources.mp100_check import ANNOTATIONS, CategoryCheck, check_mp100
+from talking_points.terminal import show
 
 
 def print_source(name: str, root: Path) -> None:
@@ -29,12 +30,12 @@ def print_source(name: str, root: Path) -> None:
     here = sum(one.found for one in listed)
     total = sum(one.references for one in listed)
     whole = sum(not one.missing for one in listed)
-    print(f"{here} of {total} images are there; {whole} of {len(listed)} listed categories are whole")
+    show(f"{here} of {total} images are there; {whole} of {len(listed)} listed categories are whole")
     for line in _missing_by_dataset(found):
-        print(line)
+        show(line)
     links = sorted({str(place) for one in found for place in one.linked})
     if links:
-        print(f"links lead out of {root} to images in {', '.join(links)}: where you made them yourself, trainings and "
+        show(f"links lead out of {root} to images in {', '.join(links)}: where you made them yourself, trainings and "
               f"evaluations follow them with poses.links=[{', '.join(links)}]")  # fmt: skip
     if not here and not links:
         raise InputError(

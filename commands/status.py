@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from talking_points.config import ConfigError
-from talking_points.escaping import for_terminal
 from talking_points.redacted_console import RedactedConsole
-from talking_points.redaction import redact
+from talking_points.terminal import show, show_json
 from talking_points.units import format_duration
 from tasks.running.folder_lock import in_use
 from tasks.running.lease import ask_to_stop
@@ -37,7 +35,7 @@ def print_status(storage: Storage) -> None:
 
 def print_status_json(storage: Storage) -> None:
     """What is known of the status as one line of JSON, with ``running`` and the ``state`` as it is now."""
-    print(json.dumps(_look(storage)[1]))
+    show_json(_look(storage)[1])
 
 
 def watch_status(storage: Storage) -> None:
@@ -113,9 +111,9 @@ def stop_build(storage: Storage) -> str:
         raise ConfigError(
             f"no build is writing to {storage.output}: 'talking-points status {storage.output}' shows what the last did"
         )
-    return for_terminal(
+    return (
         f"asked {held.owner} to stop; it does so at its next row, and "
-        f"'talking-points status {redact(storage.output)}' tells when it has"
+        f"'talking-points status {storage.output}' tells when it has"
     )
 
 
@@ -139,10 +137,10 @@ def _moment(time: str) -> str:
 
 def print_rejected(storage: Storage) -> None:
     """Every rejected row: stage, id, source, image, reason, detail; tab-separated, one per line."""
-    from talking_points.dataset_files import DatasetError, readable  # heavy, and of no use to the other views
+    from talking_points.dataset_files import DatasetError, readable, to_rows  # heavy, and of no use to the other views
 
     columns = ("stage", "id", "source", "image_path", "reason", "detail")
-    print("\t".join(columns))
+    show("\t".join(columns))
     for path in sorted(storage.fs.find(storage.path(WORK))):
         if not path.endswith(".rejected.parquet"):
             continue
@@ -151,8 +149,8 @@ def print_rejected(storage: Storage) -> None:
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise DatasetError(f"{path} lacks the columns {', '.join(missing)}: it is not what a build writes there")
-        for row in table.select(columns).to_pylist():
-            print("\t".join(for_terminal(" ".join(str(row[name]).split())) for name in columns))
+        for row in to_rows(table.select(columns), path):
+            show("\t".join(" ".join(str(row[name]).split()) for name in columns))
 
 
 def _show(storage: Storage, status: dict[str, Any]) -> Group:
@@ -160,14 +158,10 @@ def _show(storage: Storage, status: dict[str, Any]) -> Group:
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for row in stage_rows(status):
-        table.add_row(*(Text(for_terminal(cell)) for cell in row))
+        table.add_row(*(Text(cell) for cell in row))
     lines = [f"{failure['stage']}-{failure['shard']} failed: {failure['error']}" for failure in status["failures"]]
     if status.get("error"):
         lines.append(f"failed: {status['error']}")
     heading = f"{storage.output}\n{describe_state(status)}"
     notes = [*stage_notes(status), *worker_notes(status), *lines]
-    return Group(*(Text(for_terminal(part)) for part in (heading, "")), table, *map(_line, notes))
-
-
-def _line(text: str) -> Text:
-    return Text(redact(for_terminal(text)))
+    return Group(*map(Text, (heading, "")), table, *map(Text, notes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_
 from commands.local import local_orchestration
 from talking_points.config import load_config
 from talking_points.owners import refuse_closed
-from talking_points.step_progress import tell
+from talking_points.terminal import show_json, tell
 
 TINY = "configs/train/tiny.yaml"
 DryRun = Annotated[bool, typer.Option("--dry-run", help="check everything that is quickly checked and print the plan")]
@@ -81,7 +80,7 @@ def write_pose_rows(config: Config = "configs/describe/pose_rows.yaml", override
             from talking_points.examples import pose_rows
         settings = load_config(pose_rows.PoseRowsConfig, config, overrides or [])
         refuse_closed(settings.output, "data")
-        print(json.dumps({"output": str(settings.output), "rows": pose_rows.write_pose_rows(settings)}))
+        show_json({"output": str(settings.output), "rows": pose_rows.write_pose_rows(settings)})
 
 
 @app.command("train-segmenter")
@@ -147,7 +146,7 @@ def restore_champion(config: Config = "configs/train/retrain.yaml", overrides: O
         from talking_points.evaluation.retraining_config import RetrainConfig
 
         restored = restore_previous(load_config(RetrainConfig, config, overrides or []).folder)
-    print(json.dumps(restored))
+    show_json(restored)
 
 
 def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry_run: bool) -> None:
@@ -185,7 +184,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
             return
         with orchestrator(claim_port(), load):
             result = loaded[name](config, overrides or [])
-    print(json.dumps(result))
+    show_json(result)
 
 
 _INPUTS = {

@@ -13,10 +13,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from talking_points.config import ConfigError
-from talking_points.escaping import for_terminal
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.plan import ASSUMPTION, evaluation_downloads, plan_evaluation
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
@@ -213,11 +211,11 @@ def _table(*columns: str) -> Table:
 
 
 def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(for_terminal(cell)) for cell in cells))
+    table.add_row(*cells)
 
 
 def _note(console: Console, text: str) -> None:
-    console.print(Text(for_terminal(text)), soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def _count(value: int | None) -> str:

@@ -10,9 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from talking_points.errors import InputError
-from talking_points.escaping import for_terminal
 from talking_points.locks import is_held
-from talking_points.redaction import redact
 from talking_points.step_progress import PROGRESS
 from talking_points.training.checkpoints import checkpoint_step, last_checkpoint
 from talking_points.training.made_once import FINISHED, STARTED
@@ -67,8 +65,8 @@ def show_trainings(output: str, statuses: list[dict[str, Any]]) -> Group:
     """One line per stage."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for status in statuses:
-        table.add_row(*(Text(redact(for_terminal(status[name]))) for name in ("stage", "state", "line")))
-    return Group(Text(for_terminal(output)), Text(""), table)
+        table.add_row(*(Text(status[name]) for name in ("stage", "state", "line")))
+    return Group(Text(output), Text(""), table)
 
 
 def _read_progress(folder: Path) -> dict[str, Any] | None:

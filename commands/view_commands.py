@@ -10,7 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
-from talking_points.step_progress import tell
+from talking_points.terminal import tell
 
 
 @app.command()
@@ -21,7 +21,6 @@ def view(
 ) -> None:
     """Browse a dataset on this machine: filter, search, images with their points, drafts, provenance, rejected rows."""
     from talking_points.audit.address import bind
-    from talking_points.escaping import for_terminal
 
     with exit_codes():
         if not Path(dataset).is_dir() and (reason := unavailable(dataset, "dataset")):
@@ -39,4 +38,4 @@ def view(
         folder = dataset_folder(dataset, revision)
         rows = InstructionRows.read(folder) if is_instructions(folder) else DatasetRows.read(folder)
         title = Path(dataset).resolve().name if Path(dataset).is_dir() else dataset
-        serve_viewer(rows, for_terminal(title), bound=bound, announce=lambda line: print(line, flush=True))
+        serve_viewer(rows, title, bound=bound)

@@ -194,6 +194,14 @@ def read_group(
     return table
 
 
+def to_rows(table: pa.Table | pa.RecordBatch, path: object) -> list[dict[str, Any]]:
+    """What Python makes of columns of any types. Raises ``DatasetError``: an hour may have a zone that there is not."""
+    try:
+        return table.to_pylist()
+    except (ValueError, LookupError, OverflowError) as error:
+        raise DatasetError(f"{path} holds what cannot be read ({str(error)[:200]}): write texts and numbers") from error
+
+
 @contextmanager
 def readable(path: object) -> Iterator[None]:
     """Around the reading of Parquet: what Arrow objects to becomes a ``DatasetError`` that names the file."""
@@ -220,7 +228,7 @@ def check_columns(found: pa.Schema, columns: Collection[str], path: object, decl
         raise DatasetError(f"{path} lacks the columns {sorted(missing)}: build it with talking-points {command}")
     for name in columns:
         expected, kind = declared[name][0], found.field(name).type
-        if found.names.count(name) > 1 or _kind(kind) != _kind(expected):
+        if _kind(kind) != _kind(expected):
             raise DatasetError(
                 f"{path}: expected column '{name}' as {expected}, found {str(kind)[:80]}; it is not read"
             )

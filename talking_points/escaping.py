@@ -42,6 +42,11 @@ def for_terminal(text: str) -> str:
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def for_json(text: str) -> str:
+    """A text of JSON for a terminal: the same value."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def for_markdown(text: object) -> str:
     """Text as itself, on one line, inside a paragraph or a table's cell: no link, image, HTML or further cell."""
     line = for_terminal(" ".join(str(text).split()))

@@ -12,7 +12,8 @@ import struct
 from typing import BinaryIO
 
 PIECES = 10_000
-"""Segments of a JPEG and chunks of a PNG beside those that hold pixels, entries of a TIFF."""
+"""Segments of a JPEG and chunks of a PNG beside those that hold pixels, entries of a TIFF, blocks of a GIF before its
+first image: each holds at most 255 bytes."""
 
 DESCRIBED = 64 << 20
 """Bytes that a JPEG has before its pixels: EXIF, profiles, previews."""
@@ -47,6 +48,8 @@ def check_structure(stream: BinaryIO) -> None:
             _check_jpeg(stream)
         elif start == b"\x89PNG\r\n\x1a\n":
             _check_png(stream, size)
+        elif start.startswith(b"GIF8"):
+            _check_gif(stream)
         elif start[:2] in (b"II", b"MM"):
             _check_tiff(stream, start)
     except StructureError:
@@ -118,6 +121,23 @@ def _check_png(stream: BinaryIO, size: int) -> None:
         if kind == b"IEND":
             return
         place += 12 + length
+
+
+def _check_gif(stream: BinaryIO) -> None:
+    stream.seek(10)
+    colours = stream.read(1)[0]
+    stream.seek(13 + (6 << (colours & 7) if colours & 128 else 0))
+    inside = False
+    for _ in range(PIECES):
+        length = stream.read(1)
+        if inside:
+            inside = length[0] > 0
+            stream.seek(length[0], os.SEEK_CUR)
+        elif length in (b",", b";", b""):  # the image, or the end
+            return
+        elif inside := length == b"!":  # an extension, of any kind
+            stream.read(1)
+    raise StructureError(f"it has more than {PIECES:,} blocks before its first image")
 
 
 def _check_tiff(stream: BinaryIO, start: bytes) -> None:

@@ -109,15 +109,20 @@ def _read(
 
 
 def _check_schema(elements: list[dict[int, Any]]) -> None:
-    """Arrow follows the schema's tree by calls within calls."""
+    """Arrow follows the schema's tree by calls within calls, and of two columns of one name finds neither."""
     if len(elements) > _MOST_COLUMNS:
         raise pa.ArrowInvalid(f"its schema has {len(elements):,} elements, more than {_MOST_COLUMNS:,}")
     open_places: list[int] = []
+    names: set[bytes] = set()
     for element in elements:
         while open_places and open_places[-1] == 0:
             open_places.pop()
         if open_places:
             open_places[-1] -= 1
+        if len(open_places) == 1:
+            if element[4] in names:
+                raise pa.ArrowInvalid(f"it has two columns of the name {element[4].decode(errors='replace')[:80]!r}")
+            names.add(element[4])
         if children := element.get(5, 0):
             open_places.append(children)
         if len(open_places) > _DEEPEST:

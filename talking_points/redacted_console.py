@@ -1,4 +1,5 @@
-"""The terminal as rich draws on it: secrets are taken out of each text before tables are laid out.
+"""The terminal as rich draws on it: secrets, and what a terminal obeys, are taken out of each text before tables are
+laid out.
 
 A key that a column breaks in two would not be known again in what is printed.
 """
@@ -12,21 +13,27 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from talking_points.redaction import redact
+from talking_points.redaction import shown
 
 
 class RedactedConsole(Console):
-    """rich's console, which shows no secret in a text, a table, its titles or its cells."""
+    """rich's console, which shows a text, a table, its titles and its cells as ``redaction.shown`` does.
+
+    Brackets and colons in them are no markup, and no emoji.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, *args: Any, **kwargs: Any) -> Text:
         """As of rich; also what the width of a cell is measured by."""
-        return super().render_str(redact(text), *args, **kwargs)
+        return super().render_str(shown(text), *args, **kwargs)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As of rich, which comes here with each cell."""
-        if isinstance(renderable, Text) and (plain := redact(renderable.plain)) != renderable.plain:
-            shown = renderable.blank_copy(plain)
-            if not shown.style and renderable.spans:
-                shown.style = renderable.spans[0].style
-            renderable = shown
+        if isinstance(renderable, Text) and (plain := shown(renderable.plain)) != renderable.plain:
+            clean = renderable.blank_copy(plain)
+            if not clean.style and renderable.spans:
+                clean.style = renderable.spans[0].style
+            renderable = clean
         return super().render(renderable, options)

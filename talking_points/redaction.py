@@ -18,6 +18,7 @@ import re
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -153,6 +154,11 @@ def redact(text: str) -> str:
     return _FORMS.sub(lambda found: next((group for group in found.groups() if group), "") + HIDDEN, text)
 
 
+def shown(text: str) -> str:
+    """The text for a terminal or a log: without secrets, and without what a terminal obeys."""
+    return for_terminal(redact(text))
+
+
 def hide_secrets(value: Any, name: str = "") -> Any:
     """A copy of settings that may be stored: secrets are ``***``, everything else is as it was."""
     if isinstance(value, Mapping):
@@ -216,8 +222,10 @@ def redact_errors(call: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
 
 def guard_process() -> None:
-    """Redact what this process logs and the tracebacks that it ends with; protect its environment's secrets."""
+    """Redact what this process logs and warns of, and the tracebacks that it ends with; protect its environment's
+    secrets."""
     guard_logs()
+    warnings.formatwarning = _format_redacted
     sys.excepthook = _print_redacted
     threading.excepthook = lambda given: _print_redacted(given.exc_type, given.exc_value, given.exc_traceback)
 
@@ -238,12 +246,12 @@ def guard_logs() -> None:
             message = record.getMessage()
         except (TypeError, ValueError):
             return record  # the handler reports a message that does not fit its arguments
-        clean = for_terminal(_COLOURS.sub("", redact(message)))
+        clean = shown(_COLOURS.sub("", message))
         if clean != message:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_info[0]:
             written = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-            if (clean := for_terminal(redact(written))) != written:
+            if (clean := shown(written)) != written:
                 record.exc_info, record.exc_text = None, clean
         return record
 
@@ -251,11 +259,17 @@ def guard_logs() -> None:
     logging.setLogRecordFactory(make_redacted)
 
 
+def _format_redacted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return shown(f"{filename}:{lineno}: {category.__name__}: {message}\n")
+
+
 def _print_redacted(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt | SystemExit):
         sys.__excepthook__(kind, error or kind(), where)
         return
-    print(for_terminal(redact("".join(traceback.format_exception(kind, error, where)))), end="", file=sys.stderr)
+    print(shown("".join(traceback.format_exception(kind, error, where))), end="", file=sys.stderr)
 
 
 def _url_secrets(text: str) -> list[str]:

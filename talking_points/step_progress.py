@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from talking_points.redaction import redact
+from talking_points.redaction import shown
 from talking_points.units import format_duration, format_rate
 from talking_points.whole_files import read_json, write_json
 
@@ -101,7 +101,7 @@ class StepProgress:
     def remark(self, text: str) -> None:
         """A line of its own, e.g. what an evaluation on the way has found."""
         self._close()
-        print(redact(f"{self.what}: {text}"), file=self._stream, flush=True)
+        print(shown(f"{self.what}: {text}"), file=self._stream, flush=True)
 
     def end(self) -> None:
         """The loop is over, or was left: the last line stays. A training has one, however short it was."""
@@ -144,7 +144,7 @@ class StepProgress:
             "total": self.total,
             "values": self._latest | means,
             "seconds_left": None if left is None else round(left, 1),
-            "line": redact(self.line(now)),
+            "line": shown(self.line(now)),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "spent": self._spent.so_far(),
         }
@@ -155,7 +155,7 @@ class StepProgress:
         self._told, self._told_of = now, self.done
         self._latest |= {name: total / number for name, (total, number) in self._sums.items()}
         self._sums = {}
-        line = redact(self.line(now))
+        line = shown(self.line(now))
         if self._drawn_over:
             self._stream.write(f"\r\x1b[2K{line}")
             self._open = True
@@ -208,8 +208,3 @@ def follow_each(items: Iterable[Item], what: str, total: int | None = None, unit
         for item in items:
             yield item
             progress.advance()
-
-
-def tell(text: str) -> None:
-    """One line on stderr about what begins now."""
-    print(redact(text), file=sys.stderr, flush=True)

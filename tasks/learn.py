@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from talking_points.stop_requests import Stopped
+from talking_points.terminal import show
 from tasks.learn_jobs import Job, Result, be_quiet, measure_job
 
 PRELOADED = (
@@ -54,5 +55,5 @@ def run_job(job: Job, processes: JobProcesses) -> Result:
     """Run one job and print what it took."""
     result = processes.run(job)
     made = " (made before)" if result.get("reused") else ""
-    print(f"{job.name:<22} {result['seconds']:.0f} s{made}", flush=True)
+    show(f"{job.name:<22} {result['seconds']:.0f} s{made}")
     return result

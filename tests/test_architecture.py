@@ -24,6 +24,7 @@ ROOMS = (
     "escaping",
     "redaction",
     "redacted_console",
+    "terminal",
     "server_guard",
     "stand_in_server",
     "proxies",
@@ -163,6 +164,26 @@ def test_no_model_is_asked_for_code() -> None:
             }:
                 asking.append(f"{path.relative_to(ROOT)}:{call.lineno} {called}")
     assert not asking
+
+
+SPEAKS_BY_ITSELF = {
+    "talking_points/terminal.py": "the border",
+    "talking_points/redacted_console.py": "the border, for tables",
+    "talking_points/redaction.py": "tracebacks, and it is what cleans",
+    "talking_points/step_progress.py": "a line that is drawn over, cleaned before it is written",
+    "talking_points/stand_in_server.py": "a process of its own, whose lines are read by a build",
+    "commands/processes.py": "one sentence of our own, in a signal's handler",
+}
+
+
+def test_what_is_printed_goes_through_one_border() -> None:
+    """Names and texts of others hold secrets, and what a terminal obeys."""
+    printing = set()
+    for path in FILES:
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            if re.search(r"^print$|^Console$|\.Console$|(^|\.)echo$|std(out|err)\.write$", ast.unparse(call.func)):
+                printing.add(str(path.relative_to(ROOT)))
+    assert printing <= set(SPEAKS_BY_ITSELF), "say it with talking_points.terminal, draw it on a RedactedConsole"
 
 
 OWN_FILES = {

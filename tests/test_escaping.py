@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from commands import cli  # noqa: F401  (adds the commands)
 from commands.compare import print_comparison
-from commands.console import exit_codes
+from commands.console import app, exit_codes
 from talking_points.audit.findings import write_report
 from talking_points.audit.items import load_questions
 from talking_points.audit.store import ANSWERS, Answer, AnswerStore
@@ -23,6 +26,7 @@ from talking_points.publishing.comparison import Comparison
 from talking_points.publishing.markdown import Markdown, markdown_environment
 from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.quality import render_page
+from talking_points.terminal import show_json
 from tests.publishing.small_dataset import ROWS, small_manifest, write_dataset
 
 HOSTILE = [
@@ -159,6 +163,41 @@ def test_tables_pages_and_terminals_hold_no_link_of_a_dataset(capsys: pytest.Cap
     assert (
         "[bold]x[/bold]" in printed.out.replace("\n", "").replace("│", "").replace(" ", "") or "[bold]" in printed.out
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["init", "{folder}"],
+        ["draw-sample", "{folder}", "--images", "1", "--sources", "partimagenet", "--workers", "1"],
+        ["report", "{dataset}", "--to", "{folder}"],
+        ["publish", "{dataset}", "org/name", "--dry-run"],
+        ["compare", "{dataset}", "{dataset}", "--html", "{folder}.html"],
+        ["audit", "{dataset}", "--report"],
+        ["status", "{folder}"],
+        ["build", "--dry-run", "-s", "output={folder}", "-s", "sources.partimagenet.root={folder}"],
+        ["{folder}"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_command_shows_a_name_that_a_terminal_obeys(command: list[str], tmp_path: Path) -> None:
+    name = "a\x1b[31m\x9b2J\u202e[/b]:smile:"
+    places = {"folder": tmp_path / name, "dataset": tmp_path / "d" / name}
+    write_dataset(places["dataset"], rows={"test": 3})
+    result = CliRunner().invoke(app, [word.format_map(places) for word in command])
+    assert result.exit_code in (0, 2), result.output
+    assert not set(result.output) & {"\x1b", "\x9b", "\u202e"}
+    assert "smile" in result.output or command[0] in ("publish", "audit"), "the name is shown"
+
+
+def test_json_stays_json_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"path": "a\x9b\x7f\u202e\ud800 é", "text": 'token=abcdefgh1"x'}
+    for ascii_only in (True, False):
+        show_json(values, ascii_only=ascii_only)
+        line = capsys.readouterr().out
+        assert json.loads(line) == values | {"text": 'token=***"x'}
+        assert ("é" in line) is not ascii_only
+        assert not set(line) & {"\x9b", "\x7f", "\u202e", "\ud800"}
 
 
 def test_a_row_id_is_no_path_in_the_report_of_the_human_check(tmp_path: Path) -> None:

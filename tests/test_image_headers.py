@@ -61,6 +61,12 @@ def _rle(width: int, height: int, runs: int) -> bytes:
     return content[:18] + sizes + content[34:46] + struct.pack("<I", 256) + content[50:54] + bytes(1024 + 2 * runs)
 
 
+def _gif(*blocks: bytes) -> bytes:
+    content = _saved("GIF", mode="P")
+    start = 13 + (6 << (content[10] & 7) if content[10] & 128 else 0)
+    return content[:start] + b"".join(blocks) + content[start:]
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "comments": lambda: _jpeg(_segment(0xFE, b"") * 11_000),
     "exif": lambda: _jpeg(_segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 1100),
@@ -72,6 +78,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "runs": lambda: _rle(64, 64, 100_000),
     "pixels in runs": lambda: _rle(10_000, 10_000, 10),
     "scans": lambda: _scans(4000, (4000, 4000)),
+    "comments of a GIF": lambda: _gif(b"!\xfe" + b"\x01a" * 11_000 + b"\0"),
+    "extensions of a GIF": lambda: _gif(b"!\xf9\x04\0\0\0\0\0" * 11_000),
+    "dirt in a GIF": lambda: _gif(b"\x01" * 11_000),
     "webp": lambda: _saved("WEBP", (12_000, 8000), quality=0, method=0),
 }
 
@@ -93,6 +102,7 @@ HONEST: dict[str, Callable[[], bytes]] = {
     "profile": lambda: _jpeg(*[_segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(60_000))] * 60),
     "filling": lambda: _jpeg(b"\xff" * 20),
     "film behind it": lambda: _saved("JPEG") + b"\xff\xda" * 10_000,
+    "profile of a GIF": lambda: _gif(b"!\xff\x0bICCRGBG1012" + (b"\xff" + b"a" * 255) * 9_000 + b"\0"),
     "text": lambda: _png(*[(b"tEXt", b"a\0b")] * 100),
     "tiff": lambda: _saved("TIFF", (64, 4000)),
     "webp": lambda: _saved("WEBP", (400, 300)),
@@ -115,7 +125,16 @@ def test_only_scans_of_the_first_image_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0" + b"\xff" * 8]
+    "start",
+    [
+        b"\xff\xd8",
+        b"GIF89a",
+        b"GIF89a" + b"\1" * 7 + b"!\xfe\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0\x08\0\0\0" + b"\xff" * 8,
+    ],
 )
 def test_what_ends_too_early_is_damaged(start: bytes) -> None:
     with pytest.raises(ImageFileError) as refused:

@@ -76,12 +76,17 @@ def footer_is_long(path: Path) -> None:
     pq.write_table(pa.table({"text": ["x"]}, metadata={"a": "x" * 5_000}), path)
 
 
+def two_columns_have_one_name(path: Path) -> None:
+    pq.write_table(pa.table([pa.array(["x"]), pa.array([1])], ["text", "text"]), path)
+
+
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "sizes": (sizes_are_untrue, "unpacks to"),
     "values": (values_are_many, "unpacks to"),
     "rows": (rows_are_untrue, "states 1,000,000 rows"),
     "prefixes": (prefixes_repeat, "unpacks to"),
     "schema": (schema_is_deep, "schema"),
+    "names": (two_columns_have_one_name, "two columns of the name 'text'"),
     "footer": (footer_is_long, "more than the 4,000 that are read"),
 }
 
@@ -104,7 +109,7 @@ def test_what_a_footer_says_binds_nobody(name: str, tmp_path: Path, monkeypatch:
         with pytest.raises((DatasetError, pa.ArrowInvalid, parquet_sizes.UnpackedSizeError), match=problem):
             read()
     assert time.process_time() - start < 20
-    if name in ("schema", "footer"):
+    if name in ("schema", "names", "footer"):
         with pytest.raises(DatasetError, match=problem):
             column_names(path)
 

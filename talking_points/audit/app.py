@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -19,6 +18,7 @@ from talking_points.audit.pages import PRIMARY, TITLES, CheckPage
 from talking_points.audit.store import AnswerStore
 from talking_points.errors import InputError
 from talking_points.image_files import read_header
+from talking_points.terminal import show
 from talking_points.units import counted
 
 MAX_NAME = 40
@@ -64,7 +64,6 @@ def serve(
     *,
     bound: socket.socket,
     host: str = "127.0.0.1",
-    announce: Callable[[str], None] = print,
 ) -> None:
     """Serve the page at the socket ``bound`` to ``host`` until interrupted.
 
@@ -73,7 +72,7 @@ def serve(
     token = None if host in LOOPBACK else secrets.token_urlsafe(16)
     address = address_of(bound, host) + (f"?token={token}" if token else "")
     rows = counted(len(questions.items), "row")
-    announce(f"{TITLES[questions.task]}: {rows}. Open {address} (Ctrl-C stops; answers are kept)")
+    show(f"{TITLES[questions.task]}: {rows}. Open {address} (Ctrl-C stops; answers are kept)", secrets=True)
     run_app(create_app(questions, store, token), bound)
 
 

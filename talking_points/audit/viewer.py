@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
 
 from fastapi import FastAPI, HTTPException, Response
 from nicegui import ui
@@ -14,6 +13,7 @@ from talking_points.audit.app import run_app, send_image
 from talking_points.audit.browsing import DatasetRows
 from talking_points.audit.guard import Guard
 from talking_points.audit.view_page import ViewPage
+from talking_points.terminal import show
 from talking_points.units import counted
 
 
@@ -36,9 +36,10 @@ def create_viewer(rows: DatasetRows, title: str, token: str) -> FastAPI:
     return app
 
 
-def serve_viewer(rows: DatasetRows, title: str, *, bound: socket.socket, announce: Callable[[str], None]) -> None:
-    """Serve the page at the loopback socket ``bound`` until interrupted; the address that is announced has a token."""
+def serve_viewer(rows: DatasetRows, title: str, *, bound: socket.socket) -> None:
+    """Serve the page at the loopback socket ``bound`` until interrupted; the address that is shown has a token."""
     token = secrets.token_urlsafe(16)
     host = str(bound.getsockname()[0])
-    announce(f"{title}: {counted(len(rows), 'row')}. Open {address_of(bound, host)}?token={token} (Ctrl-C stops)")
+    address = f"{address_of(bound, host)}?token={token}"
+    show(f"{title}: {counted(len(rows), 'row')}. Open {address} (Ctrl-C stops)", secrets=True)
     run_app(create_viewer(rows, title, token), bound)

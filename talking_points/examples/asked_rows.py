@@ -20,7 +20,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from talking_points.config import ConfigError
-from talking_points.dataset_files import read_dataset, readable
+from talking_points.dataset_files import read_dataset, readable, to_rows
 from talking_points.hub_names import unavailable
 from talking_points.image_files import Orientation, read_rgb
 from talking_points.parquet_sizes import check_footer, refuse_large
@@ -224,7 +224,7 @@ def _of_parquet(path: Path, task: Task, root: Path) -> Rows:
         number = 0
         with readable(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_READ_AT_ONCE, columns=[name for name in found if name in wanted]):
-                for value in batch.to_pylist():
+                for value in to_rows(batch, path):
                     number += 1
                     yield _row(value, number, task, root)
 

@@ -2,8 +2,8 @@
 
 A template is a program that somebody else wrote. The sandbox of transformers keeps it from the machine's files, but one
 step can take all memory (``"a" * 10 ** 10``) or hold the interpreter for hours (``1.5 | round(10 ** 9)``), while which
-nothing can end it. Here each step that makes something is measured before it is done; loops are left to
-``within_limits``.
+nothing can end it. Here each step that makes something, or looks through something, is measured before it is done, and
+the steps of loops and macros are counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import BuiltinMethodType
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2.compiler import CodeGenerator, Frame, operators
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -27,6 +27,10 @@ STEP = 1 << 22
 
 ALL = 1 << 26
 """As many in all values of one rendering."""
+
+STEPS = 1 << 21
+"""Signs and words of a template that are worked through in one rendering, and entries that are looked through; a
+conversation of a hundred messages takes some 100,000."""
 
 _BITS = 1 << 16
 _NUMBER = 1000
@@ -37,6 +41,7 @@ _ABSENT = ("lipsum", "pprint", "striptags", "urlize", "wordwrap", "xmlattr")
 
 class _Left(threading.local):
     of_all: int | None = None
+    steps: int = 0
 
 
 _left = _Left()
@@ -44,12 +49,13 @@ _left = _Left()
 
 @contextmanager
 def one_rendering() -> Iterator[None]:
-    """Around the rendering of templates in this thread: together they make no more than ``ALL``."""
-    before, _left.of_all = _left.of_all, ALL
+    """Around the rendering of templates in this thread: together they make no more than ``ALL``, in ``STEPS``."""
+    before = _left.of_all, _left.steps
+    _left.of_all, _left.steps = ALL, STEPS
     try:
         yield
     finally:
-        _left.of_all = before
+        _left.of_all, _left.steps = before
 
 
 def bound_templates(module: Any = None) -> None:
@@ -68,11 +74,15 @@ def _weigh(value: Any, known: dict[int, int] | None = None) -> int:
     """Characters and entries of a value, of what it holds too, as often as they would be written."""
     if isinstance(value, str | bytes):
         return len(value)
-    if not isinstance(value, list | tuple | dict | set | frozenset):
+    if not isinstance(value, list | tuple | dict | set | frozenset | range):
         return 1
     # What has two names counts twice and is looked at once: 60 lists, each the other twice, have 2 ** 60 entries.
     known = {} if known is None else known
+    if isinstance(value, range):
+        _stepped(len(value))
+        return len(value)
     if id(value) not in known:
+        _stepped(len(value))
         total = 1
         for item in chain(value, value.values()) if isinstance(value, dict) else value:
             total += _weigh(item, known)
@@ -86,10 +96,36 @@ def _allow(size: int) -> None:
     """Take note of what is about to be made."""
     if size > STEP:
         raise SecurityError(f"a step of it would make more than {STEP:,} characters or entries")
+    _charge(size)
+
+
+def _charge(size: int) -> None:
+    """Take note of what is about to be looked through."""
     if _left.of_all is not None:
         _left.of_all -= size
         if _left.of_all < 0:
             raise SecurityError(f"its steps make more than {ALL:,} characters or entries in all")
+
+
+def _stepped(size: int) -> None:
+    """Take note of a part of the template, of so many signs and words, that is about to be worked through."""
+    if _left.of_all is not None:
+        _left.steps -= size
+        if _left.steps < 0:
+            raise SecurityError(f"it takes more than {STEPS:,} steps")
+
+
+def _charged(value: Any) -> Any:
+    """What is about to be looked through."""
+    _charge(_weigh(value))
+    return value
+
+
+def _counted(values: Iterable[Any], size: int) -> Iterator[Any]:
+    """The values, one by one, for each of which a part of the template of this size is worked through."""
+    for value in values:
+        _stepped(size)
+        yield value
 
 
 def _weighed(value: Any) -> Any:
@@ -121,6 +157,7 @@ def _predict_operation(operator: str, left: Any, right: Any) -> int:
     if isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length() + right.bit_length() if operator == "*" else 0
         bits = left.bit_length() * max(right, 0) if operator == "**" else bits
+        _stepped(max(left.bit_length(), right.bit_length()) >> 6)
         return STEP + 1 if bits > _BITS else 0
     if operator == "+":
         return _weigh(left) + _weigh(right)
@@ -154,6 +191,8 @@ def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
 
     @wraps(function)
     def bounded(*arguments: Any, **named: Any) -> Any:
+        if len(arguments) > passed and hasattr(arguments[passed], "__next__"):
+            arguments = (*arguments[:passed], _counted(arguments[passed], 8), *arguments[passed + 1 :])
         given = [*arguments[passed:], *named.values()]
         if name == "join" and given:
             items = list(given[0]) if not isinstance(given[0], str) else given[0]
@@ -173,6 +212,16 @@ def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
     return bounded
 
 
+def _bounded_test(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def bounded(*arguments: Any, **named: Any) -> Any:
+        for value in (*arguments, *named.values()):
+            _charge(_weigh(value))
+        return function(*arguments, **named)
+
+    return bounded
+
+
 class _Filters(dict[str, Callable[..., Any]]):
     """Filters that are measured, those too that a library adds later."""
 
@@ -181,7 +230,35 @@ class _Filters(dict[str, Callable[..., Any]]):
 
 
 class _Generator(CodeGenerator):
-    """Measures what is written between signs: ``a ~ b``, ``[a, b]``, ``{a: b}``, ``a[1:]``."""
+    """Counts steps, and measures what is between signs: ``a ~ b``, ``[a, b]``, ``{a: b}``, ``a[1:]``, ``a in b``."""
+
+    _loop: nodes.For | None = None
+
+    def blockvisit(self, nodes: Iterable[nodes.Node], frame: Frame) -> None:
+        """The body of a loop, a macro, a branch: each time that it is worked through."""
+        nodes = list(nodes)
+        self.writeline(f"environment.stepped({1 + sum(map(_count, nodes))})")
+        super().blockvisit(nodes, frame)
+
+    def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802
+        before, self._loop = self._loop, node
+        super().visit_For(node, frame)
+        self._loop = before
+
+    def visit(self, node: nodes.Node, *arguments: Any, **named: Any) -> Any:
+        """As of jinja2."""
+        loop = self._loop
+        if loop is None or loop.test is None or node is not loop.iter:
+            return super().visit(node, *arguments, **named)
+        self.write("environment.counted(")  # what the test leaves out has no body that is counted
+        super().visit(node, *arguments, **named)
+        self.write(f", {_count(loop.test)})")
+        return None
+
+    def visit_Operand(self, node: nodes.Operand, frame: Frame) -> None:  # noqa: N802
+        self.write(f" {operators[node.op]} environment.charged(")
+        self.visit(node.expr, frame)
+        self.write(")")
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.write("environment.concat_pieces((")
@@ -214,13 +291,20 @@ class _Generator(CodeGenerator):
         self.write(")")
 
 
+def _count(node: nodes.Node) -> int:
+    return 1 + sum(map(_count, node.iter_child_nodes()))
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox that transformers renders templates in, in which no step makes more than ``STEP``."""
 
     code_generator_class = _Generator
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
+    intercepted_binops = frozenset(("+", "*", "**", "%", "//"))
     concat = staticmethod(_concat)
     weighed = staticmethod(_weighed)
+    charged = staticmethod(_charged)
+    counted = staticmethod(_counted)
+    stepped = staticmethod(_stepped)
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -228,6 +312,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         for name, function in known.items():
             if name not in _ABSENT:
                 self.filters[name] = function
+        self.tests = {name: _bounded_test(test) for name, test in vars(self)["tests"].items()}
         self.globals.pop("lipsum", None)
         self.finalize = _written
 
@@ -245,6 +330,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Any, __obj: Any, *arguments: Any, **named: Any) -> Any:  # noqa: N805
         """A call, measured before it is done where its function makes texts, and what it is given."""
         given = [*arguments, *named.values()]
+        _stepped(8)
+        _charge(_weigh(getattr(__obj, "__self__", None)))  # `long_list.count(1)`
         method = getattr(__obj, "__wrapped__", __obj)  # the sandbox has a format of its own
         if isinstance(method, BuiltinMethodType) and isinstance(method.__self__, str | bytes):
             _allow(_predict_text(method.__name__, method.__self__, given))

@@ -28,7 +28,7 @@ from talking_points.publishing.read_back import differences, file_digests
 from talking_points.publishing.release import Release, ReleaseError, content_sha256, prepare_release
 from talking_points.redaction import protect, redact
 from talking_points.regular_files import read_bytes
-from talking_points.step_progress import tell
+from talking_points.terminal import tell
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

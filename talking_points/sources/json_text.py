@@ -126,7 +126,7 @@ def _check_depth(file: BinaryIO, path: Path) -> None:
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
     """The file in pieces that do not cut a text or a number in two, unless it is longer than ``_LONGEST_TEXT``."""
     kept = b""
-    while block := file.read(_BLOCK):
+    while block := file.read(max(_BLOCK, len(kept))):  # what goes on for long is not looked at again for each block
         text = kept + block
         cut = _complete(text) if len(text) < _LONGEST_TEXT else len(text)
         kept = text[cut:]

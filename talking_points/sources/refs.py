@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from talking_points.parquet_sizes import UnpackedSizeError, refuse_large
+from talking_points.parquet_sizes import refuse_large
 from talking_points.regular_files import open_regular
 from talking_points.sources.plain_pickle import NoListError, UnsafePickleError, stream_plain
 from talking_points.sources.protocol import SourceError
@@ -165,7 +164,9 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
                 )
             for batch in file.iter_batches(_BATCH, columns=list(columns)):
                 yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, UnpackedSizeError) as error:
+    except SourceError:
+        raise
+    except (ValueError, LookupError, OSError) as error:  # of Arrow, and of what Python makes of its columns
         raise SourceError(f"cannot read {path}: {error}; download it again") from error
 
 

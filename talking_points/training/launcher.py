@@ -22,6 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from talking_points.config import load_config
 from talking_points.errors import TrainingStoppedError
 from talking_points.plotting import trust_no_matplotlibrc
+from talking_points.terminal import tell
 from talking_points.training.config import TrainConfig
 
 
@@ -41,7 +42,7 @@ def launch(kind: str, config: TrainConfig, name: str, count: int) -> None:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    sys.stderr.write(line)
+                    tell(line.rstrip())
                     last.append(line)
             except BaseException:
                 process.terminate()

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from talking_points.examples.points import LengthBuckets
 from talking_points.models.segmenter import Written
-from talking_points.step_progress import tell
+from talking_points.terminal import tell
 from talking_points.training.config import RolloutStage
 from talking_points.training.grpo import ADVANTAGES, EQUAL_REWARDS
 from talking_points.training.objectives import OBJECTIVES

@@ -24,7 +24,8 @@ from talking_points.examples.points import PointSet, load_points
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
 from talking_points.sources.drawn import is_drawn
-from talking_points.step_progress import follow_each, tell
+from talking_points.step_progress import follow_each
+from talking_points.terminal import tell
 from talking_points.training.adaptation import adapt_descriptor
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.answerer_stages import pose_data, pretrain_pose_vision_stage, train_answerer_stage

@@ -26,9 +26,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from talking_points.escaping import for_markdown, for_terminal
+from talking_points.escaping import for_markdown
 from talking_points.redacted_console import RedactedConsole
-from talking_points.redaction import redact
+from talking_points.redaction import redact, shown
 from talking_points.units import counted, format_duration, format_rate
 from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
@@ -123,10 +123,10 @@ class BuildProgress:
         self.started = time.monotonic()
         self.ended: float | None = None
         self._bars = Progress(
-            TextColumn("{task.description:<15}"),
+            TextColumn("{task.description:<15}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -206,7 +206,7 @@ class BuildProgress:
                 "stage": stage,
                 "shard": shard,
                 "task": title,
-                "error": redact(for_terminal(f"{type(error).__name__}: {error}")),
+                "error": shown(f"{type(error).__name__}: {error}"),
             }
         )
         self._show(stage, force=True)
@@ -226,7 +226,7 @@ class BuildProgress:
 
     def say(self, line: str) -> None:
         """Tell people something about the stage that runs."""
-        self.console.print(f"{'':<15} {line}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(f"{'':<15} {line}", highlight=False, soft_wrap=True)
 
     def end(self, stage: str) -> None:
         """A stage is over: one line for people, one last update of its artifact."""
@@ -391,7 +391,7 @@ class BuildProgress:
             self.storage.write_json(STATUS_FILE, self.summary())
         except OSError as error:
             # A full disk fails the shards, with a message; the news about them must not fail the build first.
-            self.console.print(for_terminal(f"cannot write {STATUS_FILE}: {error}"), markup=False)
+            self.console.print(f"cannot write {STATUS_FILE}: {error}")
 
 
 _SHOWN = 20

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import time
 from importlib import util
 
 from talking_points.config import ConfigError
@@ -12,6 +14,11 @@ from talking_points.runner_config import CLUSTER_CLASSES, RunnerConfig
 
 ANSWERS = 5.0
 """Seconds that an existing cluster gets for its first answer."""
+
+_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""The frame with which each side of HTTP/2 begins, here without any: length, type, flags, stream."""
+
+_HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 
 
 def check_runner(config: RunnerConfig) -> None:
@@ -41,13 +48,27 @@ def check_runner(config: RunnerConfig) -> None:
 
 
 def _await_greeting(connection: socket.socket, config: RunnerConfig) -> None:
-    """A scheduler of Dask speaks first. Of what takes a connection and says nothing its client never lets go."""
-    if config.kind != "dask" or re.match(r"(tls|wss?|ucx)://", config.address or ""):
+    """Of what takes a connection and says nothing a client of Dask never lets go, and one of Ray after minutes.
+
+    A scheduler of Dask speaks first; Ray answers the beginning of HTTP/2 with its settings.
+    """
+    hidden = re.match(r"(tls|wss?|ucx)://", config.address or "") if config.kind == "dask" else _is_on("RAY_USE_TLS")
+    if hidden:
         return
-    connection.settimeout(2 * ANSWERS)
+    deadline, spoken = time.monotonic() + 2 * ANSWERS, b""
     try:
-        spoken = connection.recv(1)
+        if config.kind == "ray":
+            connection.sendall(_HTTP_2)
+        while len(spoken) < (len(_SETTINGS) if config.kind == "ray" else 1):
+            connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            if not (more := connection.recv(64)):
+                raise OSError("it takes a connection and closes it")
+            spoken += more
     except TimeoutError:
         raise OSError(f"it takes a connection and says nothing for {2 * ANSWERS:g} s") from None
-    if not spoken:
-        raise OSError("it takes a connection and closes it")
+    if config.kind == "ray" and spoken[3:5] != _SETTINGS[3:5]:
+        raise OSError("what answers there does not speak gRPC, as Ray does")
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")

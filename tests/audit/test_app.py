@@ -33,8 +33,7 @@ from talking_points.audit.app import serve
 from talking_points.audit.items import load_questions
 from talking_points.audit.store import ANSWERS, AnswerStore
 output, task, host, port = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-serve(load_questions(output, task, share=1.0), AnswerStore(output / ANSWERS), bound=bind(host, port), host=host,
-      announce=lambda text: print(text, flush=True))
+serve(load_questions(output, task, share=1.0), AnswerStore(output / ANSWERS), bound=bind(host, port), host=host)
 """
 
 

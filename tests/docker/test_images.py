@@ -48,24 +48,35 @@ def pins(name: str) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
+OF_THE_MACHINE = {"talking-points", "torch"}
+"""What the tests need and their lock does not hold: the project, and PyTorch, of which each machine has its build."""
+
+
 def test_locks_with_digests_pin_what_the_lock_pins() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    everything, base, gpu = (pins(f"requirements{name}.lock") for name in ("", "-base", "-gpu"))
-    assert not base.keys() & gpu.keys()
-    for name, (version, digests) in (base | gpu).items():
+    everything, base, gpu, dev = (pins(f"requirements{name}.lock") for name in ("", "-base", "-gpu", "-dev"))
+    assert not base.keys() & (gpu | dev).keys()
+    for name, (version, digests) in (base | gpu | dev).items():
         assert digests, f"{name} has no digest"
         assert everything.get(name, (version,))[0] == version, name
+    for vllm in (pins("requirements-vllm.lock"), pins("requirements-vllm-gpu.lock")):
+        assert len(vllm) > 150
+        assert all(digests for _, digests in vllm.values())
     (build,) = project["build-system"]["requires"]
     assert build == f"setuptools=={base['setuptools'][0]}"
     extras = project["project"]["optional-dependencies"]
     for wanted, locked in (
         (project["project"]["dependencies"], base),
         (extras["train"] + extras["llama-cpp"], base | gpu),
+        (
+            extras["dev"] + extras["train"] + extras["audit"] + extras["dask"],
+            base | dev | dict.fromkeys(OF_THE_MACHINE),
+        ),
     ):
         for requirement in wanted:
             name = re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()  # type: ignore[index]
             assert name in locked, requirement
-    text = "".join((REPOSITORY / f"requirements-{name}.lock").read_text() for name in ("base", "gpu"))
+    text = "".join(path.read_text() for path in REPOSITORY.glob("requirements-*.lock"))
     assert not re.search(r"://|file:|--find-links|--index|^/", text, re.MULTILINE)
 
 
@@ -74,6 +85,8 @@ def test_containers_and_make_install_by_digest() -> None:
         text = path.read_text()
         assert "--require-hashes -r requirements-base.lock" in text, path
         assert "http" not in "".join(line for line in text.splitlines() if "pip install" in line), path
+        for lock in re.findall(r"pip install .*-r (\S+\.lock)", text):
+            assert re.search(rf"--require-hashes .*-r {re.escape(lock)}", text), f"{path}: {lock}"
         assert "--no-deps --no-build-isolation" in text, path
 
 

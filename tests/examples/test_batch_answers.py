@@ -19,6 +19,7 @@ from PIL import Image
 
 from talking_points import describe_rows, localize_rows
 from talking_points.config import ConfigError
+from talking_points.dataset_files import DatasetError
 from talking_points.errors import RunError
 from talking_points.examples.answer_files import AnswerFile
 from talking_points.examples.asked_rows import open_rows
@@ -229,6 +230,13 @@ def test_a_question_that_the_model_refuses_fails_alone(folder: Path) -> None:
 def test_files_without_rows_are_refused(tmp_path: Path, name: str, rows: list[object], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         open_rows(write_lines(tmp_path / name, rows), "describe")
+
+
+def test_a_column_of_hours_in_no_zone_is_refused(tmp_path: Path) -> None:
+    hours = pa.array([1], pa.timestamp("us", "Not/AZone"))
+    pq.write_table(pa.table({"image": ["a.png"], "text": hours}), tmp_path / "rows.parquet")
+    with pytest.raises(DatasetError, match=r"holds what cannot be read .*Not/AZone"):
+        list(open_rows(tmp_path / "rows.parquet", "localize"))
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import jinja2.sandbox
 import pytest
 
 from talking_points.errors import InputError
-from talking_points.models import model_limits
+from talking_points.models import model_limits, template_limits
 from talking_points.models.model_folders import check_files
 from talking_points.models.model_limits import LINEAR_LAYERS, ModelLimitError, check_counts, within_limits
 from talking_points.regular_files import IrregularFileError
@@ -169,18 +169,33 @@ STEPS = [
     "{{ t|map('center', 3000000000)|list }}",
     "{{ (1).to_bytes(3000000000, 'big')|length }}",
     "{{ (t * 1000).translate({104: t * 1000})|length }}",
+    "{% set n = namespace(i=0) %}{% for a in range(99999) %}{% for b in range(99999) %}{% set n.i = n.i + 1 %}"
+    "{% endfor %}{% endfor %}",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for a in range(99999) %}{% for b in range(99999) if b < 0 %}{% endfor %}{% endfor %}",
+    "{% for a in range(99999) recursive %}{{ loop(range(99999)) if loop.depth < 9 }}{% endfor %}",
+    "{% macro m(a) %}{{ m(a - 1) ~ m(a - 1) if a }}{% endmacro %}{{ m(60) }}",
+    "{% for a in range(99999) %}{% if 'x' in t * 1000 %}{% endif %}{% endfor %}",
+    "{% set l = range(99999)|list %}{% for a in range(99999) %}{% if -1 in l or l == 2 %}{% endif %}{% endfor %}",
+    "{% set l = range(99999)|list %}{% for a in range(99999) %}{% if -1 is in l %}{% endif %}{% endfor %}",
+    "{% set l = range(99999)|list %}{% for a in range(99999) %}{% if l.count(1) %}{% endif %}{% endfor %}",
+    "{% for a in range(99999) %}{% if range(99999)|map('abs')|sum %}{% endif %}{% endfor %}",
+    "{% for a in range(99999) %}{% if range(99999)|max %}{% endif %}{% endfor %}",
+    "{% set x = 9 ** 4999 %}{% for a in range(99999) %}{% if x * x // x == x %}{% endif %}{% endfor %}",
+    "{% for a in range(99999) %}" + "{% if a is odd %}{{ a }}{% endif %}" * 300 + "{% endfor %}",
     "{{ lipsum(n=100000, max=100000) }}",
     "{{ t|urlize }}",
 ]
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_no_step_of_a_template_takes_all_time_or_memory(step: str) -> None:
+def test_no_step_of_a_template_takes_all_time_or_memory(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    monkeypatch.setattr(template_limits, "STEPS", 1 << 18)
     chat = [{"role": "user", "content": "hi " * 300}]
     started = time.process_time()
-    with pytest.raises(InputError, match=r"the chat template fails .*(characters or entries|numbers?|filter|lipsum)"):
+    with pytest.raises(InputError, match=r"fails .*(characters or entries|numbers?|filter|lipsum|steps)"):
         within_limits(lambda: render_jinja_template([chat], chat_template=TEXT + step), "the chat template")
     assert time.process_time() - started < 2
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from talking_points.sources.coco_index import CocoIndex
+from talking_points.sources.json_text import check_json
 from talking_points.sources.pascal_part116 import PascalPart116
 from talking_points.sources.protocol import SourceError
 from tests.sources.trees import annotation, coco, image_entry, pascal_tree, rectangle_polygon, write_json
@@ -292,3 +293,12 @@ def test_a_folder_in_the_place_of_the_file_is_told(source: PascalPart116) -> Non
     folder.mkdir()
     with pytest.raises(SourceError, match=r"cannot read .*x\.json: .*found a folder"):
         read(source, folder)
+
+
+def test_a_long_text_is_looked_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "long.json"
+    path.write_bytes(b'{"a": NaN, "b": "' + b"x" * 12_000_000 + b'"}')
+    text, started = check_json(path), time.process_time()
+    with text.open() as stream:
+        assert len(b"".join(iter(lambda: stream.read(1 << 16), b""))) > 12_000_000
+    assert time.process_time() - started < 3

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from contextlib import nullcontext
+from importlib import util
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -12,15 +17,43 @@ from tasks.running import runner_checks
 from tasks.running.runner_checks import check_runner
 
 
-def test_a_place_that_takes_connections_and_says_nothing_is_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its client would wait for good."""
+@pytest.mark.parametrize(("kind", "scheme"), [("dask", "tcp://"), ("ray", "ray://"), ("ray", "")])
+def test_a_place_that_takes_connections_and_says_nothing_is_no_cluster(
+    kind: Any, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of Dask would wait for good, one of Ray for minutes."""
     monkeypatch.setattr(runner_checks, "ANSWERS", 0.1)
+    monkeypatch.setattr(util, "find_spec", lambda name: name)  # Ray need not be here for it
     with socket.create_server(("127.0.0.1", 0)) as hole:
-        runner = RunnerConfig(kind="dask", address=f"tcp://127.0.0.1:{hole.getsockname()[1]}")
-        with pytest.raises(ConfigError, match="takes a connection and says nothing"):
+        runner = RunnerConfig(kind=kind, address=f"{scheme}127.0.0.1:{hole.getsockname()[1]}")
+        with pytest.raises(ConfigError, match=f"{re.escape(str(runner.address))} .it takes a connection and says noth"):
             check_runner(runner)
     with pytest.raises(ConfigError, match="does not answer"):
         check_runner(runner)
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak gRPC"),
+        (b"", "closes it"),
+        (b"\0\0\6\4\0\0\0\0\0\0\5\0\0\x40\0", None),
+    ],
+)
+def test_ray_is_known_by_how_it_begins(answer: bytes, refused: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util, "find_spec", lambda name: name)
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(64)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=serve, args=(server,), daemon=True).start()
+        runner = RunnerConfig(kind="ray", address=f"ray://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(ConfigError, match=refused) if refused else nullcontext():
+            check_runner(runner)
 
 
 def test_a_scheduler_speaks_first() -> None:
