@@ -253,7 +253,7 @@ def _run_file(order: Order[FileSettings, FileInputs]) -> Manifest:
     sizes = [manifest["rows"] for manifest in inputs.finished]
     sides = read_sides(storage, inputs.sides["path"], plan.start, plan.start + sum(sizes))
     chosen = (own == SIDES[plan.side] for own in by_shard(sides, sizes))
-    rows = read_rows(storage, inputs.finished, chosen, form, order.environment.roots)
+    rows = read_rows(storage, inputs.finished, chosen, form, order.environment)
     name = writer.name("data.parquet")
     with writer.writing(name) as path:
         lengths = write_rows(path, islice(rows, plan.skip, None), plan.rows, form.schema)
@@ -283,7 +283,7 @@ def _write_here(order: AssembleOrder, writer: ShardWriter) -> _Written:
     storage, finished, form = writer.storage, order.inputs.finished, _form(order)
     decision = decide(writer, finished, order.inputs.sample["details"], order.settings.rules)
     files, lengths = [], Counter[int]()
-    rows = {side: read_rows(storage, finished, decision.of_side(side), form, order.environment.roots) for side in SIDES}
+    rows = {side: read_rows(storage, finished, decision.of_side(side), form, order.environment) for side in SIDES}
     train, test = (decision.count(side) for side in SIDES)
     for plan in plan_sides(train, test, decision.sizes, order.settings.rows_per_file):
         staged = f"{STAGING}/{plan.path}"

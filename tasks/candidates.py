@@ -18,6 +18,7 @@ from talking_points.stop_requests import stop_if_requested
 from tasks.index import read_entries
 from tasks.running.manifests import Manifest
 from tasks.running.shards import Inputs, Order, ShardWriter, shard_task
+from tasks.running.source_images import check_listed
 
 VERSION = 1
 
@@ -46,15 +47,17 @@ def run_candidates(order: Order[Settings, ListingInput]) -> Manifest:
     writer = ShardWriter(order, folder=f"candidates/{source.name}")
     rows: list[Candidate] = []
     skipped: Counter[str] = Counter()
-    for entry, sha256 in read_entries(writer.storage.read_table(order.inputs.entries["path"])):
+    for entry, digests in read_entries(writer.storage.read_table(order.inputs.entries["path"])):
         stop_if_requested()
+        for name, sha256 in zip(entry.files, digests, strict=True):
+            check_listed(order.environment, source.root / name, sha256)
         row = {"id": entry.image_id, "source": source.name, "image_path": entry.image_path}
         try:
             record = source.read(entry)
         except SkippedImage as reason:
             writer.reject(row, reason.reason, reason.detail)
             continue
-        found, reasons = build_candidates(record, sha256, settings.keypoints)
+        found, reasons = build_candidates(record, digests[0], settings.keypoints)
         rows += found
         skipped += reasons
         if not found:

@@ -150,9 +150,9 @@ def _sha256(path: Path) -> str:
         return ""
 
 
-def read_entries(table: pa.Table) -> list[tuple[SourceEntry, str]]:
-    """The entries of a shard, each with the sha256 of its image."""
-    return [(_entry(row), row["sha256"][0]) for row in table.to_pylist()]
+def read_entries(table: pa.Table) -> list[tuple[SourceEntry, list[str]]]:
+    """The entries of a shard, each with the sha256 of its files, the image first."""
+    return [(_entry(row), row["sha256"]) for row in table.to_pylist()]
 
 
 def _entry(row: dict[str, Any]) -> SourceEntry:

@@ -27,8 +27,8 @@ from talking_points.redaction import hide_secrets
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Details, Manifest
-from tasks.running.shards import Inputs, Order, ShardWriter, shard_task
-from tasks.running.source_images import image_pixels
+from tasks.running.shards import Environment, Inputs, Order, ShardWriter, shard_task
+from tasks.running.source_images import listed_pixels
 from tasks.running.stages import SPENT
 from tasks.running.storage import Storage
 from tasks.running.text_shards import Step, check_share, describe_step, request_cache
@@ -73,7 +73,7 @@ def run_judge(order: Order[Settings, VerifiedInput]) -> Manifest:
     details: dict[str, Any] = {}
     if config.by == "localizer":
         release_backend()
-        scores, unscored = _located(rows, config, order.environment.roots)
+        scores, unscored = _located(rows, config, order.environment)
     else:
         scores, unscored, answers = _asked(rows, config, order)
         details = {name: sum(getattr(answer, name) for answer in answers.values()) for name in SPENT}
@@ -101,7 +101,7 @@ def _asked(
         for row in rows:
             candidate = Candidate.from_row(row)
             try:
-                pixels = None if config.shows == "text" else image_pixels(candidate, order.environment.roots)
+                pixels = None if config.shows == "text" else listed_pixels(candidate, order.environment)
             except SkippedImage as skipped:
                 unread[skipped.reason] += 1
                 continue
@@ -119,7 +119,9 @@ def _asked(
     return scores, unread, answers
 
 
-def _located(rows: Sequence[dict[str, Any]], config: JudgeConfig, roots: dict[str, str]) -> tuple[Scores, Counter[str]]:
+def _located(
+    rows: Sequence[dict[str, Any]], config: JudgeConfig, environment: Environment
+) -> tuple[Scores, Counter[str]]:
     """Scores of the localizer: one less the distance between the point that it finds and the true one.
 
     The distance is normalised as in evaluation, so that a score above 1 - t means a hit of PCK@t.
@@ -134,7 +136,7 @@ def _located(rows: Sequence[dict[str, Any]], config: JudgeConfig, roots: dict[st
         shown, images = [], []
         for row in rows[start : start + _AT_ONCE]:
             try:
-                images.append(image_pixels(Candidate.from_row(row), roots))
+                images.append(listed_pixels(Candidate.from_row(row), environment))
                 shown.append(row)
             except SkippedImage as skipped:
                 unread[skipped.reason] += 1

@@ -31,7 +31,7 @@ class Settings(Section):
 
 def run_local_caption(order: Order[Settings, SampleInput]) -> Manifest:
     """Caption the crop around the keypoint of every row."""
-    settings, images = order.settings, ImagesInTurn(order.environment.roots)
+    settings, images = order.settings, ImagesInTurn(order.environment)
 
     def request(candidate: Candidate) -> ChatRequest:
         pixels = images.pixels(candidate)

@@ -41,7 +41,7 @@ def run_object_caption(order: Order[Settings, SampleInput]) -> Manifest:
     """Caption the object of every row."""
     config, seed = order.settings.step.config, order.settings.seed
     # The rules compose from annotations: decoding 21,000 images for them would be for nothing.
-    blind, images = config.backend == "rules", ImagesInTurn(order.environment.roots)
+    blind, images = config.backend == "rules", ImagesInTurn(order.environment)
 
     def request(candidate: Candidate) -> ChatRequest:
         pixels = _NO_PIXELS if blind else images.pixels(candidate)

@@ -70,7 +70,7 @@ def run_regions(order: Order[Settings, EntryInput]) -> Manifest:
     writer = ShardWriter(order, folder=f"regions/{settings.source}")
     described = read_described_points(settings.points_folder) if settings.points else None
     rows = []
-    for entry, sha256 in read_entries(writer.storage.read_table(order.inputs.entries["path"])):
+    for entry, (sha256, *_) in read_entries(writer.storage.read_table(order.inputs.entries["path"])):
         stop_if_requested()
         named = {"source": settings.source, "image_path": entry.image_path}
         try:

@@ -6,9 +6,11 @@ be used or was lost, resources by stage, and how many tasks are to be under way.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
@@ -19,16 +21,18 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.runner_config import RunnerConfig
-from tasks.running.runner_checks import ANSWERS, check_runner
+from tasks.running.runner_checks import ANSWERS, advise, check_runner, last_line
 from tasks.running.shards import AnyOrder
 from tasks.running.worker_checks import Expectation, end_stage, find_differences, set_up_worker
 
 _WORKERS = 20.0
 """Seconds in which the first worker of an existing cluster has to be there."""
 _ASSURED = 60.0
-"""Seconds that a worker gets to import the code and to look around."""
+"""Seconds that all workers together get to import the code and to look around."""
 PRELOAD = "tasks.running.dask_worker"
 """What workers load when they start."""
+_LOOK_EVERY = 0.5
+"""Seconds between two looks whether a build is to stop while it waits for workers."""
 _ASKED_EVERY = 2.0
 """Seconds between two questions for the workers that there are."""
 
@@ -52,8 +56,11 @@ class Workers:
         """How many tasks are to be under way."""
         return self.wanted
 
-    def check(self, expected: Expectation) -> None:
-        """Refuse workers that cannot do the work of a build."""
+    def check(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
+        """Refuse workers that cannot do the work of a build.
+
+        ``say`` tells people what is waited for; ``look`` is called meanwhile, and raises where the build is to stop.
+        """
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
         return self.runner.submit(task, parameters=dict(parameters))
@@ -61,6 +68,10 @@ class Workers:
     def is_lost(self, outcome: Any) -> bool:
         """Whether a task ended because its worker did. Raises ``ClusterLost``."""
         return isinstance(outcome, self.lost)
+
+    def count_losses(self, outcome: BaseException) -> int:
+        """How many workers a task was lost with that ended so."""
+        return 1
 
     def release(self, future: PrefectFuture[Any]) -> None:
         """Forget a task whose outcome was read, so that it is not run again when its worker is lost later."""
@@ -79,6 +90,9 @@ class Workers:
     def end_stage(self) -> None:
         """Release what workers keep for a stage."""
 
+    def replace_lost(self) -> None:
+        """Start workers in the place of those that have ended, where only the build does so."""
+
     def describe(self) -> list[dict[str, Any]]:
         """The workers, as far as they are known: name, threads, titles of their tasks."""
         return []
@@ -93,6 +107,7 @@ class DaskWorkers(Workers):
 
         self.lost = (KilledWorker,)
         self._titles: dict[str, str] = {}
+        self._ending: dict[str, Any] = {}
         self._workers: list[dict[str, Any]] = []
         self._asked = float("-inf")
 
@@ -106,17 +121,22 @@ class DaskWorkers(Workers):
         # One more for each, so that nobody waits for the driver.
         return max(self.wanted if self.config.workers else 1, 2 * sum(worker["nthreads"] for worker in self._known()))
 
-    def check(self, expected: Expectation) -> None:
-        self._wait()
+    def check(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
+        self._wait(say, look)
         stages = {stage: dict(wanted) for stage, wanted in self.config.resources.items()}
         # As tasks, not in the workers' own loops, which have to answer their scheduler while the code is imported.
         asked = {
             address: self.client.submit(_compare, expected, stages, workers=[address], pure=False)
             for address in self.client.scheduler_info(n_workers=-1)["workers"]
         }
+        say(f"{len(asked)} worker(s) connected: looking what they run and see")
+        end = time.monotonic() + _ASSURED
         for address, future in asked.items():
             try:
-                differences = future.result(timeout=_ASSURED)
+                while not future.done() and time.monotonic() < end:
+                    look()
+                    time.sleep(_LOOK_EVERY)
+                differences = future.result(timeout=_LOOK_EVERY)
             except (TimeoutError, OSError, self.lost[0]):
                 continue  # it has gone, or is busy: its first task looks again
             except Exception as error:
@@ -148,6 +168,10 @@ class DaskWorkers(Workers):
             raise self._gone()
         return super().is_lost(outcome)
 
+    def count_losses(self, outcome: BaseException) -> int:
+        # The scheduler has run it again already, as often as it is configured to.
+        return 1 + int(getattr(outcome, "allowed_failures", 0))
+
     def _gone(self) -> ClusterLost:
         return ClusterLost(
             f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
@@ -159,11 +183,21 @@ class DaskWorkers(Workers):
             future.wrapped_future.release()  # type: ignore[attr-defined]
 
     def end_stage(self) -> None:
-        from distributed import fire_and_forget
-
         with suppress(Exception):  # a worker that does not answer releases it with its next model
             for worker in self.client.scheduler_info(n_workers=-1)["workers"]:
-                fire_and_forget(self.client.submit(end_stage, workers=[worker], pure=False))
+                future = self.client.submit(end_stage, workers=[worker], pure=False)
+                # Held, so that it is done; not longer than the build, so that a scheduler does not wait for workers
+                # that are gone.
+                self._ending[future.key] = future
+                future.add_done_callback(lambda done: self._ending.pop(done.key, None))
+
+    def replace_lost(self) -> None:
+        from distributed import SpecCluster
+
+        cluster = self.client.cluster
+        if isinstance(cluster, SpecCluster) and len(self._known()) < len(cluster.plan):
+            # A job that has ended stays in the cluster's plan, which it looks at again when it is told its size.
+            cluster.scale(len(cluster.plan))
 
     def describe(self) -> list[dict[str, Any]]:
         try:
@@ -187,16 +221,24 @@ class DaskWorkers(Workers):
                 self._workers = list(self.client.scheduler_info(n_workers=-1)["workers"].values())
         return self._workers
 
-    def _wait(self) -> None:
+    def _wait(self, say: Callable[[str], None], look: Callable[[], None]) -> None:
         """Wait for the first worker; of a cluster that a batch system starts, for as long as it takes."""
         place = self.config.address
-        patience = None if place is None and self.config.cluster_class else _WORKERS
-        try:
-            self.client.wait_for_workers(1, timeout=patience)
-        except TimeoutError as error:
-            raise ConfigError(
-                f"no worker is connected to the scheduler {place}: start one with 'dask worker {place}'"
-            ) from error
+        begun, said = time.monotonic(), False
+        while True:
+            look()
+            try:
+                return self.client.wait_for_workers(1, timeout=_LOOK_EVERY)
+            except TimeoutError as error:
+                if not said:
+                    say(f"waiting for the first worker of {place or self.config.cluster_class or 'this machine'}")
+                    said = True
+                patient = place is None and self.config.cluster_class is not None
+                if not patient and time.monotonic() - begun > _WORKERS:
+                    raise ConfigError(
+                        f"no worker is connected to the scheduler {place}: start one with 'dask worker {place} "
+                        f"--nthreads 1 --preload {PRELOAD}'"
+                    ) from error
 
     def _check_resources(self) -> None:
         offered = {worker.get("name", ""): worker.get("resources") or {} for worker in self._known()}
@@ -229,10 +271,14 @@ class RayWorkers(Workers):
             return self.wanted
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def check(self, expected: Expectation) -> None:
+    def count_losses(self, outcome: BaseException) -> int:
+        # Ray has run it again already, as often as each task tells it.
+        return 1 + (self.config.retries_of_lost_workers if isinstance(outcome, self.lost) else 0)
+
+    def check(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
         self._check_resources()
         if self.config.address is not None:
-            self._check_nodes(expected)
+            self._check_nodes(expected, say, look)
 
     def _check_resources(self) -> None:
         import ray
@@ -246,7 +292,7 @@ class RayWorkers(Workers):
                         "wanted: start a node with it, as in 'ray start --address=... --num-gpus=1'"
                     )
 
-    def _check_nodes(self, expected: Expectation) -> None:
+    def _check_nodes(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
         """Compare one worker of every node with this process."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -259,9 +305,13 @@ class RayWorkers(Workers):
             asked[f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = compare.remote(
                 expected, stages
             )
+        say(f"{len(asked)} node(s) connected: looking what they run and see")
+        end = time.monotonic() + _ASSURED
         for node, answer in asked.items():
             try:
-                differences = ray.get(answer, timeout=_ASSURED)
+                while time.monotonic() < end and not ray.wait([answer], timeout=_LOOK_EVERY)[0]:
+                    look()
+                differences = ray.get(answer, timeout=_LOOK_EVERY)
             except Exception as error:
                 if isinstance(error, (TimeoutError, *self.lost)):
                     continue  # it has gone, or is busy: its first task looks again
@@ -325,7 +375,7 @@ def _placed(
 
 def _cannot_run(who: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"the {who} cannot run the code of this build ({type(error).__name__}: {_last_line(error)}): install "
+        f"the {who} cannot run the code of this build ({type(error).__name__}: {last_line(error)}): install "
         "talking-points there as it is here"
     )
 
@@ -355,6 +405,7 @@ def open_workers(config: RunnerConfig, workers: int) -> Iterator[Workers]:
 @contextmanager
 def _dask(config: RunnerConfig, workers: int) -> Iterator[Workers]:
     import dask
+    import distributed  # noqa: F401  # it sets the levels of its loggers
     from prefect_dask import DaskTaskRunner
 
     patience = {"timeout": 2 * ANSWERS}
@@ -365,14 +416,30 @@ def _dask(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         runner = DaskTaskRunner(
             cluster_class=config.cluster_class, cluster_kwargs=_cluster_kwargs(config, workers), client_kwargs=patience
         )
-    with dask.config.set(losses), runner:
+    with dask.config.set(losses), _quiet(), runner:
         try:
             opened = DaskWorkers(config, workers, runner)
             opened.client  # noqa: B018  # it connects
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             where = config.address or config.cluster_class or "this machine"
-            raise ConfigError(f"runner: Dask on {where} cannot be used: {error}") from error
+            raise ConfigError(f"runner: Dask on {where} cannot be used: {error}{advise('dask', error)}") from error
         yield opened
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Dask say what is wrong alone; the traceback of its client that has lost a scheduler is said in words here."""
+    levels = {"distributed": logging.WARNING, "distributed.client": logging.CRITICAL}
+    before = {name: logging.getLogger(name).level for name in levels}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use")  # of its dashboard: it takes another one
+        try:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
 
 
 def _cluster_kwargs(config: RunnerConfig, workers: int) -> dict[str, Any]:
@@ -412,7 +479,8 @@ def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         runner.__enter__()
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ConfigError(
-            f"runner: Ray at {config.address or 'this machine'} cannot be used: {_last_line(error)}{_advice(error)}"
+            f"runner: Ray at {config.address or 'this machine'} cannot be used: {last_line(error)}"
+            f"{advise('ray', error)}"
         ) from error
     try:
         yield RayWorkers(config, workers, runner)
@@ -420,19 +488,3 @@ def _ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         runner.__exit__(None, None, None)
         if is_ours:
             ray.shutdown()  # Prefect leaves a connection by ray:// open, and the next build would take it for its own
-
-
-def _advice(error: Exception) -> str:
-    """What to do about errors in which Ray does not say it."""
-    if isinstance(error, ConnectionAbortedError):
-        return "; start its head with GRPC_ENABLE_FORK_SUPPORT=0, without which it may fail to begin to serve a driver"
-    if isinstance(error, ConnectionError):
-        return (
-            "; where its head was started with a token, set RAY_AUTH_MODE=token, with the same token in "
-            "~/.ray/auth_token or RAY_AUTH_TOKEN"
-        )
-    return ""
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

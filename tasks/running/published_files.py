@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from talking_points.records import LABELS, Candidate, source_label
 from talking_points.sources.protocol import SkippedImage
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Manifest
-from tasks.running.shards import ShardFailed
-from tasks.running.source_images import image_bytes
+from tasks.running.shards import Environment, ShardFailed
+from tasks.running.source_images import check_listed_image, image_bytes
 from tasks.running.storage import Storage
 
 
@@ -105,7 +105,7 @@ def read_rows(
     finished: Sequence[Manifest],
     chosen: Iterator[NDArray[np.bool_]],
     form: Form,
-    roots: Mapping[str, str],
+    environment: Environment,
 ) -> Iterator[dict[str, Any]]:
     """Published rows in the order of the sample, a shard in memory at a time; ``chosen``: which of each shard's."""
     provenance = {**form.provenance, "seed": form.seed}
@@ -116,16 +116,17 @@ def read_rows(
             width, height = row["image_width"], row["image_height"]
             yield row | {
                 "source": LABELS.index(source_label(row["source"])),
-                "image": _fill_cell(form.images, Candidate.from_row(row), roots),
+                "image": _fill_cell(form.images, Candidate.from_row(row), environment),
                 "keypoint_normalized": [row["keypoint"][0] / width, row["keypoint"][1] / height],
                 "provenance": provenance,
             }
 
 
-def _fill_cell(mode: ImageMode, row: Candidate, roots: Mapping[str, str]) -> Any:
+def _fill_cell(mode: ImageMode, row: Candidate, environment: Environment) -> Any:
     if mode == "reference":
         return None
+    check_listed_image(row, environment)
     try:
-        return image_cell(mode, image_bytes(row, roots), row.image_path)
+        return image_cell(mode, image_bytes(row, environment.roots), row.image_path)
     except SkippedImage as changed:
         raise ShardFailed(f"the images changed while the build ran: {changed}") from changed

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 from coolname.data import config as coolname_words
 from prefect import get_client, runtime
 from prefect.context import FlowRunContext
-from prefect.states import Completed
+from prefect.states import Completed, Crashed
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import Section
@@ -140,3 +142,9 @@ def _vocabulary() -> frozenset[str]:
         for phrase in entry.get("phrases", ()):
             words.update(phrase.split() if isinstance(phrase, str) else phrase)
     return frozenset(words)
+
+
+def crash_task_run(task_run: UUID, why: str) -> None:
+    """Say on the page of a task whose worker was lost that it does not run any more; it cannot do so itself."""
+    with suppress(Exception), get_client(sync_client=True) as client:  # what is shown must not end the build
+        client.set_task_run_state(task_run, Crashed(message=redact(why)), force=True)

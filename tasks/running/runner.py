@@ -33,6 +33,7 @@ from tasks.running.pieces import InPieces
 from tasks.running.prefect_tasks import find_manifest, records_folder
 from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
+from tasks.running.run_page import crash_task_run
 from tasks.running.shards import AnyOrder, count_rows, order_key
 from tasks.running.stages import STAGES, WAITING
 from tasks.running.storage import Storage
@@ -107,8 +108,9 @@ class StageRunner:
             api = get_current_settings().api.url
             storage.expected = expect(settings, roots or {}, storage.lease.number, records_folder(), api)
             try:
-                workers.check(storage.expected)
-                yield cls(workers, storage, progress)
+                made = cls(workers, storage, progress)
+                workers.check(storage.expected, progress.say, made._stop_if_asked)
+                yield made
             finally:
                 forget_marks(storage.expected)
 
@@ -172,6 +174,7 @@ class StageRunner:
                 outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
                 self.workers.release(future)
                 if self.workers.is_lost(outcome):
+                    crash_task_run(future.task_run_id, str(outcome))
                     self._take_back(stage, given, outcome, results)
                 elif len(given) > 1:
                     for order, (kind, found) in zip(given, _each(outcome, given), strict=True):
@@ -201,10 +204,14 @@ class StageRunner:
         size = stage.size(self.workers, results)
         group: list[AnyOrder] = []
         while stage.waiting and len(group) < size:
+            if group and stage.losses[stage.waiting[0].shard]:
+                break  # what was lost before goes alone: it may be what its workers died of
             order = stage.waiting.popleft()
             kept = self._find_kept(order)
             if kept is None:
                 group.append(order)
+                if stage.losses[order.shard]:
+                    break
             elif stage.again or self.workers.config.is_cluster:
                 # The run's page has this shard already, from the attempt before, or is not to have one for each.
                 self._collect(order, kept, True, results)
@@ -219,10 +226,14 @@ class StageRunner:
     def _take_back(
         self, stage: _Stage, given: list[AnyOrder], outcome: BaseException, results: dict[int, Manifest]
     ) -> None:
-        """Give the shards of a lost worker out again, each at most so often as configured."""
+        """Give the shards of a lost worker out again, each at most so often as configured.
+
+        A shard of several, or one that was never begun, need not be what the workers died of: it has been lost once.
+        """
         stage.broken = self.workers.loses_all
         for order in given:
-            stage.losses[order.shard] += 1
+            alone = len(given) == 1 and was_begun(self.storage, order.stage, order.shard)
+            stage.losses[order.shard] += self.workers.count_losses(outcome) if alone else 1
             if stage.losses[order.shard] > self.workers.config.retries_of_lost_workers:
                 self._collect(order, outcome, False, results)
             else:
@@ -256,6 +267,7 @@ class StageRunner:
         if self.workers.config.is_cluster and time.monotonic() - self._described >= _DESCRIBE_EVERY:
             self._described = time.monotonic()
             self.progress.show_workers(found := self.workers.describe())
+            self.workers.replace_lost()
             if not found and self.workers.config.kind == "dask" and not self._deserted:
                 self.progress.say("no worker is connected: the build goes on when one is")
             self._deserted = not found

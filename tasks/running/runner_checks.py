@@ -10,7 +10,7 @@ from importlib import util
 
 from talking_points.config import ConfigError
 from talking_points.extras import how_to_install
-from talking_points.runner_config import CLUSTER_CLASSES, RunnerConfig
+from talking_points.runner_config import CLUSTER_CLASSES, RunnerConfig, RunnerKind
 
 ANSWERS = 5.0
 """Seconds that an existing cluster gets for its first answer."""
@@ -72,3 +72,24 @@ def _await_greeting(connection: socket.socket, config: RunnerConfig) -> None:
 
 def _is_on(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in ("1", "true")
+
+
+def advise(kind: RunnerKind, error: Exception) -> str:
+    """What to do about errors in which Dask or Ray does not say it."""
+    if kind == "dask":
+        if "ssl_context" not in str(error):
+            return ""
+        return "; certificates stand in Dask's configuration: distributed.comm.tls.ca-file, .client.cert, .client.key"
+    if isinstance(error, ConnectionAbortedError):
+        return "; start its head with GRPC_ENABLE_FORK_SUPPORT=0, without which it may fail to begin to serve a driver"
+    if isinstance(error, ConnectionError):
+        return (
+            "; where its head was started with a token, set RAY_AUTH_MODE=token, with the same token in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN"
+        )
+    return ""
+
+
+def last_line(error: Exception) -> str:
+    """What an error says at its end, where the libraries of clusters put what matters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

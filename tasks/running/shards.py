@@ -26,7 +26,7 @@ from talking_points.descriptions.spending import Spending
 from talking_points.errors import AnswersPending, RunError
 from talking_points.redaction import protect_settings, redact_errors
 from talking_points.stop_requests import Stopped, stop_if_requested, watch_for_stop
-from tasks.running.claims import Attempt, begin_attempt, was_begun
+from tasks.running.claims import Attempt, begin_attempt, this_worker, was_begun
 from tasks.running.lease import Fence, stop_asked
 from tasks.running.manifests import Details, Manifest, add_seal, holds
 from tasks.running.result_records import ShardTask
@@ -87,6 +87,11 @@ class Environment(Section):
     answers: str | None = None
     """The URL of a request cache that workers on several machines share."""
     expected: Expectation | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its task may run on another machine."""
+        return self.fence is not None and self.fence.shared
 
     @property
     def roots(self) -> dict[str, str]:
@@ -170,6 +175,11 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
 
                 _keep_no_result()
                 return Completed(name=WAITING, message=str(pending))
+            except OSError as error:
+                if not order.environment.is_shared:
+                    raise
+                # A full disk, a file that is not readable: whose, people have to be told.
+                raise RunError(f"on the worker {this_worker()}: {type(error).__name__}: {error}") from error
 
         return as_task(run_and_seal)
 
@@ -187,7 +197,7 @@ def _keep_no_result() -> None:
 def _begin_on_cluster(order: AnyOrder) -> None:
     """On a worker that may be on another machine: is it fit for the build, and is the build to go on?"""
     fence, expected = order.environment.fence, order.environment.expected
-    if fence is None or not fence.shared:
+    if fence is None or not order.environment.is_shared:
         return
     storage = Storage(order.environment.output)
     watch_for_stop(partial(stop_asked, storage, fence.number))
@@ -201,7 +211,7 @@ def _made_by_another(order: AnyOrder) -> Manifest | None:
     the driver may already go on with the files of the first, which a second attempt would replace.
     """
     environment = order.environment
-    if environment.fence is None or not environment.fence.shared:
+    if not environment.is_shared:
         return None
     storage = Storage(environment.output)
     if not was_begun(storage, order.stage, order.shard):

@@ -207,6 +207,7 @@ _fit: set[tuple[str, str]] = set()
 @cache
 def set_up_worker() -> None:
     """What a worker process needs once, before its first task."""
+    code_digest()  # of the code that it has loaded, whatever is installed there later
     keep_freed_memory()
     # A worker has as many cores as it was given: libraries that take all of them slow each other down.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

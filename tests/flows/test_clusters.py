@@ -146,6 +146,10 @@ def on(cluster: DaskCluster, more: str = "") -> str:
     return f"runner={{kind: dask, address: '{cluster.address}'{more}}}"
 
 
+MANY_LOSSES = ", retries_of_lost_workers: 12"
+"""Of few shards one may be what is under way at every kill."""
+
+
 def claims(output: Path, stage: str = "*") -> list[Path]:
     """The attempts at shards so far."""
     return [path for path in (output / ".work" / "claims").glob(f"{stage}/*") if path.suffix[1:].isdigit()]
@@ -270,7 +274,7 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
         cluster.end_scheduler()
 
     with meanwhile(kill_workers_and_scheduler), pytest.raises(ClusterLost, match="is gone: start it"):
-        build(output, drawn, *SHARDS, step(model), on(cluster))
+        build(output, drawn, *SHARDS, step(model), on(cluster, MANY_LOSSES))
     for name in list(cluster.workers):
         cluster.end(name)
     cluster.start_scheduler()
@@ -305,7 +309,7 @@ def test_killed_and_paused_workers_and_a_killed_scheduler_change_nothing(
         kill_maker("assemble")
 
     with meanwhile(pause_one_and_kill_others):
-        again = build(output, drawn, *SHARDS, step(model), on(cluster))
+        again = build(output, drawn, *SHARDS, step(model), on(cluster, MANY_LOSSES))
     assert again["reused_shards"] >= 3
     assert again["rejected"] == 0
     for stage in ("sample", "assemble"):
@@ -441,6 +445,10 @@ def test_what_no_worker_can_do_is_said_before_anything_is_made(
                 rf"does not answer at tcp://127\.0\.0\.1:{mute_port} \(it takes a connection and says nothing",
                 f"runner={{kind: dask, address: 'tcp://127.0.0.1:{mute_port}'}}",
             )
+        refused(
+            r"on tls://.* cannot be used: TLS expects .*; certificates stand in Dask's configuration: ",
+            f"runner={{kind: dask, address: '{cluster.address.replace('tcp', 'tls')}'}}",
+        )
         refused(
             r"resources\.local_caption: no worker has GPU: 1 .*--resources GPU=1",
             on(cluster, ", resources: {local_caption: {GPU: 1}}"),

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from talking_points.runner_config import RunnerConfig
-from tasks.running.clusters import PRELOAD, _cluster_kwargs
+from tasks.running.clusters import PRELOAD, DaskWorkers, _cluster_kwargs, open_workers
+from tests.patience import wait_for
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "clusters.md"
 
@@ -54,3 +55,21 @@ def test_kubernetes_is_given_workers_with_the_resources() -> None:
     (container,) = spec["spec"]["worker"]["spec"]["containers"]
     assert container["image"] == "registry.example/talking-points:latest"
     assert container["args"][:7] == given["worker_command"]
+
+
+def test_a_worker_whose_job_has_ended_gets_a_successor() -> None:
+    dask = pytest.importorskip("dask", reason="the extra 'dask' is not installed")
+    own: dict[str, Any] = {"processes": False, "preload": [], "n_workers": 2}
+    config = RunnerConfig.model_construct(kind="dask", cluster_kwargs=own)
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}), open_workers(config, 2) as workers:
+        assert isinstance(workers, DaskWorkers)
+        cluster = workers.client.cluster
+        before = {worker.address for worker in cluster.workers.values()}
+        cluster.sync(next(iter(cluster.workers.values())).close)
+
+        def is_replaced() -> bool:
+            workers.replace_lost()
+            known = set(workers.client.scheduler_info(n_workers=-1)["workers"])
+            return len(known) == 2 and known != before
+
+        wait_for(is_replaced, 60, "another worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,9 +18,9 @@ import pytest
 from prefect.filesystems import LocalFileSystem
 
 from talking_points.config import ConfigError
-from talking_points.errors import InputError
+from talking_points.errors import InputError, RunError
 from tasks.running import lease as leases
-from tasks.running import prefect_tasks
+from tasks.running import prefect_tasks, shards
 from tasks.running.claims import Overtaken, begin_attempt
 from tasks.running.lease import (
     LEASES,
@@ -34,8 +35,8 @@ from tasks.running.lease import (
     read_lease,
     take_lease,
 )
-from tasks.running.manifests import add_seal
-from tasks.running.shards import Environment, Inputs, Order, ShardWriter, _made_by_another, order_key
+from tasks.running.manifests import Manifest, add_seal
+from tasks.running.shards import Environment, Inputs, Order, ShardWriter, _made_by_another, order_key, shard_task
 from tasks.running.storage import Storage
 from tests.flows.serving import REPOSITORY
 from tests.object_store import bucket
@@ -316,6 +317,19 @@ def test_what_was_made_before_its_worker_was_lost_is_not_made_again(
     storage.remove(made["path"])
     assert _made_by_another(given) is None
     held.release()
+
+
+def test_whose_disk_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "watch_for_stop", lambda look: None)
+
+    @shard_task("verify")
+    def fill(given: Order[Settings, Inputs]) -> Manifest:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RunError, match=r"on the worker process \d+ on .*: OSError: .*No space left on device"):
+        fill.run(order(str(tmp_path), Fence(number=1, shared=True)))
+    with pytest.raises(OSError, match="No space left on device"):
+        fill.run(order(str(tmp_path), None))
 
 
 def test_a_writer_that_wakes_up_writes_nothing(place: Callable[[str], str]) -> None:

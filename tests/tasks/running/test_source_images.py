@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,37 @@ from PIL import Image
 from talking_points.descriptions.asking import FIRST_WINDOW
 from talking_points.sources.protocol import SkippedImage
 from tasks.running.captions import _by_image
+from tasks.running.lease import Fence
+from tasks.running.shards import Environment, Place
 from tasks.running.source_images import ImagesInTurn
+from tasks.running.worker_checks import WorkerDiffers
 from tests.descriptions.candidates import make_candidate
+
+
+def environment(root: Path, fence: Fence | None = None) -> Environment:
+    places = {"coco_parts": Place(root=str(root), options={})}
+    return Environment(output="out", sources=places, cache="", max_rejected_share=1, fence=fence)
+
+
+def test_a_worker_elsewhere_uses_no_other_image_than_was_listed(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    listed = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    row = replace(make_candidate(), source="coco_parts", image_path="a.png", image_sha256=listed)
+    images = ImagesInTurn(environment(tmp_path, Fence(number=1, shared=True)))
+    assert images.pixels(row).shape == (4, 5, 3)
+    other, gone = (replace(row, id=name, image_path=name) for name in ("b.png", "c.png"))
+    Image.new("RGB", (5, 4), "white").save(tmp_path / "b.png")
+    with pytest.raises(WorkerDiffers, match=r"b\.png, as the worker process \d+ on .* is not the file that the build"):
+        images.pixels(other)
+    with pytest.raises(WorkerDiffers, match=r"c\.png, .* cannot be read \(No such file or directory\), but is one"):
+        images.pixels(gone)
 
 
 def test_rows_that_follow_one_another_share_their_images_array(tmp_path: Path) -> None:
     for number, name in enumerate(("a.png", "b.png")):
         Image.fromarray(np.full((4, 5, 3), number, np.uint8)).save(tmp_path / name)
     row = replace(make_candidate(), source="coco_parts")
-    images = ImagesInTurn({"coco_parts": str(tmp_path)})
+    images = ImagesInTurn(environment(tmp_path))
     first, again, other = (
         images.pixels(replace(row, id=str(number), image_path=name))
         for number, name in enumerate(("a.png", "a.png", "b.png"))
