@@ -16,6 +16,7 @@ from talking_points.stop_requests import clear_stop, request_stop
 from talking_points.whole_files import TEMPORARY
 from tasks.running.folder_lock import in_use, lock_file
 from tasks.running.lease import LEASES, Fence, FolderInUse, Lease, find_holder, refuse, take_lease
+from tasks.running.progress import STATUS_FILE
 from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 
@@ -27,6 +28,8 @@ _RESERVE = 200 * 2**20
 """Bytes that must be free before a build starts."""
 _NO_CONTENT = ("lock", LEASES.rpartition("/")[2])
 """What a build leaves in ``WORK`` before it has made anything."""
+_BEFORE_SHARDS = {SETTINGS_FILE.rpartition("/")[2], STATUS_FILE.rpartition("/")[2]}
+"""What it leaves there when it ends before the first shard: its runner could not be used, say."""
 _A_LOOK = 0.5
 """Seconds: whoever looks whether a build is running (``in_use``) holds the lock for a moment."""
 
@@ -130,7 +133,7 @@ def _check_content(storage: Storage, config: OutputConfig) -> None:
         )
     work = [name for name in storage.names(WORK) if name not in _NO_CONTENT and not name.endswith(TEMPORARY)]
     names = [name for name in storage.names() if name != WORK]
-    if not work and not names:
+    if not names and not set(work) - _BEFORE_SHARDS:
         return
     if not work:
         raise ConfigError(

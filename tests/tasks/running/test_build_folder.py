@@ -12,9 +12,11 @@ from commands.publish_commands import _only_publisher
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.locks import FolderInUseError
-from tasks.running.build_folder import build_folder, check_folder
+from tasks.running.build_folder import SETTINGS_FILE, build_folder, check_folder
 from tasks.running.folder_lock import in_use
 from tasks.running.lease import FolderInUse
+from tasks.running.progress import STATUS_FILE
+from tasks.running.stages import WORK
 from tasks.running.storage import Storage
 from tests.nobody import as_nobody
 
@@ -31,8 +33,8 @@ def test_the_same_configuration_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resume", ["always", "if_possible", "never"])
 def test_another_configuration(tmp_path: Path, resume: str) -> None:
-    with build_folder(config(tmp_path)):
-        pass
+    with build_folder(config(tmp_path)) as storage:
+        storage.write_bytes(f"{WORK}/index/partimagenet/00000.parquet", b"made")
     changed = config(tmp_path, "seed=4", f"resume={resume}")
     if resume == "if_possible":
         with build_folder(changed):
@@ -42,6 +44,14 @@ def test_another_configuration(tmp_path: Path, resume: str) -> None:
         build_folder(changed),
     ):
         pass
+
+
+@pytest.mark.parametrize("resume", ["always", "never"])
+def test_a_build_that_made_nothing_stands_in_nobodys_way(tmp_path: Path, resume: str) -> None:
+    with build_folder(config(tmp_path)) as storage:
+        storage.write_json(STATUS_FILE, {})
+    with build_folder(config(tmp_path, "seed=4", f"resume={resume}")) as storage:
+        assert storage.read_json(SETTINGS_FILE)["settings"]["seed"] == 4
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
