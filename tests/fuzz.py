@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.soak import repeats
 
-CASES = repeats(2_000, 10_000)
+CASES = repeats(10_000, 100_000)
 """For each reader; ten thousand take a minute and a half of one core for all of them."""
 
 _NUMBERS = (0, -1, 1, 7, 2**31, 2**63, 2**64, 10**30, -0.0, 0.5, 1e9, 1e308, math.nan, math.inf, -math.inf, True, False)

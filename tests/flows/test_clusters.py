@@ -52,7 +52,7 @@ from tests.soak import repeats
 pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("orchestrator")]
 
-KILLS = repeats(6, 10)
+KILLS = repeats(10, 30)
 """Workers that are killed during one build."""
 AFTERWARDS = 3
 """Of these, killed after the scheduler was."""
