@@ -76,6 +76,17 @@ def was_begun(storage: Storage, stage: str, shard: int, attempts: int = 1) -> bo
     return storage.exists(_path(f"{stage}/{shard:05d}", attempts))
 
 
+def latest_worker(storage: Storage, stage: str, shard: int) -> str | None:
+    """Who has begun the latest attempt at a shard, as ``this_worker`` called itself; None where nobody has."""
+    found = None
+    for number in range(1, _MOST):
+        try:
+            found = storage.read_bytes(_path(f"{stage}/{shard:05d}", number)).decode(errors="replace").strip()
+        except (OSError, ValueError):  # of somebody else's making
+            break
+    return found
+
+
 def this_worker() -> str:
     """How this process is called in messages."""
     return f"process {os.getpid()} on {socket.gethostname()}"

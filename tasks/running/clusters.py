@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
@@ -21,6 +21,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.runner_config import RunnerConfig
+from talking_points.units import counted
 from tasks.running.runner_checks import ANSWERS, advise, check_runner, last_line
 from tasks.running.shards import AnyOrder
 from tasks.running.worker_checks import Expectation, end_stage, find_differences, set_up_worker
@@ -33,6 +34,8 @@ PRELOAD = "tasks.running.dask_worker"
 """What workers load when they start."""
 _LOOK_EVERY = 0.5
 """Seconds between two looks whether a build is to stop while it waits for workers."""
+_TOLD = 50
+"""Tasks of which it is looked who does them: each takes a file or two to read."""
 _ASKED_EVERY = 2.0
 """Seconds between two questions for the workers that there are."""
 
@@ -93,8 +96,11 @@ class Workers:
     def replace_lost(self) -> None:
         """Start workers in the place of those that have ended, where only the build does so."""
 
-    def describe(self) -> list[dict[str, Any]]:
-        """The workers, as far as they are known: name, threads, titles of their tasks."""
+    def describe(self, worker_of: Callable[[AnyOrder], str | None]) -> list[dict[str, Any]]:
+        """The workers, as far as they are known: name, threads, titles of their tasks.
+
+        ``worker_of`` tells by what the output says which worker has begun a shard.
+        """
         return []
 
 
@@ -199,7 +205,7 @@ class DaskWorkers(Workers):
             # A job that has ended stays in the cluster's plan, which it looks at again when it is told its size.
             cluster.scale(len(cluster.plan))
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self, worker_of: Callable[[AnyOrder], str | None]) -> list[dict[str, Any]]:
         try:
             processing = self.client.processing()
         except Exception:
@@ -262,7 +268,7 @@ class RayWorkers(Workers):
         import ray
 
         self.lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
-        self._titles: dict[PrefectFuture[Any], str] = {}
+        self._given: dict[PrefectFuture[Any], tuple[AnyOrder, str]] = {}
 
     def window(self) -> int:
         import ray
@@ -329,20 +335,34 @@ class RayWorkers(Workers):
             options["resources"] = wanted
         with remote_options(**options):
             future = self.runner.submit(task, parameters=dict(parameters))
-        self._titles[future] = _title(order, parameters)
+        self._given[future] = order, _title(order, parameters)
         return future
 
     def release(self, future: PrefectFuture[Any]) -> None:
-        self._titles.pop(future, None)
+        self._given.pop(future, None)
 
-    def describe(self) -> list[dict[str, Any]]:
-        """The cluster as a whole: which of its workers has which task only its dashboard knows."""
+    def describe(self, worker_of: Callable[[AnyOrder], str | None]) -> list[dict[str, Any]]:
         import ray
 
         nodes = sum(node["Alive"] for node in ray.nodes())
         threads = int(ray.cluster_resources().get("CPU", 1))
-        name = f"Ray, {nodes} {'node' if nodes == 1 else 'nodes'}"
-        return [{"worker": name, "threads": threads, "tasks": list(self._titles.values())}]
+        return by_worker(list(self._given.values()), worker_of, f"Ray, {counted(nodes, 'node')}", threads)
+
+
+def by_worker(
+    given: Sequence[tuple[AnyOrder, str]], worker_of: Callable[[AnyOrder], str | None], cluster: str, threads: int
+) -> list[dict[str, Any]]:
+    """As ``Workers.describe``, of a cluster that does not tell which of its workers has which task: those that have
+    begun a shard, then the rest of its threads, with the tasks that nobody has begun.
+    """
+    busy: dict[str, list[str]] = {}
+    others: list[str] = []
+    for number, (order, title) in enumerate(given):
+        worker = worker_of(order) if number < _TOLD else None
+        (others if worker is None else busy.setdefault(worker, [])).append(title)
+    left = max(threads - len(busy), 0)
+    found = [{"worker": worker, "threads": 1, "tasks": tasks} for worker, tasks in sorted(busy.items())]
+    return [*found, {"worker": cluster, "threads": left, "tasks": others}] if left or others else found
 
 
 def _title(order: AnyOrder, parameters: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
 from tasks.running.build_folder import BuildStorage
-from tasks.running.claims import Overtaken, was_begun
+from tasks.running.claims import Overtaken, latest_worker, was_begun
 from tasks.running.clusters import Workers, open_workers
 from tasks.running.group_tasks import group_task
 from tasks.running.lease import LeaseLost, check_fence, leave_stop, stop_asked
@@ -266,7 +266,8 @@ class StageRunner:
             raise KeyboardInterrupt
         if self.workers.config.is_cluster and time.monotonic() - self._described >= _DESCRIBE_EVERY:
             self._described = time.monotonic()
-            self.progress.show_workers(found := self.workers.describe())
+            found = self.workers.describe(lambda order: latest_worker(self.storage, order.stage, order.shard))
+            self.progress.show_workers(found)
             self.workers.replace_lost()
             if not found and self.workers.config.kind == "dask" and not self._deserted:
                 self.progress.say("no worker is connected: the build goes on when one is")

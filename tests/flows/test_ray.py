@@ -18,8 +18,11 @@ from pathlib import Path
 import pytest
 
 from commands.orchestrator import free_port
+from commands.status import read_status
 from talking_points.config import ConfigError
 from talking_points.errors import InputError
+from tasks.running.progress import worker_notes
+from tasks.running.storage import Storage
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import build, published
 from tests.flows.serving import REPOSITORY
@@ -62,6 +65,7 @@ def test_a_ray_that_exists_makes_up_for_a_worker_that_is_killed(drawn: dict[str,
 
         def kill() -> None:
             wait_for(lambda: len(model.seen) > 2, 120, "requests")
+            wait_for(lambda: "process" in "".join(worker_notes(read_status(Storage(output)))), 60, "who does what")
             attempt = max(claims.iterdir(), key=lambda path: path.stat().st_mtime)
             os.kill(int(attempt.read_text().split()[1]), signal.SIGKILL)
 

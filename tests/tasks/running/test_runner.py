@@ -19,7 +19,8 @@ from talking_points.config import Section
 from talking_points.runner_config import RunnerConfig
 from tasks.candidates import candidates
 from tasks.running import runner
-from tasks.running.clusters import DaskWorkers, open_workers
+from tasks.running.claims import latest_worker
+from tasks.running.clusters import DaskWorkers, by_worker, open_workers
 from tasks.running.manifests import Manifest
 from tasks.running.progress import BuildProgress
 from tasks.running.runner import StageRunner, shards_of_a_task
@@ -143,3 +144,22 @@ def test_a_task_run_gets_as_many_shards_as_take_one_to_ten_minutes(seconds: floa
 )
 def test_the_shards_of_a_task_run(taken: list[float], waiting: int, window: int, shards: int) -> None:
     assert shards_of_a_task(taken, waiting, window) == shards
+
+
+def test_who_does_what_is_told_by_what_workers_have_begun(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    for name, worker in {"00001.1": "1 on a", "00001.2": "7 on b", "00002.1": "3 on a"}.items():
+        storage.create(f".work/claims/verify/{name}", f"process {worker}\n".encode())
+    environment = Environment(output=str(tmp_path), sources={}, cache="", max_rejected_share=1)
+    settings = Settings(place=str(tmp_path))
+    given = [
+        (Order("verify", 1, number, f"verify {number}", Inputs(), settings, environment), f"verify {number}")
+        for number in range(1, 4)
+    ]
+    found = by_worker(given, lambda order: latest_worker(storage, order.stage, order.shard), "Ray, 2 nodes", 4)
+    assert [(one["worker"], one["threads"], one["tasks"]) for one in found] == [
+        ("process 3 on a", 1, ["verify 2"]),
+        ("process 7 on b", 1, ["verify 1"]),
+        ("Ray, 2 nodes", 2, ["verify 3"]),
+    ]
+    assert by_worker([], lambda order: None, "Ray, 1 node", 0) == []
