@@ -25,7 +25,7 @@ from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
 from tasks.running.build_folder import BuildStorage
 from tasks.running.claims import Overtaken, latest_worker, was_begun
-from tasks.running.clusters import Workers, open_workers
+from tasks.running.clusters import open_workers
 from tasks.running.group_tasks import group_task
 from tasks.running.lease import LeaseLost, check_fence, leave_stop, stop_asked
 from tasks.running.manifests import Manifest, holds
@@ -38,6 +38,7 @@ from tasks.running.shards import AnyOrder, count_rows, order_key
 from tasks.running.stages import STAGES, WAITING
 from tasks.running.storage import Storage
 from tasks.running.worker_checks import WorkerDiffers, expect, forget_marks
+from tasks.running.workers import Workers
 
 TASK_SECONDS = 120.0
 """Seconds that a task run is to take where it gets as many shards as it needs for that."""

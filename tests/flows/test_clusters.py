@@ -36,10 +36,12 @@ from talking_points.runner_config import RunnerConfig
 from tasks import assemble, sample
 from tasks.index import index
 from tasks.running import dataset_figures, progress, runner, runner_checks
-from tasks.running.clusters import ClusterLost, DaskWorkers, open_workers
+from tasks.running.clusters import open_workers
+from tasks.running.dask_cluster import DaskWorkers
 from tasks.running.progress import worker_notes
 from tasks.running.shards import Environment, Inputs, Order
 from tasks.running.storage import Storage
+from tasks.running.workers import ClusterLost
 from tests.blocks import CLUSTER, printed_by, run_lines
 from tests.fault_server import MODEL, FaultServer, Seen, serving
 from tests.flows.building import build, published

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from talking_points.runner_config import RunnerConfig
-from tasks.running.clusters import PRELOAD, DaskWorkers, _cluster_kwargs, open_workers
+from tasks.running.clusters import open_workers
+from tasks.running.dask_cluster import PRELOAD, DaskWorkers, _cluster_kwargs
 from tests.patience import wait_for
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "clusters.md"

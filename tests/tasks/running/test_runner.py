@@ -20,9 +20,11 @@ from talking_points.runner_config import RunnerConfig
 from tasks.candidates import candidates
 from tasks.running import runner
 from tasks.running.claims import latest_worker
-from tasks.running.clusters import DaskWorkers, by_worker, open_workers
+from tasks.running.clusters import open_workers
+from tasks.running.dask_cluster import DaskWorkers
 from tasks.running.manifests import Manifest
 from tasks.running.progress import BuildProgress
+from tasks.running.ray_cluster import by_worker
 from tasks.running.runner import StageRunner, shards_of_a_task
 from tasks.running.shards import AnyOrder, Environment, Inputs, Order, ShardWriter, shard_task
 from tasks.running.storage import Storage

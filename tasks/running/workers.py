@@ -1,0 +1,124 @@
+"""What runs tasks, behind one small face; how workers of clusters are compared with the build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from typing import Any
+
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
+
+from talking_points.config import ConfigError
+from talking_points.errors import RunError
+from talking_points.runner_config import RunnerConfig
+from tasks.running.runner_checks import last_line
+from tasks.running.shards import AnyOrder
+from tasks.running.worker_checks import Expectation, find_differences, set_up_worker
+
+ASSURED = 60.0
+"""Seconds that all workers together get to import the code and to look around."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks whether a build is to stop while it waits for workers."""
+
+
+class ClusterLost(RunError):
+    """What hands out the tasks is gone; finished shards are kept."""
+
+
+class Workers:
+    """Threads or processes of this machine."""
+
+    lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
+    """What a task ends with whose worker was lost."""
+
+    def __init__(self, config: RunnerConfig, workers: int, runner: TaskRunner[Any]) -> None:
+        self.config = config
+        self.wanted = workers
+        self.runner = runner
+
+    def window(self) -> int:
+        """How many tasks are to be under way."""
+        return self.wanted
+
+    def check(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
+        """Refuse workers that cannot do the work of a build.
+
+        ``say`` tells people what is waited for; ``look`` is called meanwhile, and raises where the build is to stop.
+        """
+
+    def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
+        return self.runner.submit(task, parameters=dict(parameters))
+
+    def is_lost(self, outcome: Any) -> bool:
+        """Whether a task ended because its worker did. Raises ``ClusterLost``."""
+        return isinstance(outcome, self.lost)
+
+    def count_losses(self, outcome: BaseException) -> int:
+        """How many workers a task was lost with that ended so."""
+        return 1
+
+    def release(self, future: PrefectFuture[Any]) -> None:
+        """Forget a task whose outcome was read, so that it is not run again when its worker is lost later."""
+
+    def recover(self) -> None:
+        """Make new workers where losing one has lost them all. Call when none has anything to do."""
+        with suppress(Exception):
+            self.runner.__exit__(None, None, None)
+        self.runner.__enter__()
+
+    @property
+    def loses_all(self) -> bool:
+        """Whether no task can be given out any more once one worker is lost."""
+        return self.config.kind == "processes"
+
+    def end_stage(self) -> None:
+        """Release what workers keep for a stage."""
+
+    def replace_lost(self) -> None:
+        """Start workers in the place of those that have ended, where only the build does so."""
+
+    def describe(self, worker_of: Callable[[AnyOrder], str | None]) -> list[dict[str, Any]]:
+        """The workers, as far as they are known: name, threads, titles of their tasks.
+
+        ``worker_of`` tells by what the output says which worker has begun a shard.
+        """
+        return []
+
+
+def title_of(order: AnyOrder, parameters: Mapping[str, Any]) -> str:
+    """What a task is called: its shard, or the first of several."""
+    more = len(parameters.get("orders", [order])) - 1
+    return f"{order.title} and {more} more" if more else order.title
+
+
+def compare_with(expected: Expectation, stages: tuple[str, ...]) -> list[str]:
+    """On a worker of any cluster: set it up, and say what it lacks for these stages."""
+    set_up_worker()
+    return find_differences(expected, stages)
+
+
+def placed(
+    expected: Expectation, resources: Mapping[str, Mapping[str, float]], own: Mapping[str, float]
+) -> tuple[str, ...]:
+    """The stages with needs that may be given to who has resources of its ``own``."""
+    return tuple(
+        stage
+        for stage in expected.needs
+        if all(own.get(name, 0) >= amount for name, amount in resources.get(stage, {}).items())
+    )
+
+
+def cannot_run(who: str, error: Exception) -> ConfigError:
+    """What to say of a worker on which even the comparison has failed."""
+    return ConfigError(
+        f"the {who} cannot run the code of this build ({type(error).__name__}: {last_line(error)}): install "
+        "talking-points there as it is here"
+    )
+
+
+def refuse_different(who: str, differences: list[str]) -> None:
+    """Raise ``ConfigError`` for a worker that lacks something."""
+    if differences:
+        raise ConfigError(f"the {who} cannot do the tasks of this build: {'; '.join(differences)}")
