@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from commands.console import exit_codes
 from commands.local import local_orchestration
 from commands.orchestrator import claim_port, orchestrator
 from talking_points.terminal import show
@@ -23,14 +24,15 @@ def main(
     ] = None,
 ) -> None:
     """Learn from drawn scenes and print the table."""
-    local_orchestration(verbose=False, records=(output / "records").resolve())
-    port = claim_port()
-    from flows.learn import learn, table
+    with exit_codes():
+        local_orchestration(verbose=False, records=(output / "records").resolve())
+        port = claim_port()
+        from flows.learn import learn, table
 
-    with orchestrator(port):
-        report = learn(str(output), quick, images, overrides or [])
-    show(table(report))
-    show(output / "report.json")
+        with orchestrator(port):
+            report = learn(str(output), quick, images, overrides or [])
+        show(table(report))
+        show(output / "report.json")
 
 
 if __name__ == "__main__":

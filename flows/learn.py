@@ -89,12 +89,12 @@ def learn(
     config = learn_config(folder, quick, overrides or [])
     tag_run("learn", *(["quick"] if quick else []))
     os.environ["TQDM_DISABLE"] = os.environ[LINES_ONLY] = "1"
-    processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
-    for job in plan_jobs(config, folder, images, quick, build_scenes):
-        needed = [made[name] for name in job.after]
-        made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
-    results = {name: future.result() for name, future in made.items()}
+    with JobProcesses(PROCESSES) as processes:
+        for job in plan_jobs(config, folder, images, quick, build_scenes):
+            needed = [made[name] for name in job.after]
+            made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
+        results = {name: future.result() for name, future in made.items()}
     report = make_report(results, config, images, quick)
     # The processes of the jobs are no children of this one.
     cpu_seconds = sum(os.times()[:4]) + sum(result["process_cpu_seconds"] for result in results.values())

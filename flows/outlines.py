@@ -75,12 +75,12 @@ def outlines(
     config = outlines_config(folder, overrides or [])
     tag_run("outlines")
     os.environ["TQDM_DISABLE"] = "1"
-    processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
-    for job in outline_jobs(config, folder, images, questions, build_scenes):
-        needed = [made[name] for name in job.after]
-        made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
-    found = figures_of({name: future.result() for name, future in made.items()})
+    with JobProcesses(PROCESSES) as processes:
+        for job in outline_jobs(config, folder, images, questions, build_scenes):
+            needed = [made[name] for name in job.after]
+            made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
+        found = figures_of({name: future.result() for name, future in made.items()})
     report = {**judge_outlines(found["figures"]), **found}
     report |= {"images": 3 * images, "seconds": round(time.monotonic() - start, 1)}
     write_json(folder / "report.json", report)

@@ -77,15 +77,15 @@ def poses(
     config = poses_config(folder, overrides or [])
     tag_run("poses")
     os.environ["TQDM_DISABLE"] = "1"
-    processes = JobProcesses(PROCESSES)
     made: dict[str, PrefectFuture[Result]] = {}
     others = {"localizer as it is": localizer} if localizer else {}
     if localizer:
         check_model(localizer, "localizer", "localizer")
-    for job in pose_jobs(config, folder, images, objects, all_ways, others):
-        needed = [made[name] for name in job.after]
-        made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
-    results = {name: future.result() for name, future in made.items()}
+    with JobProcesses(PROCESSES) as processes:
+        for job in pose_jobs(config, folder, images, objects, all_ways, others):
+            needed = [made[name] for name in job.after]
+            made[job.name] = run_job.submit(job, processes, wait_for=needed, return_state=False)
+        results = {name: future.result() for name, future in made.items()}
     report = figures_of(results)
     for name, found in report["sighted_minus_blind"].items():
         found["floor"] = FLOORS[name]

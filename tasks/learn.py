@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from threading import Semaphore
+from typing import Self
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -26,12 +30,14 @@ class JobProcesses:
 
     A server that has imported everything forks them. Prefect's own pool would either give a job the memory of the one
     before, or import everything for each, which takes ten seconds of a core: one twentieth of a whole run.
-    After a job has failed no further one is started.
+    After a job has failed no further one is started. As a context it ends those that are under way when its flow is
+    stopped: they would go on for minutes.
     """
 
     def __init__(self, count: int) -> None:
         self._free = Semaphore(count)
         self._failed = False
+        self._running: set[int] = set()
         server = "forkserver" in get_all_start_methods()  # not on Windows, where every job imports everything
         self._context: BaseContext = get_context("forkserver" if server else "spawn")
         if server:
@@ -44,10 +50,31 @@ class JobProcesses:
                 raise Stopped("another job of this run has failed")
             try:
                 with ProcessPoolExecutor(1, self._context, initializer=be_quiet) as process:
-                    return process.submit(measure_job, job).result()
+                    return self._follow(process, job)
             except BaseException:
                 self._failed = True
                 raise
+
+    def _follow(self, process: ProcessPoolExecutor, job: Job) -> Result:
+        number = process.submit(os.getpid).result()
+        self._running.add(number)
+        try:
+            if self._failed:
+                raise Stopped("another job of this run has failed, or the run was stopped")
+            return process.submit(measure_job, job).result()
+        finally:
+            self._running.discard(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            return
+        self._failed = True
+        for number in list(self._running):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGTERM)
 
 
 @task(name="job", task_run_name="{job.name}", persist_result=False, cache_policy=NO_CACHE)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ import pytest
 from prefect import flow
 
 from flows.learn import WAITING
+from talking_points.stop_requests import Stopped
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import Job
+from tests.patience import patient, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
 
@@ -76,3 +80,26 @@ def test_a_failing_job_ends_the_run_and_says_why(tmp_path: Path) -> None:
 def test_a_process_of_a_job_does_not_wait_for_the_orchestrator_to_be_imported() -> None:
     look = "{'seconds': 0.0, 'prefect': 'prefect' in __import__('sys').modules}"
     assert not JobProcesses(1).run(Job("looks", partial(eval, look)))["prefect"]
+
+
+def test_a_stopped_run_does_not_wait_for_its_jobs(tmp_path: Path) -> None:
+    processes, ends = JobProcesses(2), []
+
+    def run(job: Job) -> None:
+        with pytest.raises((BrokenProcessPool, Stopped)) as ended:
+            processes.run(job)
+        ends.append(ended.type)
+
+    sleep = "(open({!r}, 'w').close(), __import__('time').sleep(600))"
+    jobs = [Job(name, partial(eval, sleep.format(str(tmp_path / name)))) for name in ("a", "b", "c")]
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 2, 120, "two jobs are under way")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), processes:
+        raise KeyboardInterrupt
+    for thread in threads:
+        thread.join(60)
+    assert time.monotonic() - began < patient(10)
+    assert sorted(end.__name__ for end in ends) == ["BrokenProcessPool", "BrokenProcessPool", "Stopped"]
