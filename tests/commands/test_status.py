@@ -23,6 +23,7 @@ from talking_points.locks import only_writer
 from talking_points.whole_files import write_json
 from tasks.running.build_folder import SETTINGS_FILE, build_folder
 from tasks.running.progress import STATUS_FILE
+from tasks.running.stages import WORK
 
 STATUS = {"state": "finished", "seconds": 3.0, "time": "2026-01-02T03:04:05+00:00", "stages": {}, "failures": []}
 
@@ -82,7 +83,7 @@ def test_a_status_that_is_no_file_of_ours_is_named(
 def test_settings_that_are_no_file_of_ours_are_named(tmp_path: Path, content: bytes | None) -> None:
     config = load_config(BuildConfig, None, [f"output={tmp_path / 'out'}", "sources.partimagenet.root=/data"])
     with build_folder(config) as storage:
-        pass
+        storage.write_bytes(f"{WORK}/index/partimagenet/00000.parquet", b"made")
     plant(Path(storage.path(SETTINGS_FILE)), content)
     with (
         pytest.raises(ConfigError, match=r"settings\.json is (missing or damaged|no regular file)"),
