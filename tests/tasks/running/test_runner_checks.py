@@ -26,7 +26,8 @@ def test_a_place_that_takes_connections_and_says_nothing_is_no_cluster(
     monkeypatch.setattr(util, "find_spec", lambda name: name)  # Ray need not be here for it
     with socket.create_server(("127.0.0.1", 0)) as hole:
         runner = RunnerConfig(kind=kind, address=f"{scheme}127.0.0.1:{hole.getsockname()[1]}")
-        with pytest.raises(ConfigError, match=f"{re.escape(str(runner.address))} .it takes a connection and says noth"):
+        said = f"{re.escape(str(runner.address))} .it takes a connection and says nothing"
+        with pytest.raises(ConfigError, match=said):
             check_runner(runner)
     with pytest.raises(ConfigError, match="does not answer"):
         check_runner(runner)
