@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
+from talking_points.locks import refuse_links
 from talking_points.models.capellm.release_files import check_parts
 from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
@@ -77,10 +79,10 @@ def convert_capellm(
     """Convert an official CapeLLM checkpoint and its language model into one Point Answerer."""
     with exit_codes():
         refuse_closed(output)
-        if output.exists() and any(output.iterdir()):
-            raise ConfigError(
-                f"expected a new folder as --output, found files in {output}: choose another or remove it"
-            )
+        if output.is_file() or (output.is_dir() and any(output.iterdir())):
+            raise ConfigError(f"expected a new folder as --output, found {output} in use: choose another or remove it")
+        part = output.with_name(f"{output.name}.part")  # so that a conversion which was interrupted is no model
+        refuse_links(part)
         check_parts(release)
         reason = None if Path(language_model).exists() else unavailable(language_model, "model")
         if reason:
@@ -93,7 +95,7 @@ def convert_capellm(
             bounded_hub()
         with explaining(release, "CapeLLM release"):
             model = convert_release(release, language_model)
-        part = output.with_name(f"{output.name}.part")  # so that one which was interrupted is none
+        shutil.rmtree(part, ignore_errors=True)
         model.save_pretrained(part)
         part.replace(output)
     parameters = sum(parameter.numel() for parameter in model.parameters())

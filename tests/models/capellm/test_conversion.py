@@ -82,12 +82,17 @@ def test_the_command_makes_a_folder_that_answers(
         assert done.exit_code == 0, done.output
         return done.stdout
 
+    left = tmp_path / "capellm.part"  # of a conversion that was killed
+    left.mkdir()
+    (left / "model-00009-of-00009.safetensors").write_bytes(b"half")
     assert "adapters of rank 4 kept" in run("convert-capellm", release[0], language, "--output", output)
-    assert [path.name for path in tmp_path.glob("*.part")] == []
+    assert not left.exists()
+    assert not list(output.glob("model-0*"))
     told = run("answer", tmp_path / "image.png", "left eye", "--model", output, "--json")
     assert 0 <= json.loads(told)["points"][0]["x"] <= 64
-    again = CliRunner().invoke(app, ["convert-capellm", str(release[0]), str(language), "--output", str(output)])
-    assert (again.exit_code, "choose another" in again.output) == (2, True)
+    for taken in (output, tmp_path / "image.png"):
+        again = CliRunner().invoke(app, ["convert-capellm", str(release[0]), str(language), "--output", str(taken)])
+        assert (again.exit_code, "choose another" in again.output) == (2, True)
 
 
 @pytest.mark.parametrize("part", ["vision_model", "mm_projector", "adapter_model"])
