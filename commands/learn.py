@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.console import exit_codes
-from commands.local import local_orchestration
-from commands.orchestrator import claim_port, orchestrator
-from talking_points.terminal import show
+from commands.learning_runs import run_here
 
 
 def main(
@@ -24,15 +21,13 @@ def main(
     ] = None,
 ) -> None:
     """Learn from drawn scenes and print the table."""
-    with exit_codes():
-        local_orchestration(verbose=False, records=(output / "records").resolve())
-        port = claim_port()
+
+    def run() -> str:
         from flows.learn import learn, table
 
-        with orchestrator(port):
-            report = learn(str(output), quick, images, overrides or [])
-        show(table(report))
-        show(output / "report.json")
+        return table(learn(str(output), quick, images, overrides or []))
+
+    run_here(output, run)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.console import exit_codes
-from commands.local import local_orchestration
-from commands.orchestrator import claim_port, orchestrator
-from talking_points.terminal import show
+from commands.learning_runs import run_here
 
 
 def main(
@@ -22,16 +19,14 @@ def main(
     ] = None,
 ) -> None:
     """Learn outlines from drawn scenes and print the table."""
-    with exit_codes():
-        local_orchestration(verbose=False, records=(output / "records").resolve())
-        port = claim_port()
+
+    def run() -> str:
         from flows.outlines import outlines
         from talking_points.evaluation.outline_floors import outlines_table
 
-        with orchestrator(port):
-            report = outlines(str(output), images, questions, overrides or [])
-        show(outlines_table(report))
-        show(output / "report.json")
+        return outlines_table(outlines(str(output), images, questions, overrides or []))
+
+    run_here(output, run)
 
 
 if __name__ == "__main__":

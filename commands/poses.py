@@ -7,10 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.console import exit_codes
-from commands.local import local_orchestration
-from commands.orchestrator import claim_port, orchestrator
-from talking_points.terminal import show
+from commands.learning_runs import run_here
 
 
 def main(
@@ -26,15 +23,13 @@ def main(
     localizer: Annotated[str | None, typer.Option(help="a localizer that is asked as it is")] = None,
 ) -> None:
     """Learn named keypoints from drawn scenes and print the table."""
-    with exit_codes():
-        local_orchestration(verbose=False, records=(output / "records").resolve())
-        port = claim_port()
+
+    def run() -> str:
         from flows.poses import poses, table
 
-        with orchestrator(port):
-            report = poses(str(output), images, objects, overrides or [], all_ways, localizer)
-        show(table(report))
-        show(output / "report.json")
+        return table(poses(str(output), images, objects, overrides or [], all_ways, localizer))
+
+    run_here(output, run)
 
 
 if __name__ == "__main__":
