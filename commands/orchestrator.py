@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import urllib.error
@@ -44,6 +45,8 @@ _ONE_RUN = {
 scheduled, and of events it keeps what they say of task runs. The runs stay in Prefect's database."""
 _PATIENCE = 30.0
 """Seconds that a configured server, which takes connections, gets to answer."""
+_SILENCE = 2.0
+"""Seconds after which its user is told what is waited for."""
 _LOCAL = ("127.0.0.1", "localhost")
 _NO_API = "another page is there; the address of the API ends with /api"
 
@@ -241,7 +244,7 @@ def _check_answer(url: str) -> None:
         request.add_header("Authorization", f"Basic {b64encode(os.environ[PASSWORD].encode()).decode()}")
     try:
         if reason is None:
-            with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            with _told_to_wait(url), urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
                 reason = None if answer.headers.get_content_type().endswith("json") else _NO_API
     except urllib.error.HTTPError as error:
         if error.code == 401:
@@ -256,6 +259,20 @@ def _check_answer(url: str) -> None:
             f"expected a Prefect server at {url} (PREFECT_API_URL), found none that answers ({reason}): start it, e.g. "
             "with 'talking-points server', or unset the variable or the profile that names it"
         )
+
+
+@contextmanager
+def _told_to_wait(url: str) -> Iterator[None]:
+    """A busy server answers late, another program on its port never: whoever waits learns for what."""
+    waiting = threading.Timer(
+        _SILENCE, tell, [f"waiting for the Prefect server at {url}, which takes connections: at most {_PATIENCE:.0f} s"]
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +17,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from commands import cli  # noqa: F401  (registers all commands)
+from commands import (
+    cli,  # noqa: F401  (registers all commands)
+    orchestrator,
+)
 from commands.console import app
+from talking_points.config import ConfigError
 from tests.patience import patient
 from tests.prefect_database import prefect_home
 from tests.training.conftest import write_dataset
@@ -43,6 +48,19 @@ def test_wrong_configurations_end_with_exit_code_2(
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2, done.output
     assert message in done.stderr
+
+
+def test_who_waits_for_a_mute_server_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(orchestrator, "_SILENCE", 0.1)
+    monkeypatch.setattr(orchestrator, "_PATIENCE", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # connections wait in its queue
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/api"
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        with pytest.raises(ConfigError, match="found none that answers"):
+            orchestrator.claim_port()
+    assert f"waiting for the Prefect server at {url}" in capsys.readouterr().err
 
 
 def test_the_champion_before_is_restored(tmp_path: Path) -> None:
