@@ -58,6 +58,7 @@ def test_who_waits_for_a_mute_server_is_told(
     with socket.create_server(("127.0.0.1", 0)) as mute:  # connections wait in its queue
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/api"
         monkeypatch.setenv("PREFECT_API_URL", url)
+        monkeypatch.setenv("NO_PROXY", "")  # it is written to, and restored after the test
         with pytest.raises(ConfigError, match="found none that answers"):
             orchestrator.claim_port()
     assert f"waiting for the Prefect server at {url}" in capsys.readouterr().err
