@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from talking_points.evaluation.masks import BoxScores, MaskScores, boundary_f, score_boxes, score_masks
+from talking_points.evaluation.masks import BoxScores, MaskScores, score_boxes, score_masks
 from talking_points.examples.regions import RegionExample, RegionSet
+from talking_points.grounding.boundaries import boundary_f
 from talking_points.grounding.grammar import UNIT, UnreadableError, read_box, read_lenient, read_strict
 from talking_points.grounding.outlines import Outlines, Point, box_to_pixels, crosses_itself, is_clockwise
 from talking_points.grounding.rasters import outlines_box, overlap, rasterise

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from talking_points.grounding.boundaries import boundary_f
 from talking_points.grounding.grammar import UnreadableError, read_box, read_point, read_strict
 from talking_points.grounding.outlines import box_to_pixels
 from talking_points.grounding.rasters import (
@@ -105,6 +106,10 @@ def _centroid(answer: ReadAnswer, truth: Truth) -> float:
     return 0.0 if answer.mask is None else centroid_reward(truth.mask, answer.mask)
 
 
+def _boundary(answer: ReadAnswer, truth: Truth) -> float:
+    return 0.0 if answer.mask is None else boundary_f(truth.mask, answer.mask)
+
+
 def _box_iou(answer: ReadAnswer, truth: Truth) -> float:
     return 0.0 if answer.box is None else box_iou(truth.box, answer.box)
 
@@ -121,6 +126,7 @@ REWARDS: dict[str, Callable[[ReadAnswer, Truth], float]] = {
     "iou": _iou,
     "iou_steps": _iou_steps,
     "centroid": _centroid,
+    "boundary": _boundary,
     "format": lambda answer, truth: 1.0,
     "box_iou": _box_iou,
     "point_inside": _point_inside,

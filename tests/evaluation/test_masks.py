@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from talking_points.evaluation.masks import boundary_f, score_boxes, score_masks
+from talking_points.evaluation.masks import score_boxes, score_masks
 from talking_points.grounding.rasters import encode_mask
 from talking_points.records import Mask
 
@@ -66,21 +66,3 @@ def test_boxes_at_exactly_one_half_count_by_one_rule_and_not_by_the_other() -> N
     assert scores.iou.tolist() == [0.5, 1, 0]
     assert scores.accuracy() == pytest.approx(200 / 3)
     assert scores.accuracy_above() == pytest.approx(100 / 3)
-
-
-def test_boundaries_agree_within_the_tolerance() -> None:
-    truth = encode_mask(square(20, 20, 40))
-    assert boundary_f(truth, truth) == 1
-    assert boundary_f(truth, encode_mask(square(21, 20, 40))) == 1  # one pixel in a diagonal of 141
-    assert 0 < boundary_f(truth, encode_mask(square(25, 20, 40))) < 0.8
-    assert boundary_f(truth, encode_mask(square(80, 80, 10))) == 0
-    ring = square(20, 20, 40) & ~square(30, 30, 20)
-    assert 0.6 < boundary_f(truth, encode_mask(ring)) < 0.9  # all of the true boundary, and as much beside it
-
-
-def test_boundaries_of_nothing() -> None:
-    empty, truth = encode_mask(square(0, 0, 0)), encode_mask(square(20, 20, 40))
-    assert boundary_f(empty, empty) == boundary_f(empty, None) == 1
-    assert boundary_f(truth, empty) == boundary_f(empty, truth) == boundary_f(truth, None) == 0
-    with pytest.raises(ValueError, match="one size"):
-        boundary_f(truth, encode_mask(square(0, 0, 5, (50, 50))))
