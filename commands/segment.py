@@ -62,7 +62,7 @@ def segment(
             question = segmenter.question(kind, **elements)
         except ValueError as error:  # too long, or of a kind that it was taught no question of
             raise ConfigError(str(error)) from error
-        text = segmenter.answer([shown], [question])[0]
+        text = segmenter.outline([shown], [question])[0]
         found = RegionAnswer.read(text, shown.size, segmenter.scale(*shown.size))
         if as_json:
             show_json(_describe(str(image), found, shown.size))

@@ -188,6 +188,10 @@ class ImageTextSegmenter:
             texts += self.processor.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [text.strip() for text in texts]
 
+    def outline(self, images: Sequence[ImageInput], questions: Sequence[str], **options: Any) -> list[str]:
+        """As ``answer``: numbers are many tokens here, and words may stand around an outline."""
+        return self.answer(images, questions, **options)
+
     def encode(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Any:
         """Inputs of the model for questions that each stand behind their image, left-padded."""
         return self._process(self.prompts(questions), images)

@@ -24,6 +24,7 @@ from talking_points.models.omg_llava.chat import Turn, plain_text
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.omg_llava.modeling import LanguageInputs
+from talking_points.models.outline_decoding import OutlineDecoding
 from talking_points.models.segmenter_configuration import SegmenterConfig
 
 LONGEST = 1000
@@ -172,7 +173,8 @@ class Segmenter(TalkingPointsModel):
         """The outlines of what each expression refers to in its image, in unit coordinates of that image.
 
         ``options`` are those of ``answer``. What cannot be read gives outlines without polygons. Raises ``ValueError``
-        for an expression without words.
+        for an expression without words. Where coordinates are tokens of their own every answer is an outline, unless
+        ``constrained=False`` says otherwise.
         """
         empty = [
             number
@@ -182,7 +184,11 @@ class Segmenter(TalkingPointsModel):
         if empty:
             raise ValueError(f"expected expressions with words, found none in number {empty[0]}")
         questions = [self.question("text_to_mask", expression=expression) for expression in expressions]
-        return [read_lenient(text).outlines for text in self.answer(images, questions, **options)]
+        return [read_lenient(text).outlines for text in self.outline(images, questions, **options)]
+
+    def outline(self, images: Sequence[ImageInput], questions: Sequence[str], **options: Any) -> list[str]:
+        """As ``answer``, to questions for outlines: on a lattice nothing else is written."""
+        return self.answer(images, questions, **{"constrained": self.config.lattice is not None, **options})
 
     def answer(self, images: Sequence[ImageInput], questions: Sequence[str], **options: Any) -> list[str]:
         """Answers to one question about each image, as they were written: see ``write``."""
@@ -208,10 +214,12 @@ class Segmenter(TalkingPointsModel):
         temperature: float | None = None,
         max_new_tokens: int | None = None,
         batch_size: int = 64,
+        constrained: bool = False,
     ) -> Written:
         """Answers to questions (N,) about encoded images, ``group`` of each in a row; each question is read once.
 
-        temperature: None for the likeliest tokens; else answers are drawn from the whole distribution.
+        temperature: None for the likeliest tokens; else answers are drawn from the whole distribution. constrained:
+        nothing but well-formed outlines is written, by a model with a lattice; raises ``ValueError`` for one without.
         """
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens or self.config.max_new_tokens, "do_sample": False}
         if temperature is not None:
@@ -229,10 +237,20 @@ class Segmenter(TalkingPointsModel):
                 self.language_inputs(features, image_index[repeated], [turns[number] for number in repeated]),
                 prompt_index=torch.arange(len(chosen)).repeat_interleave(group),
             )
+            if constrained:
+                options["logits_processor"] = [self._outlines_alone(options["max_new_tokens"])]
             found += zip(repeated, self.generate(inputs, **options), strict=True)
         self.train(was_training)
         found.sort(key=lambda pair: pair[0])
         return self._written([tokens for _, tokens in found])
+
+    def _outlines_alone(self, limit: int) -> OutlineDecoding:
+        text, lattice = self.config.text_config, self.config.lattice
+        if lattice is None:
+            raise ValueError(
+                "constrained: expected a model that writes coordinates on a lattice, found one of any text"
+            )
+        return OutlineDecoding(self.text_tokenizer, lattice, text.eos_token_id, text.vocab_size, limit)
 
     def _written(self, rows: Sequence[Tensor]) -> Written:
         text = self.config.text_config

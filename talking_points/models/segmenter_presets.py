@@ -10,12 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from talking_points.grounding.lattice import lattice_numbers
+from talking_points.models.outline_decoding import CLOSE, LATTICE_FORMS, OPEN, PART
 from talking_points.models.presets import tiny_config
 from talking_points.models.segmenter import Segmenter
 from talking_points.models.segmenter_configuration import SegmenterConfig
-
-LATTICE_FORMS = ("{}, ", "], [{}, ", "{}")
-"""Tokens of one number: an x or a box's corner, the x of a further point of an outline, and what ends a list."""
 
 
 def segmenter_config(
@@ -41,7 +39,7 @@ def add_lattice(tokenizer: PreTrainedTokenizerFast, lattice: int) -> None:
     outline, and in boxes), its y another; ``[[[``, ``]], [[`` and ``]]]`` begin an answer, part outlines and end it.
     """
     numbers = lattice_numbers(lattice)
-    tokens = ["[[[", "]]]", "]], [[", *(form.format(number) for form in LATTICE_FORMS for number in numbers)]
+    tokens = [OPEN, CLOSE, PART, *(form.format(number) for form in LATTICE_FORMS for number in numbers)]
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in tokens])
 
 

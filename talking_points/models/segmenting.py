@@ -23,6 +23,9 @@ class RegionModel(Protocol):
     def answer(self, images: Sequence[ImageInput], questions: Sequence[str], **options: Any) -> list[str]:
         """Answers to one question about each image, as they were written."""
 
+    def outline(self, images: Sequence[ImageInput], questions: Sequence[str], **options: Any) -> list[str]:
+        """As ``answer``, to questions for outlines: a model that can be held to its grammar writes nothing else."""
+
     def question(self, kind: str, **elements: str) -> str:
         """What it is asked for a kind of instruction."""
 
