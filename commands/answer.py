@@ -57,7 +57,8 @@ def answer(
             from talking_points.models.pose_figure import draw_pose_figure
         hide_loading_bars()
         try:
-            clip_box(box, *shown.size)
+            if box is not None:
+                box = clip_box(box, *shown.size)
             queries = _queries(keypoints, name, description)
             answerer = PointAnswerer.from_pretrained(model).to(choose_device(device))
             found = answerer.answer_all(shown, box, queries, mode=mode)

@@ -21,7 +21,9 @@ def print_source(name: str, root: Path) -> None:
     found = check_mp100(root)
     table = Table(title=f"MP-100: annotations from {ANNOTATIONS}, images from 13 datasets")
     for column in ("id", "category", "keypoints", "annotations", "images", "found", "missing", "images of"):
-        table.add_column(column, justify="left" if column in ("category", "images of") else "right")
+        named = column in ("category", "images of")
+        # A name that is cut off could not be looked for: longer ones go on in the next line.
+        table.add_column(column, justify="left" if named else "right", overflow="fold")
     for one in found:
         counts = (one.keypoints, one.annotations, one.references, one.found, one.missing)
         table.add_row(str(one.category), one.name, *map(str, counts), one.dataset)

@@ -115,7 +115,7 @@ def _answerer(console: Console, config: AnswererConfig) -> None:
         console.print(plan_answerer(config))
         return
     stage = config.answerer
-    objects = open_poses(config.poses, None if config.poses.own else "train", config.seed)
+    objects = open_poses(config.poses, "train", config.seed)
     rounds = sum(math.ceil(int(one.visible.sum()) / stage.k) for one in objects.examples)
     rows = [(stage.stage, "answerer", steps_of(stage, len(objects) if stage.pack_instance else rounds))]
     if config.pose_vision.steps:
@@ -150,7 +150,7 @@ def _segmentation(console: Console, config: EvaluateSegmentationConfig) -> None:
 
 def _poses(console: Console, config: EvaluatePosesConfig) -> None:
     for division in config.divisions:
-        objects = open_poses(division, None if division.own else config.split, config.seed)
+        objects = open_poses(division, config.split, config.seed)
         points = sum(int(one.visible.sum()) for one in objects.examples)
         _note(console, f"partition {division.partition}: {len(objects):,} objects, {points:,} labelled keypoints")
     models = ", ".join([config.model, *([config.blind] if config.blind else []), *config.others.values()])

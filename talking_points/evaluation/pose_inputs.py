@@ -18,8 +18,8 @@ def check_poses(config: EvaluatePosesConfig) -> None:
             "keypoints.rows: expected named keypoints (keypoints.root or keypoints.own), found described points: "
             "'talking-points evaluate --set others.answerer.model=DIR' judges an answerer on those"
         )
-    check_keypoints(config.keypoints)
     for keypoints in config.divisions:
+        check_keypoints(keypoints, split=config.split)
         for setting, name in (("model", config.model), ("blind", config.blind)):
             if name is not None:
                 check_model(name.replace("{partition}", str(keypoints.partition)), "answerer", setting)

@@ -73,9 +73,10 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
     points = AskedPoints.of(poses.examples)
     seen = sorted({one.category_name for one in points.objects} & set(trained.categories.values()))
     if seen and not config.allow_seen:
+        others = "files of other categories" if keypoints.own else "the split of another partition"
         raise ConfigError(
             f"{folder} was trained on {len(seen)} of the categories ({', '.join(seen[:5])}): a figure of those is no "
-            "figure of new ones; take the split of another partition, or set allow_seen=true"
+            f"figure of new ones; take {others}, or set allow_seen=true to judge it on other images of the same"
         )
     texts = texts_for(poses, config.texts)
     answers: dict[str, Floats] = {}

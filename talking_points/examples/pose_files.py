@@ -26,8 +26,11 @@ from talking_points.whole_files import file_sha256, read_json, write_json
 TRAINED = "trained_poses.json"
 
 
-def check_keypoints(config: KeypointFiles, setting: str = "keypoints") -> Path:
-    """The folder of the keypoints. Raises ``ConfigError`` for none, one that is not there or has no such files."""
+def check_keypoints(config: KeypointFiles, setting: str = "keypoints", split: str | None = None) -> Path:
+    """The folder of the keypoints.
+
+    Raises ``ConfigError`` for none, one that is not there or has no such files, or none of the ``split``.
+    """
     if config.rows is not None:
         if not config.rows.is_dir():
             raise ConfigError(
@@ -46,9 +49,9 @@ def check_keypoints(config: KeypointFiles, setting: str = "keypoints") -> Path:
         raise ConfigError(f"{setting}: expected the folder of keypoint annotations, found none at {folder}")
     try:
         if config.own is None:
-            Mp100(folder, partition=config.partition)
+            Mp100(folder, split, partition=config.partition)
         else:
-            CocoKeypoints(folder)
+            CocoKeypoints(folder, split).keypoint_sets()
     except SourceError as error:
         raise ConfigError(f"{setting}: {error}") from error
     return folder
@@ -144,7 +147,12 @@ def annotations_digest(config: KeypointFiles) -> dict[str, str]:
             if (path := descend(Mp100(folder).root, "annotations", f"mp100_split{config.partition}_{split}.json"))
         ]
     else:
-        files = sorted({*folder.glob("*.json"), *folder.glob("annotations/*.json")})
+        base = folder.resolve()
+        near = {*base.glob("*.json"), *base.glob("annotations/*.json")}
+        # Files of train, valid and test often have one name.
+        far = {path.relative_to(base).as_posix(): path for path in CocoKeypoints(base).annotation_files}
+        apart = {name: file_sha256(path) for name, path in far.items() if path not in near}
+        return {path.name: file_sha256(path) for path in sorted(near)} | apart
     return {path.name: file_sha256(path) for path in files}
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from talking_points.models.base import chunks, image_digest, same_length
-from talking_points.models.capellm.conversation import Query, Round
+from talking_points.models.capellm.conversation import Query, QueryError, Round
 from talking_points.models.capellm.coordinates import format_point, parse_point
 from talking_points.models.capellm.crops import Crop, clip_box, normalise
 from talking_points.models.capellm.decoding import AnswerGrammar, Hypothesis, search
@@ -106,6 +106,7 @@ class PointAnswerer(CapeLlmModel):
         self, image: ImageInput, box: Box | None, queries: Sequence[QueryLike], *, mode: AnswerMode = "greedy"
     ) -> Answers:
         """Places of all ``queries`` on one object, in one pass behind one reading of its image."""
+        same_length(queries=queries)
         return self.answers([image] * len(queries), queries, [box] * len(queries), mode=mode)
 
     @torch.no_grad()
@@ -121,12 +122,16 @@ class PointAnswerer(CapeLlmModel):
     ) -> Answers:
         """As ``answer``, with confidences, entropies and texts.
 
-        Raises ``BoxError`` for a box that shows nothing of its image, ``QueryError`` for a name without words, and
-        ValueError for a text that is longer than the model reads: nothing is cut off.
+        Raises ``BoxError`` for a box that shows nothing of its image, ``QueryError`` for a name without words and
+        for a text that is longer than the model reads (nothing is cut off), and ValueError for an unknown mode and for
+        one thing in place of a list.
         """
         same_length(images=images, queries=queries, boxes=boxes)
-        if beam < 1:
-            raise ValueError(f"expected a beam of at least 1, found {beam}")
+        if mode not in get_args(AnswerMode):
+            raise ValueError(f"expected a mode of {', '.join(get_args(AnswerMode))}, found {mode!r}")
+        for setting, number in (("beam", beam), ("batch_size", batch_size)):
+            if number < 1:
+                raise ValueError(f"expected a {setting} of at least 1, found {number}")
         if not queries:
             return Answers(np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2)), np.zeros(0), ())
         forbidden = [*self.text_tokenizer.all_special_tokens, self.end_text]
@@ -193,9 +198,9 @@ class PointAnswerer(CapeLlmModel):
         for query, ids in zip(queries, prompts, strict=True):
             length = 1 + self.config.image_tokens + len(ids) + FREE_TOKENS
             if length > self.config.max_length:
-                raise ValueError(
+                raise QueryError(
                     f"expected at most {self.config.max_length} tokens with the image and the answer, found {length} "
-                    f"for {query.name!r}: shorten the description"
+                    f"for {query.name[:60]!r}: shorten its name or description"
                 )
         return prompts
 

@@ -174,7 +174,13 @@ def chunks(count: int, size: int) -> Iterator[slice]:
 
 
 def same_length(**named: Sequence[object] | Tensor | np.ndarray | None) -> None:
-    """Refuse arguments of different lengths, naming them."""
+    """Refuse arguments of different lengths, and a single thing in place of a list, naming them."""
+    for name, values in named.items():
+        # A text is a sequence, too: of its letters, each of which would be answered.
+        if isinstance(values, str) or not (values is None or hasattr(values, "__len__")):
+            raise ValueError(
+                f"expected a list of {name}, found one {type(values).__name__}: put a single one into [...]"
+            )
     lengths = {name: len(values) for name, values in named.items() if values is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"expected one entry per sample in every argument, found {lengths}")

@@ -7,7 +7,8 @@
 
     root/{train,valid,test}/*.json with the images beside
 
-A file is of the split that its name tells (``birds_train.json``: train; val and test likewise), else of "all". Where
+A file is of the split that its name tells (``birds_train.json``: train; val and test likewise), else of "all"; where
+none is of "train", those of "all" are. Where
 some files have "keypoint" in their names (COCO's own ``person_keypoints_train2017.json``), the others are left alone.
 Every category that is annotated needs a list "keypoints" of different names in "categories".
 """
@@ -52,8 +53,16 @@ class CocoKeypoints(Source):
             if not files:
                 raise SourceError(f"expected an annotation file {annotations} in {self.root}, found none of that name")
         splits = [(path, _split_of(path)) for path in files]
-        chosen = choose_splits(tuple(dict.fromkeys(name for _, name in splits)), split, self.root)
+        names = tuple(dict.fromkeys(name for _, name in splits))
+        if split == "train" and "train" not in names and "all" in names:
+            split = "all"
+        chosen = choose_splits(names, split, self.root)
         self._files = [(path, name) for path, name in splits if name in chosen]
+
+    @property
+    def annotation_files(self) -> list[Path]:
+        """The files that are read."""
+        return [path for path, _ in self._files]
 
     def keypoint_sets(self) -> dict[int, KeypointSet]:
         """The keypoint set of every category id that has names; its key is the category's name."""

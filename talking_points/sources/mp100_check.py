@@ -39,8 +39,8 @@ _PLACES: dict[str | int, tuple[str, str, str]] = {
 }
 _SIDES = ("width", "height")
 _FACES = {
-    68: ("300W", "ibug.doc.ic.ac.uk/resources/300-W", ""),
-    19: ("AFLW", "tugraz.at, AFLW", "on request"),
+    "face_68": ("300W", "ibug.doc.ic.ac.uk/resources/300-W", ""),
+    "face_19": ("AFLW", "tugraz.at, AFLW", "on request"),
 }
 
 
@@ -89,7 +89,7 @@ def check_mp100(root: str | Path) -> list[CategoryCheck]:
     found = []
     for item in load_labels("mp100")["categories"]:
         own = set_of(item["id"])
-        place = _PLACES.get(item["id"]) or _FACES.get(len(own)) or _PLACES[item["super_type"]]
+        place = _PLACES.get(item["id"]) or _FACES.get(own.key) or _PLACES[item["super_type"]]
         there = sum(_is_there(finder, image) for image in references[item["id"]])
         counts = len(own), len(annotations[item["id"]]), len(references[item["id"]]), there
         linked = frozenset(_target(source.root, way) for way in _linked(finder, anywhere, references[item["id"]]))

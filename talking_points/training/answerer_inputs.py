@@ -9,7 +9,7 @@ from talking_points.training.answerer_config import AnswererConfig, texts_file
 
 def check_answerer(config: AnswererConfig) -> None:
     """Raise ``ConfigError`` for keypoints or a file of descriptions that are not there."""
-    check_keypoints(config.poses, "poses")
+    check_keypoints(config.poses, "poses", "train")
     texts = texts_file(config)
     if texts is not None and not texts.is_file():
         raise ConfigError(

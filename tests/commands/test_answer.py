@@ -48,9 +48,10 @@ def test_a_named_keypoint_is_a_point_of_the_image(given: list[str], more: list[s
 
 def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp_path: Path) -> None:
     figure = tmp_path / "figure.png"
-    code, output = run(*given, "--all", "bird_body", "--json", "--figure", str(figure))
+    code, output = run(*given, "--all", "bird_body", "--json", "--figure", str(figure), "--box", "-9", "5", "500", "20")
     assert code == 0, output
     found = json.loads(output)
+    assert found["box"] == [0, 5, 90, 20], "the part of the box that the image has"
     assert [point["name"] for point in found["points"]] == list(keypoint_sets()["bird_body"].names)
     drawn = Image.open(figure)
     assert drawn.width == 640
@@ -68,6 +69,7 @@ def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp
         (["nose", "--box", "0", "0", "0", "10"], "area"),
         (["--all", "bird_body", "--description", "x"], "leave it out"),
         (["nose", "--mode", "free"], "greedy, beam or mean"),
+        (["nose", "--description", "word " * 3000], "at most 2048 tokens"),
         (["nose", "--figure", "figure.txt"], "file name"),
     ],
 )

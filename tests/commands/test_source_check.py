@@ -20,8 +20,8 @@ from talking_points.sources.mp100 import Mp100
 from talking_points.sources.mp100_check import check_mp100
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["doctor", *map(str, arguments)], env={"COLUMNS": "160"})
+def run(*arguments: object, columns: int = 160) -> Result:
+    return CliRunner().invoke(app, ["doctor", *map(str, arguments)], env={"COLUMNS": str(columns)})
 
 
 @pytest.fixture
@@ -47,6 +47,12 @@ def test_missing_images_are_counted_by_category_and_their_dataset_is_named(root:
     insects = {one.category: one for one in before.values()}
     assert "h5" in insects[66].note
     assert {insects[18].dataset, insects[40].dataset} == {"300W", "AFLW"}
+    dresses = {one.name: one.dataset for one in before.values() if one.name.endswith("_dress")}
+    assert set(dresses.values()) == {"DeepFashion2"}, dresses
+    narrow = run("--source", "mp100", root, columns=80)
+    cells = [[cell.strip() for cell in line.split("│")] for line in narrow.stdout.splitlines() if "│" in line]
+    assert "…" not in narrow.stdout
+    assert "".join(row[2] for row in cells).count(dog.name), "a name goes on in the next line"
 
 
 def test_what_is_no_mp100_is_refused_in_words(root: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from talking_points.grounding.grammar import read_strict
 from talking_points.models.figure import KEYPOINT_COLOUR, LOCALIZED_COLOUR, draw_point_figure
-from talking_points.models.pose_figure import draw_pose_figure
+from talking_points.models.pose_figure import draw_pose_figure, number_ranges
 from talking_points.models.region_figure import draw_region_figure
 
 
@@ -40,6 +40,19 @@ def test_more_text_makes_a_taller_figure():
 def test_points_are_optional():
     figure = np.asarray(draw_point_figure(np.full((10, 10, 3), 128, np.uint8), "", width=100))
     assert (figure[:100, :, 0] == 128).all()
+
+
+def test_points_that_hide_each_other_bear_both_their_numbers() -> None:
+    image, names = Image.new("RGB", (200, 100), (90, 90, 90)), ["left eye", "right eye", "nose"]
+    seen = [
+        np.asarray(draw_pose_figure(image, names, [(20, 50), place, (199, 99)], width=200))[:100]
+        for place in ((20, 50), (120, 50))
+    ]
+    # Two numbers take more room beside a point than one, and those of a point on the border stay inside.
+    written = [(np.abs(one[:, :, 0].astype(int) - 90) > 40) for one in seen]
+    assert written[0][40:60, 28:80].any(0).sum() > written[1][40:60, 28:80].any(0).sum() > 0
+    assert written[0][80:, 170:190].any()
+    assert number_ranges([1, 2, 4, 5, 6, 9]) == "1, 2, 4-6, 9"
 
 
 @pytest.mark.parametrize("size", [(1, 10000), (10000, 1), (1, 1)])

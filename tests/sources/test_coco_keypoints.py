@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from talking_points.errors import InputError
+from talking_points.examples.config import KeypointFiles
 from talking_points.examples.keypoints import PoseExample, mirror_example
+from talking_points.examples.pose_files import annotations_digest, check_keypoints, open_poses
 from talking_points.sources import SourceError, open_source
 from talking_points.sources.coco_keypoints import CocoKeypoints
 from talking_points.sources.keypoint_sets import KeypointSet
@@ -141,6 +144,38 @@ def test_a_file_beside_the_images_of_every_split(tmp_path: Path) -> None:
         ("test/1", "test"), ("train/1", "train"), ("val/1", "valid"),
     ]  # fmt: skip
     assert [record.split for record in CocoKeypoints(tmp_path, "val")] == ["val"]
+    own = KeypointFiles(own=tmp_path)
+    before = annotations_digest(own)
+    assert sorted(before) == [f"{folder}/_annotations.coco.json" for folder in ("test", "train", "valid")]
+    write_json(tmp_path / "train" / "_annotations.coco.json", coco([image_entry(1, "1.jpg")], [kite(2)], [KITE]))
+    assert annotations_digest(own) != before, "a model of other annotations is another one"
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "read"),
+    [
+        (["kites"], "train", ["kites"]),
+        (["kites", "kites_val"], "train", ["kites"]),
+        (["kites", "kites_train"], "train", ["kites_train"]),
+        (["kites", "kites_val"], "val", ["kites_val"]),
+        (["kites"], "test", None),
+        (["kites_val"], "train", None),
+    ],
+)
+def test_a_file_of_no_split_is_what_is_trained_on(
+    tmp_path: Path, files: list[str], split: str, read: list[str] | None
+) -> None:
+    for name in files:
+        tree(tmp_path, file=f"annotations/{name}.json")
+    own = KeypointFiles(own=tmp_path)
+    if read is None:
+        for refused in (lambda: check_keypoints(own, split=split), lambda: open_poses(own, split)):
+            with pytest.raises(InputError, match=f"expected split '{split}'"):
+                refused()
+        return
+    check_keypoints(own, split=split)
+    assert [path.stem for path in CocoKeypoints(tmp_path, split).annotation_files] == read
+    assert len(open_poses(own, split)) == 1
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,8 @@ def taught(model: PointAnswerer, queries: list[Query]) -> None:
         ("nose", (0, 0, float("nan"), 5), BoxError, "nan"),
         ("nose", (0, 0, 5), BoxError, "four numbers"),
         ("nose", "none", BoxError, "four numbers"),
-        (Query("nose", "word " * 3000), BOX, ValueError, r"at most 2048 tokens .* found \d+ for 'nose'"),
+        (Query("nose", "word " * 3000), BOX, QueryError, r"at most 2048 tokens .* found \d+ for 'nose'"),
+        ("x" * 5000, BOX, QueryError, r"at most 2048 tokens .* found \d+ for 'x{60}': shorten"),
     ],
 )
 def test_bad_input_is_refused_with_what_to_do(
@@ -152,6 +153,13 @@ def test_bad_input_is_refused_with_what_to_do(
 def test_unequal_arguments_no_queries_and_no_box(model: PointAnswerer) -> None:
     with pytest.raises(ValueError, match="'queries': 2"):
         model.answer([IMAGE], ["nose", "beak"])
+    with pytest.raises(ValueError, match=r"a list of queries, found one str: put a single one into \[\.\.\.\]"):
+        model.answer_all(IMAGE, None, "nose")
+    with pytest.raises(ValueError, match="a list of images, found one Image"):
+        model.answer(Image.fromarray(IMAGE), ["nose"])  # type: ignore[arg-type]
+    for wrong in ({"mode": "bean"}, {"beam": 0}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=f"expected a {next(iter(wrong))} of"):
+            model.answer([IMAGE], ["nose"], **wrong)  # type: ignore[arg-type]
     assert model.answer([], []).shape == (0, 2)
     whole = model.answer([IMAGE], ["nose"])
     np.testing.assert_allclose(whole, model.answer([IMAGE], ["nose"], [(0, 0, 60, 40)]))
