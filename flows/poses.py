@@ -120,5 +120,6 @@ def table(report: Mapping[str, Any]) -> str:
         f"The middle of the visual token that is named is near {report['oracle'] or 0:.1f} % of keypoints.",
         "",
     ]
-    both = {"partitions": [report["seen"], report["new"]], "mean": {}}
+    titled = {"seen": "Trained categories in new drawings", "new": "Other categories"}
+    both = {"partitions": [report[name] | {"title": title} for name, title in titled.items()], "mean": {}}
     return "\n".join(lines) + "\n" + pose_table(both)

@@ -31,11 +31,29 @@ NOTES = (
 )
 
 
+HOW_TO_READ = (
+    "PCK@t in percent: the share of an object's labelled keypoints that are answered within t times the longer side of "
+    "its box, averaged over objects. mPCK is the mean of the five t. Pooled counts every keypoint once, by category "
+    "averages categories. Nearer to mirror: of keypoints with a left and a right, how many answers are nearer to the "
+    "other side's. Unparsed: answers that are no coordinates; they count as misses."
+)
+
+
 def pose_table(report: Mapping[str, Any]) -> str:
-    """A report as Markdown: every way of every partition, the groups, then the paper's figures."""
-    lines = ["# Named keypoints", ""]
+    """A report as Markdown: how to read it, every way of every partition, the groups, then the paper's figures.
+
+    The paper's are of MP-100: a report of one's own keypoint files has none, and no mean of partitions.
+    """
+    lines = ["# Named keypoints", "", HOW_TO_READ, ""]
+    own = any(one.get("own") for one in report["partitions"])
     for one in report["partitions"]:
-        lines += [f"## Partition {one['partition']}: {one['objects']} objects, {one['points']} keypoints", ""]
+        title = one.get("title") or ("Own keypoint files" if own else f"Partition {one['partition']}")
+        split = f" of split {report['split']}" if "split" in report else ""
+        lines += [f"## {title}: {one['objects']} objects{split}, {one['points']} keypoints", ""]
+        left_out = sorted(one.get("skipped", {}).items())
+        counted = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out)
+        if counted:
+            lines += [f"Left out: {counted}.", ""]
         if one["seen_categories"]:
             lines += [f"Trained on: {', '.join(one['seen_categories'])}. These are no figures of new categories.", ""]
         if one.get("without_images"):
@@ -69,14 +87,18 @@ def pose_table(report: Mapping[str, Any]) -> str:
             lines.append(
                 f"Pairs ({found['pairs']:.0f}), {way}: PCK@0.2 {found['pck@0.2']:.1f}, mPCK {found['mpck']:.1f}"
             )
-    lines += [
-        "## Mean of the partitions",
-        "",
-        "| way | .05 | .1 | .15 | .2 | .25 | mPCK |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [_row(way, list(found.values())) for way, found in report["mean"].items()]
-    lines += ["", "## Published, PCK@0.2 on photographs", "", "| method | 1 | 2 | 3 | 4 | 5 | mean |"]
+    if own:
+        return "\n".join(lines)
+    if report["mean"]:
+        lines += [
+            "## Mean of the partitions",
+            "",
+            "| way | .05 | .1 | .15 | .2 | .25 | mPCK |",
+            "|---|---|---|---|---|---|---|",
+            *(_row(way, list(found.values())) for way, found in report["mean"].items()),
+            "",
+        ]
+    lines += ["## Published, PCK@0.2 on photographs", "", "| method | 1 | 2 | 3 | 4 | 5 | mean |"]
     lines += ["|---|---|---|---|---|---|---|"]
     lines += [_row(name, [*row, sum(row) / len(row)], 2) for name, row in PAPER_PCK.items()]
     lines += ["", "| CapeLLM, partition 1 | .05 | .1 | .15 | .2 | .25 | mPCK |", "|---|---|---|---|---|---|---|"]

@@ -90,6 +90,7 @@ def evaluate_partition(config: EvaluatePosesConfig, keypoints: KeypointFiles) ->
     answers["box centre"] = box_centres(points)
     return {
         "partition": keypoints.partition,
+        "own": keypoints.own is not None,
         "objects": len(points.objects),
         "points": len(points),
         "skipped": dict(poses.skipped),

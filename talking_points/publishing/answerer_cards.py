@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.config import fingerprint
+from talking_points.descriptions.keypoint_texts import RULES
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.pose_files import TrainedPoses, annotations_digest
 from talking_points.publishing.card_content import select_figures
@@ -70,10 +71,13 @@ def _experience(train: AnswererConfig, folder: Path) -> str:
     names = sorted(set(trained.categories.values())) if trained else []
     rest = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     told = (
-        f"It was trained on {len(names)} categories ({', '.join(names[:_MOST_SHOWN])}{rest}): figures of others count."
+        f"It was trained on {len(names)} categories ({', '.join(names[:_MOST_SHOWN])}{rest}): only figures of "
+        "others tell how it does on new ones."
     )
     texts, file = train.answerer.texts, texts_file(train)
-    described = "without descriptions" if texts is None else f"with the descriptions of the author {texts}"
+    described = f"with the descriptions of the author {texts}"
+    if texts is None or (texts == RULES and train.poses.own is not None):  # the rules know MP-100's sets alone
+        described = "by names alone, without descriptions"
     if file is not None:
         digest = f", sha256 {file_sha256(file)[:16]}" if file.is_file() else ""
         described = f"with the descriptions of the file {file.name}{digest}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from talking_points.dataset_files import open_parquet
+from talking_points.examples.pose_files import open_poses
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.configuration import AnswererConfig as ModelConfig
 from talking_points.models.capellm.modeling import parameter_counts
@@ -70,8 +71,11 @@ def plan_training(config: AnswererConfig) -> str:
 
 
 def count_examples(config: AnswererConfig) -> int:
-    """Conversations of an epoch: counted in MP-100's annotation file or in the dataset's rows, else the paper's."""
+    """Conversations of an epoch: counted in the files of keypoints or in the dataset's rows, else the paper's."""
     root, rows = config.poses.root, config.poses.rows
+    if config.poses.own is not None:
+        objects = open_poses(config.poses, "train", config.seed).examples
+        return sum(-(-int(one.visible.sum()) // config.answerer.k) for one in objects)
     if rows is not None:
         return sum(map(_count_rows, rows.glob("data/train-*.parquet")))
     if root is None or not root.is_dir():

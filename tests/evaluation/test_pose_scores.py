@@ -107,5 +107,13 @@ def test_missing_images_are_counted_by_category_and_one_with_none_left_is_named(
     assert after.missing[lost] >= 1
     assert lost not in after.categories.values()
     report = {"partition": 1, "objects": 0, "points": 0, "seen_categories": [], "answers": {}, "groups": {}}
-    table = pose_table({"partitions": [report | {"without_images": [lost]}], "mean": {}})
+    report |= {"without_images": [lost], "skipped": {"missing_image": 3, "crowd": 1}}
+    table = pose_table({"partitions": [report], "mean": {}, "split": "test"})
     assert f"no image is on disk: {lost}." in table
+    assert "Left out: 1 crowd, 3 missing image." in table
+    assert "## Partition 1: 0 objects of split test, 0 keypoints" in table
+    assert ("in percent" in table, "Mean of the partitions" in table) == (True, False)
+    own = pose_table({"partitions": [report | {"own": True}], "mean": {"greedy": {}}, "split": "val"})
+    assert "## Own keypoint files: 0 objects of split val" in own
+    assert "Published" not in own, "the paper's figures are of MP-100"
+    assert "## New drawings: 0 objects" in pose_table({"partitions": [report | {"title": "New drawings"}], "mean": {}})

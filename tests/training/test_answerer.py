@@ -37,6 +37,7 @@ from talking_points.training.answerer_stages import training_poses
 from talking_points.training.stages import run_stage
 from tasks.model_cards import train_with_card
 from tests.publishing.hub_card import card_problems
+from tests.sources.trees import animal, coco, image_entry, write_image, write_json
 from tests.training.conftest import small
 
 
@@ -253,6 +254,9 @@ def test_the_card_says_what_it_has_learnt_and_its_code_runs(
     assert card["name"].startswith("Llama-")
     assert not card["free"]
     assert {item["name"] for item in card["terms"]} == {"MP-100", "meta-llama/Llama-3.2-1B", "facebook/dinov2-large"}
+    own = config.model_copy(update={"poses": KeypointFiles(own=own_files(tmp_path / "own"))})
+    card = describe_answerer(own, {"path": str(trained / "answerer"), "fingerprint": "0123456789ab"})
+    assert "by names alone, without descriptions, about crops" in card["note"], "the rules know nothing of kites"
 
 
 def test_the_report_has_every_control_and_tells_groups_apart(root: Path, trained: Path, tmp_path: Path) -> None:
@@ -332,7 +336,7 @@ def test_wrong_input_is_named(root: Path, tmp_path: Path) -> None:
         open_poses(KeypointFiles(root=leaky), "test")
 
 
-def test_the_plan_of_the_papers_training_fits_80_gb_and_with_checkpointing_24(root: Path) -> None:
+def test_the_plan_of_the_papers_training_fits_80_gb_and_with_checkpointing_24(root: Path, tmp_path: Path) -> None:
     paper = load_config(AnswererConfig, "configs/train/answerer_paper.yaml", ["poses.root=null"])
     text = plan_training(paper)
     assert "language_adapters: 3.41 million" in text
@@ -341,6 +345,17 @@ def test_the_plan_of_the_papers_training_fits_80_gb_and_with_checkpointing_24(ro
     assert "5,775 steps" in text
     drawn = paper.model_copy(update={"poses": KeypointFiles(root=root)})
     assert 40 < count_examples(drawn) < 400
+    own = paper.model_copy(update={"poses": KeypointFiles(own=own_files(tmp_path))})
+    assert count_examples(own) == 2, "five labelled keypoints, four in a conversation"
+
+
+def own_files(root: Path) -> Path:
+    """A COCO file of one object with six keypoints, five of them labelled."""
+    category = {"id": 5, "name": "kite", "keypoints": ["tip", "tail", "bow", "knot", "loop", "end"]}
+    one = animal(1, 1, 5, keypoints=[3, 4, 2, 5, 5, 2, 6, 7, 1, 8, 8, 1, 9, 2, 2, 0, 0, 0], num_keypoints=5)
+    write_json(root / "kites.json", coco([image_entry(1, "1.jpg")], [one], [category]))
+    write_image(root / "1.jpg")
+    return root
 
 
 def test_pretrained_parts_train_adapters_and_the_projector_alone(root: Path, tmp_path: Path) -> None:
