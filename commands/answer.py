@@ -24,13 +24,16 @@ def answer(
     name: Annotated[str | None, typer.Argument(help="what to find, for example 'left front paw'")] = None,
     *,
     model: Annotated[str, typer.Option(help="folder or repository of a Point Answerer")],
-    description: Annotated[str | None, typer.Option(help="says more of it: on which part, near what")] = None,
+    description: Annotated[
+        str | None, typer.Option(help="says more of it: on which part, near what; default: the name alone")
+    ] = None,
     box: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(help="the object: x y width height, pixels; default: the whole image", metavar="X Y W H"),
     ] = None,
     every: Annotated[
-        str | None, typer.Option("--all", help="all keypoints of a set, for example quadruped_body")
+        str | None,
+        typer.Option("--all", help="all keypoints of a set with its descriptions, for example quadruped_body"),
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="also draw the points into this file")] = None,
     mode: Annotated[str, typer.Option(help="greedy, beam or mean")] = "greedy",
@@ -65,7 +68,13 @@ def answer(
         except (BoxError, QueryError) as error:
             raise ConfigError(str(error)) from error
         rows = [
-            {"name": query.name, "x": round(float(x), 1), "y": round(float(y), 1), "confidence": round(float(sure), 4)}
+            {
+                "name": query.name,
+                "description": query.description,
+                "x": round(float(x), 1),
+                "y": round(float(y), 1),
+                "confidence": round(float(sure), 4),
+            }
             for query, (x, y), sure in zip(queries, found.points, found.confidence, strict=True)
         ]
         if as_json:

@@ -12,7 +12,7 @@ from commands.console import app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 from talking_points.locks import refuse_links
-from talking_points.models.capellm.release_files import check_parts
+from talking_points.models.capellm.release_files import adapted_model, check_parts
 from talking_points.models.model_folders import check_model, explaining, loading
 from talking_points.owners import refuse_closed
 from talking_points.terminal import show, tell
@@ -88,6 +88,9 @@ def convert_capellm(
         if reason:
             raise ConfigError(f"expected the language model in a folder or on the Hub; {language_model}: {reason}")
         tell(f"convert-capellm: reading {release}")
+        # Adapters fit any model of these sizes, and give wrong answers on all but theirs.
+        if named := adapted_model(release):
+            tell(f"convert-capellm: its adapters are for {named}, and are put on {language_model}")
         with needs_extra("train"):
             from talking_points.hub_client import bounded_hub
             from talking_points.models.capellm.conversion import convert_release

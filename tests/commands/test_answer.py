@@ -53,6 +53,7 @@ def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp
     found = json.loads(output)
     assert found["box"] == [0, 5, 90, 20], "the part of the box that the image has"
     assert [point["name"] for point in found["points"]] == list(keypoint_sets()["bird_body"].names)
+    assert all(point["name"].split()[-1] in point["description"] for point in found["points"])
     drawn = Image.open(figure)
     assert drawn.width == 640
     assert drawn.height > 640 * 60 / 90

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model, LlamaForCausalLM
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from commands import cli  # noqa: F401  (registers all commands)
 from commands.console import app
@@ -39,7 +39,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaForCau
             own = {key.removeprefix("vision_model."): value for key, value in own.items()}
         save_file(own, folder / f"{part}.safetensors")
     shutil.copyfile(golden / "capellm_llm_adapter.safetensors", folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"r": 4, "lora_alpha": 16, "base_model_name_or_path": "some/llama"})
+    )
     wanted.text_tokenizer.save_pretrained(folder)
     language = LlamaForCausalLM(wanted.config.text_config)
     base = {key: value for key, value in weights.items() if key.startswith(("model.", "lm_head."))}
@@ -77,19 +79,23 @@ def test_the_command_makes_a_folder_that_answers(
     release[1].save_pretrained(language)
     Image.new("RGB", (64, 48), "green").save(tmp_path / "image.png")
 
-    def run(*words: str | Path) -> str:
+    def run(*words: str | Path) -> Result:
         done = CliRunner().invoke(app, [str(word) for word in words])
         assert done.exit_code == 0, done.output
-        return done.stdout
+        return done
 
     left = tmp_path / "capellm.part"  # of a conversion that was killed
     left.mkdir()
     (left / "model-00009-of-00009.safetensors").write_bytes(b"half")
-    assert "adapters of rank 4 kept" in run("convert-capellm", release[0], language, "--output", output)
+    converted = run("convert-capellm", release[0], language, "--output", output)
+    assert "adapters of rank 4 kept" in converted.stdout
+    assert f"its adapters are for some/llama, and are put on {language}" in converted.stderr
     assert not left.exists()
     assert not list(output.glob("model-0*"))
-    told = run("answer", tmp_path / "image.png", "left eye", "--model", output, "--json")
-    assert 0 <= json.loads(told)["points"][0]["x"] <= 64
+    told = run("answer", tmp_path / "image.png", "left eye", "--model", output, "--json").stdout
+    (point,) = json.loads(told)["points"]
+    assert 0 <= point["x"] <= 64
+    assert point["description"] is None, "a name is asked alone"
     for taken in (output, tmp_path / "image.png"):
         again = CliRunner().invoke(app, ["convert-capellm", str(release[0]), str(language), "--output", str(taken)])
         assert (again.exit_code, "choose another" in again.output) == (2, True)
