@@ -75,6 +75,15 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
         (("configs/train/tiny.yaml", "with two steps on a few drawn images"),),
     ),
     ("CONTRIBUTING.md", "flowchart TB"): Shown(),
+    ("docs/keypoints.md", "talking-points answer photo.jpg"): Parsed(
+        "wants the model of make poses; tests/commands/test_answer.py asks a tiny one"
+    ),
+    ("docs/keypoints.md", "from PIL import Image\n\nfrom talking_points import PointAnswerer"): Parsed(
+        "wants the model of make poses; tests/models/capellm/test_answerer.py asks a tiny one"
+    ),
+    ("docs/keypoints.md", "talking-points train-answerer --set poses.own=DIR"): Parsed(
+        "a quarter of an hour; tests/training/test_answerer.py trains for three steps"
+    ),
     ("docs/keypoints.md", "talking-points doctor --source mp100"): Run(HERE, (("--images 60", "--images 6"),)),
     ("docs/keypoints.md", "talking-points describe-keypoints --set output=build/texts-rules"): Run(HERE),
     ("docs/keypoints.md", "talking-points describe-keypoints --set output=build/texts-model"): Run(

@@ -137,10 +137,18 @@ def test_what_learns_places_is_planned_and_counts_its_data(tmp_path: Path) -> No
             [f"instructions={root}", f"model={tmp_path / 'segmenter'}", "compare={}"],
             "split test: ",
         ),
-        ("evaluate-poses", [f"keypoints.own={tmp_path / 'birds'}", f"model={tmp_path / 'answerer'}"], "6 labelled"),
+        (
+            "evaluate-poses",
+            [f"keypoints.own={tmp_path / 'birds'}", "split=all", f"model={tmp_path / 'answerer'}"],
+            "6 labelled",
+        ),
     ]
     for command, given, told in asked:
         done = plan(command, out, *given)
         assert done.exit_code == 0, (command, done.output)
         assert told in " ".join(done.stdout.split()), done.stdout
+    write_json(tmp_path / "birds" / "birds_val.json", coco([image_entry(1, "a.jpg")], labels[:1], birds))
+    assert "3 objects" in plan("train-answerer", out, *asked[0][1]).stdout, "what is trained on is not the val file"
+    refused = plan("evaluate-poses", out, *asked[-1][1], "split=test")
+    assert (refused.exit_code, "expected split 'test'" in refused.output) == (2, True)
     assert not (tmp_path / "out").exists()

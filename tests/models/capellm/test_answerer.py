@@ -156,10 +156,10 @@ def test_unequal_arguments_no_queries_and_no_box(model: PointAnswerer) -> None:
     with pytest.raises(ValueError, match=r"a list of queries, found one str: put a single one into \[\.\.\.\]"):
         model.answer_all(IMAGE, None, "nose")
     with pytest.raises(ValueError, match="a list of images, found one Image"):
-        model.answer(Image.fromarray(IMAGE), ["nose"])
+        model.answer(Image.fromarray(IMAGE), ["nose"])  # type: ignore[arg-type]
     for wrong in ({"mode": "bean"}, {"beam": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match=f"expected a {next(iter(wrong))} of"):
-            model.answer([IMAGE], ["nose"], **wrong)  # type: ignore[arg-type]
+            model.answer([IMAGE], ["nose"], **wrong)
     assert model.answer([], []).shape == (0, 2)
     whole = model.answer([IMAGE], ["nose"])
     np.testing.assert_allclose(whole, model.answer([IMAGE], ["nose"], [(0, 0, 60, 40)]))
