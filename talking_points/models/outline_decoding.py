@@ -22,7 +22,7 @@ _OTHER, _OPEN, _FIRST, _FURTHER, _Y, _PART, _CLOSE, _END = range(8)
 """What a token is in an outline."""
 
 
-class OutlineDecoding(LogitsProcessor):  # type: ignore[misc]
+class OutlineDecoding(LogitsProcessor):
     """Lets a batch of answers be well-formed outlines alone: of three points and an area, and closed before the limit.
 
     It remembers what every answer has drawn, so one serves one call of ``generate`` with embeddings as prompts, whose
@@ -30,7 +30,9 @@ class OutlineDecoding(LogitsProcessor):  # type: ignore[misc]
     the lattice, and for a limit that no outline fits in.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, lattice: int, end: int, vocabulary: int, limit: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, lattice: int, end: int | list[int], vocabulary: int, limit: int
+    ) -> None:
         if limit < SHORTEST:
             raise ValueError(f"expected at least {SHORTEST} new tokens, which the shortest outline has; found {limit}")
         self.limit, self.steps = limit, torch.arange(lattice + 1)

@@ -55,7 +55,7 @@ def test_whatever_a_model_prefers_it_writes_outlines(tokenizer: PreTrainedTokeni
     texts = write(tokenizer, lambda n, size: liked + torch.randn(n, size, generator=generator), 40, limit)
     assert {read_strict(text).error for text in texts} == {None}
     if wish == "to end":
-        assert {read_strict(text).outlines.point_count for text in texts} == {3}
+        assert {text.count("], [") for text in texts} == {2}, "three points"
 
 
 def test_what_cannot_be_written_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
