@@ -6,13 +6,14 @@ import copy
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from talking_points import redaction
-from tests.prefect_database import SHARED, prefect_home
+from tests.prefect_database import SHARED, prefect_home, shared_server
 
 # Before Prefect is imported: tests report nothing to anybody, and a busy machine gets time to start the server.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -27,14 +28,20 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side already
 
+ORCHESTRATOR = "TALKING_POINTS_TESTS_ORCHESTRATOR"
+"""The variable that names the API of the server that the processes of pytest-xdist share."""
+
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
-    """Commands that the processes of pytest-xdist start at once find a database that is there already."""
+    """The processes of pytest-xdist find one server for all of them, and a database for commands with their own."""
     prefect_home(Path(os.environ["PREFECT_HOME"]))
+    server = ExitStack()
+    os.environ[ORCHESTRATOR] = server.enter_context(shared_server())
+    config.add_cleanup(server.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,8 +77,16 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def orchestrator() -> Iterator[None]:
-    """A real Prefect server on a temporary database, for flows that run inside the test process."""
-    from prefect.testing.utilities import prefect_test_harness
+    """A real Prefect server on a temporary database, for flows that run inside the test process.
 
-    with prefect_test_harness(server_startup_timeout=180):
+    All processes of a test session share it: what a test looks for there must be told from what others have left.
+    """
+    from prefect.context import _temporary_global_settings_context, get_settings_context
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with ExitStack() as stack:
+        url = os.environ.get(ORCHESTRATOR) or stack.enter_context(shared_server())
+        stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+        # Threads that were started before, or elsewhere, have no settings of their own; Prefect's test harness does it.
+        stack.enter_context(_temporary_global_settings_context(get_settings_context()))
         yield

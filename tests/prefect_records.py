@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from itertools import count
 
 
 def prefect_api() -> str:
@@ -19,15 +20,16 @@ def prefect_records() -> dict[str, str]:
 
 
 def _all(kind: str) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = []
-    while True:
+    found: dict[object, dict[str, object]] = {}  # other processes add to them meanwhile: pages may overlap
+    for offset in count(step=200):
         request = urllib.request.Request(
             f"{prefect_api()}/{kind}/filter",
-            data=json.dumps({"limit": 200, "offset": len(found)}).encode(),
+            data=json.dumps({"limit": 200, "offset": offset}).encode(),
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request) as answer:
             page = json.load(answer)
-        found += page
+        found |= {entry["id"]: entry for entry in page}
         if not page:
-            return found
+            break
+    return list(found.values())
