@@ -59,6 +59,9 @@ WRONG = {
 }
 """By deployment: settings that cannot be used, and what the run's last state says of them."""
 
+BY_WORKER = ("train-localizer", "evaluate", "outlines")
+"""One of each form: with fields, with a configuration alone, with a folder. A worker starts Python for every run."""
+
 
 def project(folder: Path) -> Path:
     """A project folder with everything as shipped, and one deployment more, whose runs come often."""
@@ -136,13 +139,15 @@ def test_every_deployment_runs_and_what_fails_is_told(stage: Stage, drawn: dict[
     with Listener.listening() as told:
         # What fails is told of through a block, here one that calls this machine.
         webhook(prefect, told.url)
-        # Every deployment starts from the worker, side by side, and ends with the message that the command has.
-        started = {name: prefect.start(name, *given) for name, (given, _) in WRONG.items()}
+        # Every deployment starts, these from the worker, side by side, and ends with the message that the command has.
+        started = {name: prefect.start(name, *WRONG[name][0]) for name in BY_WORKER}
         later = tmp_path / "PascalPart116"
         form: dict[str, object] = {"preset": "rules", "limit": 6, **roots(drawn)}
         built = fill_form(prefect, **form, output=str(tmp_path / "out"))
         early = fill_form(prefect, **form | {"pascal_part116": str(later)}, output=str(tmp_path / "early"))
-        ends = {name: prefect.wait(run, "FAILED", "CRASHED", "COMPLETED") for name, run in started.items()}
+        ends = execute(stage, [name for name in WRONG if name not in BY_WORKER])
+        ends |= {name: prefect.wait(run, "FAILED", "CRASHED", "COMPLETED") for name, run in started.items()}
+        assert set(ends) == set(WRONG)
         for name, ended in ends.items():
             assert ended["type"] == "FAILED", (name, ended)
             assert WRONG[name][1] in ended["message"], (name, ended, ends)
@@ -229,6 +234,26 @@ def test_deployments_have_the_heartbeat_of_commands() -> None:
     settings = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     for item in settings["deployments"]:
         assert item["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT)
+
+
+def execute(stage: Stage, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Run deployments with settings that cannot be used, as a worker would; returns the states in which they end."""
+    ends = {}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "tests.flows.engines"],
+        env=os.environ | stage.prefect.environment | {"PYTHONPATH": str(REPOSITORY)},
+        cwd=stage.state, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as engines:  # fmt: skip
+        assert engines.stdin
+        assert engines.stdout
+        for name in names:
+            # No worker takes what is pending.
+            run = stage.prefect.start(name, *WRONG[name][0], state="PENDING")
+            engines.stdin.write(f"{run}\n")
+            engines.stdin.flush()
+            assert engines.stdout.readline(), f"the engine of {name} took the others with it"
+            ends[name] = stage.prefect.state(run)
+    return ends
 
 
 def roots(drawn: dict[str, Path]) -> dict[str, str]:
