@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
+from commands.processes import keep_what_is_made
 from talking_points import redaction
 from tests.prefect_database import SHARED, prefect_home, shared_server
 
@@ -24,6 +26,8 @@ os.environ.setdefault("PREFECT_HOME", _prefect_home.name)
 _shared = tempfile.TemporaryDirectory(prefix="talking-points-tests-", ignore_cleanup_errors=True)
 os.environ.setdefault(SHARED, _shared.name)  # the processes of pytest-xdist find that of the one that started them
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+# Dozens of servers would each write all kinds of blocks into an empty database; a block that is saved brings its own.
+os.environ.setdefault("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side already
@@ -42,6 +46,13 @@ def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     server = ExitStack()
     os.environ[ORCHESTRATOR] = server.enter_context(shared_server())
     config.add_cleanup(server.close)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """All that tests import stays: nothing looks through it for what could be freed, neither now nor later."""
+    with keep_what_is_made():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,11 +79,17 @@ def _secrets_are_forgotten_with_their_test() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Roots of a small drawn sample, by source name. Read only."""
-    from talking_points.sources.drawn import draw_sample
+def drawn() -> dict[str, Path]:
+    """Roots of a small drawn sample, by source name. Read only: all processes of a test session share it."""
+    from talking_points.sources.drawn import draw_sample, drawn_roots
 
-    return draw_sample(tmp_path_factory.mktemp("drawn"), 12, 5, workers=2)
+    folder = Path(os.environ[SHARED]) / "drawn"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            draw_sample(part, 12, 5, workers=1)
+            part.rename(folder)
+    return drawn_roots(folder)
 
 
 @pytest.fixture(scope="session")

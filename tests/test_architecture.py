@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -104,13 +105,16 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-IMPORTS = {module_of(path): imported(path) for path in FILES}
+@cache
+def imports() -> dict[str, set[str]]:
+    """What each file imports, by module: for the process that runs these tests, not for all that collect them."""
+    return {module_of(path): imported(path) for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_imports_run_downward(path: Path) -> None:
     floor = FLOORS.index(path.relative_to(ROOT).parts[0])
-    for name in IMPORTS[module_of(path)]:
+    for name in imports()[module_of(path)]:
         head = name.split(".")[0]
         if head in FLOORS:
             assert FLOORS.index(head) <= floor, f"{path} imports upward: {name}"
@@ -123,7 +127,7 @@ def test_rooms_import_earlier_rooms_only(path: Path) -> None:
     own = path.relative_to(ROOT / "talking_points").parts[0].removesuffix(".py")
     if own in ("__init__", "__main__") or module_of(path) in CHECKS:
         return
-    for name in IMPORTS[module_of(path)]:
+    for name in imports()[module_of(path)]:
         pieces = name.split(".")
         if pieces[0] == "talking_points" and len(pieces) > 1:
             assert ROOMS.index(pieces[1]) <= ROOMS.index(own), f"{path} imports from a later room: {name}"
@@ -131,7 +135,7 @@ def test_rooms_import_earlier_rooms_only(path: Path) -> None:
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
-    graph = {name: {target for target in targets & MODULES if target != name} for name, targets in IMPORTS.items()}
+    graph = {name: {target for target in targets & MODULES if target != name} for name, targets in imports().items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

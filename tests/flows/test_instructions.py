@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_setti
 
 from talking_points.instructions.rows import read_instructions
 from tests.flows.building import made, published
-from tests.prefect_database import prefect_home
+from tests.prefect_records import prefect_api
 from tests.test_readme import blocks, console_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,8 +59,10 @@ def command(output: Path, drawn: dict[str, Path]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_builds_go_on_and_end_with_the_same_bytes(drawn: dict[str, Path], tmp_path: Path) -> None:
-    environment = os.environ | {"PREFECT_HOME": prefect_home(tmp_path / "prefect"), "PYTHONUNBUFFERED": "1"}
+def test_killed_builds_go_on_and_end_with_the_same_bytes(
+    orchestrator: None, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    environment = os.environ | {"PREFECT_API_URL": prefect_api(), "PYTHONUNBUFFERED": "1"}
     whole = subprocess.run(command(tmp_path / "whole", drawn), env=environment, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
     result = json.loads(whole.stdout.splitlines()[-1])
@@ -83,8 +85,9 @@ def test_killed_builds_go_on_and_end_with_the_same_bytes(drawn: dict[str, Path],
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_page_works_as_printed(tmp_path: Path) -> None:
+def test_the_page_works_as_printed(orchestrator: None, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home")}
+    environment["PREFECT_API_URL"] = prefect_api()
     (tmp_path / "home").mkdir()
     printed = []
     for line in console_lines(PAGE):

@@ -15,6 +15,7 @@ from talking_points.config import load_config
 from talking_points.evaluation.outline_floors import FLOORS, judge_outlines
 from talking_points.instructions.config import InstructionBuildConfig
 from tasks.outline_jobs import control_name, outline_jobs, refined_names
+from tests.prefect_records import prefect_api
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (
@@ -63,11 +64,11 @@ def test_floors_are_judged_by_pairs_of_seeds() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_from_nothing_to_a_report(tmp_path: Path) -> None:
+def test_from_nothing_to_a_report(orchestrator: None, tmp_path: Path) -> None:
     output = tmp_path / "outlines"
     command = [sys.executable, "-m", "commands.outlines", "--output", str(output), "--images", "16", "--questions", "4"]
     command += [part for setting in SHORT for part in ("--set", setting)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": prefect_api()}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((output / "report.json").read_text())

@@ -15,6 +15,7 @@ from talking_points import PointLocalizer
 from talking_points.sources.drawn import draw_sample
 from tasks.pose_jobs import pose_jobs
 from tests.blocks import KEYPOINTS, printed_by, run_lines
+from tests.prefect_records import prefect_api
 from tests.training.conftest import small
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,11 +35,11 @@ def test_figures_wait_for_both_models_and_the_twin_takes_the_same_steps(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_from_nothing_to_a_report(tmp_path: Path) -> None:
+def test_from_nothing_to_a_report(orchestrator: None, tmp_path: Path) -> None:
     output = tmp_path / "poses"
     command = [sys.executable, "-m", "commands.poses", "--output", str(output), "--images", "60", "--objects", "10"]
     command += [part for setting in SHORT for part in ("--set", setting)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": prefect_api()}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((output / "report.json").read_text())

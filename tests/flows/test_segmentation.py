@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.prefect_records import prefect_api
 from tests.test_readme import blocks, console_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,8 +40,9 @@ PLANNED = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_way_of_the_page_leads_to_an_answer(tmp_path: Path) -> None:
+def test_the_way_of_the_page_leads_to_an_answer(orchestrator: None, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    environment["PREFECT_API_URL"] = prefect_api()  # a server of its own for each command takes four seconds
     (tmp_path / "home").mkdir()
 
     def run(arguments: list[str]) -> str:
