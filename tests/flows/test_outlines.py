@@ -19,9 +19,9 @@ from tests.prefect_records import prefect_api
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (
-    "segmenter_vision.backbone_steps=2", "segmenter_vision.backbone_batch_size=4", "segmenter.max_steps=2",
-    "segmenter.batch_size=4", "refine.batch_size=2", "refine.group=2", "refine.updates=2", "refine.max_steps=2",
-    "refine.save_steps=2", "refine.max_new_tokens=6", "control.max_steps=1",
+    "image_size=64", "segmenter_vision.backbone_steps=2", "segmenter_vision.backbone_batch_size=4",
+    "segmenter.max_steps=2", "segmenter.batch_size=4", "refine.batch_size=2", "refine.group=2", "refine.updates=2",
+    "refine.max_steps=2", "refine.save_steps=2", "refine.max_new_tokens=6", "control.max_steps=1",
 )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from tests.flows.serving import REPOSITORY, Served, executions, project, served
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
-SETTINGS = ("limit=24", "shard_size=2")
-FAILING = ("generate-2", "generate-5", "generate-9")
+SETTINGS = ("limit=12", "shard_size=2")
+FAILING = ("generate-1", "generate-2", "generate-5")
 
 
 @contextmanager
@@ -55,13 +55,13 @@ def test_retry_in_the_browser_makes_the_failed_shards_and_nothing_else(drawn: di
             run = prefect.trigger(*overrides(output, drawn, *SETTINGS))
             failed = prefect.wait(run, "FAILED", "CRASHED", "COMPLETED")
             assert failed["type"] == "FAILED", failed
-            assert "3 shard(s) failed: generate-2, generate-5, generate-9" in failed["message"]
+            assert "3 shard(s) failed: generate-1, generate-2, generate-5" in failed["message"]
             tables = prefect.call("POST", "artifacts/filter", artifacts={"key": {"any_": ["failed-shards"]}})
             assert all(name.split("-")[0] in tables[0]["data"] for name in FAILING)
 
         # The server and the worker are started anew: the retry finds all it needs on disk.
         first = executions(log)
-        assert sum(key.startswith("generate-") for key in first) == 12
+        assert sum(key.startswith("generate-") for key in first) == 6
         broken.unlink()
         with served(home, state, **environment) as prefect:
             sign_in(page, prefect)
@@ -69,9 +69,10 @@ def test_retry_in_the_browser_makes_the_failed_shards_and_nothing_else(drawn: di
             page.get_by_role("button", name="Retry").first.click()
             page.get_by_role("dialog").get_by_role("button", name="Retry").click()
             page.get_by_role("dialog").wait_for(state="hidden")
+            page.goto("about:blank")  # a page that draws what a run does takes as much as the run
             done = prefect.wait(run, "COMPLETED", "CRASHED")
             assert done["type"] == "COMPLETED", done
-            page.reload()
+            page.goto(f"{prefect.url}/runs/flow-run/{run}")
             page.get_by_text("Completed").first.wait_for()
             page.wait_for_timeout(2000)
             screenshots.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,7 @@ def test_retry_in_the_browser_makes_the_failed_shards_and_nothing_else(drawn: di
             ):
                 page.get_by_text(field).first.wait_for()
             page.screenshot(path=str(screenshots / "run-form.png"), full_page=True)
+            page.goto("about:blank")
             runs = prefect.call("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
             again = executions(log)[len(first) :]
 
@@ -101,6 +103,6 @@ def test_retry_in_the_browser_makes_the_failed_shards_and_nothing_else(drawn: di
     expected = {f"{stage}-{name.split('-')[1]}" for name in FAILING for stage in stages}
     assert Counter(again) == Counter([*expected, "assemble-0"])
     shown = Counter(task["name"].split()[0] for task in runs)
-    assert shown["object_caption"] == shown["local_caption"] == 12, "what is reused is not shown once more"
-    assert shown["generate"] == 12 + len(FAILING)
+    assert shown["object_caption"] == shown["local_caption"] == 6, "what is reused is not shown once more"
+    assert shown["generate"] == 6 + len(FAILING)
     assert published(output) == published(tmp_path / "reference")
