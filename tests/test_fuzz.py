@@ -93,6 +93,12 @@ def written(odd: Odd, value: Any, names: Sequence[Any] = ()) -> bytes:
     return odd.damaged(json.dumps(value).encode(), JSON_PIECES)
 
 
+def write_anew(path: Path, content: bytes) -> None:
+    """A file in the place of another one: to shorten that one, ext4 waits for the disk, ten thousand times."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
 def outcomes(case: Callable[[Odd], object], *refusals: type[Exception]) -> None:
     """Each case ends, or with one of the refusals; a hundredth of them at least is not nonsense."""
     used = 0
@@ -141,7 +147,7 @@ def test_parquet(output: Path, tmp_path: Path) -> None:
             # The footer, which says how the rest is read, is at the end.
             place = odd.randrange(len(damaged)) if odd.random() < 0.5 else len(damaged) - 1 - odd.randrange(4000)
             damaged[max(place, 0)] = odd.randrange(256)
-        file_of_case.write_bytes(damaged)
+        write_anew(file_of_case, damaged)
         some = odd.sample(columns, 6)
         with open_parquet(file_of_case, some) as file:
             for group in range(file.num_row_groups):
@@ -172,8 +178,8 @@ def test_descriptions(tmp_path: Path) -> None:
     rows = [{"id": "a", "description": "the tip of the left ear"}, {"id": "b", "description": "a paw"}]
 
     def case(odd: Odd) -> None:
-        path.write_bytes(
-            b"\n".join(written(odd, row) if odd.random() < 0.5 else json.dumps(row).encode() for row in rows)
+        write_anew(
+            path, b"\n".join(written(odd, row) if odd.random() < 0.5 else json.dumps(row).encode() for row in rows)
         )
         assert all(isinstance(text, str) for text in read_descriptions(path).values())
 
@@ -351,9 +357,9 @@ def test_model_folders(tmp_path: Path) -> None:
 
     def case(odd: Odd) -> None:
         one, whole = odd.random() < 0.5, json.dumps(config).encode()
-        (tmp_path / "config.json").write_bytes(written(odd, config) if one else whole)
+        write_anew(tmp_path / "config.json", written(odd, config) if one else whole)
         pieces = (b"\xff" * 8, b"[", b"version ")
-        (tmp_path / "model.safetensors").write_bytes(weights if one else odd.damaged(weights, pieces))
+        write_anew(tmp_path / "model.safetensors", weights if one else odd.damaged(weights, pieces))
         model_size(step)
         check_model(tmp_path, "descriptor")
 
@@ -383,7 +389,7 @@ def test_reports_of_evaluations(tmp_path: Path) -> None:
     saved = json.loads(path.read_text())
 
     def case(odd: Odd) -> None:
-        path.write_bytes(written(odd, saved))
+        write_anew(path, written(odd, saved))
         found = read_reports([f"human={path}"])
         if odd.random() < 0.02:
             paper_tables(found)
