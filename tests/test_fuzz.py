@@ -147,7 +147,7 @@ def test_parquet(output: Path, tmp_path: Path) -> None:
             # The footer, which says how the rest is read, is at the end.
             place = odd.randrange(len(damaged)) if odd.random() < 0.5 else len(damaged) - 1 - odd.randrange(4000)
             damaged[max(place, 0)] = odd.randrange(256)
-        write_anew(file_of_case, damaged)
+        write_anew(file_of_case, bytes(damaged))
         some = odd.sample(columns, 6)
         with open_parquet(file_of_case, some) as file:
             for group in range(file.num_row_groups):
