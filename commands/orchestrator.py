@@ -39,10 +39,13 @@ _UNUSED = (
 )
 _ONE_RUN = {
     "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",  # looking whether to register imports every collection
     **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _UNUSED},
 }
 """What a server is spared that serves one run of one command: nobody has its password to look at it, nothing is
-scheduled, and of events it keeps what they say of task runs. The runs stay in Prefect's database."""
+scheduled, and of events it keeps what they say of task runs. A block that is saved brings its own type. The runs stay
+in Prefect's database."""
 _PATIENCE = 30.0
 """Seconds that a configured server, which takes connections, gets to answer."""
 _SILENCE = 2.0

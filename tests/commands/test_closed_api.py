@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.settings import Settings
 
 from commands import orchestrator
 from commands.orchestrator import PASSWORD, claim_port, keep_private, password_file, prefect_home, running_server
@@ -44,6 +45,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         patch.chdir(folder)
         with running_server() as url:
             yield url, os.environ[PASSWORD]
+
+
+def test_a_server_of_one_run_is_spared_what_nobody_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect passes over a variable that it does not know."""
+    for name, value in orchestrator._ONE_RUN.items():
+        monkeypatch.setenv(name, value)
+    server = Settings().server
+    switched = [server.ui.enabled, server.register_blocks_on_start, server.memoize_block_auto_registration]
+    assert switched == [False] * 3
+    services = server.services
+    for name in orchestrator._UNUSED:
+        assert not getattr(services, name.lower()).enabled, name
+    assert services.task_run_recorder.enabled
 
 
 def test_only_the_password_opens_it(server: tuple[str, str]) -> None:
