@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +54,16 @@ def test_pngs_are_150_dpi_and_carry_no_software_or_date(draw: Callable[[Path], N
         assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
         assert set(image.info) == {"dpi"}
         assert min(image.size) > 200
+
+
+def test_photographs_in_an_svg_are_as_wide_as_photographs_are(tmp_path: Path):
+    example_grid(EXAMPLES, tmp_path / "figure.svg")
+    svg = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    shown = re.findall(r"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)\"", svg)
+    assert len(shown) == len(EXAMPLES)
+    for encoded in shown:
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+            assert 380 <= image.width <= 400
 
 
 def test_names_stand_where_they_fit_and_only_there(tmp_path: Path):
