@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,7 +108,7 @@ class RequestCache:
 
     def store(self, key: str, completion: Completion) -> None:
         """Keep one finished answer under its request's key."""
-        answer = json.dumps(asdict(completion), sort_keys=True)
+        answer = json.dumps(vars(completion), sort_keys=True)
         entry = (key, answer, entry_digest(key, answer))
         with self._lock:
             try:

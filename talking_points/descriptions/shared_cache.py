@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from importlib import util
 from typing import TYPE_CHECKING, Any
@@ -80,7 +79,7 @@ class SharedRequestCache(RequestCache):
     def store(self, key: str, completion: Completion) -> None:
         """Keep one finished answer; committed at once. Raises ``SharedCacheError``."""
         # A text of PostgreSQL holds no NUL, and JSON has another way to write one.
-        answer = json.dumps(asdict(completion), sort_keys=True)
+        answer = json.dumps(vars(completion), sort_keys=True)
         _run(self._engine, _STORE, {"key": key, "answer": answer, "digest": entry_digest(key, answer)})
 
 

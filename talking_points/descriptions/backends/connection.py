@@ -46,6 +46,7 @@ class Connection:
         self._timeout = timeout
         self._state = h11.Connection(h11.CLIENT)
         self._wire: _Wire | None = None
+        self._target: httpx.URL | None = None
 
     async def post(self, target: httpx.URL, body: bytes) -> httpx.Response:
         """The whole response to a POST of ``body``. Raises ``httpx.TransportError`` as a client of httpx does."""
@@ -60,7 +61,9 @@ class Connection:
             self._state.start_next_cycle()
         else:
             self.close()
-        return _as_httpx(response, content, target)
+        if self._target is not target:  # making a request of httpx takes as long as sending it
+            self._target, self._request = target, httpx.Request("POST", target)
+        return _as_httpx(response, content, self._request)
 
     def close(self) -> None:
         """Let the connection go; the next request opens one."""
@@ -189,9 +192,9 @@ def _errors(*known: tuple[type[Exception], type[httpx.TransportError]]) -> Itera
         raise
 
 
-def _as_httpx(response: h11.Response, content: bytes, target: httpx.URL) -> httpx.Response:
+def _as_httpx(response: h11.Response, content: bytes, request: httpx.Request) -> httpx.Response:
     """The response as the rest of the program reads it, its content decoded as its headers say."""
-    found = httpx.Response(response.status_code, headers=response.headers.raw_items(), stream=httpx.ByteStream(content))
-    found.request = httpx.Request("POST", target)
+    stream, headers = httpx.ByteStream(content), response.headers.raw_items()
+    found = httpx.Response(response.status_code, headers=headers, stream=stream, request=request)
     found.read()
     return found

@@ -114,6 +114,19 @@ def test_every_request_gets_its_own_answer(serve: Serve, connections: int, pause
     assert seen == connections
 
 
+def test_a_response_knows_where_it_comes_from() -> None:
+    async def run() -> None:
+        async with await asyncio.start_server(_echo, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            connection = Connection(url, [], _TIMEOUT, ssl.create_default_context())
+            targets = [httpx.URL(url + path) for path in ("v1", "v1", "v2")]
+            found = [await connection.post(target, b"{}") for target in targets]
+            connection.close()
+            assert [response.request.url for response in found] == targets
+
+    asyncio.run(run())
+
+
 def test_a_request_carries_what_it_was_given() -> None:
     heads: list[bytes] = []
 
