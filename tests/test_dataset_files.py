@@ -45,7 +45,7 @@ def rewrite(output: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     for file in manifest["files"]:
         path = output / file["path"]
         pq.write_table(change(pq.read_table(path)), path)
-        file["sha256"] = file_sha256(path)
+        file |= {"sha256": file_sha256(path), "bytes": path.stat().st_size}
     (output / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -242,19 +242,38 @@ def test_one_value_that_many_rows_name_is_counted_for_each(
             read_texts(tmp_path / "x.parquet", [name])
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "problem"),
-    [("id", "same", "several rows have the id"), ("keypoint", [1e6, 1e6], "lies outside its image")],
-)
-def test_a_report_names_rows_that_no_build_writes(output: Path, name: str, value: Any, problem: str) -> None:
-    def change(table: pa.Table) -> pa.Table:
-        place = table.schema.get_field_index(name)
-        cells = pa.array([value] * table.num_rows, type=table.schema.field(place).type)
-        return table.set_column(place, table.schema.field(place), cells)
+def _all(name: str, value: Any) -> Callable[[pa.Table], pa.Table]:
+    return with_column(name, lambda rows: pa.array([value] * rows, COLUMNS[name][0]))
 
+
+@pytest.mark.parametrize("reader", ["publish", "report"])
+@pytest.mark.parametrize("images", ["embed", "reference"])
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_all("id", "same"), r"several rows have the id 'same' \(row 1 again\)"),
+        (_all("keypoint", [121.0, 1.0]), r"train-.*keypoint of the row '0{16}' \(row 0\) lies outside its image"),
+        (_all("keypoint", [1.0, -3.0]), "keypoint of the row .* lies outside its image"),
+        (_all("keypoint_normalized", [0.5, 1.5]), "keypoint_normalized of the row .* lies outside its image"),
+    ],
+)
+def test_rows_that_no_build_writes_are_named(
+    output: Path, tmp_path: Path, reader: str, images: str, change: Any, problem: str
+) -> None:
+    manifest = json.loads((output / "manifest.json").read_text())
+    (output / "manifest.json").write_text(json.dumps(manifest | {"config": {"images": images}}))
     rewrite(output, change)
     with pytest.raises(DatasetError, match=problem):
-        write_quality_report(output)
+        readers(output, tmp_path)[reader]()
+    assert not (tmp_path / "work").exists(), "nothing is written for a dataset that does not go up"
+
+
+@pytest.mark.parametrize("rows", [{"train": 3}, {"train": 3, "test": 4}, {"train": 3, "test": 3, "val": 1}])
+def test_rows_of_a_split_that_the_manifest_counts_otherwise(output: Path, tmp_path: Path, rows: dict[str, int]) -> None:
+    manifest = json.loads((output / "manifest.json").read_text())
+    (output / "manifest.json").write_text(json.dumps(manifest | {"rows": rows}))
+    with pytest.raises(DatasetError, match=r"data/(test|val)-\*\.parquet hold \d rows, the manifest (says|does not)"):
+        prepare_release(output, "org/name", tmp_path / "work")
 
 
 def test_a_folder_in_the_place_of_a_report_is_named(output: Path) -> None:

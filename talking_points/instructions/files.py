@@ -38,15 +38,18 @@ def read_tables(root: Path, split: str | None, columns: Sequence[str]) -> Iterat
                 if split is not None and side is None:
                     table = table.filter(pc.equal(table["split"], split))
                 found += table.num_rows
-                _check_rows(table, path)
+                check_table(table, path)
                 yield table.select(list(columns))
     if not found:
         wanted = f"of split '{split}' " if split else ""
         raise DatasetError(f"no row {wanted}in {root}: expected them in data/*.parquet; build the dataset again")
 
 
-def _check_rows(table: pa.Table, path: Path) -> None:
-    """What the types do not say. Masks that do not fill their image would be read from memory that nobody wrote."""
+def check_table(table: pa.Table, path: Path) -> None:
+    """Refuse what the types do not. Masks that do not fill their image would be read from memory that nobody wrote.
+
+    Raises ``DatasetError``.
+    """
     unknown = set(table["kind"].to_pylist()) - set(KINDS)
     if unknown:
         raise DatasetError(f"{path}: expected kinds of {', '.join(KINDS)}, found {min(unknown)[:80]!a}; it is not read")

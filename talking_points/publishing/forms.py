@@ -14,7 +14,7 @@ from talking_points import dataset_schema
 from talking_points.dataset_files import Declared, labels_of, open_parquet, read_group
 from talking_points.dataset_schema import optional_in, triplet_schema
 from talking_points.instructions import schema as instructions
-from talking_points.instructions.files import NULLABLE
+from talking_points.instructions.files import NULLABLE, check_table
 from talking_points.publishing.card import render_card
 from talking_points.publishing.instruction_card import render_instruction_card
 from talking_points.records import LABELS
@@ -25,7 +25,9 @@ class DatasetForm:
     """``columns`` are those that every file has, ``declared`` all that it may have; ``options``: those of its writer.
 
     ``schema_of`` gives the schema of a copy of a file; ``name_sources`` the source of every row of a table; ``schemas``
-    are those whose features a reader may find; ``render`` writes the card.
+    are those whose features a reader may find; ``render`` writes the card. ``points`` are the columns of places in the
+    image, whose width and height are in ``size``: pixels, in ``shares`` shares of it. ``check`` judges rows of the
+    columns ``checked`` further, and raises ``DatasetError``.
     """
 
     columns: Declared
@@ -36,6 +38,11 @@ class DatasetForm:
     name_sources: Callable[[pa.Table], list[str]]
     schemas: tuple[pa.Schema, ...]
     render: Callable[..., str]
+    points: tuple[str, ...]
+    shares: str | None
+    size: tuple[str, str]
+    checked: tuple[str, ...]
+    check: Callable[[pa.Table, Path], None]
 
     def read_groups(self, path: Path, columns: Collection[str]) -> Iterator[pa.Table]:
         """Rows by row group, checked. Raises ``DatasetError``."""
@@ -69,6 +76,11 @@ TRIPLETS = DatasetForm(
     name_sources=_name_labels,
     schemas=(triplet_schema(), triplet_schema(LABELS)),
     render=render_card,
+    points=("keypoint", "keypoint_normalized"),
+    shares="keypoint_normalized",
+    size=("image_width", "image_height"),
+    checked=("id", "keypoint", "keypoint_normalized", "image_width", "image_height"),
+    check=lambda rows, path: None,
 )
 INSTRUCTIONS = DatasetForm(
     columns=instructions.COLUMNS,
@@ -79,6 +91,11 @@ INSTRUCTIONS = DatasetForm(
     name_sources=_name_texts,
     schemas=(instructions.INSTRUCTION_SCHEMA,),
     render=_render_instructions,
+    points=("point",),
+    shares=None,
+    size=("width", "height"),
+    checked=("id", "point", "width", "height", "kind", "mask"),
+    check=check_table,
 )
 
 

@@ -45,6 +45,7 @@ from talking_points.image_files import read_pixels, read_rgb
 from talking_points.owners import refuse_closed
 from talking_points.publishing.figures import SOURCE_TITLES, Example, example_grid, length_histogram
 from talking_points.publishing.found import mpck_by_writer
+from talking_points.publishing.row_checks import check_rows
 from talking_points.records import LABELS, derive_seed
 from talking_points.whole_files import write_json, write_text, writing_whole
 
@@ -142,12 +143,13 @@ def read_rows(root: Path) -> list[Row]:
     Of texts the ``BEGINNING``; ``cut`` says whether the description is longer.
     """
     rows = []
-    for file in read_manifest(root)["files"]:
+    manifest = read_manifest(root)
+    check_rows(root, manifest)
+    for file in manifest["files"]:
         for table in read_groups(dataset_file(root, file["path"]), _TEXT_COLUMNS):
             cut = pc.greater(pc.utf8_length(table["description"]), BEGINNING).to_pylist()
             for row, longer in zip(_beginnings(table).to_pylist(), cut, strict=True):
                 rows.append(row | {"source": LABELS[row["source"]], "file": file["path"], "cut": longer})
-    _refuse_strange(root, rows)
     if not rows:
         raise DatasetError(f"the dataset in {root} has no rows: there is nothing to report on")
     return rows
@@ -159,20 +161,6 @@ def _beginnings(table: pa.Table) -> pa.Table:
         if field.name != "id" and pa.types.is_string(field.type):
             table = table.set_column(number, field, pc.utf8_slice_codeunits(table[field.name], 0, BEGINNING))
     return table
-
-
-def _refuse_strange(root: Path, rows: Sequence[Row]) -> None:
-    """Raise ``DatasetError`` for equal ids and for points outside their image: no build writes them."""
-    seen = set()
-    for row in rows:
-        if row["id"] in seen:
-            raise DatasetError(f"{root / row['file']}: several rows have the id {row['id'][:80]!a}")
-        seen.add(row["id"])
-        for value, side in zip(row["keypoint"], (row["image_width"], row["image_height"]), strict=True):
-            if not -0.5 <= value <= side:
-                raise DatasetError(
-                    f"{root / row['file']}: the keypoint of the row {row['id'][:80]!a} lies outside its image"
-                )
 
 
 def add_images(root: Path, rows: Sequence[Row]) -> None:

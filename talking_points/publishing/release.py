@@ -23,6 +23,7 @@ from talking_points.publishing.card import card_figures, image_modes
 from talking_points.publishing.forms import DatasetForm, form_of
 from talking_points.publishing.image_cells import ImageCell, ImageMode, image_cell
 from talking_points.publishing.rewriting import rewrite_images
+from talking_points.publishing.row_checks import check_counts, check_rows
 from talking_points.publishing.terms import source_terms
 from talking_points.whole_files import file_sha256
 
@@ -95,6 +96,7 @@ def prepare_release(
             f"{output} is a partial build: finish it (run the same build again without 'limit'), or allow partial "
             "datasets; the card then says so"
         )
+    check_counts(output, manifest, check_rows(output, manifest))
     folder, form = output, form_of(manifest)
     modes = _choose_modes(manifest, images)
     if modes != image_modes(manifest):

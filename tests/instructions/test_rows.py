@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from talking_points.instructions.rows import (
     write_rows,
 )
 from talking_points.instructions.schema import INSTRUCTION_SCHEMA, PARQUET_OPTIONS
+from talking_points.publishing.row_checks import check_rows
 from talking_points.records import AnnotatedObject, AnnotatedPart, ImageRecord, Mask
 from tests.instructions.rows_of_images import instruction_table, make_rows
 
@@ -364,6 +366,25 @@ def test_damaged_rows_are_refused(values: dict[str, object], told: str, folder: 
     spoil(folder, **values)
     with pytest.raises(DatasetError, match=told):
         list(read_instructions(folder))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, None),
+        ({"point": [WIDTH + 1.0, 1.0]}, "the point of the row .* lies outside its image"),
+        ({"mask": {"size": [HEIGHT, WIDTH], "counts": "~~~~"}}, "a mask is damaged"),
+        ({"id": "again"}, "several rows have the id"),
+    ],
+)
+def test_rows_are_judged_before_they_go_up(values: dict[str, object], told: str | None, folder: Path) -> None:
+    spoil(folder, **values)
+    if "id" in values:
+        path = folder / "data/train-00000-of-00001.parquet"
+        pq.write_table(pa.concat_tables([pq.read_table(path)] * 2), path)
+    files = [{"path": "data/train-00000-of-00001.parquet"}]
+    with pytest.raises(DatasetError, match=told) if told else nullcontext():
+        check_rows(folder, {"kind": "instructions", "files": files})
 
 
 @given(
