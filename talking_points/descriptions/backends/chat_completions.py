@@ -97,27 +97,28 @@ def read_completion(response: httpx.Response) -> Completion | RequestError:
             message = {"content": choice["text"]}
         content, refused = message.get("content"), message.get("refusal")
         finish, tokens = _finish(choice), _tokens(body.get("usage"))
+        said = encodable(str(refused)) if refused else content_text(content)
+        odd = str(content)[:120] if said is None else ""
     except Exception as error:  # not JSON, or JSON of another form, in any of the ways there are
         detail = f"HTTP {response.status_code}: expected a chat completion, found {_start(response)}"
         raise Retry(RequestError("malformed_response", detail, retryable=True)) from error
     if refused:
-        return Completion(encodable(str(refused)), "content_filter", *tokens)
+        return Completion(said or "", "content_filter", *tokens)
     if finish in _BROKEN_OFF:
         detail = f"the server broke the answer off ('{finish}')"
         raise Retry(RequestError("server_error", detail, retryable=True))
     if finish not in _REASONS:
-        return RequestError("unexpected_finish", f"the server ended the answer with '{finish}'")
-    text = content_text(content)
-    if text is None:
-        detail = f"expected the answer as text or a list of text parts, found {str(content)[:120]!r}"
+        return RequestError("unexpected_finish", f"the server ended the answer with '{finish[:80]}'")
+    if said is None:
+        detail = f"expected the answer as text or a list of text parts, found {odd!r}"
         raise Retry(RequestError("malformed_response", detail, retryable=True))
-    if not text.strip() and _REASONS[finish] == "stop" and _reasoning(message):
+    if not said.strip() and _REASONS[finish] == "stop" and _reasoning(message):
         detail = (
             "all of the answer went into the server's reasoning: raise max_tokens, or switch thinking off, e.g. with "
             "extra_body.chat_template_kwargs.enable_thinking=false"
         )
         return RequestError("reasoning_only", detail, retryable=True)
-    return Completion(encodable(text), _REASONS[finish], *tokens)
+    return Completion(encodable(said), _REASONS[finish], *tokens)
 
 
 def read_refusal(response: httpx.Response) -> RequestError:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import h11
 import httpx
+
+from talking_points.descriptions.backends.answer_limits import Pieces, check_size, read_whole
 
 _LONGEST_HEAD = 100 * 1024
 """Bytes."""
@@ -26,6 +29,14 @@ def own_loop() -> asyncio.AbstractEventLoop:
     worker of Ray has, takes no time after which the next address is tried.
     """
     return asyncio.SelectorEventLoop()
+
+
+def end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Stop a loop that runs in a thread, and close what answers that were broken off have left in it."""
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 class Connection:
@@ -49,11 +60,16 @@ class Connection:
         self._target: httpx.URL | None = None
 
     async def post(self, target: httpx.URL, body: bytes) -> httpx.Response:
-        """The whole response to a POST of ``body``. Raises ``httpx.TransportError`` as a client of httpx does."""
+        """The whole response to a POST of ``body``, within the time of ``timeout.read`` once it is sent.
+
+        Raises ``httpx.TransportError`` as a client of httpx does, ``httpx.DecodingError`` for what is too large.
+        """
         try:
             wire = await self._open()
             await self._send(wire, target, body)
-            response, content = await self._receive(wire)
+            with _errors((TimeoutError, httpx.ReadTimeout)):
+                async with asyncio.timeout(self._timeout.read):
+                    response, content = await self._receive(wire)
         except BaseException:
             self.close()
             raise
@@ -63,7 +79,7 @@ class Connection:
             self.close()
         if self._target is not target:  # making a request of httpx takes as long as sending it
             self._target, self._request = target, httpx.Request("POST", target)
-        return _as_httpx(response, content, self._request)
+        return await _as_httpx(response, content, self._request)
 
     def close(self) -> None:
         """Let the connection go; the next request opens one."""
@@ -91,11 +107,12 @@ class Connection:
         wire.transport.writelines([piece for piece in pieces if piece])
         # A server may answer, or go, before it has read everything: what it has said is read next.
         with _errors((TimeoutError, httpx.WriteTimeout)):
-            await wire.wait_for(lambda: wire.ended or not wire.is_full, self._timeout.write)
+            await wire.wait_for(lambda: bool(wire.received) or wire.ended or not wire.is_full, self._timeout.write)
 
     async def _receive(self, wire: _Wire) -> tuple[h11.Response, bytes]:
         response: h11.Response | None = None
         content: list[bytes] = []
+        size = 0
         while True:
             with _errors((h11.RemoteProtocolError, httpx.RemoteProtocolError)):
                 event = self._state.next_event()
@@ -107,13 +124,14 @@ class Connection:
             elif isinstance(event, h11.Response):
                 response = event
             elif isinstance(event, h11.Data):
+                size += len(event.data)
+                check_size(size)
                 content.append(bytes(event.data))
             elif response is not None and (isinstance(event, h11.EndOfMessage) or event is h11.PAUSED):
                 return response, b"".join(content)
 
     async def _read(self, wire: _Wire) -> bytes:
-        with _errors((TimeoutError, httpx.ReadTimeout)):
-            await wire.wait_for(lambda: bool(wire.received) or wire.ended, self._timeout.read)
+        await wire.wait_for(lambda: bool(wire.received) or wire.ended, None)
         if not wire.received and wire.error is not None:
             raise httpx.ReadError(str(wire.error)) from wire.error
         data = b"".join(wire.received)
@@ -192,9 +210,8 @@ def _errors(*known: tuple[type[Exception], type[httpx.TransportError]]) -> Itera
         raise
 
 
-def _as_httpx(response: h11.Response, content: bytes, request: httpx.Request) -> httpx.Response:
+async def _as_httpx(response: h11.Response, content: bytes, request: httpx.Request) -> httpx.Response:
     """The response as the rest of the program reads it, its content decoded as its headers say."""
-    stream, headers = httpx.ByteStream(content), response.headers.raw_items()
-    found = httpx.Response(response.status_code, headers=headers, stream=stream, request=request)
-    found.read()
-    return found
+    headers = response.headers.raw_items()
+    found = httpx.Response(response.status_code, headers=headers, stream=Pieces(content), request=request)
+    return await read_whole(found)

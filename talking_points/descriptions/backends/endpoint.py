@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 
+from talking_points.descriptions.backends.answer_limits import CODINGS, ask, check_coding, read_whole
 from talking_points.descriptions.backends.connection import Connection
 from talking_points.descriptions.backends.protocol import BackendUnavailable
+from talking_points.hub_client import SLOWEST, WINDOW
 from talking_points.proxies import is_this_machine, proxy_variable
 from talking_points.redaction import protect, protect_settings, redact
 from talking_points.whole_files import writing_whole
@@ -19,6 +22,8 @@ from talking_points.whole_files import writing_whole
 _HOPS = 5
 """Redirects that are followed for one request."""
 _KEEPS_METHOD = (307, 308)
+_UPLOAD = 3600.0
+"""Seconds that sending a file of requests may take."""
 
 
 class Endpoint:
@@ -61,7 +66,7 @@ class Endpoint:
             # One for all clients, and for plain HTTP too, which may redirect: loading the certificates takes long.
             self._tls = self._tls or httpx.create_ssl_context(trust_env=not direct)
             return httpx.AsyncClient(
-                headers=self._headers,
+                headers={"Accept-Encoding": CODINGS, **self._headers},
                 auth=self._basic,
                 timeout=httpx.Timeout(timeout, connect=min(10.0, timeout), pool=None),
                 limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
@@ -86,15 +91,24 @@ class Endpoint:
         """A request with the fields ``params``, ``data``, ``files`` or ``json`` of httpx, below the base URL."""
         return await self._send(client, method, name, None, **form)
 
-    async def download(self, client: httpx.AsyncClient, name: str, path: Path) -> httpx.Response:
-        """GET of ``name`` into a file, however large; it is written only where the status is 200."""
+    async def download(self, client: httpx.AsyncClient, name: str, path: Path, most: int) -> httpx.Response:
+        """GET of ``name`` into a file of at most ``most`` bytes; it is written only where the status is 200.
+
+        Raises ``httpx.DecodingError`` for more of it, and ``httpx.ReadTimeout`` for one that comes byte by byte.
+        """
         response = await self._send(client, "GET", name, None, stream=True)
         try:
             if response.status_code != 200:
-                await response.aread()
-                return response
+                return await read_whole(response)
+            check_coding(response)
+            size, begun = 0, time.monotonic()
             with writing_whole(path) as temporary, temporary.open("wb") as stream:
                 async for piece in response.aiter_bytes():
+                    size += len(piece)
+                    if size > most:
+                        raise httpx.DecodingError(f"a file of more than {most:,} bytes")
+                    if time.monotonic() - begun > WINDOW + size / SLOWEST:
+                        raise httpx.ReadTimeout(f"a file that comes at less than {SLOWEST:,} bytes per second")
                     stream.write(piece)
             return response
         finally:
@@ -112,8 +126,8 @@ class Endpoint:
     ) -> httpx.Response:
         """One request, after the redirects that keep it what it is.
 
-        Followed are those of the same host that keep the method, a step up to https among them. What leads elsewhere
-        is named and not followed: the key and the images were meant for the host that was configured.
+        Followed are those of the same host and port that keep the method, and a step up to https. What leads elsewhere
+        is named and not followed: the key and the images were meant for the server that was configured.
         """
         url = self._moved.get(name) or f"{self.url}/{name}{f'?{self._query}' if self._query else ''}"
         headers = {"Content-Type": "application/json"} if body is not None else None
@@ -125,7 +139,8 @@ class Endpoint:
                     client.cookies.extract_cookies(response)
             else:
                 request = client.build_request(method, url, content=body, headers=headers, **form)
-                response = await client.send(request, stream=stream)
+                seconds = _UPLOAD if "files" in form else client.timeout.read
+                response = await ask(client, request, seconds, stream=stream)
             if not 300 <= response.status_code < 400:
                 return response
             await response.aclose()
@@ -171,7 +186,9 @@ class Endpoint:
         if target is None:
             raise BackendUnavailable(f"{self} answers with HTTP {status} and no address to go to: check the endpoint")
         here = response.url
-        same = target.host == here.host and target.scheme in ("https", here.scheme)
+        same = target.host == here.host and (
+            target.scheme == "https" != here.scheme or (target.scheme, target.port) == (here.scheme, here.port)
+        )
         if same and (status in _KEEPS_METHOD or method == "GET"):
             return str(target)
         raise BackendUnavailable(

@@ -29,7 +29,7 @@ from talking_points.descriptions.backends.chat_completions import (
     retry_after,
 )
 from talking_points.descriptions.backends.chat_requests import RequestWriter
-from talking_points.descriptions.backends.connection import own_loop
+from talking_points.descriptions.backends.connection import end_loop, own_loop
 from talking_points.descriptions.backends.endpoint import Endpoint, api_key
 from talking_points.descriptions.backends.protocol import (
     BackendUnavailable,
@@ -42,6 +42,8 @@ from talking_points.redaction import redact
 
 ATTEMPTS = 6
 """Tries per request, the first one included; ``options.attempts`` changes it."""
+_NAMES, _NAME = 1000, 100
+"""Names of models of a server's list that may be suggested, and characters of each."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 """Seconds: the backoff doubles from the first to the longest; a longer ``Retry-After`` is cut to the longest."""
 
@@ -97,9 +99,7 @@ class OpenAIBackend:
             return
         for client in self._clients:
             self._run(self._endpoint.close(client))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        end_loop(self._loop, self._thread)
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -114,12 +114,13 @@ class OpenAIBackend:
             raise self._refuse_access(response)
         try:
             entries = response.json()["data"]
-            self._listed = [entry["id"] for entry in entries if isinstance(entry.get("id"), str)]
+            names = [entry["id"] for entry in entries if isinstance(entry.get("id"), str)]
         except Exception:  # not every server lists its models; the first request will tell
             return
         asked = str(self._config.model)
+        self._listed = [name[:_NAME] for name in names[:_NAMES]]
         # Ollama lists a tag that need not be asked for, Gemini a folder.
-        if self._listed and not {asked, f"{asked}:latest", f"models/{asked}"} & {*self._listed}:
+        if names and not {asked, f"{asked}:latest", f"models/{asked}"} & {*names}:
             raise BackendUnavailable(f"{self._endpoint} does not serve '{asked}': {self._offer()}")
 
     def _offer(self) -> str:

@@ -18,7 +18,7 @@ import httpx
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.chat_completions import TRANSIENT, error_message, retry_after
-from talking_points.descriptions.backends.connection import own_loop
+from talking_points.descriptions.backends.connection import end_loop, own_loop
 from talking_points.descriptions.backends.endpoint import Endpoint, api_key
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.redaction import redact
@@ -29,6 +29,8 @@ ATTEMPTS = 6
 """Tries per call, the first one included."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 """Seconds between them, doubling."""
+_FILE_BYTES, _BYTES_PER_ANSWER = 64 << 20, 1 << 20
+"""What a file of answers may have: an answer is some thousand bytes, a few are very long."""
 _PAGES = 20
 """Pages of a hundred batches that are searched for one that may have been created."""
 
@@ -53,9 +55,7 @@ class Provider:
 
     def __exit__(self, *_: object) -> None:
         self._run(self._client.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        end_loop(self._loop, self._thread)
 
     def upload(self, path: Path, name: str) -> str:
         """The id under which the provider keeps the file."""
@@ -109,9 +109,15 @@ class Provider:
                 return await self._endpoint.send(self._client, "GET", "batches", params=params)
 
             page = self._json(self._call(call, "batches"))
-            entries = [entry for entry in page.get("data") or [] if isinstance(entry, Mapping)]
+            listed = page.get("data")
+            entries = [
+                entry
+                for entry in (listed if isinstance(listed, list) else [])
+                if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)
+            ]
             for entry in entries:
-                marked = (entry.get("metadata") or {}).get("talking_points") == mark
+                metadata = entry.get("metadata")
+                marked = isinstance(metadata, Mapping) and metadata.get("talking_points") == mark
                 if marked or (file_id and entry.get("input_file_id") == file_id):
                     return str(entry["id"])
             if not page.get("has_more") or not entries:
@@ -128,11 +134,12 @@ class Provider:
         response = self._call(call, "batches", missing=True)
         return None if response is None else self._json(response)
 
-    def fetch(self, file_id: str, path: Path) -> bool:
-        """Write an answer file; False where the provider has it no more."""
+    def fetch(self, file_id: str, path: Path, requests: int) -> bool:
+        """Write the file of answers to so many requests; False where the provider has it no more."""
+        most = _FILE_BYTES + requests * _BYTES_PER_ANSWER
 
         async def call() -> httpx.Response:
-            return await self._endpoint.download(self._client, f"files/{file_id}/content", path)
+            return await self._endpoint.download(self._client, f"files/{file_id}/content", path, most)
 
         return self._call(call, "files", missing=True) is not None
 
@@ -201,7 +208,7 @@ class Provider:
     def _json(self, response: httpx.Response | None) -> Mapping[str, Any]:
         try:
             value = response.json() if response is not None else None
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, Mapping):
             raise BackendUnavailable(

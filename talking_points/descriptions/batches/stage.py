@@ -172,7 +172,7 @@ class StageBatches:
             file_id = found.get(field) if found else None
             if isinstance(file_id, str) and file_id:
                 checked = replace(record, file_id=file_id).ids[0]
-                provider.fetch(checked, self._folder.path / f"{record.name}.{ending}.jsonl")
+                provider.fetch(checked, self._folder.path / f"{record.name}.{ending}.jsonl", record.requests)
         return f"batch {record.batch_id} {status}: {self._collect(record)}"
 
     def _take_back(self, record: BatchFile) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
+from talking_points.descriptions.backends.answer_limits import ask
 from talking_points.descriptions.backends.connection import Connection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -27,11 +28,12 @@ def _response(body: bytes, headers: bytes = b"") -> bytes:
 
 
 def _post(
-    serve: Serve, *bodies: bytes, timeout: httpx.Timeout = _TIMEOUT, pause: float = 0.0
+    serve: Serve, *bodies: bytes, timeout: httpx.Timeout = _TIMEOUT, pause: float = 0.0, general: bool = False
 ) -> tuple[list[httpx.Response], int]:
     """The responses to the bodies, posted one after another, and how many connections the server has seen.
 
-    ``pause``: seconds before each, in which what the server does after an answer arrives.
+    ``pause``: seconds before each, in which what the server does after an answer arrives. ``general``: by the client
+    that stands in where a connection of its own is not enough.
     """
     seen = 0
 
@@ -50,12 +52,18 @@ def _post(
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1?key=k"
             connection = Connection(url, [(b"Authorization", b"Bearer k")], timeout, ssl.create_default_context())
             found = []
-            try:
-                for body in bodies:
-                    await asyncio.sleep(pause)
-                    found.append(await connection.post(httpx.URL(url), body))
-            finally:
-                connection.close()
+            async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
+                try:
+                    for body in bodies:
+                        await asyncio.sleep(pause)
+                        if general:
+                            found.append(
+                                await ask(client, client.build_request("POST", url, content=body), timeout.read)
+                            )
+                        else:
+                            found.append(await connection.post(httpx.URL(url), body))
+                finally:
+                    connection.close()
             return found
 
     return asyncio.run(run()), seen
@@ -165,6 +173,57 @@ async def _deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await asyncio.sleep(2)
 
 
+def _without_end(start: bytes, piece: bytes, pause: float = 0.0) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _read(reader)
+        writer.write(start)
+        while not writer.is_closing():
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return serve
+
+
+def _packed(coding: bytes, content: bytes) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _read(reader)
+        writer.write(_response(content, b"Content-Encoding: " + coding + b"\r\n"))
+
+    return serve
+
+
+async def _deaf_and_loud(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b" " * 65_536)
+        await writer.drain()
+
+
+_OK, _CHUNK = b"HTTP/1.1 200 OK\r\n", b"10000\r\n" + b" " * 65_536 + b"\r\n"
+_BOMB = zlib.compress(b" " * 9_000_000)
+
+
+@pytest.mark.parametrize(
+    ("serve", "error"),
+    [
+        (_without_end(_OK + b"\r\n", b" " * 65_536), httpx.DecodingError),
+        (_without_end(_OK + b"Transfer-Encoding: chunked\r\n\r\n", _CHUNK), httpx.DecodingError),
+        (_without_end(_OK + b"Content-Length: 9000\r\n\r\n", b" ", 0.01), httpx.ReadTimeout),
+        (_without_end(_OK, b"X: y\r\n", 0.01), httpx.ReadTimeout),
+        (_without_end(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 10), httpx.ReadTimeout),
+        (_packed(b"deflate", _BOMB), httpx.DecodingError),
+        (_packed(b"deflate, deflate", zlib.compress(_BOMB)), httpx.DecodingError),
+        (_packed(b"br", b"\x0b\x02\x80"), httpx.DecodingError),
+    ],
+    ids=["body", "chunks", "byte by byte", "headers", "1xx", "packed", "packed twice", "not asked for"],
+)
+@pytest.mark.parametrize("general", [False, True], ids=["direct", "client"])
+def test_answers_without_end_are_given_up(serve: Serve, error: type[Exception], general: bool) -> None:
+    with pytest.raises(error):
+        _post(serve, b"{}", timeout=httpx.Timeout(0.3 if error is httpx.ReadTimeout else 30.0), general=general)
+
+
 @pytest.mark.parametrize(
     ("serve", "body", "error"),
     [
@@ -173,8 +232,9 @@ async def _deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         (_half, b"{}", httpx.RemoteProtocolError),
         (_no_http, b"{}", httpx.RemoteProtocolError),
         (_deaf, b"x" * 30_000_000, httpx.WriteTimeout),
+        (_deaf_and_loud, b"x" * 30_000_000, httpx.RequestError),
     ],
-    ids=["silence", "gone", "half", "no http", "deaf"],
+    ids=["silence", "gone", "half", "no http", "deaf", "deaf and loud"],
 )
 def test_failures_are_those_of_httpx(serve: Serve, body: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -229,6 +229,12 @@ def ask(server: _Server, *, count: int = 1, **config: Any) -> list[Completion | 
         (200, {"Content-Length": "9999999"}, b"{}"),
         (200, {"Content-Length": "abc"}, b"{}"),
         (200, {"Set-Cookie": "\x7f=;;;=", "Date": "never"}, b"null"),
+        (
+            200,
+            {},
+            b'{"choices": [{"message": {"content": ' + b"[" * 700 + b"]" * 700 + b'}, "finish_reason": "stop"}]}',
+        ),
+        (200, {"Content-Encoding": "gzip, gzip"}, gzip.compress(gzip.compress(RIGHT[2]))),
         (200, {}, b""),
         (204, {}, b""),
         (200, {"X-Odd": "a\x00b"}, RIGHT[2]),
@@ -271,6 +277,7 @@ def test_a_redirect_that_keeps_the_request_is_followed(serve: Serve, status: int
             (307, {"Location": "https://elsewhere.example/v1/chat/completions"}, b""),
             r"to https://elsewhere\.example/v1",
         ),
+        ((308, {"Location": "http://127.0.0.1:1/v1/chat/completions"}, b""), r"to http://127\.0\.0\.1:1/v1"),
         ((301, {}, b""), "HTTP 301 and no address"),
         ((304, {}, b""), "HTTP 304 and no address"),
         ((307, {"Location": "/v1/chat/completions"}, b""), "in a circle"),
@@ -295,6 +302,7 @@ def test_a_redirect_that_leads_elsewhere_is_named_at_once(serve: Serve, reply: R
         (["only-one"], "something", "did you mean 'only-one'"),
         (["qwen2.5-vl", "llava-v1.6"], "llava-1.6", "did you mean 'llava-v1.6'"),
         ([f"model-{n}" for n in range(50)], "zzz", "and 30 more"),
+        (["x" * 10_000, "y"], "zzz", f"it lists {'x' * 100}, y"),
     ],
 )
 def test_a_listed_name_is_suggested(serve: Serve, listed: list[str], asked: str, said: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -15,7 +17,9 @@ from talking_points.descriptions.asking import Answer, WholesaleFailure, ask
 from talking_points.descriptions.backends import open_backend
 from talking_points.descriptions.backends.protocol import BackendUnavailable, ChatRequest, Completion
 from talking_points.descriptions.batches import collecting
+from talking_points.descriptions.batches import provider as provider_module
 from talking_points.descriptions.batches.outbox import Outbox
+from talking_points.descriptions.batches.provider import Provider
 from talking_points.descriptions.batches.records import CREATING, SENT, BatchFile, BatchFolder, write_record
 from talking_points.descriptions.batches.stage import StageBatches
 from talking_points.descriptions.request_cache import RequestCache
@@ -362,6 +366,33 @@ def test_a_server_without_the_api_is_named(tmp_path, server, url: str, message: 
     stage.config = stage.config.model_copy(update={"endpoint": server.url.replace("/v1", url or "/v3")})
     with pytest.raises(BackendUnavailable, match=message):
         stage.run(requests(4))
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (b"[" * 100_000, "no JSON object"),
+        (b'{"data": 7, "has_more": true}', None),
+        (b'{"data": [{"metadata": [1], "id": "x"}, {"id": {}}, 3], "has_more": false}', None),
+    ],
+)
+def test_a_list_of_batches_of_another_form(tmp_path, server, monkeypatch, reply: bytes, message: str | None) -> None:
+    answer = httpx.Response(200, content=reply)
+    with Provider(Stage(tmp_path, server).config) as provider:
+        monkeypatch.setattr(provider, "_call", lambda *_, **__: answer)
+        with pytest.raises(BackendUnavailable, match=message) if message else nullcontext():
+            assert provider.find("file", "mark") is None
+
+
+def test_a_file_of_answers_has_an_end(tmp_path, server, monkeypatch) -> None:
+    monkeypatch.setattr(provider_module, "_FILE_BYTES", 1000)
+    monkeypatch.setattr(provider_module, "FIRST_DELAY", 0.0)
+    server.files["large"] = b"x" * (1001 + (1 << 20))
+    with Provider(Stage(tmp_path, server).config) as provider:
+        with pytest.raises(BackendUnavailable, match="a file of more than"):
+            provider.fetch("large", tmp_path / "large", 1)
+        assert not (tmp_path / "large").exists()
+        assert provider.fetch("large", tmp_path / "large", 2)
 
 
 def test_a_model_that_is_not_listed_is_told_before_anything_is_sent(tmp_path, server) -> None:
