@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +18,14 @@ from talking_points.errors import InputError, RunError
 from talking_points.hub_client import silent_hubs
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
-from talking_points.models.model_limits import TEMPLATE_BYTES, check_settings
-from talking_points.regular_files import WHOLE, IrregularFileError, check_regular, homes, open_regular, read_text
+from talking_points.models.model_limits import SETTING_BYTES, TEMPLATE_BYTES, check_settings, check_values, read_setting
+from talking_points.models.weight_files import WeightFileError, check_length, check_weights
+from talking_points.regular_files import WHOLE, IrregularFileError, check_regular, homes, read_text
 
 _TYPES = {"PointAnswerer": ("capellm",), "Segmenter": ("segmenter",)}
-_READ = (".json", ".jinja", ".model", ".txt", ".safetensors", ".gguf")
-_WEIGHTS = (".safetensors", ".gguf")
-_SIZES = {".jinja": TEMPLATE_BYTES} | dict.fromkeys(_WEIGHTS)
+_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
+_READ = (".json", ".jinja", ".model", ".txt", *_WEIGHTS)
+_SIZES = {".jinja": TEMPLATE_BYTES, ".json": SETTING_BYTES} | dict.fromkeys(_WEIGHTS)
 _BASE_TYPES = ("talking_points", "omg_llava")
 
 
@@ -97,7 +97,7 @@ def check_files(folder: Path) -> None:
 
     Nor is one larger than what is read as a whole, weights aside, nor a link out of the folder: what it leads to would
     be asked about, and written beside what is trained. Raises ``IrregularFileError``; ``InputError`` for settings that
-    take all time or memory.
+    take all time or memory, and for weights that lie elsewhere.
     """
     home = homes(folder.resolve())
     for file in sorted((*folder.glob("*"), *folder.glob("additional_chat_templates/*"))):
@@ -106,7 +106,10 @@ def check_files(folder: Path) -> None:
         check_regular(file, _SIZES.get(file.suffix, WHOLE))
         if file.suffix not in _WEIGHTS and not any(file.resolve().is_relative_to(place) for place in home):
             raise IrregularFileError(errno.EINVAL, "expected a file, found a link out of the folder", str(file))
+        if file.suffix == ".json":
+            check_values(file)
     check_settings(folder)
+    check_weights(folder, read_setting(folder / "config.json"))
 
 
 def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:
@@ -182,26 +185,8 @@ def _weights_problem(folder: Path) -> str | None:
     if missing:
         return f"has no weights: {', '.join(missing[:3])} {'is' if len(missing) == 1 else 'are'} not there"
     for name in names:
-        problem = _file_problem(folder / name)
-        if problem:
+        try:
+            check_length(folder / name)
+        except WeightFileError as problem:
             return f"has weights that cannot be used: {name} {problem}"
     return None
-
-
-def _file_problem(path: Path) -> str | None:
-    """What is wrong with a safetensors file, by its header and its length."""
-    with open_regular(path) as stream:
-        start = stream.read(8)
-        if start == b"version ":
-            return "is a pointer of git-lfs: fetch the file with 'git lfs pull'"
-        try:
-            length = struct.unpack("<Q", start)[0]
-            if length > 100 * 2**20:
-                return "is no safetensors file"
-            header = json.loads(stream.read(length))
-            ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
-        except (struct.error, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-            return "is no safetensors file, or was cut off"
-    wanted = 8 + length + max(ends, default=0)
-    size = path.stat().st_size
-    return None if size == wanted else f"has {size} bytes instead of {wanted}"

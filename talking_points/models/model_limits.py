@@ -21,6 +21,9 @@ from talking_points.models.template_limits import bound_templates, one_rendering
 from talking_points.regular_files import read_bytes, read_text
 
 TEMPLATE_BYTES = 1 << 20
+SETTING_BYTES, SETTING_VALUES = 64 << 20, 1 << 22
+"""Of one file of settings or tokens: a tokenizer of 260,000 tokens has half of the bytes, a third of the values."""
+
 SECONDS = 30
 MEMORY = 8 << 30
 """What one call of a template or a processor may take."""
@@ -32,12 +35,27 @@ _LARGEST = (
     (re.compile(r"layers$|^depths?$|^n_layer$|blocks$"), 4096),
     (re.compile(r"_size$"), 1 << 22),
     (re.compile(r"^max_new_tokens$|^num_beams$|^num_return_sequences$"), 1 << 16),
+    (re.compile(r"tokens$|^(image|video|audio)_seq_length$"), 1 << 20),
+    (re.compile(r"^(height|width)$"), 1 << 13),
+    (re.compile(r"^shortest_edge$"), 1 << 16),
 )
-_EXPANSION = 1024
+_CLASSES = {
+    "tokenizer_class": re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)"),
+    "processor_class": re.compile(r"(?!Auto)\w+Processor"),
+    "image_processor_type": re.compile(r"(?!Auto)\w+(ImageProcessor\w*|FeatureExtractor)"),
+    "feature_extractor_type": re.compile(r"(?!Auto)\w+(ImageProcessor\w*|FeatureExtractor)"),
+    "video_processor_type": re.compile(r"(?!Auto)\w+VideoProcessor\w*"),
+}
+"""What transformers opens by its name: of any other class, too, such as one that loads a model by rules of its own."""
+_EXPANSION, _STEPS = 1024, 256
 _PLAIN_ADAPTERS = {
     "peft_type": "LORA", "bias": "none", "use_dora": False, "use_qalora": False, "lora_bias": False,
     "fan_in_fan_out": False, "init_lora_weights": True, "loftq_config": {}, "alpha_pattern": {}, "rank_pattern": {},
 }  # fmt: skip
+_SETTINGS = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("video_preprocessor_config.json", "tokenizer_config.json"),
+)
 _FREE = {
     *("peft_version", "megatron_core", "auto_mapping", "base_model_name_or_path", "task_type", "inference_mode"),
     *("revision", "lora_alpha", "lora_dropout", "use_rslora", "qalora_group_size", "runtime_config"),
@@ -55,18 +73,38 @@ def check_settings(folder: Path) -> None:
 
     What is missing or is no JSON is left to the library that reads it.
     """
-    for name in ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"):
-        check_counts(_read(folder / name), str(folder / name))
+    for name in _SETTINGS:
+        settings = read_setting(folder / name)
+        check_counts(settings, str(folder / name))
+        _check_classes(settings, folder / name)
     grown = 1
-    for value in _walk(_read(folder / "tokenizer.json")):
-        content = value.get("content") if value.get("type") == "Replace" else None
+    for value in _walk(read_setting(folder / "tokenizer.json")):
+        content = {"Replace": value.get("content"), "Prepend": value.get("prepend")}.get(str(value.get("type")))
         grown *= max(1, len(content)) if isinstance(content, str) else 1
-        if grown > _EXPANSION:
+        steps = max((len(item) for item in value.values() if isinstance(item, list)), default=0)
+        if grown > _EXPANSION or (value.get("type") in ("Sequence", "TemplateProcessing") and steps > _STEPS):
             raise InputError(
-                f"{folder / 'tokenizer.json'} puts more than {_EXPANSION} characters in the place of one: it is not "
-                "used; take the tokenizer that the model was published with"
+                f"{folder / 'tokenizer.json'} puts more than {_EXPANSION} characters in the place of one, or takes "
+                f"more than {_STEPS} steps: it is not used; take the tokenizer that the model was published with"
             )
     _check_adapters(folder / "adapter_config.json")
+
+
+def _check_classes(settings: Any, path: Path) -> None:
+    for values in _walk(settings):
+        for key, wanted in _CLASSES.items():
+            name = values.get(key)
+            if isinstance(name, str) and name and not wanted.fullmatch(name):
+                raise InputError(f"{path}: expected a {key} of transformers, found {name[:80]!a}: it is not opened")
+
+
+def check_values(path: Path) -> None:
+    """Refuse a JSON file of more values than a library can read in a moment. Raises ``InputError``, ``OSError``."""
+    if path.is_file() and path.stat().st_size > SETTING_VALUES // 2:
+        content = read_bytes(path, SETTING_BYTES)
+        values = content.count(b",") + content.count(b"[") + content.count(b"{")
+        if values > SETTING_VALUES:
+            raise InputError(f"{path}: expected at most {SETTING_VALUES:,} values, found {values:,}: it is not read")
 
 
 def check_counts(settings: Any, where: str) -> None:
@@ -126,7 +164,8 @@ def _resident() -> int:
         return 0
 
 
-def _read(path: Path) -> Any:
+def read_setting(path: Path) -> Any:
+    """The value in a JSON file; None where there is none that can be read."""
     try:
         return json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
@@ -147,7 +186,7 @@ def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def _check_adapters(path: Path) -> None:
     """Only LoRA as we train it: other kinds bring patterns, modules and methods of their own."""
-    settings = _read(path)
+    settings = read_setting(path)
     if not isinstance(settings, dict):
         return
     rank, targets = settings.get("r"), settings.get("target_modules")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from talking_points.errors import InputError
 from talking_points.models import model_limits, template_limits
+from talking_points.models.gguf_header import check_gguf
 from talking_points.models.model_folders import check_files
 from talking_points.models.model_limits import LINEAR_LAYERS, ModelLimitError, check_counts, within_limits
 from talking_points.regular_files import IrregularFileError
@@ -32,6 +35,17 @@ SETTINGS: list[tuple[str, Any, str]] = [
     ("generation_config.json", {"num_beams": 10**6}, "'num_beams'"),
     ("tokenizer.json", {"normalizer": {"type": "Sequence", "normalizers": GROWING}}, "in the place of one"),
     ("tokenizer.json", {"decoder": {"type": "Replace", "content": "a" * 2000}}, "in the place of one"),
+    ("tokenizer.json", {"normalizer": {"type": "Prepend", "prepend": "a" * 2000}}, "in the place of one"),
+    ("tokenizer.json", {"post_processor": {"type": "TemplateProcessing", "single": [{}] * 300}}, "256 steps"),
+    ("tokenizer.json", {"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}] * 300}}, "256 steps"),
+    ("tokenizer.json", [[]] * (1 << 22), "at most 4,194,304 values"),
+    ("processor_config.json", {"num_additional_image_tokens": 10**9}, "'num_additional_image_tokens'"),
+    ("processor_config.json", {"image_processor": {"size": {"height": 10**5, "width": 9}}}, "'height'"),
+    ("tokenizer_config.json", {"tokenizer_class": "AutoModelForCausalLM"}, "expected a tokenizer_class"),
+    ("processor_config.json", {"processor_class": "Trainer"}, "expected a processor_class"),
+    ("preprocessor_config.json", {"image_processor_type": "AutoImageProcessor"}, "expected a image_processor_type"),
+    ("model.safetensors.index.json", {"weight_map": {"a": "../../x.safetensors"}}, "names of files in its folder"),
+    ("pytorch_model.bin.index.json", {"weight_map": {"a": "/dev/zero"}}, "names of files in its folder"),
     ("adapter_config.json", ADAPTERS | {"target_modules": "(.*.*.*.*)*x"}, "'target_modules'"),
     ("adapter_config.json", ADAPTERS | {"target_modules": ["(a+)+"]}, "'target_modules'"),
     ("adapter_config.json", ADAPTERS | {"rank_pattern": {"(a+)+": 4}}, "'rank_pattern'"),
@@ -62,6 +76,80 @@ def test_settings_of_models_pass(tmp_path: Path, targets: Any) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": replace, "decoder": [replace] * 3}))
     (tmp_path / "adapter_config.json").write_text(json.dumps(ADAPTERS | {"target_modules": targets}))
     check_files(tmp_path)
+
+
+def _weights(header: dict[str, Any], padding: int = 0) -> bytes:
+    content = json.dumps(header).encode() + b" " * padding
+    return struct.pack("<Q", len(content)) + content
+
+
+TENSOR = {"dtype": "F32", "shape": [64, 64], "data_offsets": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "reason"),
+    [
+        ({}, _weights({}, (32 << 20) + 1), "has a header of 33,554,435 bytes"),
+        ({}, _weights({str(number): {} for number in range(65_537)}), "has a header with 65,537 tensors"),
+        ({"num_hidden_layers": 4096}, _weights({"a": TENSOR}), "asks for a 'num_hidden_layers' of 4,096"),
+        ({"text_config": {"hidden_size": 64, "vocab_size": 1 << 22}}, _weights({"a": TENSOR}), "hold 4,096: the rest"),
+        ({"hidden_size": 8192, "num_hidden_layers": 4}, _weights({"a": TENSOR}), "asks for 268,435,456 numbers"),
+        ({"hidden_size": 64, "vocab_size": 512, "num_hidden_layers": 4}, _weights({"a": TENSOR}), None),
+        ({"num_hidden_layers": 4096}, b"damaged", None),
+        ({"num_hidden_layers": 4096}, _weights({"a": {"shape": "x"}}), None),
+    ],
+)
+def test_weights_are_those_of_the_settings(tmp_path: Path, config: Any, weights: bytes, reason: str | None) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match=reason) if reason else nullcontext():
+        check_files(tmp_path)
+
+
+def _text(content: bytes) -> bytes:
+    return struct.pack("<Q", len(content)) + content
+
+
+def _gguf(*settings: bytes, tensors: Sequence[bytes] = (), counts: tuple[int, int] | None = None) -> bytes:
+    """A GGUF file with 64 bytes of weights."""
+    head = struct.pack("<4sIQQ", b"GGUF", 3, *(counts or (len(tensors), len(settings))))
+    return head + b"".join(settings) + b"".join(tensors) + bytes(64)
+
+
+def _tensor(*shape: int, start: int = 0, name: bytes = b"a") -> bytes:
+    sizes = struct.pack(f"<{len(shape)}Q", *shape)
+    return _text(name) + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", 0, start)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (_gguf(_text(b"k") + struct.pack("<II", 4, 1), tensors=[_tensor(4, 4)]), None),
+        (_gguf(_text(b"k") + struct.pack("<IIQ", 9, 8, 2) + _text(b"x") * 2), None),
+        (b"GGML" + bytes(60), "does not begin with GGUF"),
+        (b"GGUF\0\0\0\x03" + bytes(60), "its version is"),
+        (_gguf()[:20], "was cut off"),
+        (_gguf(counts=(2**61, 0)), "tensors, more than"),
+        (_gguf(counts=(0, 2**61)), "settings, more than"),
+        (_gguf(struct.pack("<Q", 2**64 - 1)), "bytes of a text, more than"),
+        (_gguf(_text(b"k") + struct.pack("<IIQ", 9, 4, 2**62)), "entries of a list, more than"),
+        (_gguf(_text(b"k") + struct.pack("<IIQ", 9, 4, 10**6)), "was cut off"),
+        (_gguf(_text(b"k") + struct.pack("<IIQ", 9, 9, 1)), "a list of the type 9"),
+        (_gguf(_text(b"k") + struct.pack("<I", 99)), "a value of the type 99"),
+        (_gguf(*[_text(b"k") + struct.pack("<II", 4, 1)] * 2), "a setting twice"),
+        (_gguf(tensors=[_tensor(1)] * 2), "a tensor twice"),
+        (_gguf(tensors=[_tensor(2**32, 2**32)]), "numbers"),
+        (_gguf(tensors=[_tensor(1, 1, 1, 1, 1)]), "5 dimensions"),
+        (_gguf(tensors=[_tensor(1, name=b"n" * 65)]), "a tensor"),
+        (_gguf(tensors=[_tensor(4, start=2**63)]), "goes on beyond its end"),
+    ],
+)
+def test_gguf_files_are_looked_at_before_a_library_opens_them(
+    tmp_path: Path, content: bytes, reason: str | None
+) -> None:
+    (tmp_path / "x.gguf").write_bytes(content)
+    with pytest.raises(InputError, match=reason) if reason else nullcontext():
+        check_gguf(tmp_path / "x.gguf")
 
 
 def _link(path: Path) -> None:

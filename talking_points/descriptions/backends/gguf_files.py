@@ -14,6 +14,7 @@ from talking_points.bfloat16 import computes_bfloat16
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.descriptions.model_identity import identify_model
 from talking_points.extras import how_to_install
+from talking_points.models.gguf_header import check_gguf
 from talking_points.models.model_folders import check_files
 
 CACHE = Path("~/.cache/talking-points/dequantized")
@@ -30,6 +31,7 @@ def dequantized(path: Path) -> Path:
         raise BackendUnavailable(f"there is no file {path}: expected a GGUF file")
     if util.find_spec("gguf") is None:
         raise BackendUnavailable(f"reading {path.name} needs the package 'gguf': {how_to_install('train')}")
+    check_gguf(path)
     check_files(path.parent)
     identity = str(identify_model(str(path)).revision).removeprefix("sha256:")
     folder = CACHE.expanduser() / f"{path.stem[:60]}-{identity}"

@@ -9,7 +9,8 @@ from typing import Any
 
 import llama_cpp
 from huggingface_hub import hf_hub_download
-from llama_cpp import Llama
+from jinja2.exceptions import TemplateError
+from llama_cpp import Llama, llama_chat_format
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
@@ -22,7 +23,10 @@ from talking_points.descriptions.backends.protocol import (
     OnAnswer,
     RequestError,
 )
+from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
+from talking_points.models.gguf_header import check_gguf
+from talking_points.models.template_limits import bound_templates, one_rendering
 
 CONTEXT = 4096
 """Tokens of prompt and answer together; ``options.n_ctx`` changes it."""
@@ -52,8 +56,10 @@ class LlamaCppBackend:
                 if filename
                 else str(config.model)
             )
+            check_gguf(path)
+            bound_templates(llama_chat_format)
             self._llama: Any = Llama(model_path=path, seed=0, **options)
-        except (OSError, ValueError, RuntimeError, TypeError) as error:
+        except (InputError, OSError, ValueError, RuntimeError, TypeError, TemplateError) as error:
             raise BackendUnavailable(
                 f"llama.cpp cannot load '{config.model}': {error}. Expected the path of a GGUF file, or a Hub id with "
                 "options.filename, the name of a GGUF file in it"
@@ -99,14 +105,15 @@ class LlamaCppBackend:
         # A text may depend on what the cache holds: every request starts from an empty one.
         self._llama.reset()
         try:
-            response = self._llama.create_chat_completion(
-                messages(strip_marks(request, self._marks)),
-                max_tokens=request.max_tokens,
-                temperature=request.temperature,
-                seed=request.seed,
-                response_format=schema,
-            )
-        except ValueError as error:
+            with one_rendering():
+                response = self._llama.create_chat_completion(
+                    messages(strip_marks(request, self._marks)),
+                    max_tokens=request.max_tokens,
+                    temperature=request.temperature,
+                    seed=request.seed,
+                    response_format=schema,
+                )
+        except (ValueError, TemplateError) as error:
             exceeds = _EXCEEDS.search(str(error))
             if exceeds:
                 return too_long(int(exceeds[1]), request.max_tokens, self._limit)

@@ -19,6 +19,7 @@ import httpx
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.descriptions.backends.server_command import server_command, server_environment
+from talking_points.models.gguf_header import check_gguf
 from talking_points.redaction import protect, redact
 from talking_points.regular_files import open_regular
 from talking_points.stop_requests import stop_if_requested
@@ -54,7 +55,11 @@ class ManagedServer:
         )
 
     def start(self) -> None:
-        """Start it, wait until it answers. Raises ``BackendUnavailable``, with the end of its log, if it does not."""
+        """Start it, wait until it answers. Raises ``BackendUnavailable``, with the end of its log, if it does not, and
+        ``InputError`` for a model that is a damaged GGUF file.
+        """
+        if str(self._step.model).endswith(".gguf") and Path(str(self._step.model)).exists():
+            check_gguf(str(self._step.model))
         for attempt in range(PORTS):
             port = _free_port()
             root = f"http://{HOST}:{port}"

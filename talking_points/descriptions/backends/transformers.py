@@ -99,6 +99,13 @@ class TransformersBackend:
         self._limit = int(self._model.config.get_text_config().max_position_embeddings)
         # Where answers end is the checkpoint's to say; how they are sampled, penalties included, comes with requests.
         own = self._model.generation_config
+        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        if any(end is not None and (not isinstance(end, int) or isinstance(end, bool)) for end in ends):
+            raise BackendUnavailable(
+                f"'{name}': expected numbers of tokens as eos_token_id in generation_config.json, found "
+                f"{str(own.eos_token_id)[:80]!a}: take the files that the model was published with"
+            )
+        self._ends = set(ends)
         self._model.generation_config = transformers.GenerationConfig(
             bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=self._tokenizer.pad_token_id
         )
@@ -191,7 +198,7 @@ class TransformersBackend:
             inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
         prompt_length = inputs["input_ids"].shape[1]
         stop_if_requested()
-        output = self._model.generate(
+        output = self._write(
             **inputs,
             max_new_tokens=max(request.max_tokens for request in requests),
             do_sample=False,
@@ -199,13 +206,25 @@ class TransformersBackend:
             logits_processor=transformers.LogitsProcessorList([SeededSampling(requests)]),
         )
         stop_if_requested()  # what was broken off is no answer
-        ends = self._model.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends])
+        ends = self._ends
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
         return [
             self._completion(row[prompt_length:].tolist(), ends, request, tokens)
             for row, request, tokens in zip(output, requests, prompt_tokens, strict=True)
         ]
+
+    def _write(self, **inputs: Any) -> Any:
+        """What the model writes. Raises ``BackendUnavailable`` where its files do not fit one another."""
+        try:
+            return self._model.generate(**inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AttributeError) as error:
+            reason = str(error).strip().partition("\n")[0][:300]
+            raise BackendUnavailable(
+                f"'{self._config.model}' cannot answer ({type(error).__name__}: {reason}): its settings do not fit its "
+                "weights or its tokenizer; take the files that the model was published with"
+            ) from error
 
     def _completion(self, tokens: list[int], ends: set[int], request: ChatRequest, prompt_tokens: int) -> Completion:
         """Cut an answer at its end token and at the request's own limit."""
