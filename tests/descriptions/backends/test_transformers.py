@@ -199,6 +199,27 @@ def test_a_model_without_a_chat_template_is_refused(tiny_llama, tmp_path):
         _open(tmp_path)
 
 
+@pytest.mark.parametrize("ends", ["x", [[1]], float("nan")])
+def test_ends_of_answers_that_are_no_tokens_are_named(tiny_llama, tmp_path, ends):
+    for file in tiny_llama.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    with pytest.raises(BackendUnavailable, match="numbers of tokens as eos_token_id"):
+        _open(tmp_path)
+
+
+def test_files_that_do_not_fit_one_another_are_told_in_a_sentence(tiny_llama, monkeypatch):
+    backend = _open(tiny_llama)
+
+    def generate(**_: Any) -> Any:
+        raise ValueError("Image features and image tokens do not match\nmore")
+
+    monkeypatch.setattr(backend._model, "generate", generate)
+    with pytest.raises(BackendUnavailable, match=r"cannot answer \(ValueError: Image features .* not match\): its"):
+        backend.complete([contract.text_request("a")])
+    backend.close()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu(tiny_llava):
