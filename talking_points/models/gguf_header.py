@@ -18,6 +18,8 @@ _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TEXT, _LIST = 8, 9
 _LARGEST = {"tensors": 1 << 16, "settings": 1 << 14, "bytes of a text": 16 << 20, "entries of a list": 1 << 23}
 _NAME, _DIMENSIONS = 64, 4
+_ENTRIES = {b"tokenizer.ggml.scores": (6,), b"tokenizer.ggml.token_type": (4, 5)}
+"""Types of the entries of lists that libraries read without a look at the type."""
 
 
 class _HeaderError(ValueError):
@@ -46,8 +48,9 @@ def _check(stream: BufferedReader, size: int) -> None:
     _bounded(settings, "settings")
     keys = set()
     for _ in range(settings):
-        keys.add(_text(stream))
-        _skip(stream, _number(stream, "<I"), size)
+        key = _text(stream)
+        keys.add(key)
+        _skip(stream, _number(stream, "<I"), size, _ENTRIES.get(key))
     if len(keys) < settings:
         raise _HeaderError("it has a setting twice")
     ends = [_tensor(stream, size) for _ in range(tensors)]
@@ -74,13 +77,17 @@ def _tensor(stream: BufferedReader, size: int) -> tuple[bytes, int, int]:
     return name, numbers, _number(stream, "<Q")
 
 
-def _skip(stream: BufferedReader, kind: int, size: int) -> None:
-    """Go over one value."""
+def _skip(stream: BufferedReader, kind: int, size: int, entries: tuple[int, ...] | None) -> None:
+    """Go over one value, which is a list of such ``entries`` where there are any."""
+    if entries and kind != _LIST:
+        raise _HeaderError(f"it has a value of the type {kind} in the place of a list")
     if kind == _TEXT:
         _text(stream)
     elif kind == _LIST:
         item, count = _number(stream, "<I"), _number(stream, "<Q")
         _bounded(count, "entries of a list")
+        if entries and item not in entries:
+            raise _HeaderError(f"it has a list of the type {item} in the place of another")
         if item == _TEXT:
             for _ in range(count):
                 _text(stream)

@@ -111,7 +111,9 @@ def check_counts(settings: Any, where: str) -> None:
     """Refuse numbers of layers, sizes and lengths in a configuration beyond those of any model. Raises as above."""
     for values in _walk(settings):
         for key, value in values.items():
-            if str(key).endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+            if key == "trust_remote_code" and value:
+                raise InputError(f"{where}: its {key} would permit its own code: not done; take a model without code")
+            if re.search("(attn|experts)_implementation", str(key)) and "/" in str(value):
                 raise InputError(f"{where}: {key} would run code from the repository {str(value)[:80]!a}: not done")
             numbers = value if isinstance(value, list) else [value]
             most = next((most for pattern, most in _LARGEST if pattern.search(str(key))), None)
