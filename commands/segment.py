@@ -10,6 +10,7 @@ import typer
 from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device, ImageFile, check_figure, open_image, save_figure
 from talking_points.config import ConfigError
+from talking_points.escaping import in_one_line
 from talking_points.models.model_folders import check_model
 from talking_points.owners import refuse_closed
 from talking_points.terminal import show, show_json, tell
@@ -104,7 +105,7 @@ def _asked(
         if not (w > 0 and h > 0 and x >= 0 and y >= 0 and x + w <= width and y + h <= height):
             raise ConfigError(f"--box: expected x y width height of a box with a size inside {image}; found {box}")
         return {"box": write_box(box_to_unit(box, width, height))}, "box_to_mask"
-    words = " ".join((expression or "").split())
+    words = in_one_line(expression or "")
     if not any(map(str.isalnum, words)):
         raise ConfigError('expected words for what to outline, for example "the dog\'s head", found none')
     return {"expression": words}, "text_to_mask"

@@ -6,11 +6,18 @@ HTML is escaped by its templates. What a terminal would obey and what would reor
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _CONTROLS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 """Control characters but tab and line feed, marks that change the direction of text, and halves of characters."""
+
+LOST = "\ufffd"
+"""What stands for a character that could not be read."""
+
+_INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\ufffc" + LOST)
+"""Of a visible category, and yet nothing or a box is seen: fillers, blanks, what stands for a lost character."""
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>&|~]|(?<!\w)_|_(?!\w)|!(?=\[)")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -35,6 +42,29 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def is_invisible(char: str) -> bool:
+    """Whether nobody sees this character: control, format, private, unassigned, lost ones and fillers."""
+    if char in "\n\t ":
+        return False
+    return (
+        char in _INVISIBLE_LETTERS
+        or unicodedata.category(char)[0] == "C"
+        or "\ufe00" <= char <= "\ufe0f"  # variation selectors
+        or "\U000e0100" <= char <= "\U000e01ef"
+    )
+
+
+def in_one_line(text: str) -> str:
+    """The text as people see it on one line: every kind of blank is a space, invisible characters are taken out.
+
+    A lost character (U+FFFD) stays one.
+    """
+    if not (text.isascii() and text.isprintable()):
+        kept = (char for char in encodable(text) if char.isspace() or char == LOST or not is_invisible(char))
+        text = "".join(kept)
+    return " ".join(text.split())
 
 
 def for_terminal(text: str) -> str:

@@ -11,9 +11,7 @@ import html
 import re
 import unicodedata
 
-from talking_points.escaping import encodable
-
-REPLACEMENT = "\ufffd"
+from talking_points.escaping import encodable, is_invisible
 
 _REASONING_NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad|rationale)"
 _OPENED = re.compile(
@@ -44,23 +42,8 @@ _LEFT_AT_THE_END = re.compile(
 )
 """Ends of a turn that a server passes on as text."""
 
-_INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5\ufffc" + REPLACEMENT)
-"""Of a visible category, and yet nothing or a box is seen: fillers, blanks, what stands for a lost character."""
-
 _PLAIN = re.compile(r"[\x20-\x7e\n]*")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
-
-
-def is_invisible(char: str) -> bool:
-    """Whether nobody sees this character: control, format, private, unassigned, lost ones and fillers."""
-    if char in "\n\t ":
-        return False
-    return (
-        char in _INVISIBLE_LETTERS
-        or unicodedata.category(char)[0] == "C"
-        or "\ufe00" <= char <= "\ufe0f"  # variation selectors
-        or "\U000e0100" <= char <= "\U000e01ef"
-    )
 
 
 def has_invisible(text: str) -> bool:

@@ -168,7 +168,7 @@ class CocoIndex:
         if not isinstance(item, dict) or "image_id" not in item:
             self.source.skip("malformed_annotation", f"annotation without image_id: {str(item)[:80]}")
             return None
-        category = whole_number(item.get("category_id"))
+        category = category_number(item.get("category_id"))
         if isinstance(category, bool) or not isinstance(category, int):
             self.source.skip("malformed_annotation", f"annotation {item.get('id')}: category_id {category!r}")
             return None
@@ -251,6 +251,13 @@ def _region(annotation: Mapping[str, Any], payload: str) -> str:
 def whole_number(value: Any) -> Any:
     """Ids and categories that went through floating point (``3.0``) as the integers they are."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def category_number(value: Any) -> Any:
+    """A category id as the integer it is, also where a tool has written it as text ("5")."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return whole_number(value)
 
 
 class _Lists:

@@ -20,11 +20,18 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from talking_points.escaping import in_one_line
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries, whole_number
+from talking_points.sources.coco_index import CocoIndex, category_number, list_categories, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
 from talking_points.sources.images import image_record, open_listed_image
-from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
+from talking_points.sources.keypoint_annotations import (
+    check_count,
+    name_keypoints,
+    raw_keypoints,
+    refuse_scores,
+    usable_skeleton,
+)
 from talking_points.sources.keypoint_sets import KeypointSet, KeypointSetError
 from talking_points.sources.labels import clean_name
 from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root
@@ -72,10 +79,16 @@ class CocoKeypoints(Source):
         found: dict[int, tuple[KeypointSet, tuple[tuple[int, int], ...]]] = {}
         for path, _ in self._files:
             for item in list_categories(path):
-                number, names = whole_number(item.get("id")), item.get("keypoints")
-                if not isinstance(number, int) or not names:
+                number, names = category_number(item.get("id")), item.get("keypoints")
+                if not names:
                     continue
-                label = clean_name(str(item.get("name", number)))
+                if not isinstance(number, int) or isinstance(number, bool):
+                    raise SourceError(
+                        f'{path.name}: expected a whole number as "id" of every category with keypoints, found '
+                        f"{str(number)[:60]!r} ({str(item.get('name'))[:60]}): number the categories, and write the "
+                        'same numbers as "category_id" of their annotations'
+                    )
+                label = clean_name(in_one_line(str(item.get("name") or ""))) or str(number)
                 if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                     raise SourceError(
                         f'{path.name}: expected a list of names in "keypoints" of category {label}, found '
@@ -129,6 +142,7 @@ class CocoKeypoints(Source):
             try:
                 category = usable_category(annotation, known)
                 box = clip_box(annotation.get("bbox"), width, height)
+                refuse_scores(annotation)
                 triples = raw_keypoints(annotation)
                 label, names, edges = known[category]
                 check_count(triples, names)

@@ -25,6 +25,14 @@ def raw_keypoints(annotation: Mapping[str, Any]) -> list[tuple[float, float, boo
     return triples
 
 
+def refuse_scores(annotation: Mapping[str, Any]) -> None:
+    """Raise ``BadAnnotationError`` for fractions as visibilities: they are scores of predictions."""
+    values = annotation.get("keypoints")
+    for visibility in values[2::3] if isinstance(values, list) else ():
+        if isinstance(visibility, float) and visibility % 1:
+            raise BadAnnotationError("malformed_annotation", f"visibility {visibility:g}, expected 0, 1 or 2")
+
+
 def check_count(triples: Sequence[object], names: Sequence[str]) -> None:
     """Raise ``BadAnnotationError`` (keypoint_count) unless there is one name for every annotated keypoint."""
     if len(triples) != len(names):

@@ -7,11 +7,13 @@ refuses others. Names are in annotation order; whose left and right they mean is
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from talking_points.escaping import in_one_line
 from talking_points.models.capellm.conversation import MARKER
 from talking_points.sources.labels import load_labels
 
@@ -19,13 +21,19 @@ Side = Literal["own", "viewer", "none"]
 
 _SIDES = {"left": "right", "right": "left"}
 _SIDE = re.compile(r"\b(left|right)\b")
-_WRITTEN_SIDES = (
-    re.compile(r"left|right", re.IGNORECASE),
-    re.compile(r"(?<![A-Za-z])[lr](?![A-Za-z])", re.IGNORECASE),
-    re.compile(r"(?<=[a-z0-9])[LR](?![A-Za-z])|(?<![A-Za-z])[LR](?=[A-Z][a-z])"),
+_SIDES_WRITTEN = (
+    r"(?i:left|right)",
+    r"(?i:(?<![A-Za-z])[lr](?![A-Za-z]))",
+    r"(?<=[a-z0-9])[LR](?![A-Za-z])|(?<![A-Za-z])[LR](?=[A-Z][a-z])",
 )
+_WRITTEN_SIDES = tuple(re.compile(pattern) for pattern in ("|".join(_SIDES_WRITTEN), *_SIDES_WRITTEN))
+"""All ways together come first: a mirror exchanges every side of "left eye, corner L"."""
 _OTHER = {**_SIDES, "l": "r", "r": "l"}
 _NUMBERED = re.compile(r"(key ?point|landmark|point|kp)?[ _-]?\d+", re.IGNORECASE)
+
+
+LONGEST = 200
+"""Characters of a name: it is asked for in a sentence, and stands in tables and figures."""
 
 
 class KeypointSetError(ValueError):
@@ -79,18 +87,14 @@ class KeypointSet:
         """A checked set from names alone: pairs are names that differ in their side only, however it is written."""
         listed = tuple(readable(name) for name in names)
         check_names(listed, key)
-        pairs = tuple(
-            (index, listed.index(other))
-            for index, name in enumerate(listed)
-            for other in set(_other_sides(name)) & set(listed[index + 1 :])
-        )
+        pairs = _flip_pairs(listed)
         side: Side = "own" if pairs or any(map(side_of, listed)) else "none"
         return cls(key, listed, side, pairs, tuple(categories))
 
 
 def readable(name: str) -> str:
-    """A name as it is put into a sentence: underscores are spaces, blanks collapsed; its case is kept."""
-    return " ".join(name.replace("_", " ").split())
+    """A name as it is put into a sentence: underscores are spaces, nothing in it is invisible; its case is kept."""
+    return in_one_line(name.replace("_", " "))
 
 
 def swap_sides(name: str) -> str:
@@ -98,9 +102,17 @@ def swap_sides(name: str) -> str:
     return _SIDE.sub(lambda found: _SIDES[found[0]], name)
 
 
-def _other_sides(name: str) -> list[str]:
-    """What the name of the other side may be: sides as words of any case, inside words ("leftEye"), as L and R."""
-    return [other for pattern in _WRITTEN_SIDES if (other := pattern.sub(_exchange, name)) != name]
+def _flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Indices of names that differ in their sides only, each in one pair: first those that differ in all of them."""
+    partner: dict[int, int] = {}
+    for pattern in _WRITTEN_SIDES:
+        for index, name in enumerate(names):
+            other = pattern.sub(_exchange, name)
+            if other != name and other in names:
+                found = names.index(other)
+                if index not in partner and found not in partner:
+                    partner |= {index: found, found: index}
+    return tuple(sorted((one, other) for one, other in partner.items() if one < other))
 
 
 def _exchange(found: re.Match[str]) -> str:
@@ -118,21 +130,30 @@ def side_of(name: str) -> Literal["left", "right"] | None:
 def check_names(names: Sequence[str], where: str) -> None:
     """Raise ``KeypointSetError`` unless every name can be asked for and told from the others.
 
-    Refused: no names at all, empty ones, duplicates, mere numbers ("keypoint 7"), and names with a line break, a
-    role marker, an end marker or an image placeholder, which would change the conversation they are put into.
+    Refused: no names at all, empty ones, too long ones, those that differ in case or alphabet of the same letters only,
+    mere numbers and signs ("keypoint 7", "1.5"), and names with a line break, a role marker, an end marker or an image
+    placeholder, which would change the conversation they are put into.
     """
     if not names:
         raise KeypointSetError(f"{where}: expected names of keypoints, found none. {_WHERE_TO_ADD}")
     for number, name in enumerate(names):
         if not name.strip():
             raise KeypointSetError(f"{where}: keypoint {number} has an empty name. {_WHERE_TO_ADD}")
-        if _NUMBERED.fullmatch(name.strip()):
-            raise KeypointSetError(f"{where}: {name!r} is a number, no name: a text cannot ask for it. {_WHERE_TO_ADD}")
+        if len(name) > LONGEST:
+            raise KeypointSetError(
+                f"{where}: expected names of at most {LONGEST} characters, found one of {len(name):,} "
+                f"({name[:40]!r} ...): shorten it; what says more of a keypoint is its description"
+            )
+        if _NUMBERED.fullmatch(name.strip()) or not any(map(str.isalpha, name)):
+            raise KeypointSetError(
+                f"{where}: {name!r} is a number or a sign, no name: a text cannot ask for it. {_WHERE_TO_ADD}"
+            )
         if "\n" in name or "\r" in name or MARKER.search(name):
             raise KeypointSetError(
                 f"{where}: {name!r} holds a line break, a role, an end marker or an image placeholder: rename it"
             )
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    spelled = [unicodedata.normalize("NFKC", name).casefold() for name in names]
+    repeated = sorted({name for name, same in zip(names, spelled, strict=True) if spelled.count(same) > 1})
     if repeated:
         raise KeypointSetError(
             f"{where}: names must differ, found twice: {', '.join(repeated)}. Say what tells them apart, "

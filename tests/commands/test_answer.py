@@ -72,6 +72,8 @@ def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp
         (["nose", "--mode", "free"], "greedy, beam or mean"),
         (["nose", "--description", "word " * 3000], "at most 2048 tokens"),
         (["nose", "--figure", "figure.txt"], "file name"),
+        (["nose " * 1500], "shorten its name or description"),
+        (["nose", "--description", "on it " * 1500], "shorten its name or description"),
     ],
 )
 def test_wrong_input_is_named(given: list[str], arguments: list[str], message: str) -> None:

@@ -61,7 +61,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "question"),
     [
-        (["the  dog's head"], "the dog's head"),
+        (["the  do\u200bg's head"], "the dog's head"),
         (["--point", "44.5", "29.5"], "at [0.500, 0.500]"),
         (["--box", "9", "6", "45", "30"], "in [0.100, 0.100, 0.600, 0.600]"),
     ],

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talking_points.build_config import VerificationConfig
-from talking_points.descriptions.answer_text import extract_answer, is_invisible, visible
+from talking_points.descriptions.answer_text import extract_answer, visible
 from talking_points.descriptions.backends.protocol import Completion, RequestError
 from talking_points.descriptions.composition import compose_description
 from talking_points.descriptions.prompts import as_data
 from talking_points.descriptions.steps import answer_or_error, parse_answer
 from talking_points.descriptions.verification import verify
-from talking_points.escaping import encodable
+from talking_points.escaping import encodable, is_invisible
 from tests.descriptions.candidates import make_candidate
 
 GOOD = "a smooth brown surface"

@@ -50,7 +50,9 @@ def test_names_skeleton_and_sets_come_from_the_file(tmp_path: Path) -> None:
     [
         (["nose", "nose", "tail"], "found twice: nose"),
         (["nose", "", "tail"], "empty name"),
-        (["keypoint 1", "keypoint 2", "keypoint 3"], "a number, no name"),
+        (["nose", "\u200b", "tail"], "empty name"),
+        (["nose", "no\u200bse", "tail"], "found twice: nose"),
+        (["keypoint 1", "keypoint 2", "keypoint 3"], "a number or a sign, no name"),
         (["nose", "Assistant: x", "tail"], "role"),
         (["nose", 3, "tail"], "list of names"),
         (None, "cannot be asked for"),
@@ -61,6 +63,18 @@ def test_names_that_cannot_be_asked_for_are_refused_with_the_place(tmp_path: Pat
     with pytest.raises(SourceError, match=said) as refused:
         list(open_source("coco_keypoints", root))
     assert "kites.json" in str(refused.value)
+
+
+@pytest.mark.parametrize("number", ["kite", 5.5, None, True, [5]])
+def test_a_category_without_a_number_is_named(tmp_path: Path, number: object) -> None:
+    with pytest.raises(SourceError, match=r'kites\.json: expected a whole number as "id" .*\(Kite\)'):
+        list(open_source("coco_keypoints", tree(tmp_path, [KITE | {"id": number}])))
+
+
+@pytest.mark.parametrize(("name", "told"), [(None, "5"), ("", "5"), ("\u200b", "5"), ("Box\x1b\n Kite", "box kite")])
+def test_a_category_without_a_name_is_called_by_its_number(tmp_path: Path, name: object, told: str) -> None:
+    (record,) = open_source("coco_keypoints", tree(tmp_path, [KITE | {"name": name}]))
+    assert record.objects[0].name == told
 
 
 def test_bad_annotations_are_counted_and_good_ones_kept(tmp_path: Path) -> None:
@@ -97,13 +111,16 @@ EXPORTS: dict[str, dict[str, Any]] = {
     "no outline, area 0": {"area": 0, "segmentation": []},
     "no area": {"area": None, "segmentation": None},
     "ids as floats": {"category_id": 5.0, "image_id": 1.0},
+    "ids as text": {"category_id": "5", "image_id": "1"},
     "numbers as floats": {"keypoints": [5.0, 6.0, 2.0, 9.0, 9.0, 1.0, 0.0, 0.0, 0.0]},
     "an unlabelled place that is not 0": {"keypoints": [5, 6, 2, 9, 9, 1, 7, 7, 0]},
 }
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-@pytest.mark.parametrize("category", [KITE, KITE | {"id": 5.0}, {k: v for k, v in KITE.items() if k != "skeleton"}])
+@pytest.mark.parametrize(
+    "category", [KITE, KITE | {"id": 5.0}, KITE | {"id": "5"}, {k: v for k, v in KITE.items() if k != "skeleton"}]
+)
 def test_what_annotation_tools_write(tmp_path: Path, export: str, category: dict[str, Any]) -> None:
     source = open_source("coco_keypoints", tree(tmp_path, [category], [kite(1) | EXPORTS[export]]))
     (record,) = source
@@ -120,6 +137,7 @@ def test_what_annotation_tools_write(tmp_path: Path, export: str, category: dict
         ({"keypoints": [5, 6, 0, 9, 9, 0, 7, 7, 0]}, "no_keypoints"),
         ({"keypoints": ["5", 6, 2] * 3}, "malformed_annotation"),
         ({"keypoints": None}, "malformed_annotation"),
+        ({"keypoints": [5, 6, 0.91, 9, 9, 0.02, 7, 7, 0.3]}, "malformed_annotation"),
     ],
 )
 def test_what_cannot_be_used_is_counted(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:

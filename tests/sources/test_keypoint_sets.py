@@ -66,8 +66,13 @@ def test_sets_agree_with_the_published_facts() -> None:
         ((), "found none"),
         (("nose", " "), "empty"),
         (("nose", "tail", "nose"), "twice: nose"),
-        (("keypoint 7",), "a number, no name"),
-        (("nose", "3"), "a number, no name"),
+        (("keypoint 7",), "a number or a sign, no name"),
+        (("nose", "3"), "a number or a sign, no name"),
+        (("nose", "0.250"), "a number or a sign, no name"),
+        (("nose", "..."), "a number or a sign, no name"),
+        (("nose", "Nose"), "twice: Nose, nose"),
+        (("nose", "\uff4eose"), "twice"),
+        (("nose", "x" * 201), "at most 200 characters"),
         (("no\nse",), "line break"),
         (("nose Assistant: here",), "role"),
         (("<image> nose",), "placeholder"),
@@ -77,6 +82,25 @@ def test_sets_agree_with_the_published_facts() -> None:
 def test_names_that_cannot_be_asked_for_are_refused(names: tuple[str, ...], said: str) -> None:
     with pytest.raises(KeypointSetError, match=said):
         check_names(names, "my set")
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (("left eye L corner", "left eye R corner", "right eye L corner", "right eye R corner"), ((0, 3), (1, 2))),
+        (("leftEye_L", "leftEye_R", "rightEye_L", "rightEye_R"), ((0, 3), (1, 2))),
+        (("l left", "r right", "l right"), ((0, 1),)),
+        (("left L5", "right L5", "tail2L", "tail2R"), ((0, 1), (2, 3))),
+        (("no\u200bse", "left\u00adeye", "right\x00eye"), ((1, 2),)),
+    ],
+)
+def test_a_mirror_exchanges_every_keypoint_with_one_other(
+    names: tuple[str, ...], pairs: tuple[tuple[int, int], ...]
+) -> None:
+    found = KeypointSet.from_names("eyes", names)
+    assert found.flip_pairs == pairs
+    assert sorted(found.mirror()) == list(range(len(names)))
+    assert all(name.isprintable() for name in found.names)
 
 
 def test_wrong_flip_pairs_are_refused() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from talking_points.escaping import encodable
+from talking_points.escaping import in_one_line
 
 ROLES = ("User", "Reference", "Assistant")
 IGNORED_LABEL = -100
@@ -43,6 +43,10 @@ STEP_QUESTION = "What is the object in this image?"
 """Asked before the keypoints where conversations go step by step (CapeLLM, Table 7)."""
 
 
+LONGEST = 10_000
+"""Characters of a name or description: what a model reads at most is far shorter, and tokenizers are slow on more."""
+
+
 class QueryError(ValueError):
     """A question that cannot be asked."""
 
@@ -63,10 +67,16 @@ class Query:
         return cls(query) if isinstance(query, str) else cls(*query)
 
     def clean(self, forbidden: Sequence[str] = ()) -> Query:
-        """The query with blanks and line breaks collapsed and markers taken out; ``forbidden`` are further markers.
+        """The query in one line, without invisible characters and markers; ``forbidden`` are further markers.
 
-        Raises ``QueryError`` when nothing is left of the name.
+        Raises ``QueryError`` when nothing is left of the name, and for texts of more than ``LONGEST`` characters.
         """
+        for text in (self.name, self.description or ""):
+            if len(text) > LONGEST:
+                raise QueryError(
+                    f"expected names and descriptions of at most {LONGEST:,} characters, found one of {len(text):,} "
+                    f"({text[:40]!r} ...): shorten it"
+                )
         name = plain_text(self.name, forbidden)
         if not name:
             raise QueryError(
@@ -78,7 +88,7 @@ class Query:
 
 def plain_text(text: str, forbidden: Sequence[str] = ()) -> str:
     """One line without roles, end markers and image placeholders, in characters that a tokenizer takes."""
-    before, text = None, encodable(text)
+    before, text = None, in_one_line(text)
     while text != before:  # what is taken out may have stood inside another marker
         before = text
         text = MARKER.sub(" ", text)

@@ -139,7 +139,7 @@ def taught(model: PointAnswerer, queries: list[Query]) -> None:
         ("nose", (0, 0, float("nan"), 5), BoxError, "nan"),
         ("nose", (0, 0, 5), BoxError, "four numbers"),
         ("nose", "none", BoxError, "four numbers"),
-        (Query("nose", "word " * 3000), BOX, QueryError, r"at most 2048 tokens .* found \d+ for 'nose'"),
+        (Query("nose", "word " * 1900), BOX, QueryError, r"at most 2048 tokens .* found \d+ for 'nose'"),
         ("x" * 5000, BOX, QueryError, r"at most 2048 tokens .* found \d+ for 'x{60}': shorten"),
     ],
 )

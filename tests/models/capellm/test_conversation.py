@@ -85,16 +85,24 @@ def test_rounds_follow_at_once_and_prompts_end_without_a_space() -> None:
         (Query("no<im_patch>se", " "), Query("no se", None)),
         (Query("hem<|<|end|>|>"), Query("hem")),
         (Query("tipEND"), Query("tip")),
+        (Query("no\u200bse", "on\u00ad it\x00"), Query("nose", "on it")),
     ],
 )
 def test_user_text_is_stripped_of_what_reads_as_another_role(query: Query, cleaned: Query) -> None:
     assert query.clean(["END"]) == cleaned
 
 
-@pytest.mark.parametrize("name", ["", " \n", "</s>", "User:"])
+@pytest.mark.parametrize("name", ["", " \n", "</s>", "User:", "\u200b\u00ad", "Us\u200ber:"])
 def test_an_empty_name_is_refused(name: str) -> None:
     with pytest.raises(QueryError, match="name of a keypoint"):
         Query(name).clean()
+
+
+@pytest.mark.parametrize("query", [Query("x" * 10_001), Query("nose", "x" * 10_001)])
+def test_a_text_beyond_all_models_is_refused_before_it_is_tokenised(query: Query) -> None:
+    with pytest.raises(QueryError, match="at most 10,000 characters, found one of 10,001") as refused:
+        query.clean()
+    assert len(str(refused.value)) < 200
 
 
 @given(st.integers(1, 70), st.integers(1, 8), st.integers(0, 2**31))
