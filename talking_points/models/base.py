@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -184,6 +184,19 @@ def same_length(**named: Sequence[object] | Tensor | np.ndarray | None) -> None:
     lengths = {name: len(values) for name, values in named.items() if values is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"expected one entry per sample in every argument, found {lengths}")
+
+
+LONGEST = 1000
+"""Characters of a phrase; an outline in a question may have twenty times as many."""
+
+
+def check_elements(elements: Mapping[str, object]) -> None:
+    """Refuse what a question is about unless it is text of a bounded length."""
+    for name, value in elements.items():
+        longest = LONGEST if name == "expression" else 20 * LONGEST
+        if not isinstance(value, str) or len(value) > longest:
+            found = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
+            raise ValueError(f"expected as {name} a text of at most {longest:,} characters, found {found}")
 
 
 def check_image_source(

@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 
 from talking_points.config import ConfigError
+from talking_points.escaping import encodable
 from talking_points.grounding.grammar import read_lenient
 from talking_points.grounding.outlines import Coordinates, Outlines, Point, scale_of
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pin
-from talking_points.models.base import chunks, same_length
+from talking_points.models.base import check_elements, chunks, same_length
 from talking_points.models.model_folders import loading
 from talking_points.models.model_limits import LINEAR_LAYERS, within_limits
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
@@ -152,10 +153,14 @@ class ImageTextSegmenter:
             self.processor.save_pretrained(folder)
 
     def question(self, kind: str, **elements: str) -> str:
-        """What is asked for a kind of instruction."""
+        """What is asked for a kind of instruction. Raises ``ValueError`` as ``Segmenter.question`` does."""
         if kind not in QUESTIONS:
             raise ValueError(f"expected a kind of {', '.join(QUESTIONS)}; found {kind!r}")
-        return QUESTIONS[kind].format(**elements)
+        check_elements(elements)
+        try:
+            return QUESTIONS[kind].format(**elements)
+        except KeyError as error:
+            raise ValueError(f"a question of the kind {kind} needs {error.args[0]}=..., a text") from error
 
     def segment(self, images: Sequence[ImageInput], expressions: Sequence[str], **options: Any) -> list[Outlines]:
         """The outlines of what each expression refers to, in unit coordinates of its image."""
@@ -200,10 +205,18 @@ class ImageTextSegmenter:
         """Questions as the model's chat template writes them, each behind its image."""
         prompts = []
         for question in questions:
-            content = [{"type": "image"}, {"type": "text", "text": question}]
+            content = [{"type": "image"}, {"type": "text", "text": self._plain(question)}]
             message = [{"role": "user", "content": content}]
             prompts.append(within_limits(partial(self._write, message), f"the chat template of {self.base}"))
         return prompts
+
+    def _plain(self, text: str) -> str:
+        """Text from elsewhere without the model's special tokens: they would read as another role or an image."""
+        text = encodable(text)
+        for token in self.processor.tokenizer.added_tokens_decoder.values():
+            if token.special:
+                text = text.replace(token.content, " ")
+        return text
 
     def _write(self, message: list[dict[str, Any]]) -> str:
         return str(self.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
@@ -219,6 +232,7 @@ class ImageTextSegmenter:
         """Inputs with ``labels`` for answered questions: -100 but at the answers and the ends of their turns."""
         prompts = self.prompts(questions)
         end = self.processor.tokenizer.eos_token
+        answers = [self._plain(answer) for answer in answers]
         inputs = self._process([f"{one}{answer}{end}" for one, answer in zip(prompts, answers, strict=True)], images)
         ids = self.processor.tokenizer
         labels = inputs["input_ids"].clone()

@@ -19,16 +19,13 @@ from transformers.utils import ModelOutput
 from talking_points.grounding.grammar import UNIT, read_lenient
 from talking_points.grounding.lattice import snap_text
 from talking_points.grounding.outlines import Outlines, Point
-from talking_points.models.base import TalkingPointsModel, chunks, same_length, unique_images
+from talking_points.models.base import LONGEST, TalkingPointsModel, check_elements, chunks, same_length, unique_images
 from talking_points.models.omg_llava.chat import Turn, plain_text
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.omg_llava.modeling import LanguageInputs
 from talking_points.models.outline_decoding import OutlineDecoding
 from talking_points.models.segmenter_configuration import SegmenterConfig
-
-LONGEST = 1000
-"""Characters of a phrase; an outline in a question may have twenty times as many."""
 
 
 @dataclass
@@ -102,11 +99,7 @@ class Segmenter(TalkingPointsModel):
         form = self.config.questions.get(kind)
         if form is None:
             raise ValueError(f"expected a kind of {', '.join(self.config.questions)}; found {kind!r}")
-        for name, value in elements.items():
-            longest = LONGEST if name == "expression" else 20 * LONGEST
-            if not isinstance(value, str) or len(value) > longest:
-                found = f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
-                raise ValueError(f"expected as {name} a text of at most {longest:,} characters, found {found}")
+        check_elements(elements)
         try:
             return str(form.format(**{name: plain_text(value) for name, value in elements.items()}))
         except KeyError as error:

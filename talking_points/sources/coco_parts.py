@@ -139,6 +139,8 @@ def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
     """
     box = clip_box(annotation["bbox"], width, height) if annotation.get("bbox") is not None else None
     segmentation = annotation.get("segmentation")
+    if _is_bitmap(segmentation, width, height):  # whose rows would read as polygons of points from 0 to 1
+        raise BadAnnotationError("malformed_outline", "a bitmap of the image, expected polygons or run lengths")
     pieces = _pieces(segmentation)
     found = [check_rle(piece, width, height) for piece in pieces if isinstance(piece, Mapping)]
     polygons = [piece for piece in pieces if isinstance(piece, list) and _can_be_filled(piece, width, height)]
@@ -149,6 +151,16 @@ def outline(annotation: Mapping[str, Any], width: int, height: int) -> Outline:
     if box is None:
         raise BadAnnotationError("degenerate_outline", "no polygon of three points and no box")
     return _box_outline(box, width, height)
+
+
+def _is_bitmap(segmentation: object, width: int, height: int) -> bool:
+    """Whether a mask was written as rows of 0 and 1, one for every row of the image."""
+    return (
+        isinstance(segmentation, list)
+        and len(segmentation) == height
+        and all(isinstance(row, list) and len(row) == width for row in segmentation)
+        and all(value in (0, 1) for row in segmentation for value in row)
+    )
 
 
 def _pieces(segmentation: object) -> list[list[float] | Mapping[str, Any]]:

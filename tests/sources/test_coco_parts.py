@@ -152,6 +152,8 @@ def test_outlines_of_other_tools_are_read_exactly(segmentation: Any) -> None:
         ({"segmentation": [[[5, 5, 1], [9, 5, 1], [9, 9, 1]]]}, "malformed_outline"),
         ({"segmentation": [{"x": 5, "y": 5}]}, "outline_size_mismatch"),
         ({"segmentation": 7}, "malformed_outline"),
+        ({"segmentation": [[0, 1] * (WIDTH // 2)] * HEIGHT}, "malformed_outline"),
+        ({"segmentation": [[0, 0, 1, 0, 1, 1, *[0] * (WIDTH - 6)]] * HEIGHT}, "malformed_outline"),
     ],
 )
 def test_unusable_outlines_are_named(changes: dict[str, Any], reason: str) -> None:

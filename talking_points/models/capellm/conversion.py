@@ -8,6 +8,7 @@ model itself is its own download. Every key is accounted for before anything is 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -197,7 +198,7 @@ def infer_config(
         vision["num_attention_heads"] = max(hidden // 64, 1)  # every published DINOv2 has heads of 64
     adapters = [key for key in official if "lora_A_q" in key]
     settings = folder / "adapter_config.json"
-    lora = json.loads(read_text(settings)) if settings.is_file() else {}
+    lora = _read_adapter_settings(settings) if settings.is_file() else {}
     if not adapters:
         raise ConversionError(
             f"expected adapters (lora_A_q, lora_B_q, ...) in {folder / 'vision_model.safetensors'}, found none: that "
@@ -212,6 +213,28 @@ def infer_config(
     config.vision_lora_rank = official[adapters[0]].shape[0]
     config.lora_active = True
     return config
+
+
+_OTHER_SCALES = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "layer_replication")
+"""Settings of peft by which adapters are added otherwise than by ``lora_alpha`` over the rank."""
+
+
+def _read_adapter_settings(file: Path) -> dict[str, Any]:
+    """``adapter_config.json``. Raises ``ConversionError`` for what it cannot say, and for adapters of another kind."""
+    try:
+        found = json.loads(read_text(file))
+    except ValueError as error:
+        raise ConversionError(f"expected JSON in {file}, found something else ({error}): download it again") from error
+    alpha = found.get("lora_alpha", 1) if isinstance(found, dict) else None
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        raise ConversionError(f"expected a positive number as lora_alpha in {file}, found {alpha!r}: download it again")
+    other = [name for name in _OTHER_SCALES if found.get(name)]
+    if other:
+        raise ConversionError(
+            f"expected adapters that are scaled by lora_alpha over their rank alone, found {', '.join(other)} in "
+            f"{file}: merge them into the language model with peft, or take a checkpoint without"
+        )
+    return dict(found)
 
 
 def _refuse_other_keys(given: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -112,6 +112,27 @@ def test_a_missing_part_is_named(
 
 
 @pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lora_alpha": 16, "use_rslora": True}, "found use_rslora"),
+        ({"lora_alpha": 16, "alpha_pattern": {"q_proj": 64}, "use_dora": True}, "found use_dora, alpha_pattern"),
+        ({"lora_alpha": "16"}, "positive number as lora_alpha .* found '16'"),
+        ({"lora_alpha": float("nan")}, "found nan"),
+        ([], "found None"),
+        ("{", "expected JSON"),
+    ],
+)
+def test_adapters_that_are_added_otherwise_are_refused(
+    release: tuple[Path, LlamaForCausalLM, PointAnswerer], tmp_path: Path, settings: object, said: str
+) -> None:
+    folder = shutil.copytree(release[0], tmp_path / "other")
+    text = settings if isinstance(settings, str) else json.dumps(settings)
+    (folder / "adapter_config.json").write_text(text)
+    with pytest.raises(ConversionError, match=said):
+        converted(release, folder)
+
+
+@pytest.mark.parametrize(
     ("part", "key", "said"),
     [
         ("vision_model", "lora_", r"expected adapters .* before training"),
