@@ -44,6 +44,7 @@ from talking_points.models.capellm.presets import LANGUAGE_MODELS, VISION_MODEL,
 from talking_points.records import derive_seed
 from talking_points.sources.keypoint_sets import readable
 from talking_points.training.answerer_config import AnswererConfig, AnswererStage
+from talking_points.training.answerer_inputs import check_choices
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.trainer import StageTrainer
 from talking_points.whole_files import read_json, write_json
@@ -254,9 +255,7 @@ def start_answerer(config: AnswererConfig, texts: Sequence[str]) -> PointAnswere
     """
     stage = config.answerer
     chosen = {**stage.model, "rounds_per_conversation": stage.k, "blind": stage.blind}
-    unknown = [name for name in chosen if name not in ModelConfig.__dataclass_fields__]
-    if unknown:
-        raise ConfigError(f"unknown settings of the model: {unknown}; see models/capellm/configuration.py")
+    check_choices(stage)
     if stage.step_by_step and chosen.get("head") == "token":
         raise ConfigError("step_by_step: expected model.head text, found token, whose answers are places alone")
     torch.manual_seed(config.seed)

@@ -32,6 +32,7 @@ from talking_points.sources.drawn import draw_sample
 from talking_points.training import pose_vision
 from talking_points.training.answerer import AnswererTrainer, Asked, start_answerer
 from talking_points.training.answerer_config import AnswererConfig
+from talking_points.training.answerer_inputs import check_answerer
 from talking_points.training.answerer_plan import count_examples, plan_training
 from talking_points.training.answerer_stages import training_poses
 from talking_points.training.stages import run_stage
@@ -159,6 +160,24 @@ def test_wordings_of_the_ablations(root: Path, tmp_path: Path, variant: str) -> 
     alone = model.answer([image], [query], [one.box])
     together = model.answer([image] * 2, [query, Query("tail", None, ("tail",))], [one.box] * 2)
     assert np.allclose(alone[0], together[0])
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("image_size=13", "found image_size; leave it out"),
+        ("decimals=9", "decimals must be 1 to 4, found 9"),
+        ("decimals=three", "decimals"),
+        ("crop_padding=0", "crop_padding must be positive"),
+        ("attention_weight=-1", "attention_weight must be at least 0"),
+        ("question=hello", "must hold {keypoint}"),
+    ],
+)
+def test_a_choice_that_no_model_has_is_refused_before_anything_is_trained(
+    root: Path, tmp_path: Path, choice: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"answerer\.model: .*{said}"):
+        check_answerer(settings(root, tmp_path, f"answerer.model.{choice}"))
 
 
 def test_the_coordinate_head_learns_packed_or_not_and_is_saved(root: Path, tmp_path: Path) -> None:

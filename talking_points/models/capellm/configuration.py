@@ -2,6 +2,7 @@
 
 # Annotations are not postponed here: @strict checks every value against its type.
 
+import math
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -121,9 +122,9 @@ class AnswererConfig(PreTrainedConfig):
             raise ValueError(f"decimals must be 1 to 4, found {self.decimals}")
         if self.head == "token" and (self.answer_end == "text" or self.rounds == "cumulative"):
             raise ValueError("head token: expected answer_end token and rounds independent; its answers are no text")
-        if self.attention_weight < 0:
+        if not 0 <= self.attention_weight < math.inf:
             raise ValueError(f"attention_weight must be at least 0, found {self.attention_weight}")
-        if self.crop_padding <= 0:
+        if not 0 < self.crop_padding < math.inf:
             raise ValueError(f"crop_padding must be positive, found {self.crop_padding}")
         if self.rounds_per_conversation < 1:
             raise ValueError(f"rounds_per_conversation must be at least 1, found {self.rounds_per_conversation}")
