@@ -148,6 +148,11 @@ def load_texts(author: str | Path, sets: Iterable[KeypointSet] | None = None) ->
             f"{path} lacks {len(missing)} texts, the first about {missing[0][1]!r} of {missing[0][0]}: write it, or "
             "take the author rules"
         )
+    unknown = [
+        f"{name!r} of {one.key}" for one in wanted for key, name in found if key == one.key and name not in one.names
+    ]
+    if unknown:
+        raise TextsError(f"{path} describes keypoints that there are not: {', '.join(unknown[:5])}; take them out")
     problems = [problem for one in wanted for problem in check_set_texts(one, found)]
     if problems:
         raise TextsError(f"{path}: {len(problems)} texts fail the checks, the first: {problems[0]}")
@@ -155,24 +160,34 @@ def load_texts(author: str | Path, sets: Iterable[KeypointSet] | None = None) ->
 
 
 def read_texts(path: Path) -> list[KeypointText]:
-    """The rows of a file of texts as they are. Raises ``TextsError`` for a line that is no row."""
+    """The rows of a file of texts as they are. Raises ``TextsError`` for a line that is no row, or a second text."""
     try:
         lines = read_text(path).splitlines()
     except OSError as error:
         raise TextsError(
             f"expected the author {RULES!r} or a file of texts, found {str(path)!r}: {error.strerror}"
         ) from error
-    rows = []
+    except UnicodeError as error:
+        raise TextsError(
+            f"expected a file of texts in UTF-8, found {str(path)!r}: {error}; take what 'talking-points "
+            "describe-keypoints' writes"
+        ) from error
+    rows: dict[tuple[str, str], KeypointText] = {}
     for number, line in enumerate(lines, start=1):
         try:
             values = json.loads(line)
-            if "header" not in values:
-                rows.append(KeypointText(**values))
+            if "header" in values:
+                continue
+            row = KeypointText(**values)
+            if not all(isinstance(one, str) for one in (row.set, row.keypoint, row.text)):
+                raise ValueError("set, keypoint and text are texts")
+            if rows.setdefault((row.set, row.keypoint), row) is not row:
+                raise ValueError(f"a second text about the {row.keypoint} of {row.set}")
         except (ValueError, TypeError, RecursionError) as error:
             raise TextsError(
                 f"{path}, line {number}: expected a row of a text, found {line[:80]!r}: {error}"
             ) from error
-    return rows
+    return list(rows.values())
 
 
 def check_set_texts(keypoints: KeypointSet, texts: Mapping[tuple[str, str], str]) -> list[Problem]:

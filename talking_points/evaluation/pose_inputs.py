@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from talking_points.config import ConfigError
 from talking_points.evaluation.inputs import check_pointing
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
-from talking_points.examples.pose_files import check_keypoints
+from talking_points.examples.pose_files import check_keypoints, check_texts_file
 from talking_points.models.model_folders import check_model
 
 
@@ -25,5 +23,4 @@ def check_poses(config: EvaluatePosesConfig) -> None:
                 check_model(name.replace("{partition}", str(keypoints.partition)), "answerer", setting)
         for name, place in config.others.items():
             check_pointing(place.replace("{partition}", str(keypoints.partition)), f"others.{name}")
-    if config.texts not in (None, "rules") and not Path(str(config.texts)).is_file():
-        raise ConfigError(f"texts: expected the author rules, null, or a file of descriptions, found {config.texts}")
+    check_texts_file(config.texts, "texts")

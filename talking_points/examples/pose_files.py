@@ -124,9 +124,24 @@ def texts_for(poses: PoseSet, author: str | Path | None) -> Texts:
         return load_texts(RULES, [one for one in sets if is_shared(one)])
     try:
         given = {row.set for row in read_texts(Path(author))}
+        if not given & {one.key for one in sets}:
+            raise TextsError(
+                f"expected descriptions of {', '.join(sorted(one.key for one in sets))} in {author}, found those of "
+                f"{', '.join(sorted(given)) or 'nothing'}: name the file that belongs to these keypoints"
+            )
         return load_texts(author, [one for one in sets if one.key in given])
     except TextsError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_texts_file(author: str | None, setting: str) -> None:
+    """Raise ``ConfigError`` unless it is the author of the embedded texts, none, or a file of texts."""
+    if author in (None, RULES):
+        return
+    try:
+        read_texts(Path(str(author)))
+    except TextsError as error:
+        raise ConfigError(f"{setting}: expected the author rules, null for names alone, or a file; {error}") from error
 
 
 def is_shared(keypoints: KeypointSet) -> bool:

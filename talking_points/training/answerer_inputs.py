@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from talking_points.config import ConfigError
-from talking_points.examples.pose_files import check_keypoints
-from talking_points.training.answerer_config import AnswererConfig, AnswererStage, texts_file
+from talking_points.examples.pose_files import check_keypoints, check_texts_file
+from talking_points.training.answerer_config import AnswererConfig, AnswererStage
 
 
 def check_answerer(config: AnswererConfig) -> None:
     """Raise ``ConfigError`` for keypoints or descriptions that are not there, and for choices that no model has."""
     check_choices(config.answerer)
     check_keypoints(config.poses, "poses", "train")
-    texts = texts_file(config)
-    if texts is not None and not texts.is_file():
-        raise ConfigError(
-            f"answerer.texts: expected the author rules, null for names alone, or a file of descriptions, found none "
-            f"at {texts}"
-        )
+    check_texts_file(config.answerer.texts, "answerer.texts")
 
 
 def check_choices(stage: AnswererStage) -> None:

@@ -140,6 +140,29 @@ def test_files_are_written_read_and_fingerprinted(tmp_path: Path) -> None:
     assert digest(changed) != digest(texts)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"text": None}, "line 2: .*set, keypoint and text are texts"),
+        ({"keypoint": ["nose"]}, "line 2: .*set, keypoint and text are texts"),
+        ({}, "line 3: .*a second text about the left eye of quadruped_body"),
+        (b"\xff\xfe", "in UTF-8"),
+    ],
+)
+def test_a_file_that_somebody_has_written_by_hand_is_refused_by_line(
+    tmp_path: Path, changes: dict[str, object] | bytes, said: str
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    write_texts(texts_of_rules(), path)
+    header, first, *_ = path.read_text().splitlines()
+    if isinstance(changes, bytes):
+        path.write_bytes(changes)
+    else:
+        path.write_text("\n".join([header, json.dumps(json.loads(first) | changes), first]))
+    with pytest.raises(TextsError, match=said):
+        read_texts(path)
+
+
 def test_a_file_with_one_text_missing_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     rows = [row for row in texts_of_rules() if (row.set, row.keypoint) != ("hand", "tip of the thumb")]
@@ -149,6 +172,9 @@ def test_a_file_with_one_text_missing_is_refused_by_name(tmp_path: Path) -> None
     assert len(load_texts(path, [BODY])) == 17
     write_texts([replace(row, text="Nothing.") if row.set == "hand" else row for row in texts_of_rules()], path)
     with pytest.raises(TextsError, match="fail the checks, the first: wrist: "):
+        load_texts(path)
+    write_texts([*texts_of_rules(), replace(texts_of_rules([BODY])[0], keypoint="left beak")], path)
+    with pytest.raises(TextsError, match=f"keypoints that there are not: 'left beak' of {BODY.key}"):
         load_texts(path)
     path.write_text('{"set": "hand"}\n')
     with pytest.raises(TextsError, match="line 1: expected a row"):
