@@ -71,7 +71,8 @@ _FORMS = re.compile(
 )
 
 _QUERY = re.compile(r"(?P<before>[?&;#](?P<name>[\w.%+-]{1,80})=)[^&\s'\"<>#]+")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s'\"<>{}]+")
+# A scheme is bounded, as one word of 100,000 letters would be looked through from each of them to its end.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,80}:/{1,2}[^\s'\"<>{}]+")
 
 _lock = threading.Lock()
 _values: set[str] = set()

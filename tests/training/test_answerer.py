@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 from talking_points.config import ConfigError, load_config
+from talking_points.descriptions.keypoint_texts import texts_of_rules, write_texts
 from talking_points.evaluation.pose_config import EvaluatePosesConfig
 from talking_points.evaluation.pose_inputs import check_poses
 from talking_points.evaluation.poses import evaluate_poses, exchanged_texts
@@ -160,6 +162,14 @@ def test_wordings_of_the_ablations(root: Path, tmp_path: Path, variant: str) -> 
     alone = model.answer([image], [query], [one.box])
     together = model.answer([image] * 2, [query, Query("tail", None, ("tail",))], [one.box] * 2)
     assert np.allclose(alone[0], together[0])
+
+
+def test_descriptions_of_other_keypoints_are_not_silently_none(root: Path, tmp_path: Path) -> None:
+    poses = open_poses(settings(root, tmp_path).poses, "train")
+    path = tmp_path / "others.jsonl"
+    write_texts([replace(row, set="dragon") for row in texts_of_rules()[:1]], path)
+    with pytest.raises(ConfigError, match="found those of dragon"):
+        texts_for(poses, path)
 
 
 @pytest.mark.parametrize(
