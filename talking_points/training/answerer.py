@@ -259,6 +259,14 @@ def start_answerer(config: AnswererConfig, texts: Sequence[str]) -> PointAnswere
     if stage.step_by_step and chosen.get("head") == "token":
         raise ConfigError("step_by_step: expected model.head text, found token, whose answers are places alone")
     torch.manual_seed(config.seed)
+    model = _start(config, chosen, texts)
+    if model.config.attention_weight:  # only the plain implementation says where it has looked
+        model.language_model.set_attn_implementation("eager")
+    return model
+
+
+def _start(config: AnswererConfig, chosen: dict[str, Any], texts: Sequence[str]) -> PointAnswerer:
+    stage = config.answerer
     if config.start:
         model = PointAnswerer.from_pretrained(config.start, revision=config.start_revision)
         for name, value in chosen.items():

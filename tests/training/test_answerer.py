@@ -103,6 +103,12 @@ def test_an_interrupted_training_ends_with_the_same_weights(root: Path, trained:
     assert run_stage("answerer", config)["reused"] is True
 
 
+def test_a_trained_answerer_is_taught_on_where_to_look(root: Path, trained: Path, tmp_path: Path) -> None:
+    more = (f"start={trained / 'answerer'}", "answerer.model.attention_weight=1", "pose_vision.steps=0")
+    config = settings(root, tmp_path, *more, "answerer.max_steps=1", "answerer.name_only=0")
+    assert run_stage("answerer", config)["metrics"]["loss"] > 0
+
+
 @pytest.mark.parametrize("k", [1, 4])
 def test_packed_conversations_have_the_loss_of_those_alone(root: Path, tmp_path: Path, k: int) -> None:
     config = settings(root, tmp_path, f"answerer.k={k}", "answerer.name_only=0")
