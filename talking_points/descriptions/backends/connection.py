@@ -213,5 +213,7 @@ def _errors(*known: tuple[type[Exception], type[httpx.TransportError]]) -> Itera
 async def _as_httpx(response: h11.Response, content: bytes, request: httpx.Request) -> httpx.Response:
     """The response as the rest of the program reads it, its content decoded as its headers say."""
     headers = response.headers.raw_items()
+    if not any(name == b"content-encoding" for name, _ in response.headers):
+        return httpx.Response(response.status_code, headers=headers, content=content, request=request)
     found = httpx.Response(response.status_code, headers=headers, stream=Pieces(content), request=request)
     return await read_whole(found)
