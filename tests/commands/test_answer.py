@@ -70,7 +70,7 @@ def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp
         (["nose", "--box", "0", "0", "0", "10"], "area"),
         (["--all", "bird_body", "--description", "x"], "leave it out"),
         (["nose", "--mode", "free"], "greedy, beam or mean"),
-        (["nose", "--description", "word " * 3000], "at most 2048 tokens"),
+        (["nose", "--description", "word " * 1900], "at most 2048 tokens"),
         (["nose", "--figure", "figure.txt"], "file name"),
         (["nose " * 1500], "shorten its name or description"),
         (["nose", "--description", "on it " * 1500], "shorten its name or description"),
