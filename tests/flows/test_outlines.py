@@ -60,6 +60,8 @@ def test_floors_are_judged_by_pairs_of_seeds() -> None:
     reached = {name for name, one in judged["floors"].items() if one["reached"]}
     assert set(FLOORS) - reached == {"over_box", "box_accuracy"}
     assert judged["floors"]["boundary_gain"]["found"] == 1
+    assert judged["floors"]["well_formed"]["found"] == 99.5
+    assert judged["floors"]["well_formed_gain"]["found"] == 0.5
 
 
 @pytest.mark.slow
