@@ -41,7 +41,9 @@ def segment(
         str, typer.Option(help="what a foreign model writes: unit (shares of the size), thousand or pixels")
     ] = "unit",
     device: Device = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON, in pixels")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one line of JSON, in pixels from the image's left and upper edge")
+    ] = False,
 ) -> None:
     """Outline what a phrase, a point or a box refers to; prints the outlines as the model wrote them."""
     with exit_codes():
@@ -56,9 +58,10 @@ def segment(
             from talking_points.evaluation.region_answers import RegionAnswer
             from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.region_figure import draw_region_figure
-            from talking_points.models.segmenting import open_segmenter
+            from talking_points.models.segmenting import open_segmenter, refuse_coordinates
         hide_loading_bars()
         segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
+        refuse_coordinates(model, segmenter, coordinates, "--coordinates")  # type: ignore[arg-type]
         try:
             question = segmenter.question(kind, **elements)
         except ValueError as error:  # too long, or of a kind that it was taught no question of

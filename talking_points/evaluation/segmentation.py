@@ -31,7 +31,7 @@ from talking_points.examples.regions import RegionExample, RegionSet, load_regio
 from talking_points.grounding.rasters import decode_mask, encode_mask, iou
 from talking_points.instructions.config import InstructionSettings
 from talking_points.instructions.phrasings import load_phrasings
-from talking_points.models.segmenting import RegionModel, open_segmenter
+from talking_points.models.segmenting import RegionModel, open_segmenter, refuse_coordinates
 from talking_points.records import Rle, derive_seed
 from talking_points.whole_files import write_json, write_text
 
@@ -54,6 +54,8 @@ def evaluate_segmentation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
     }  # fmt: skip
     for name, folder in config.compare.items():
         models[name] = open_segmenter(folder, f"compare.{name}", coordinates=config.coordinates)
+    if not config.compare:  # else they may be those of what it is compared with
+        refuse_coordinates(config.model, models["model"], config.coordinates, "coordinates")
     config.output.mkdir(parents=True, exist_ok=True)
     report = {
         "model": config.model,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from talking_points.grounding.boundaries import BOUNDARY_TOLERANCE
+
 SPLITS = (
     "refCOCO val", "refCOCO testA", "refCOCO testB", "refCOCO+ val", "refCOCO+ testA", "refCOCO+ testB",
     "refCOCOg val", "refCOCOg test",
@@ -32,9 +34,28 @@ NOTE = (
 )
 
 
+COLUMNS = (
+    "Figures are percent. A sample is one question with one true mask; cIoU is the sum of all intersections over that "
+    "of all unions, gIoU the mean overlap (IoU) of the samples, P@0.5 the share of samples with at least this overlap. "
+    "Acc@0.5 is the share whose box round the outlines overlaps the true one by at least 0.5, *box asked* the same of "
+    "boxes that were asked for in words. *boundary F* is the mean agreement of the boundaries, within "
+    f"{100 * BOUNDARY_TOLERANCE:g} % of the image's diagonal. *well formed* are the answers that a strict reader takes "
+    "whole: here no model is held to its grammar."
+)
+
+WAYS = (
+    "*box of the answer*: the box round its outlines in their place; *exchanged images*: the same questions about "
+    "other images; *mean shape*: that of the training regions, without a look; further ones are the models that it is "
+    "compared with. *model less this* is the difference in gIoU, in points, with an interval that draws images and the "
+    "p-value of a sign-flip test."
+)
+
+
 def segmentation_table(report: Mapping[str, Any]) -> str:
     """A report as Markdown."""
     lines = [
+        f"Model: `{report['model']}`",
+        "",
         "| split | samples | cIoU | gIoU | P@0.5 | P@0.7 | P@0.9 | Acc@0.5 | box asked | boundary F | well formed |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -46,10 +67,12 @@ def segmentation_table(report: Mapping[str, Any]) -> str:
             f"{'-' if asked is None else format(asked, '.1f')} | {found['boundary_f']:.1f} | "
             f"{found['form']['well_formed']:.1f} |"
         )
+    lines += ["", COLUMNS]
     for split, found in report["splits"].items():
         lines += ["", f"**{split}**: the outlines' own ceiling is {found['ceiling']:.1f} gIoU.", ""]
         lines += _ways(found)
         lines += ["", _form(found["form"])]
+    lines += ["", WAYS]
     lines += ["", "Published cIoU:", "", f"| method | {' | '.join(SPLITS)} | average |", "|---" * 10 + "|"]
     for name, average in PAPER_AVERAGES.items():
         values = PAPER_CIOU.get(name, ("-",) * 8)
@@ -64,7 +87,7 @@ def _ways(found: Mapping[str, Any]) -> list[str]:
         compared = "| - | - | - |"
         if change is not None:
             low, high = change["interval"]
-            compared = f"| {change['difference']:+.1f} | {low:+.1f} to {high:+.1f} | {change['p_value']:.3f} |"
+            compared = f"| {change['difference']:+.1f} | {low:+.1f} to {high:+.1f} | {change['p_value']:.4f} |"
         lines.append(f"| {name} | {way['ciou']:.1f} | {way['giou']:.1f} {compared}")
     return lines
 
@@ -72,8 +95,8 @@ def _ways(found: Mapping[str, Any]) -> list[str]:
 def _form(form: Mapping[str, Any]) -> str:
     errors = ", ".join(f"{name} {count}" for name, count in form["errors"].items()) or "none"
     return (
-        f"Points per answer {form['points']:.1f}, tokens {form['tokens']:.1f}, seconds {form['seconds']:.3f}; cut off "
-        f"{form['cut_off']:.1f} %, nothing read {form['nothing_read']:.1f} %, errors: {errors}; counterclockwise "
-        f"{form['counterclockwise']:.1f} %, crossing itself {form['crossing_itself']:.1f} % of outlines, overlapping "
-        f"{form['overlapping']:.1f} % of answers."
+        f"Points per answer {form['points']:.1f}, tokens {form['tokens']:.1f}, seconds {form['seconds']:.3f}. Of all "
+        f"answers {form['cut_off']:.1f} % are cut off and {form['nothing_read']:.1f} % hold no outline; first errors "
+        f"by number: {errors}. Of the outlines {form['counterclockwise']:.1f} % go counterclockwise and "
+        f"{form['crossing_itself']:.1f} % cross themselves; in {form['overlapping']:.1f} % of answers two overlap."
     )

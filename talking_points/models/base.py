@@ -17,7 +17,7 @@ from talking_points.hub_commits import pin
 from talking_points.models.configuration import TalkingPointsConfig
 from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.model_limits import check_counts
-from talking_points.models.omg_llava.chat import Turn, encode_turn
+from talking_points.models.omg_llava.chat import Turn, encode_turn, plain_text
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
 from talking_points.models.omg_llava.modeling import HUB_ARGUMENTS, LanguageInputs, OmgLlavaModel
@@ -188,6 +188,14 @@ def same_length(**named: Sequence[object] | Tensor | np.ndarray | None) -> None:
 
 LONGEST = 1000
 """Characters of a phrase; an outline in a question may have twenty times as many."""
+
+
+def check_expressions(images: Sequence[ImageInput], expressions: Sequence[str]) -> None:
+    """Refuse what is no list of images beside as many phrases, and a phrase without a letter or digit."""
+    same_length(images=images, expressions=expressions)
+    for number, text in enumerate(expressions):
+        if isinstance(text, str) and not any(map(str.isalnum, plain_text(text[:LONGEST]))):
+            raise ValueError(f"expected expressions with words, found none in number {number}: {text[:LONGEST]!a}")
 
 
 def check_elements(elements: Mapping[str, object]) -> None:

@@ -23,7 +23,7 @@ from talking_points.grounding.grammar import read_lenient
 from talking_points.grounding.outlines import Coordinates, Outlines, Point, scale_of
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pin
-from talking_points.models.base import check_elements, chunks, same_length
+from talking_points.models.base import check_elements, check_expressions, chunks, same_length
 from talking_points.models.model_folders import loading
 from talking_points.models.model_limits import LINEAR_LAYERS, within_limits
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
@@ -163,7 +163,11 @@ class ImageTextSegmenter:
             raise ValueError(f"a question of the kind {kind} needs {error.args[0]}=..., a text") from error
 
     def segment(self, images: Sequence[ImageInput], expressions: Sequence[str], **options: Any) -> list[Outlines]:
-        """The outlines of what each expression refers to, in unit coordinates of its image."""
+        """The outlines of what each expression refers to, in unit coordinates of its image.
+
+        Raises ``ValueError`` as ``Segmenter.segment`` does.
+        """
+        check_expressions(images, expressions)
         questions = [self.question("text_to_mask", expression=expression) for expression in expressions]
         texts = self.answer(images, questions, **options)
         sizes = [to_rgb(image).size for image in images]

@@ -155,6 +155,8 @@ def _config_problem(folder: Path) -> str | None:
         return "is a file"
     file = folder / "config.json"
     if not file.is_file():
+        if (folder / "vision.safetensors").exists():
+            return "holds a vision path that models start from, and no model; name the folder of a model beside it"
         started = (folder / "started.json").exists()
         return "holds a training that is not finished" if started else "has no config.json"
     try:

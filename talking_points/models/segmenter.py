@@ -19,7 +19,14 @@ from transformers.utils import ModelOutput
 from talking_points.grounding.grammar import UNIT, read_lenient
 from talking_points.grounding.lattice import snap_text
 from talking_points.grounding.outlines import Outlines, Point
-from talking_points.models.base import LONGEST, TalkingPointsModel, check_elements, chunks, same_length, unique_images
+from talking_points.models.base import (
+    TalkingPointsModel,
+    check_elements,
+    check_expressions,
+    chunks,
+    same_length,
+    unique_images,
+)
 from talking_points.models.omg_llava.chat import Turn, plain_text
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
@@ -166,16 +173,10 @@ class Segmenter(TalkingPointsModel):
         """The outlines of what each expression refers to in its image, in unit coordinates of that image.
 
         ``options`` are those of ``answer``. What cannot be read gives outlines without polygons. Raises ``ValueError``
-        for an expression without words. Where coordinates are tokens of their own every answer is an outline, unless
-        ``constrained=False`` says otherwise.
+        for an expression without words, and for a single image or expression in place of a list. Where coordinates
+        are tokens of their own every answer is an outline, unless ``constrained=False`` says otherwise.
         """
-        empty = [
-            number
-            for number, text in enumerate(expressions)
-            if isinstance(text, str) and not plain_text(text[:LONGEST])
-        ]
-        if empty:
-            raise ValueError(f"expected expressions with words, found none in number {empty[0]}")
+        check_expressions(images, expressions)
         questions = [self.question("text_to_mask", expression=expression) for expression in expressions]
         return [read_lenient(text).outlines for text in self.outline(images, questions, **options)]
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from talking_points.config import ConfigError
+from talking_points.grounding.grammar import UNIT
 from talking_points.grounding.outlines import Coordinates, Outlines, Point
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pinned
@@ -63,6 +65,15 @@ def open_segmenter(
     return ImageTextSegmenter.from_pretrained(
         name, revision=revision, coordinates=coordinates or "unit", trust_remote_code=trust_remote_code, device=device
     )
+
+
+def refuse_coordinates(name: str, model: RegionModel, coordinates: Coordinates, setting: str) -> None:
+    """Raises ``ConfigError`` for coordinates that were asked for and that an opened model does not write."""
+    if coordinates != "unit" and model.scale(640, 480) == UNIT:
+        raise ConfigError(
+            f"{setting}: {name} writes shares of the image's size (unit), found {coordinates}; leave {setting} out, "
+            "which is for foreign models"
+        )
 
 
 def is_ours(name: str | Path) -> bool:

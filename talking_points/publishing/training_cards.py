@@ -74,7 +74,7 @@ def _describe_segmenter(train: SegmenterConfig, kind: str, result: Mapping[str, 
         "config": settings,
         "training": {"seconds": result.get("seconds"), "metrics": select_figures(result.get("metrics", {}))},
         "curves": (Path(result["path"]) / "curves.png").exists(),
-        "dataset": f"the instructions {name}",
+        "dataset": name,
         "dataset_revision": dataset_digest(str(root), None),
         "base_model": base,
         "terms": [

@@ -137,6 +137,7 @@ MISTAKES = {
     "describe {image} 1 1 --model {t}/empty": "has no config.json",
     "describe {image} 1 1 --model {t}/file": "is a file",
     "describe {image} 1 1 --model {t}/started": "training that is not finished",
+    "describe {image} 1 1 --model {t}/vision": "holds a vision path that models start from",
     "describe {image} 1 1 --model {t}/descriptor": "has no weights",
     "describe {image} 1 1 --model {t}/torn": "cut off",
     "describe {image} 1 1 --model {t}/pointer": "git-lfs",
@@ -215,6 +216,7 @@ def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
         "full",
         "mine",
         "started",
+        "vision",
         "descriptor",
         "localizer",
         "torn",
@@ -233,6 +235,8 @@ def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
     (t / "latin.yaml").write_bytes("output: Grün".encode("latin-1"))
     (t / "list.yaml").write_text("- output")
     (t / "started" / "started.json").write_text("{}")
+    (t / "vision" / "started.json").write_text("{}")
+    (t / "vision" / "vision.safetensors").write_bytes(b"")
     for name in ("descriptor", "torn", "pointer"):
         (t / name / "config.json").write_text('{"architectures": ["PointDescriptor"]}')
     for part in PARTS:

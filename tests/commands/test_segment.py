@@ -124,6 +124,16 @@ def test_what_is_printed_is_one_line_of_the_grammar(
     assert output.startswith(SQUARE[:-1])
 
 
+@pytest.mark.parametrize("coordinates", ["thousand", "pixels"])
+def test_coordinates_that_the_model_does_not_write_are_refused(
+    given: list[str], says: list[str], coordinates: str
+) -> None:
+    code, message = run(*given, "the dog", "--coordinates", coordinates)
+    assert code == 2
+    assert f"writes shares of the image's size (unit), found {coordinates}" in " ".join(message.split())
+    assert says == [SQUARE], "nothing is asked"
+
+
 def test_what_cannot_be_read_is_shown_and_is_no_success(given: list[str], says: list[str]) -> None:
     says[0] = "I see \x1b nothing"
     code, message = run(*given, "the dog")

@@ -145,6 +145,9 @@ def test_units_are_what_is_said_and_pixels_those_of_the_resized_image(
     monkeypatch.setattr(found, "answer", lambda *_, **__: [text])
     (ring,) = found.segment(images()[:1], ["the dog"])[0].rings
     np.testing.assert_allclose(ring, [(0.25, 0.5), (0.5, 0.5), (0.5, 0.75)], atol=1e-3)
+    for asked, message in (("the dog", "a list of expressions"), (["..."], "with words")):
+        with pytest.raises(ValueError, match=message):
+            found.segment(images()[:1], asked)
 
 
 def test_adapters_are_kept_alone_with_the_base_they_belong_to(folder: Path, tmp_path: Path) -> None:

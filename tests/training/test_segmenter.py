@@ -196,8 +196,14 @@ def test_answers_do_not_depend_on_company_and_sizes_are_the_images_own(folder: P
     expressions = ["the dog", "<image> the <|im_end|> cat"]
     found = model.segment(images, expressions, max_new_tokens=12, constrained=False)
     assert found[0] == read_lenient(both[0]).outlines
-    with pytest.raises(ValueError, match="number 1"):
-        model.segment(images, ["the dog", " <mark> "])
+    for given, asked, message in (
+        (images, ["the dog", " <mark> "], "number 1"),
+        (images, ["???", "the dog"], "number 0"),
+        (images, "the dog", "a list of expressions, found one str: put a single one into"),
+        (images[0], ["the dog"], "a list of images, found one Image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.segment(given, asked)  # type: ignore[arg-type]
     assert model.answer([], []) == []
 
 
@@ -246,6 +252,12 @@ def test_the_report_counts_what_cannot_be_read_and_holds_every_control(folder: P
     table = (folder / "evaluation" / "report.md").read_text()
     assert "SimpleSeg-Qwen2.5-VL-7B | 80.9" in table
     assert f"| test | {found['samples']} |" in table
+    assert f"Model: `{config.model}`" in table
+    # Every column and every way to answer is explained where it is read.
+    named = ("cIoU is", "gIoU the", "P@0.5 the", "Acc@0.5 is", "*box asked*", "*boundary F*", "*well formed*")
+    ways = ("*box of the answer*", "*exchanged images*", "*mean shape*", "*model less this*")
+    assert [name for name in (*named, *ways) if name not in table] == []
+    assert "| 0.0000 |" not in table
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
