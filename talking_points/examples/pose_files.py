@@ -163,11 +163,12 @@ def annotations_digest(config: KeypointFiles) -> dict[str, str]:
         ]
     else:
         base = folder.resolve()
-        near = {*base.glob("*.json"), *base.glob("annotations/*.json")}
-        # Files of train, valid and test often have one name.
-        far = {path.relative_to(base).as_posix(): path for path in CocoKeypoints(base).annotation_files}
-        apart = {name: file_sha256(path) for name, path in far.items() if path not in near}
-        return {path.name: file_sha256(path) for path in sorted(near)} | apart
+        files = sorted({*base.glob("*.json"), *base.glob("annotations/*.json")})
+        # Those of train, valid and test often have one name.
+        apart = [path for path in CocoKeypoints(base).annotation_files if path not in files]
+        return {path.name: file_sha256(path) for path in files} | {
+            path.relative_to(base).as_posix(): file_sha256(path) for path in apart
+        }
     return {path.name: file_sha256(path) for path in files}
 
 

@@ -31,8 +31,11 @@ MEMORY = 8 << 30
 LINEAR_LAYERS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """The layers that our own adapters sit in."""
 
+LAYERS = re.compile(r"layers$|^depths?$|^n_layer$|blocks$")
+"""Settings that say how many layers there are."""
+
 _LARGEST = (
-    (re.compile(r"layers$|^depths?$|^n_layer$|blocks$"), 4096),
+    (LAYERS, 4096),
     (re.compile(r"_size$"), 1 << 22),
     (re.compile(r"^max_new_tokens$|^num_beams$|^num_return_sequences$"), 1 << 16),
     (re.compile(r"tokens$|^(image|video|audio)_seq_length$"), 1 << 20),
@@ -78,7 +81,7 @@ def check_settings(folder: Path) -> None:
         check_counts(settings, str(folder / name))
         _check_classes(settings, folder / name)
     grown = 1
-    for value in _walk(read_setting(folder / "tokenizer.json")):
+    for value in walk_objects(read_setting(folder / "tokenizer.json")):
         content = {"Replace": value.get("content"), "Prepend": value.get("prepend")}.get(str(value.get("type")))
         grown *= max(1, len(content)) if isinstance(content, str) else 1
         steps = max((len(item) for item in value.values() if isinstance(item, list)), default=0)
@@ -91,7 +94,7 @@ def check_settings(folder: Path) -> None:
 
 
 def _check_classes(settings: Any, path: Path) -> None:
-    for values in _walk(settings):
+    for values in walk_objects(settings):
         for key, wanted in _CLASSES.items():
             name = values.get(key)
             if isinstance(name, str) and name and not wanted.fullmatch(name):
@@ -109,7 +112,7 @@ def check_values(path: Path) -> None:
 
 def check_counts(settings: Any, where: str) -> None:
     """Refuse numbers of layers, sizes and lengths in a configuration beyond those of any model. Raises as above."""
-    for values in _walk(settings):
+    for values in walk_objects(settings):
         for key, value in values.items():
             if key == "trust_remote_code" and value:
                 raise InputError(f"{where}: its {key} would permit its own code: not done; take a model without code")
@@ -174,7 +177,7 @@ def read_setting(path: Path) -> Any:
         return None
 
 
-def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
+def walk_objects(value: Any) -> Iterator[Mapping[str, Any]]:
     """All objects of a value from JSON."""
     left = [value]
     while left:
@@ -182,8 +185,8 @@ def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
         if isinstance(found, dict):
             yield found
             left += found.values()
-        elif isinstance(found, list) and found and isinstance(found[0], dict | list):
-            left += found
+        elif isinstance(found, list):
+            left += [item for item in found if isinstance(item, dict | list)]
 
 
 def _check_adapters(path: Path) -> None:

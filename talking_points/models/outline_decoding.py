@@ -73,7 +73,6 @@ class OutlineDecoding(LogitsProcessor):
         self.x = torch.where((self.kind == _FIRST) | (self.kind == _FURTHER), number, self.x)
         point = torch.stack((self.x, number), 1)
         self.first = torch.where((drawn & (self.points == 0))[:, None], point, self.first)
-        self.last = torch.where((drawn & (self.points == 0))[:, None], point, self.last)
         (across, down), to = (self.last - self.first).unbind(1), point - self.first
         self.area = self.area + drawn * (across * to[:, 1] - down * to[:, 0])
         self.last = torch.where(drawn[:, None], point, self.last)
@@ -86,8 +85,8 @@ class OutlineDecoding(LogitsProcessor):
         allowed[:, _FIRST] = (kind == _OPEN) | (kind == _PART)
         allowed[:, _Y] = (kind == _FIRST) | (kind == _FURTHER)
         # A point is two tokens, the end of an answer two more.
-        allowed[:, _FURTHER] = (kind == _Y) & (~whole | torch.tensor(left >= 4))
-        allowed[:, _PART] = (kind == _Y) & whole & torch.tensor(left >= SHORTEST)
+        allowed[:, _FURTHER] = (kind == _Y) & (~whole | (left >= 4))
+        allowed[:, _PART] = (kind == _Y) & whole & (left >= SHORTEST)
         allowed[:, _CLOSE] = (kind == _Y) & whole
         allowed[:, _END] = (kind == _CLOSE) | (kind == _END) | (kind == _OTHER)
         return allowed

@@ -9,18 +9,18 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from talking_points.errors import InputError
+from talking_points.models.model_limits import LAYERS, walk_objects
 from talking_points.regular_files import open_regular, read_bytes
 
 HEADER, TENSORS = 32 << 20, 1 << 16
 """Bytes of a safetensors header, and tensors of one file: those of the largest models are a tenth of it."""
 
+_WHOLE = "model.safetensors"
 _NAME = re.compile(r"[\w][\w.-]*")
-_LAYERS = re.compile(r"layers$|^depths?$|^n_layer$|blocks$")
 _WIDTHS, _INNER = ("hidden_size", "d_model", "n_embd", "embed_dim"), ("intermediate_size", "d_ff", "ffn_dim", "n_inner")
 _PACKED = 32
 """Numbers that one of a quantized file may stand for, and a reserve."""
@@ -49,6 +49,7 @@ def check_weights(folder: Path, config: Any) -> None:
                 f"{index}: expected names of files in its folder, found {elsewhere[0][:80]!a}: it is not used; take "
                 "the files that the model was published with"
             )
+    loaded = _loaded(folder)
     held = _Held(0, 0)
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -57,12 +58,24 @@ def check_weights(folder: Path, config: Any) -> None:
         except WeightFileError as error:
             if error.args[0].startswith("has a header"):
                 raise InputError(f"{path} {error}: it is not used") from None
-            return
+            header = None
         except (LookupError, TypeError, AttributeError):
+            header = None
+        if loaded and path.name not in loaded:
+            continue
+        if header is None:
             return
         held = _Held(held.tensors + len(header), held.numbers + numbers)
     if held.tensors:
         _compare(config, held, folder)
+
+
+def _loaded(folder: Path) -> list[str]:
+    """Names of the files that a model is loaded from, as transformers chooses them; none where any may be."""
+    if (folder / _WHOLE).is_file():
+        return [_WHOLE]
+    index = folder / f"{_WHOLE}.index.json"
+    return _indexed(index) if index.is_file() else []
 
 
 def _indexed(index: Path) -> list[str]:
@@ -112,10 +125,10 @@ def check_length(path: Path) -> None:
 
 def _compare(config: Any, held: _Held, folder: Path) -> None:
     """A library builds what the configuration asks for, at random where the weights do not have it."""
-    for values in _objects(config):
+    for values in walk_objects(config):
         for name, value in values.items():
             layers = max(_counts(value), default=0)
-            if _LAYERS.search(name) and layers > held.tensors + 64:
+            if LAYERS.search(name) and layers > held.tensors + 64:
                 raise _too_large(folder, f"a {name[:80]!a} of {layers:,}", f"{held.tensors:,} tensors")
         width, inner = (max((_count(values.get(name)) for name in names), default=0) for names in (_WIDTHS, _INNER))
         blocks = max(1, *(_count(values.get(name)) for name in ("num_hidden_layers", "n_layer", "num_layers")))
@@ -129,17 +142,6 @@ def _too_large(folder: Path, asked: str, found: str) -> InputError:
         f"{folder / 'config.json'} asks for {asked}, the weights beside it hold {found}: the rest would be random; "
         "take the files that the model was published with"
     )
-
-
-def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
-    left = [value]
-    while left:
-        found = left.pop()
-        if isinstance(found, dict):
-            yield found
-            left += found.values()
-        elif isinstance(found, list):
-            left += found
 
 
 def _counts(value: Any) -> list[int]:

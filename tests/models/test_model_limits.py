@@ -27,6 +27,7 @@ GROWING = [{"type": "Replace", "pattern": {"Regex": "."}, "content": "a" * 16}] 
 SETTINGS: list[tuple[str, Any, str]] = [
     ("config.json", {"text_config": {"num_hidden_layers": 10**7}}, "'num_hidden_layers' of at most 4,096"),
     ("config.json", {"vision_config": [{"depths": [1, 10**7]}]}, "'depths'"),
+    ("config.json", {"experts": [0, {"depths": [10**7]}]}, "'depths'"),
     ("config.json", {"vocab_size": 10**9}, "'vocab_size'"),
     ("config.json", {"num_hidden_layers": 1e300}, "'num_hidden_layers'"),
     ("config.json", {"max_new_tokens": 10**9}, "'max_new_tokens'"),
@@ -105,6 +106,22 @@ def test_weights_are_those_of_the_settings(tmp_path: Path, config: Any, weights:
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(weights)
     with pytest.raises(InputError, match=reason) if reason else nullcontext():
+        check_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "beside", [b"damaged", _weights({"a": {"shape": "x"}}), _weights({"a": TENSOR | {"shape": [10**6, 10**6]}})]
+)
+def test_files_that_are_not_loaded_vouch_for_nothing(tmp_path: Path, beside: bytes) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8192, "num_hidden_layers": 4}))
+    (tmp_path / "a.safetensors").write_bytes(beside)
+    (tmp_path / "model.safetensors").write_bytes(_weights({"a": TENSOR}))
+    with pytest.raises(InputError, match="asks for 268,435,456 numbers"):
+        check_files(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "b.safetensors")
+    index = {"weight_map": {"a": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="asks for 268,435,456 numbers"):
         check_files(tmp_path)
 
 
