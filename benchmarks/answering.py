@@ -10,7 +10,7 @@ for names with descriptions, whose reading outweighs all else where arithmetic i
 - all_to_one: time for all 17 keypoints of an object over that for one (at most 2.5 is wanted);
 - free_to_constrained: time of free generation as in the official code, 13 tokens for every keypoint behind its own
   reading of the image, over the constrained two-step path (at least 4 is wanted);
-- plain_to_packed_step: time of a training step, forward and backward, on four objects whose conversations of k rounds
+- plain_to_packed_step: time of a training step, forward and backward, on --objects whose conversations of k rounds
   each read their own crop, over the same conversations behind one reading (at least 2 is wanted), for k of 1 and 4;
 - free_steps_to_constrained_steps: the same with the reading of image and questions left out of both (at least 4);
 - tokens_...: the same ratios in tokens that the language model reads. Where arithmetic is scarce, as on a CPU, a way
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=("tiny", "small"), default="tiny")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--objects", type=int, default=4, help="of a training step")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -76,15 +77,13 @@ def main() -> None:
     figures |= {f"described_{name}": value for name, value in measure(model, described, arguments.rounds).items()}
     for k in (1, 4):
         for name, queries in (("", named), ("described_", described)):
-            measured, tokens = measure_steps(model, queries, k, arguments.rounds)
+            measured, tokens = measure_steps(model, queries, k, arguments.rounds, arguments.objects)
             figures[f"{name}plain_to_packed_step_k{k}"] = measured
             figures[f"{name}tokens_plain_to_packed_step_k{k}"] = tokens
     print(json.dumps(figures))
 
 
-def measure_steps(
-    model: PointAnswerer, queries: list[Query], k: int, rounds: int, objects: int = 4
-) -> tuple[float, float]:
+def measure_steps(model: PointAnswerer, queries: list[Query], k: int, rounds: int, objects: int) -> tuple[float, float]:
     """How many times as long a plain training step takes as a packed one, by medians taken in turns, and in tokens."""
     device, config = model.device, model.config
     talks = [

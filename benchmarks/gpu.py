@@ -66,7 +66,7 @@ def plan_steps(given: argparse.Namespace) -> dict[str, list[str] | str]:
     steps: dict[str, list[str] | str] = {
         "parity": [python, __file__, "--parity", *tiny, "--golden", str(given.golden)],
         "inference": [python, str(HERE / "omg_llava.py"), *sizes],
-        "training": [python, str(HERE / "training.py"), *sizes],
+        "training": [python, str(HERE / "training.py"), *sizes, *(["--repeats", "1"] if given.tiny else [])],
         "answering": [python, str(HERE / "answering.py"), *answering],
         "text": [str(given.vllm_python), str(HERE / "backends.py"), "--rows", "256"],
     }

@@ -100,7 +100,7 @@ class Way:
     prepare: Callable[[], Any] = lambda: None
 
 
-def rates(ways: dict[str, Way], device: str, peak: float, repeats: int = 5) -> dict[str, float]:
+def rates(ways: dict[str, Way], device: str, peak: float, repeats: int) -> dict[str, float]:
     """Samples per second (GPU) or per CPU-second of each way: its best round after one that is not counted.
 
     Every round takes all ways in turns, so that a machine whose speed changes changes it for all of them. The
@@ -217,7 +217,7 @@ def with_adapters(descriptor: PointDescriptor, config: AdaptConfig) -> None:
     descriptor.eval()
 
 
-def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[str, float]:
+def measure(size: str, device: str, batch_size: int, new_tokens: int, repeats: int) -> dict[str, float]:
     """All rates of one size."""
     descriptor, localizer = models(size, device)
     data = points(max(1, batch_size // 2), 2, 1024 if size == "7b" else 256)
@@ -232,7 +232,7 @@ def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[st
             model.prepare_training()
             step = partial(supervised, model, data, features)
             ways = {name: Way(partial(step, True)), f"{name}_plain": Way(partial(step, False))}
-            figures |= rates(ways, device, peak)
+            figures |= rates(ways, device, peak, repeats)
         config = AdaptConfig(group=GROUP, max_new_tokens=new_tokens)
         everywhere = config.model_copy(update={"last_blocks": len(descriptor.language_model.model.layers)})
         localizer.eval().requires_grad_(False)
@@ -247,7 +247,7 @@ def measure(size: str, device: str, batch_size: int, new_tokens: int) -> dict[st
                 partial(with_adapters, descriptor, everywhere),
             ),
         }
-        figures |= rates(ways, device, peak, repeats=2)
+        figures |= rates(ways, device, peak, min(repeats, 2))
     for name, samples in PAPER_SAMPLES.items():
         figures[f"{name}_gain"] = figures[name] / figures[f"{name}_plain"]
         if size == "7b":
@@ -262,13 +262,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--new-tokens", type=int, default=90)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds after the first; of GRPO at most two")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     gpu = torch.cuda.is_available()
     results = {}
     for size in options.sizes or (["7b"] if gpu else ["tiny", "medium"]):
         device = "cuda" if gpu and size == "7b" else "cpu"
-        results[size] = measure(size, device, options.batch_size, options.new_tokens)
+        results[size] = measure(size, device, options.batch_size, options.new_tokens, options.repeats)
         print(size, device, results[size], flush=True)
         gc.collect()
     print(json.dumps(results))

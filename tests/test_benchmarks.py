@@ -14,7 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 SMALLEST = {
-    "answering": ["--rounds", "1"],
+    "answering": ["--rounds", "1", "--objects", "1"],
     "backends": ["--rows", "4", "--tokens", "2"],
     "candidates": ["--images", "2", "--plain-images", "2"],
     "gpu": ["--tiny"],
