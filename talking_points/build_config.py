@@ -331,7 +331,7 @@ class BuildConfig(Section):
     seed: int = 0
     limit: int | None = Field(default=None, ge=1, description="at most so many points in all: a preview")
     shard_size: int = Field(default=200, ge=1, description="images or rows per task")
-    workers: int = Field(default=2, ge=1, description="tasks that run at the same time")
+    workers: int = Field(default=2, ge=1, le=10_000, description="tasks that run at the same time")
     runner: RunnerConfig = Field(default=RunnerConfig(), description="where tasks run; 'threads' is {kind: threads}")
     request_cache: str | None = Field(
         default=None, description="PostgreSQL URL of finished answers, for workers on several machines; default: a file"

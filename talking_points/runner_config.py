@@ -1,7 +1,8 @@
 """Where the tasks of a build run: in this process, in worker processes, or on a cluster of Dask or Ray.
 
 Nothing here can change a row of a dataset, so nothing of it is in a fingerprint. A configuration names a kind of
-cluster from a fixed list, with settings from a fixed list: it can neither import a module nor pass on a command.
+cluster from a fixed list, with settings from a fixed list: it can neither import a module nor pass on a command
+(``cluster_settings``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from talking_points.cluster_settings import CLUSTER_CLASSES, MOST_WORKERS, find_unfit
 from talking_points.config import Section, suggest
 
 RunnerKind = Literal["threads", "processes", "dask", "ray"]
@@ -31,45 +33,11 @@ PLACED_STAGES = (
 )
 """The stages of a build, which resources go by."""
 
-_ANY_CLUSTER = {"n_workers", "name", "interface", "shutdown_on_close"}
-_JOBS = _ANY_CLUSTER | {
-    "account",
-    "cores",
-    "death_timeout",
-    "job_directives_skip",
-    "job_extra_directives",
-    "job_name",
-    "local_directory",
-    "log_directory",
-    "memory",
-    "nanny",
-    "processes",
-    "protocol",
-    "queue",
-    "scheduler_options",
-    "shared_temp_directory",
-    "walltime",
-}
-CLUSTER_CLASSES: dict[str, tuple[str, set[str]]] = {
-    "distributed.LocalCluster": (
-        "distributed",
-        _ANY_CLUSTER | {"host", "memory_limit", "processes", "protocol", "threads_per_worker", "local_directory"},
-    ),
-    "dask_jobqueue.SLURMCluster": ("dask_jobqueue", _JOBS | {"job_cpu", "job_mem"}),
-    "dask_jobqueue.PBSCluster": ("dask_jobqueue", _JOBS | {"resource_spec"}),
-    "dask_jobqueue.SGECluster": ("dask_jobqueue", _JOBS | {"resource_spec"}),
-    "dask_jobqueue.LSFCluster": ("dask_jobqueue", _JOBS | {"ncpus", "mem", "lsf_units"}),
-    "dask_jobqueue.HTCondorCluster": ("dask_jobqueue", _JOBS | {"disk"}),
-    "dask_kubernetes.operator.KubeCluster": (
-        "dask_kubernetes",
-        _ANY_CLUSTER
-        | {"namespace", "image", "resources", "resource_timeout", "idle_timeout", "scheduler_service_type"},
-    ),
-}
-"""The cluster classes that a configuration may name: their package, and the settings that may be passed on."""
-
-_DASK_ADDRESS = re.compile(r"(?:(?:tcp|tls|ws|wss|ucx)://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})")
-_RAY_ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})")
+_PLACE = r"(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]{1,253}):(?P<port>[0-9]{1,5})"
+_DASK_ADDRESS = re.compile(rf"(?:(?:tcp|tls|ws|wss|ucx)://)?{_PLACE}")
+_RAY_ADDRESS = re.compile(rf"(?:ray://)?{_PLACE}")
+_RESOURCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]*")
+"""What a worker's resource is called, as it stands on the command line of one that is started."""
 
 
 class RunnerConfig(Section):
@@ -81,6 +49,7 @@ class RunnerConfig(Section):
     workers: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_WORKERS,
         description="tasks that run at the same time; of an existing cluster: as many as it has threads",
     )
     address: str | None = Field(
@@ -94,7 +63,7 @@ class RunnerConfig(Section):
         default_factory=dict, description="what a task of a stage takes of its worker: {local_caption: {GPU: 1}}"
     )
     retries_of_lost_workers: int = Field(
-        default=3, ge=0, description="how often a task is run again whose worker was lost"
+        default=3, ge=0, le=1000, description="how often a task is run again whose worker was lost"
     )
     shards_per_task: int | Literal["auto"] = Field(
         default=1, description="shards of one task run; auto: so many that it takes about two minutes"
@@ -138,6 +107,8 @@ class RunnerConfig(Section):
                     f"no stage '{stage}': expected one of {', '.join(PLACED_STAGES)}{suggest(stage, PLACED_STAGES)}"
                 )
             for name, amount in wanted.items():
+                if not _RESOURCE.fullmatch(name):
+                    raise ValueError(f"{stage}: a resource is called like GPU or memory.fast, found '{name[:80]}'")
                 if amount <= 0:
                     raise ValueError(f"{stage}.{name}: expected more than 0, found {amount:g}")
         return value
@@ -163,25 +134,9 @@ class RunnerConfig(Section):
     def _check_kwargs(self) -> None:
         if self.cluster_kwargs and self.kind != "dask":
             raise ValueError(f"cluster_kwargs: settings of a cluster of Dask, but runner.kind is {self.kind}")
-        name = self.cluster_class or "distributed.LocalCluster"
-        allowed = CLUSTER_CLASSES[name][1]
-        for key in self.cluster_kwargs:
-            if key not in allowed:
-                raise ValueError(
-                    f"cluster_kwargs.{key}: of {name} only {', '.join(sorted(allowed))} can be set here"
-                    f"{suggest(key, sorted(allowed))}; all else belongs into Dask's own configuration (~/.config/dask)"
-                )
-        if any(_breaks_line(value) for value in self.cluster_kwargs.values()):
-            raise ValueError("cluster_kwargs: no text may hold a line break or another control character")
-
-
-def _breaks_line(value: JsonValue) -> bool:
-    """Whether a text in a value would end a line of a job script, after which the next one would be a command."""
-    if isinstance(value, str):
-        return not value.isprintable()
-    if isinstance(value, dict):
-        return any(_breaks_line(key) or _breaks_line(inner) for key, inner in value.items())
-    return isinstance(value, list) and any(map(_breaks_line, value))
+        unfit = find_unfit(self.cluster_class or "distributed.LocalCluster", self.cluster_kwargs)
+        if unfit is not None:
+            raise ValueError(unfit)
 
 
 def runner_as_section(data: Any) -> Any:

@@ -45,6 +45,7 @@ ROOMS = (
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",
+    "cluster_settings",
     "runner_config",
     "build_config",
     "image_headers",

@@ -8,9 +8,10 @@ import socket
 import time
 from importlib import util
 
+from talking_points.cluster_settings import CLUSTER_CLASSES
 from talking_points.config import ConfigError
 from talking_points.extras import how_to_install
-from talking_points.runner_config import CLUSTER_CLASSES, RunnerConfig, RunnerKind
+from talking_points.runner_config import RunnerConfig, RunnerKind
 
 ANSWERS = 5.0
 """Seconds that an existing cluster gets for its first answer."""
