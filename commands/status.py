@@ -17,7 +17,7 @@ from talking_points.redacted_console import RedactedConsole
 from talking_points.terminal import show, show_json
 from talking_points.units import format_duration
 from tasks.running.folder_lock import in_use
-from tasks.running.lease import ask_to_stop
+from tasks.running.lease import ask_to_stop, listen_for_holder
 from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows, worker_notes
 from tasks.running.stages import WORK
 from tasks.running.storage import Storage
@@ -95,7 +95,8 @@ def read_status(storage: Storage) -> dict[str, Any]:
         status: dict[str, Any] = storage.read_json(STATUS_FILE)
         status["running"] = in_use(storage)
         if status["state"] == "running" and not status["running"]:
-            status["state"] = "killed"
+            status["running"] = listen_for_holder(storage) is not None
+            status["state"] = "running" if status["running"] else "killed"
         _show(storage, status)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(

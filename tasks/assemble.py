@@ -50,7 +50,7 @@ from tasks.running.pieces import InPieces, piece_of
 from tasks.running.published_files import FilePlan, Form, plan_sides, read_rows, write_rows
 from tasks.running.shards import AnyOrder, Inputs, Order, ShardWriter, describe_part, shard_task
 from tasks.running.stages import SPENT, STAGES, WORK
-from tasks.running.staging import STAGING, count_stages, publish_staged, write_rejected
+from tasks.running.staging import begin_staging, count_stages, publish_staged, write_rejected
 from tasks.running.text_shards import describe_step
 
 VERSION = 2
@@ -278,7 +278,7 @@ class _Written:
     pieces: dict[str, str]
 
 
-def _write_here(order: AssembleOrder, writer: ShardWriter) -> _Written:
+def _write_here(order: AssembleOrder, writer: ShardWriter, staging: str) -> _Written:
     """All files, one after another."""
     storage, finished, form = writer.storage, order.inputs.finished, _form(order)
     decision = decide(writer, finished, order.inputs.sample["details"], order.settings.rules)
@@ -286,7 +286,7 @@ def _write_here(order: AssembleOrder, writer: ShardWriter) -> _Written:
     rows = {side: read_rows(storage, finished, decision.of_side(side), form, order.environment) for side in SIDES}
     train, test = (decision.count(side) for side in SIDES)
     for plan in plan_sides(train, test, decision.sizes, order.settings.rows_per_file):
-        staged = f"{STAGING}/{plan.path}"
+        staged = f"{staging}/{plan.path}"
         with storage.writing(staged) as path:
             lengths += write_rows(path, rows[plan.side], plan.rows, form.schema)
         found = {"sha256": storage.sha256(staged), "bytes": storage.size(staged)}
@@ -319,10 +319,10 @@ def _run_whole(order: AssembleOrder) -> Manifest:
     writer = ShardWriter(order)
     storage, inputs = writer.storage, order.inputs
     _make_room()
-    storage.remove(STAGING)
-    written = _gather(order, writer) if order.pieces else _write_here(order, writer)
+    staging = begin_staging(writer.attempt)
+    written = _gather(order, writer) if order.pieces else _write_here(order, writer, staging)
     decision, counts = written.decision, written.decision.counts
-    rejected = write_rejected(storage, inputs.manifests(), "assemble", writer.rejected)
+    rejected = write_rejected(storage, staging, inputs.manifests(), "assemble", writer.rejected)
     manifest = _describe_dataset(order, counts, written.files)
     if inputs.judged:
         manifest["judge"] = describe_judge(order, storage, decision.by_shard())
@@ -333,14 +333,14 @@ def _run_whole(order: AssembleOrder) -> Manifest:
     examples = None
     if order.settings.images == "embed":
         examples = choose_examples(storage, inputs.finished, decision.by_shard())
-    manifest["figures"] = draw_figures(storage, STAGING, manifest, written.lengths, examples, order.environment.roots)
-    storage.write_json(f"{STAGING}/manifest.json", manifest)
-    storage.write_bytes(f"{STAGING}/README.md", render_card(manifest).encode())
+    manifest["figures"] = draw_figures(storage, staging, manifest, written.lengths, examples, order.environment.roots)
+    storage.write_json(f"{staging}/manifest.json", manifest)
+    storage.write_bytes(f"{staging}/README.md", render_card(manifest).encode())
     for name, place in written.pieces.items():
-        storage.move_file(place, f"{STAGING}/{name}")
+        storage.move_file(place, f"{staging}/{name}")
     digests = {file["path"]: file["sha256"] for file in written.files}
     others = [*manifest["figures"], *(f"rejected/{stage}.parquet" for stage in rejected), "README.md", "manifest.json"]
-    digests = publish_staged(storage, digests | dict.fromkeys(others))
+    digests = publish_staged(storage, digests | dict.fromkeys(others), staging, writer.attempt.check)
     storage.remove(f"{WORK}/{PIECES}")
     result = writer.commit(pa.table({"file": sorted(digests)}), {"rejected": rejected})
     result["rows"] = sum(counts.rows.values())

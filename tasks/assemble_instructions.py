@@ -26,7 +26,7 @@ from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Manifest
 from tasks.running.shards import Inputs, Order, ShardFailed, ShardWriter, shard_task
 from tasks.running.source_images import read_source_image
-from tasks.running.staging import STAGING, count_stages, publish_staged, write_rejected
+from tasks.running.staging import begin_staging, count_stages, publish_staged, write_rejected
 from tasks.running.storage import Storage
 
 VERSION = 1
@@ -97,18 +97,20 @@ def run_assemble(order: AssembleOrder) -> Manifest:
 
     writer = ShardWriter(order)
     storage = writer.storage
-    storage.remove(STAGING)
+    staging = begin_staging(writer.attempt)
     sides = assign_sides(_list_images(order, storage), order.settings.config.split, order.settings.config.seed)
     counts = _count(order, writer, sides)
     kinds: Counter[tuple[str, str]] = Counter()
-    files = [file for side in ("train", "test") for file in _write_side(order, storage, sides, side, counts, kinds)]
-    rejected = write_rejected(storage, order.inputs.manifests(), "assemble_instructions", writer.rejected)
+    files = [
+        file for side in ("train", "test") for file in _write_side(order, storage, staging, sides, side, counts, kinds)
+    ]
+    rejected = write_rejected(storage, staging, order.inputs.manifests(), "assemble_instructions", writer.rejected)
     manifest = _describe(order, counts, kinds, files)
-    storage.write_json(f"{STAGING}/manifest.json", manifest)
-    storage.write_bytes(f"{STAGING}/README.md", render_instruction_card(manifest).encode())
+    storage.write_json(f"{staging}/manifest.json", manifest)
+    storage.write_bytes(f"{staging}/README.md", render_instruction_card(manifest).encode())
     written = {file["path"]: file["sha256"] for file in files}
     others = [*(f"rejected/{stage}.parquet" for stage in rejected), "README.md", "manifest.json"]
-    digests = publish_staged(storage, written | dict.fromkeys(others))
+    digests = publish_staged(storage, written | dict.fromkeys(others), staging, writer.attempt.check)
     result = writer.commit(pa.table({"file": sorted(digests)}), {"rejected": rejected})
     result["rows"] = sum(file["rows"] for file in files)
     result["files"].update(digests)
@@ -173,6 +175,7 @@ def _count(order: AssembleOrder, writer: ShardWriter, sides: Mapping[str, Side])
 def _write_side(
     order: AssembleOrder,
     storage: Storage,
+    staging: str,
     sides: Mapping[str, Side],
     side: Side,
     counts: _Counts,
@@ -188,14 +191,14 @@ def _write_side(
         name = f"data/{side}-{number:05d}-of-{count:05d}.parquet"
         wanted = min(per_file, total - number * per_file)
         with (
-            storage.writing(f"{STAGING}/{name}") as path,
+            storage.writing(f"{staging}/{name}") as path,
             pq.ParquetWriter(path, INSTRUCTION_SCHEMA, **PARQUET_OPTIONS) as writer,
         ):
             stop_if_requested()
             group = [next(rows) for _ in range(wanted)]
             kinds.update((side, row["kind"]) for row in group)
             writer.write_table(pa.Table.from_pylist(group, schema=INSTRUCTION_SCHEMA), row_group_size=wanted)
-        staged = f"{STAGING}/{name}"
+        staged = f"{staging}/{name}"
         files.append({"path": name, "rows": wanted, "sha256": storage.sha256(staged), "bytes": storage.size(staged)})
     return files
 

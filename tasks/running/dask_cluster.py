@@ -218,7 +218,7 @@ def open_dask(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         try:
             opened = DaskWorkers(config, workers, runner)
             opened.client  # noqa: B018  # it connects
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
             where = config.address or config.cluster_class or "this machine"
             raise ConfigError(f"runner: Dask on {where} cannot be used: {error}{advise('dask', error)}") from error
         yield opened

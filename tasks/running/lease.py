@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import os
 import re
 import socket
@@ -27,6 +28,7 @@ from typing import Any
 
 from talking_points.config import ConfigError, Section
 from talking_points.errors import InputError, RunError
+from talking_points.escaping import in_one_line
 from tasks.running.storage import Storage
 
 LEASES = ".work/leases"
@@ -35,7 +37,8 @@ BEAT = 5.0
 EXPIRES = 30.0
 """Seconds without one after which a lease can be taken over."""
 
-_NAME = re.compile(r"(\d{8})\.json")
+_NAME = re.compile(r"([0-9]{8,15})\.json")
+_OF_LEASE = re.compile(r"([0-9]{8,15})\.")
 _KEPT = 3
 """Leases that are kept, the current one included, for people to look at."""
 
@@ -63,7 +66,8 @@ class Owner:
     started: str = ""
 
     def __str__(self) -> str:
-        return f"process {self.process} of {self.user} on {self.machine}, since {self.since}"
+        user, machine, since = (in_one_line(text)[:80] for text in (self.user, self.machine, self.since))
+        return f"process {self.process} of {user} on {machine}, since {since}"
 
 
 @dataclass(frozen=True)
@@ -165,14 +169,20 @@ def take_lease(storage: Storage, on_stop: Callable[[], None], *, alone_here: boo
     """
     for _ in range(5):
         number, last = _read_patiently(storage)
-        takeovers = last.takeovers if last else 0
+        # Of a damaged lease it is not known how many there were: never more than leases.
+        takeovers = last.takeovers if last else number
         if last is not None and not _is_over(last, storage, alone_here):
             if last.age < EXPIRES or _is_heard_of(storage, last):
                 raise refuse(storage, last)
             takeovers += 1
         # The number that follows the one that was judged: what was created since then has it, and is not followed.
         content = LeaseFile(number + 1, this_process(), time=time.time(), takeovers=takeovers)
-        if storage.create(_path(content.number), _dump(content)):
+        if not _NAME.fullmatch(_path(content.number).rpartition("/")[2]):
+            raise InputError(
+                f"{storage.path(_path(number))} has a number that no build gives: delete it while no build is running"
+            )
+        storage.remove(_stop_path(content.number))  # nobody can have asked this build yet: it came with a copy
+        if storage.create(_path(content.number), _dump(content)) or _is_ours(storage, content):
             if storage.create(_path(content.number), _dump(content)):
                 raise InputError(
                     f"the store of {storage.output} overwrites objects that are put on condition that there is none: "
@@ -184,10 +194,28 @@ def take_lease(storage: Storage, on_stop: Callable[[], None], *, alone_here: boo
     raise FolderInUse(f"several builds begin to write to {storage.output} at once: start one of them")
 
 
+def _is_ours(storage: Storage, content: LeaseFile) -> bool:
+    """Whether a lease that could not be created is there because its first request was answered too late: clients of
+    object stores repeat a request without an answer, and are then refused for what they have written themselves.
+    """
+    try:
+        return storage.read_bytes(_path(content.number)) == _dump(content)
+    except (OSError, InputError):
+        return False
+
+
 def find_holder(storage: Storage, *, alone_here: bool = False) -> LeaseFile | None:
     """The lease of a build that is writing to the output right now, as far as it was heard of lately."""
     last = read_lease(storage)
     return None if last is None or _is_over(last, storage, alone_here) or last.age >= EXPIRES else last
+
+
+def listen_for_holder(storage: Storage) -> LeaseFile | None:
+    """As ``find_holder``, also of a build whose machine has another time: it is listened whether there is life."""
+    last = read_lease(storage)
+    if last is None or _is_over(last, storage, alone_here=False):
+        return None
+    return last if last.age < EXPIRES or _is_heard_of(storage, last) else None
 
 
 def refuse(storage: Storage, held: LeaseFile) -> FolderInUse:
@@ -222,11 +250,24 @@ def read_lease(storage: Storage, number: int | None = None) -> LeaseFile | None:
     try:
         value = storage.read_json(_path(number))
         owner = Owner(**{name: value["owner"][name] for name in Owner.__dataclass_fields__})
-        found = LeaseFile(**value | {"owner": owner})
-        numbers = all(isinstance(value, int | float) for value in (found.time, found.beat, found.takeovers))
-        return found if numbers and found.number == number and isinstance(owner.process, int) else None
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        # What a later release has beside these is nothing to this one.
+        known = {name: value[name] for name in LeaseFile.__dataclass_fields__ if name in value}
+        found = LeaseFile(**known | {"owner": owner})
+        return found if found.number == number and _is_sound(found) else None
+    except (FileNotFoundError, ValueError, LookupError, TypeError, OverflowError):
         return None
+
+
+def _is_sound(found: LeaseFile) -> bool:
+    """Whether a lease says what one can say. Raises ``TypeError`` or ``OverflowError`` for what is no number."""
+    texts = (found.state, *(value for name, value in asdict(found.owner).items() if name != "process"))
+    counts = (found.takeovers, found.owner.process, found.beat)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(count) is int and 0 <= count < 2**63 for count in counts)
+        and found.takeovers <= found.number
+        and math.isfinite(found.time)
+    )
 
 
 def _read_patiently(storage: Storage) -> tuple[int, LeaseFile | None]:
@@ -251,7 +292,7 @@ def _read_patiently(storage: Storage) -> tuple[int, LeaseFile | None]:
 
 def ask_to_stop(storage: Storage) -> LeaseFile | None:
     """Ask the build that is writing to the output to stop. Returns its lease; None where there is none."""
-    held = find_holder(storage)
+    held = listen_for_holder(storage)
     if held is not None:
         leave_stop(storage, held.number)
     return held
@@ -269,7 +310,7 @@ def stop_asked(storage: Storage, number: int) -> bool:
 
 def _is_over(last: LeaseFile, storage: Storage, alone_here: bool) -> bool:
     """Whether the owner of a lease has given it back, or is known to be dead."""
-    if last.state != "held":
+    if last.state == "released":
         return True
     me, owner = this_process(), last.owner
     if not owner.boot or owner.boot != me.boot:
@@ -296,7 +337,8 @@ def _highest(storage: Storage) -> int | None:
 
 def _forget_old(storage: Storage, number: int) -> None:
     for name in storage.names(LEASES):
-        if name[:8].isdigit() and int(name[:8]) <= number - _KEPT:
+        found = _OF_LEASE.match(name)
+        if found and int(found[1]) <= number - _KEPT:
             with suppress(OSError):
                 storage.remove(f"{LEASES}/{name}")
 

@@ -30,6 +30,7 @@ from talking_points.escaping import for_markdown
 from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact, shown
 from talking_points.units import counted, format_duration, format_rate
+from tasks.running.lease import LeaseLost, check_fence
 from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
 from tasks.running.storage import Storage
 
@@ -387,8 +388,13 @@ class BuildProgress:
         if not force and time.monotonic() - self._written < _WRITE_EVERY:
             return
         self._written = time.monotonic()
+        lease = getattr(self.storage, "lease", None)
         try:
+            # That a build has lost its output is no news about the output, in which its successor's stand by now.
+            check_fence(self.storage, lease and lease.fence())
             self.storage.write_json(STATUS_FILE, self.summary())
+        except LeaseLost:
+            return
         except OSError as error:
             # A full disk fails the shards, with a message; the news about them must not fail the build first.
             self.console.print(f"cannot write {STATUS_FILE}: {error}")

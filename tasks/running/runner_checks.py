@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
 import time
 from importlib import util
 
@@ -18,6 +19,11 @@ ANSWERS = 5.0
 
 _SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 """The frame with which each side of HTTP/2 begins, here without any: length, type, flags, stream."""
+
+_LENGTH = struct.Struct("<Q")
+"""What a message of Dask begins with: the length of what follows."""
+_MOST_SPOKEN = 1 << 20
+"""Bytes of a scheduler's first message, at most."""
 
 _HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 
@@ -40,7 +46,7 @@ def check_runner(config: RunnerConfig) -> None:
         try:
             with socket.create_connection(place, timeout=ANSWERS) as connection:
                 _await_greeting(connection, config)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name of a machine has parts of 63 letters at most
             what = "Dask's scheduler" if config.kind == "dask" else "Ray"
             raise ConfigError(
                 f"runner.address: {what} does not answer at {config.address} ({error}): start it, or "
@@ -57,10 +63,11 @@ def _await_greeting(connection: socket.socket, config: RunnerConfig) -> None:
     if hidden:
         return
     deadline, spoken = time.monotonic() + 2 * ANSWERS, b""
+    wanted = len(_SETTINGS) if config.kind == "ray" else _LENGTH.size
     try:
         if config.kind == "ray":
             connection.sendall(_HTTP_2)
-        while len(spoken) < (len(_SETTINGS) if config.kind == "ray" else 1):
+        while len(spoken) < wanted:
             connection.settimeout(max(deadline - time.monotonic(), 0.001))
             if not (more := connection.recv(64)):
                 raise OSError("it takes a connection and closes it")
@@ -69,6 +76,9 @@ def _await_greeting(connection: socket.socket, config: RunnerConfig) -> None:
         raise OSError(f"it takes a connection and says nothing for {2 * ANSWERS:g} s") from None
     if config.kind == "ray" and spoken[3:5] != _SETTINGS[3:5]:
         raise OSError("what answers there does not speak gRPC, as Ray does")
+    # Of the banner of another service a client of Dask would make a length, and take so much memory.
+    if config.kind == "dask" and _LENGTH.unpack_from(spoken)[0] > _MOST_SPOKEN:
+        raise OSError("what answers there does not speak as Dask's scheduler does")
 
 
 def _is_on(variable: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from tasks.running.claims import Attempt
 from tasks.running.manifests import Manifest, rejected_path
 from tasks.running.shards import REJECTED_SCHEMA, ShardFailed
 from tasks.running.stages import WORK
@@ -16,8 +17,22 @@ from tasks.running.storage import Storage
 STAGING = f"{WORK}/assembled"
 
 
+def begin_staging(attempt: Attempt) -> str:
+    """The folder in which an attempt at a dataset writes it; those of attempts before it are removed.
+
+    Every attempt has one of its own: a writer that was paused and wakes up puts nothing beside what its successor
+    publishes.
+    """
+    attempt.check()
+    parent, _, stem = STAGING.rpartition("/")
+    for name in attempt.storage.names(parent):
+        if name == stem or name.startswith(f"{stem}-"):
+            attempt.storage.remove(f"{parent}/{name}")
+    return f"{STAGING}{attempt.ending}"
+
+
 def write_rejected(
-    storage: Storage, inputs: Sequence[Manifest], stage: str, own: list[dict[str, str]]
+    storage: Storage, staging: str, inputs: Sequence[Manifest], stage: str, own: list[dict[str, str]]
 ) -> dict[str, int]:
     """Stage one file of rejected rows per stage that rejected any; returns the counts by stage.
 
@@ -35,7 +50,7 @@ def write_rejected(
     for name, parts in tables.items():
         table = pa.concat_tables(parts).cast(REJECTED_SCHEMA)
         storage.write_table(
-            f"{STAGING}/rejected/{name}.parquet", table.sort_by([("source", "ascending"), ("id", "ascending")])
+            f"{staging}/rejected/{name}.parquet", table.sort_by([("source", "ascending"), ("id", "ascending")])
         )
         counts[name] = table.num_rows
     return counts
@@ -58,30 +73,38 @@ def count_stages(inputs: Sequence[Manifest], order: Sequence[str]) -> dict[str, 
     return stages
 
 
-def publish_staged(storage: Storage, written: Mapping[str, str | None]) -> dict[str, str]:
+def publish_staged(
+    storage: Storage,
+    written: Mapping[str, str | None],
+    staging: str = STAGING,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, str]:
     """Put the staged files where the dataset is; returns their digests by name.
 
     ``written`` has the files that were staged, with their digests where these are known. Raises ``ShardFailed`` when
-    others are there, or what takes its place is not what was staged: somebody else writes to the same output.
+    others are there, or what takes its place is not what was staged: somebody else writes to the same output. ``check``
+    is called before every step, and raises where the output is somebody else's by now.
     """
-    prefix = storage.path(STAGING)
+    prefix = storage.path(staging)
     names = {name[len(prefix) + 1 :] for name in storage.fs.find(prefix)}
     if names != set(written):
         raise ShardFailed(
             _explain_disturbance(storage, f"{min(names ^ set(written))} came or went while the dataset was written")
         )
-    digests = {name: storage.sha256(f"{STAGING}/{name}") for name in sorted(names)}
+    digests = {name: storage.sha256(f"{staging}/{name}") for name in sorted(names)}
     changed = [name for name, digest in written.items() if digest not in (None, digests[name])]
     if changed:
         raise ShardFailed(_explain_disturbance(storage, f"{changed[0]} is not the file that was written"))
     # The manifest goes first and comes last: a dataset without one is not complete.
+    check()
     storage.remove("manifest.json")
     for name in ("data", "rejected", "figures", "README.md", "manifest.json"):
+        check()
         if any(staged == name or staged.startswith(f"{name}/") for staged in names):
-            storage.move(f"{STAGING}/{name}", name)
+            storage.move(f"{staging}/{name}", name)
         else:
             storage.remove(name)
-    storage.remove(STAGING)
+    storage.remove(staging)
     for name, digest in digests.items():
         if not storage.exists(name) or storage.sha256(name) != digest:
             raise ShardFailed(_explain_disturbance(storage, f"{name} is not the file that was written"))

@@ -175,7 +175,7 @@ def _unreached_server(expected: Expectation) -> Iterator[str]:
     try:
         place = (url.hostname, url.port or (443 if url.scheme == "https" else 80))
         socket.create_connection(place, timeout=ANSWERS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         yield (
             f"it does not reach the Prefect server of the build at {place[0]}:{place[1]} ({error}): PREFECT_API_URL "
             "has to name one that all workers reach"

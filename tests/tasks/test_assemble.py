@@ -11,8 +11,10 @@ import pytest
 from talking_points.build_config import BuildConfig
 from talking_points.dataset_schema import triplet_schema
 from tasks.assemble import StepIdentity, describe_steps
+from tasks.running.claims import Attempt
+from tasks.running.lease import Fence, LeaseLost
 from tasks.running.shards import ShardFailed
-from tasks.running.staging import STAGING, publish_staged
+from tasks.running.staging import STAGING, begin_staging, publish_staged
 from tasks.running.storage import Storage
 
 
@@ -76,6 +78,38 @@ def test_a_staged_file_that_is_gone_is_an_error_and_the_old_dataset_stays(storag
     with pytest.raises(ShardFailed, match=f"{name}.*another build"):
         publish_staged(storage, written)
     assert storage.read_bytes("data/train-old.parquet") == storage.read_bytes("manifest.json") == b"old"
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_writer_that_has_lost_the_output_goes_no_further(storage: Storage, steps: int) -> None:
+    written, looks = stage(storage), iter(range(steps))
+
+    def check() -> None:
+        if next(looks, None) is None:
+            raise LeaseLost("another build's")
+
+    with pytest.raises(LeaseLost):
+        publish_staged(storage, written, check=check)
+    assert storage.exists("README.md") is False
+    assert storage.names("data") == ["train-old.parquet" if steps < 2 else "train.parquet"]
+    assert storage.exists("manifest.json") is (steps == 0)
+
+
+def test_every_attempt_at_a_dataset_has_a_folder_of_its_own(storage: Storage) -> None:
+    storage.write_bytes(".work/leases/00000002.json", b"")
+    first, later = (Attempt(storage, Fence(number=2, takeovers=takeovers), "assemble/00000") for takeovers in (0, 1))
+    old = begin_staging(first)
+    storage.write_bytes(f"{old}/manifest.json", b"old")
+    new = begin_staging(later)
+    assert new != old
+    assert storage.exists(old) is False
+    storage.write_bytes(f"{old}/manifest.json", b"old")
+    storage.write_bytes(f"{new}/manifest.json", b"new")
+    publish_staged(storage, {"manifest.json": None}, new)
+    assert storage.read_bytes("manifest.json") == b"new"
+    storage.write_bytes(".work/leases/00000003.json", b"")
+    with pytest.raises(LeaseLost):
+        begin_staging(later)
 
 
 def test_what_another_build_staged_is_not_taken_for_ones_own(storage: Storage) -> None:

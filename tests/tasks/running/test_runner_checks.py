@@ -57,6 +57,30 @@ def test_ray_is_known_by_how_it_begins(answer: bytes, refused: str | None, monke
             check_runner(runner)
 
 
+@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n", b"220 mail ready\r\n", b"\xff" * 64])
+def test_another_service_that_speaks_first_is_no_scheduler(banner: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of Dask would read the length of a message from it, and take exabytes."""
+    monkeypatch.setattr(util, "find_spec", lambda name: name)
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(banner)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=serve, args=(server,), daemon=True).start()
+        runner = RunnerConfig(kind="dask", address=f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(ConfigError, match="does not speak as Dask's scheduler does"):
+            check_runner(runner)
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 70])
+def test_what_is_no_name_of_a_machine(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util, "find_spec", lambda name: name)
+    with pytest.raises(ConfigError, match=r"runner\.address: .*label"):
+        check_runner(RunnerConfig(kind="dask", address=f"tcp://{host}:8786"))
+
+
 def test_a_scheduler_speaks_first() -> None:
     pytest.importorskip("distributed")
     from distributed import LocalCluster
