@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -159,4 +160,11 @@ def database_url(url: str | None) -> str | None:
     """The URL of a shared request cache, of the one kind of database that there is."""
     if url and not re.fullmatch(r"postgresql(\+psycopg)?://\S+/\S+", url):
         raise ValueError("expected postgresql://HOST/DATABASE, with the user, if any, before the host")
+    if url:
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            raise ValueError(
+                "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where @ : / of a password are %40 %3A %2F"
+            ) from None
     return url or None

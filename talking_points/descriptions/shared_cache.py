@@ -7,6 +7,8 @@ on a network file system is not safe with writers on several machines.
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Mapping
 from functools import cache
 from importlib import util
@@ -24,6 +26,7 @@ from talking_points.descriptions.spending import Ledger, Spending, Spent
 from talking_points.errors import RunError
 from talking_points.extras import how_to_install
 from talking_points.redaction import redact
+from talking_points.stop_requests import stop_if_requested
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -49,6 +52,12 @@ _COUNT = (
 _SELECT_SPENT = "SELECT model, requests, images, tokens_in, tokens_out FROM talking_points_spent WHERE build = :build"
 _PATIENCE = 10
 """Seconds to wait for the database to answer."""
+_AWAY = 60.0
+"""Seconds that a database may be away in the middle of a build, as when it is started again: no shard fails for it."""
+_FINAL = re.compile(
+    "authentication|password|does not exist|permission|pg_hba|could not translate|resolve", re.IGNORECASE
+)
+"""Words of errors that do not go away by waiting."""
 
 
 class SharedCacheError(RunError):
@@ -71,7 +80,7 @@ class SharedRequestCache(RequestCache):
 
     def lookup(self, keys: Mapping[str, str]) -> dict[str, Completion]:
         """Known answers by request id. Raises ``SharedCacheError``."""
-        rows = _run(self._engine, _SELECT, {"keys": sorted(set(keys.values()))})
+        rows = _run(self._engine, _SELECT, {"keys": sorted(set(keys.values()))}, _AWAY)
         known = {key: answer for key, answer, digest in rows if digest == entry_digest(key, answer)}
         found = {id_: read_completion(known[key]) for id_, key in keys.items() if key in known}
         return {id_: completion for id_, completion in found.items() if completion is not None}
@@ -80,7 +89,7 @@ class SharedRequestCache(RequestCache):
         """Keep one finished answer; committed at once. Raises ``SharedCacheError``."""
         # A text of PostgreSQL holds no NUL, and JSON has another way to write one.
         answer = json.dumps(vars(completion), sort_keys=True)
-        _run(self._engine, _STORE, {"key": key, "answer": answer, "digest": entry_digest(key, answer)})
+        _run(self._engine, _STORE, {"key": key, "answer": answer, "digest": entry_digest(key, answer)}, _AWAY)
 
 
 class SharedLedger(Ledger):
@@ -98,11 +107,11 @@ class SharedLedger(Ledger):
 
     def _add(self, images: int, tokens_in: int, tokens_out: int) -> None:
         counts = {"images": images, "tokens_in": tokens_in, "tokens_out": tokens_out}
-        _run(self._engine, _COUNT, {"build": self._build, "model": self._model, **counts})
+        _run(self._engine, _COUNT, {"build": self._build, "model": self._model, **counts}, _AWAY)
 
     def read_spent(self) -> dict[str, Spent]:
         """What was spent so far, by model. Raises ``SharedCacheError``."""
-        rows = _run(self._engine, _SELECT_SPENT, {"build": self._build})
+        rows = _run(self._engine, _SELECT_SPENT, {"build": self._build}, _AWAY)
         if any(count < 0 for row in rows for count in row[1:]):
             raise SharedCacheError("the table talking_points_spent holds a count below 0, which no build writes there")
         return {row[0]: Spent(*row[1:]) for row in rows}
@@ -138,14 +147,24 @@ def _engine(url: str) -> Engine:
     return create_engine(driver, pool_pre_ping=True, pool_size=4, connect_args={"connect_timeout": _PATIENCE})
 
 
-def _run(engine: Engine, statement: str, values: Mapping[str, Any]) -> list[Any]:
+def _run(engine: Engine, statement: str, values: Mapping[str, Any], patience: float = 0) -> list[Any]:
+    """What a statement gives, tried again for ``patience`` seconds where the database is away. Raises
+    ``SharedCacheError``, and ``Stopped`` where the build is to stop meanwhile.
+    """
     from sqlalchemy import text
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-    try:
-        with engine.begin() as connection:
-            result = connection.execute(text(statement), values)
-            return list(result.all()) if result.returns_rows else []
-    except SQLAlchemyError as error:
-        first = str(error).splitlines()[0]
-        raise SharedCacheError(redact(f"the database {engine.url.host} cannot be used ({first})")) from None
+    end, pause = time.monotonic() + patience, 0.2
+    while True:
+        try:
+            with engine.begin() as connection:
+                result = connection.execute(text(statement), values)
+                return list(result.all()) if result.returns_rows else []
+        except SQLAlchemyError as error:
+            first = str(error).splitlines()[0]
+            away = isinstance(error, OperationalError | InterfaceError) and not _FINAL.search(str(error))
+            if not away or time.monotonic() + pause > end:
+                raise SharedCacheError(redact(f"the database {engine.url.host} cannot be used ({first})")) from None
+        stop_if_requested()
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)

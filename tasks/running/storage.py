@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,11 +138,19 @@ class Storage:
         target = Path(self.path(name))
         if self.is_local:
             return _create_file(target, content)
-        try:
-            self.fs.pipe_file(self.path(name), content, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        for pause in (0.1, 0.5, 2.0, None):
+            try:
+                self.fs.pipe_file(self.path(name), content, mode="create")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # Another request for the same name was under way: neither need have succeeded.
+                if pause is None or "ConditionalRequestConflict" not in str(error):
+                    raise
+                time.sleep(pause)
+            else:
+                return True
+        return False
 
     def read_bytes(self, name: str) -> bytes:
         """The file as a whole. Raises ``FileNotFoundError``, and ``InputError`` for what is no file or too large."""

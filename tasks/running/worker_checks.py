@@ -24,11 +24,12 @@ from urllib.request import getproxies, proxy_bypass
 import talking_points
 from talking_points.allocator import keep_freed_memory
 from talking_points.build_config import BuildConfig
-from talking_points.config import Section
+from talking_points.config import ConfigError, Section
 from talking_points.descriptions.asking import release_backend
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.errors import InputError
 from talking_points.extras import how_to_install
+from talking_points.redaction import protect_settings
 from tasks.running.claims import this_worker
 from tasks.running.lease import LEASES
 from tasks.running.runner_checks import ANSWERS
@@ -72,6 +73,7 @@ class Expectation(Section):
     results: str | None
     api: str | None
     needs: dict[str, Need]
+    answers: str | None = None
 
 
 def expect(
@@ -92,6 +94,7 @@ def expect(
         lease=lease,
         results=None if results is None else str(results),
         api=api,
+        answers=config.request_cache,
         needs={
             stage: Need(package=entry.package, extra=entry.extra, versions=_versions(entry.decided_by))
             for stage, step in config.asking.items()
@@ -116,6 +119,7 @@ def forget_marks(expected: Expectation) -> None:
 def find_differences(expected: Expectation, stages: tuple[str, ...]) -> list[str]:
     """What is different here, in words; empty where this process can do the tasks of these stages."""
     found = [*_other_code(expected), *_other_roots(expected), *_unseen_places(expected), *_unreached_server(expected)]
+    found += _unusable_cache(expected)
     for stage in stages:
         found += _lacks(stage, expected.needs.get(stage))
     return list(dict.fromkeys(found))
@@ -180,6 +184,18 @@ def _unreached_server(expected: Expectation) -> Iterator[str]:
             f"it does not reach the Prefect server of the build at {place[0]}:{place[1]} ({error}): PREFECT_API_URL "
             "has to name one that all workers reach"
         )
+
+
+def _unusable_cache(expected: Expectation) -> Iterator[str]:
+    if expected.answers is None:
+        return
+    from talking_points.descriptions.shared_cache import check_shared_cache
+
+    protect_settings(expected.answers)
+    try:
+        check_shared_cache(expected.answers)
+    except ConfigError as error:
+        yield f"{error} (the password comes from ~/.pgpass or PGPASSWORD of every machine, or stands in the URL)"
 
 
 def _lacks(stage: str, need: Need | None) -> list[str]:

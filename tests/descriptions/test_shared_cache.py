@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
 from commands.orchestrator import free_port
 from talking_points.build_config import BuildConfig
@@ -80,13 +84,54 @@ def test_an_entry_that_is_not_ours_counts_as_unknown(url: str, answer: str, dige
         assert look_up(cache, MODEL, [request(7)]) == {}
 
 
-def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
+def test_a_database_that_is_not_there_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"postgresql://ann:s3cretword@127.0.0.1:{free_port()}/answers"
     with pytest.raises(ConfigError, match=r"request_cache: the database 127\.0\.0\.1 cannot be used") as refused:
         check_shared_cache(url)
     assert "s3cretword" not in str(refused.value)
+    monkeypatch.setattr(shared_cache, "_AWAY", 0.1)
     with SharedRequestCache(url) as cache, pytest.raises(SharedCacheError):
         look_up(cache, MODEL, [request()])
+
+
+class Away:
+    """An engine whose database is away for some tries."""
+
+    url = SimpleNamespace(host="there")
+
+    def __init__(self, errors: list[Exception]) -> None:
+        self.errors = errors
+
+    def begin(self) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return nullcontext(SimpleNamespace(execute=lambda *_: SimpleNamespace(returns_rows=False)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "waits"),
+    [
+        (OperationalError, "connection refused", True),
+        (OperationalError, "the database system is starting up", True),
+        (InterfaceError, "connection already closed", True),
+        (OperationalError, 'password authentication failed for user "ann"', False),
+        (OperationalError, 'database "x" does not exist', False),
+        (ProgrammingError, "syntax error", False),
+    ],
+)
+def test_a_database_that_comes_back_fails_nothing(
+    kind: type[DBAPIError], words: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clear_stop()
+    slept: list[float] = []
+    monkeypatch.setattr(shared_cache.time, "sleep", slept.append)
+    errors: list[Exception] = [kind("SELECT", {}, Exception(words)) for _ in range(3)]
+    engine: Any = Away(errors)
+    with nullcontext() if waits else pytest.raises(SharedCacheError, match=words):
+        shared_cache._run(engine, "SELECT", {}, 60)
+    assert len(slept) == (3 if waits else 0)
+    with pytest.raises(SharedCacheError, match="refused"):
+        shared_cache._run(cast(Any, Away([OperationalError("", {}, Exception("refused"))])), "SELECT", {})
 
 
 def test_all_workers_of_a_build_count_what_answers_cost_in_the_database(url: str, tmp_path: Path) -> None:
@@ -127,3 +172,9 @@ def test_several_builds_may_begin_at_once(url: str) -> None:
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="expected postgresql://HOST/DATABASE"):
         load_config(BuildConfig, None, [], output="x", request_cache=url)
+
+
+@pytest.mark.parametrize("place", ["h:port", "h:99999", "ann:pa@ss:w/rd@h"])
+def test_an_url_with_a_sign_that_is_not_encoded_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match="@ : / of a password are %40 %3A %2F"):
+        load_config(BuildConfig, None, [], output="x", request_cache=f"postgresql://{place}/answers")

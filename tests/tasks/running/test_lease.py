@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,24 @@ def test_a_store_whose_answer_came_too_late_has_given_the_lease(
     held = take(storage)
     assert held.number == 1
     held.release()
+
+
+@pytest.mark.parametrize("conflicts", [1, 3, 4])
+def test_a_store_that_asks_for_another_try_gets_it(conflicts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 409 where another request for the same name was under way: neither need have succeeded."""
+    storage = Storage(f"memory://conflicts-{conflicts}")
+    real, left = storage.fs.pipe_file, [OSError(5, "(ConditionalRequestConflict) when calling PutObject")] * conflicts
+
+    def put(*given: Any, **more: Any) -> None:
+        if left:
+            raise left.pop()
+        real(*given, **more)
+
+    monkeypatch.setattr(storage.fs, "pipe_file", put)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(OSError, match="Conflict") if conflicts > 3 else nullcontext():
+        assert storage.create("x", b"")
+        assert not storage.create("x", b"")
 
 
 @pytest.mark.parametrize("skew", [-7200, 7200])

@@ -71,6 +71,10 @@ DIFFERENCES: dict[str, tuple[Change, str]] = {
     "extra": (no_package, r"the package 'nowhere', which local_caption needs, is not installed; .*\[train\]"),
     "root": (no_root, r"it has nothing at /.*/source, the root of drawn"),
     "files": (other_files, r"it has other files at /.*/source, the root of drawn"),
+    "answers": (
+        changed(answers="postgresql://ann:s3cretword@127.0.0.1:1/answers"),
+        r"request_cache: the database 127\.0\.0\.1 cannot be used \((?!.*s3cret).*PGPASSWORD of every machine",
+    ),
     "server": (
         changed(api="http://somebody:secret@127.0.0.1:1/api"),
         r"it does not reach the Prefect server of the build at 127\.0\.0\.1:1 \(.*refused\): PREFECT_API_URL has",
