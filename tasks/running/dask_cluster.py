@@ -14,7 +14,7 @@ from prefect.task_runners import TaskRunner
 
 from talking_points.config import ConfigError
 from talking_points.runner_config import RunnerConfig
-from tasks.running.runner_checks import ANSWERS, advise
+from tasks.running.runner_checks import ANSWERS, advise, cause_of, last_line
 from tasks.running.shards import AnyOrder
 from tasks.running.worker_checks import Expectation, end_stage
 from tasks.running.workers import (
@@ -218,9 +218,11 @@ def open_dask(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         try:
             opened = DaskWorkers(config, workers, runner)
             opened.client  # noqa: B018  # it connects
-        except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, MemoryError, LookupError, ImportError) as error:
             where = config.address or config.cluster_class or "this machine"
-            raise ConfigError(f"runner: Dask on {where} cannot be used: {error}{advise('dask', error)}") from error
+            cause = cause_of(error)
+            why = str(error) if cause is error else f"{error} ({type(cause).__name__}: {last_line(cause)})"
+            raise ConfigError(f"runner: Dask on {where} cannot be used: {why}{advise('dask', cause)}") from error
         yield opened
 
 

@@ -85,7 +85,7 @@ def _is_on(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in ("1", "true")
 
 
-def advise(kind: RunnerKind, error: Exception) -> str:
+def advise(kind: RunnerKind, error: BaseException) -> str:
     """What to do about errors in which Dask or Ray does not say it."""
     if kind == "dask":
         if "ssl_context" not in str(error):
@@ -101,6 +101,13 @@ def advise(kind: RunnerKind, error: Exception) -> str:
     return ""
 
 
-def last_line(error: Exception) -> str:
+def cause_of(error: BaseException) -> BaseException:
+    """What an error was raised from in the first place: a cluster that does not start says only that it does not."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def last_line(error: BaseException) -> str:
     """What an error says at its end, where the libraries of clusters put what matters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

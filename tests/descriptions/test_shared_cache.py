@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -124,7 +125,7 @@ def test_a_database_that_comes_back_fails_nothing(
 ) -> None:
     clear_stop()
     slept: list[float] = []
-    monkeypatch.setattr(shared_cache.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     errors: list[Exception] = [kind("SELECT", {}, Exception(words)) for _ in range(3)]
     engine: Any = Away(errors)
     with nullcontext() if waits else pytest.raises(SharedCacheError, match=words):

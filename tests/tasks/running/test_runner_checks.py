@@ -87,3 +87,25 @@ def test_a_scheduler_speaks_first() -> None:
 
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp") as cluster:
         check_runner(RunnerConfig(kind="dask", address=cluster.scheduler_address))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("comm.require-encryption", True, r".*ssl_context.*; certificates stand in Dask's configuration"),
+        ("nanny.preload", ["nosuchmodule"], "No module named 'nosuchmodule'"),
+        ("comm.timeouts.connect", "never", ".*Invalid time unit: never"),
+    ],
+)
+def test_why_a_cluster_does_not_start_is_said(setting: str, value: Any, words: str) -> None:
+    """Dask's own configuration, or a variable DASK_... of the environment, may ask for what is not there."""
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("prefect_dask")
+    from tasks.running.clusters import open_workers
+
+    with (
+        dask.config.set({f"distributed.{setting}": value}),
+        pytest.raises(ConfigError, match=f"this machine cannot be used: {words}"),
+        open_workers(RunnerConfig(kind="dask"), 1),
+    ):
+        pass
