@@ -98,7 +98,7 @@ def read_status(storage: Storage) -> dict[str, Any]:
             status["running"] = listen_for_holder(storage) is not None
             status["state"] = "running" if status["running"] else "killed"
         _show(storage, status)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ConfigError(
             f"{storage.path(STATUS_FILE)} is damaged ({error}): run the build again, which writes it anew"
         ) from error

@@ -79,6 +79,37 @@ def test_a_status_that_is_no_file_of_ours_is_named(
     assert "status.json is damaged" in done.stderr
 
 
+WORKER = {"worker": "a", "threads": 1, "tasks": []}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"seconds": float("inf")},
+        {"time": "0001-01-01T00:00:00+23:59"},
+        {"slowest": [{"shard": "a", "seconds": float("inf"), "rows": 1}], "workers": [WORKER], "idle_share": 0.1},
+        {"workers": [WORKER], "idle_share": 10**400},
+    ],
+    ids=str,
+)
+def test_numbers_and_times_that_there_are_not_are_damage(
+    status_file: Path, tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    status_file.write_text(json.dumps(STATUS | damage))
+    done = run(tmp_path)
+    assert done.exit_code == 2, done.output
+    assert "status.json is damaged" in done.stderr
+
+
+def test_a_build_on_a_machine_with_another_time_is_running(
+    status_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status_file.write_text(json.dumps(STATUS | {"state": "running"}))
+    assert "killed" in run(tmp_path).stdout
+    monkeypatch.setattr(status, "listen_for_holder", lambda storage: "a lease that is heard of")
+    assert "running" in run(tmp_path).stdout
+
+
 @pytest.mark.parametrize("content", [None, NESTED], ids=["pipe", "nested"])
 def test_settings_that_are_no_file_of_ours_are_named(tmp_path: Path, content: bytes | None) -> None:
     config = load_config(BuildConfig, None, [f"output={tmp_path / 'out'}", "sources.partimagenet.root=/data"])
