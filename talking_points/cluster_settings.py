@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from talking_points.config import suggest
+from talking_points.redaction import redact
 
 _ANY_CLUSTER = {"n_workers", "name", "interface", "shutdown_on_close"}
 _JOBS = _ANY_CLUSTER | {
@@ -111,7 +112,7 @@ def find_unfit(cluster_class: str, given: Mapping[str, Any]) -> str | None:
             if key != "job_directives_skip" and not form.fullmatch(text):
                 return (
                     f"cluster_kwargs.{key}: expected letters, digits and any of ./:%+,=@~-, or a variable as $NAME, "
-                    f"found '{text[:80]}'; {beside}"
+                    f"found '{redact(text)[:80]}'; {beside}"
                 )
     return None
 

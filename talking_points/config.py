@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from talking_points.errors import InputError
 from talking_points.overrides import read_value
-from talking_points.redaction import protect_settings, redact, unseal
+from talking_points.redaction import hide_secrets, protect_settings, redact, unseal
 from talking_points.regular_files import read_text
 from talking_points.shipped import CONFIGS, config_names, find_config
 from talking_points.units import counted
@@ -139,7 +139,8 @@ def _apply_override(model: type[Section], data: dict[str, Any], override: str) -
 def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
     location = ".".join(str(part) for part in problem["loc"]) or "configuration"
     if problem["type"] != "extra_forbidden":
-        return redact(f"{location}: {problem['msg']} (found {reprlib.repr(problem.get('input'))})")
+        found = reprlib.repr(hide_secrets(problem.get("input")))  # a part of a secret would not be known as one
+        return redact(f"{location}: {problem['msg']} (found {found})")
     section: Any = model
     for part in problem["loc"][:-1]:
         field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from talking_points.build_config import BuildConfig
+from talking_points.config import ConfigError, load_config
 from talking_points.runner_config import RunnerConfig
 
 COMMAND = "x; touch /tmp/mark #"
@@ -94,3 +96,19 @@ def test_numbers_have_an_end(settings: dict[str, int]) -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ValidationError, match="expected the form"):
         RunnerConfig(kind="dask", address=address)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "runner={kind: dask, address: 'user:s3cretword@127.0.0.1:8786'}",
+        "runner={kind: ray, address: 'ray://user:s3cretword@head.example:10001'}",
+        "request_cache=mysql://user:s3cretword@127.0.0.1/answers",
+        "runner={kind: dask, cluster_class: dask_jobqueue.PBSCluster, cluster_kwargs: {queue: 'u:s3cretword@h.x y'}}",
+    ],
+)
+def test_of_a_password_nothing_is_shown(setting: str) -> None:
+    """Neither a piece, where a long value is cut."""
+    with pytest.raises(ConfigError) as refused:
+        load_config(BuildConfig, None, ["output=x", setting])
+    assert "s3" not in str(refused.value)
