@@ -29,6 +29,7 @@ from tasks import (
 from tasks.running.lease import Fence
 from tasks.running.manifests import Manifest
 from tasks.running.shards import AnyOrder, Environment, Inputs, Order, Place
+from tasks.running.storage import Storage
 from tasks.running.text_shards import describe_step
 from tasks.running.worker_checks import Expectation
 
@@ -66,7 +67,7 @@ class Orders:
     ) -> None:
         self.config = config
         self.environment = Environment(
-            output=config.output,
+            output=Storage(config.output).place,
             sources={name: Place(root=root, options=config.sources[name].options) for name, root in roots.items()},
             cache=str(cache),
             max_rejected_share=config.verification.max_rejected_share,

@@ -14,6 +14,7 @@ from prefect.task_runners import TaskRunner
 
 from talking_points.config import ConfigError
 from talking_points.runner_config import RunnerConfig
+from tasks.running.dask_packages import called, find_other_packages
 from tasks.running.runner_checks import ANSWERS, advise, cause_of, last_line
 from tasks.running.shards import AnyOrder
 from tasks.running.worker_checks import Expectation, end_stage
@@ -24,9 +25,11 @@ from tasks.running.workers import (
     Workers,
     cannot_run,
     compare_with,
+    offers,
     placed,
     refuse_different,
     title_of,
+    wanted_of,
 )
 
 _WORKERS = 20.0
@@ -63,24 +66,28 @@ class DaskWorkers(Workers):
     def check(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
         self._wait(say, look)
         stages = {stage: dict(wanted) for stage, wanted in self.config.resources.items()}
+        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        say(f"{len(known)} worker(s) connected: looking what they run and see")
+        different = find_other_packages(self.client, known, expected)
         # As tasks, not in the workers' own loops, which have to answer their scheduler while the code is imported.
         asked = {
             address: self.client.submit(_compare, expected, stages, workers=[address], pure=False)
-            for address in self.client.scheduler_info(n_workers=-1)["workers"]
+            for address, worker in known.items()
+            if called(address, worker) not in different
         }
-        say(f"{len(asked)} worker(s) connected: looking what they run and see")
         end = time.monotonic() + ASSURED
         for address, future in asked.items():
+            who = called(address, known[address])
             try:
                 while not future.done() and time.monotonic() < end:
                     look()
                     time.sleep(LOOK_EVERY)
-                differences = future.result(timeout=LOOK_EVERY)
+                different[who] = future.result(timeout=LOOK_EVERY)
             except (TimeoutError, OSError, self.lost[0]):
                 continue  # it has gone, or is busy: its first task looks again
             except Exception as error:
-                raise cannot_run(f"worker {address}", error) from error
-            refuse_different(f"worker {address}", differences)
+                raise cannot_run(who, error) from error
+        refuse_different(different)
         self._check_resources()
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
@@ -180,17 +187,27 @@ class DaskWorkers(Workers):
                     ) from error
 
     def _check_resources(self) -> None:
-        offered = {worker.get("name", ""): worker.get("resources") or {} for worker in self._known()}
+        if self.config.cluster_class is not None:
+            return  # its workers are started with all that stages take, and may come later
         for stage, wanted in self.config.resources.items():
-            for name, amount in wanted.items():
-                if self.config.cluster_class is None and not any(
-                    resources.get(name, 0) >= amount for resources in offered.values()
-                ):
-                    raise ConfigError(
-                        f"runner.resources.{stage}: no worker has {name}: {amount:g} (found "
-                        f"{', '.join(f'{worker}: {resources}' for worker, resources in offered.items())}): start one "
-                        f"with 'dask worker ADDRESS --resources {name}={amount:g}'"
-                    )
+            if not self._has(wanted):
+                found = ", ".join(f"{worker.get('name', '')}: {worker.get('resources')}" for worker in self._known())
+                amounts = ",".join(f"{name}={amount:g}" for name, amount in wanted.items())
+                raise ConfigError(
+                    f"runner.resources.{stage}: no worker has {wanted_of(wanted)} (found {found}): start one with "
+                    f"'dask worker ADDRESS --resources {amounts}'"
+                )
+
+    def _has(self, wanted: Mapping[str, float]) -> bool:
+        return any(offers(worker.get("resources") or {}, wanted) for worker in self._known())
+
+    def waits_for(self, stage: str) -> str:
+        wanted = self.config.resources.get(stage, {})
+        if not self._known():
+            return "no worker is connected: the build goes on when one is"
+        if not self._has(wanted):
+            return f"no worker has {wanted_of(wanted)}, which {stage} takes: the build goes on when one has"
+        return ""
 
 
 def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -116,6 +116,7 @@ class BuildProgress:
         self.failures: list[dict[str, Any]] = []
         self.error = ""
         self.seen_workers: list[dict[str, Any]] = []
+        self.waits_for = ""
         self.slowest: list[dict[str, Any]] = []
         self.busy_seconds = 0.0
         self.offered_seconds = 0.0
@@ -160,7 +161,7 @@ class BuildProgress:
 
     def begin(self, stage: str, shards: int, rows_in: int) -> None:
         """A stage starts with so many shards and input rows."""
-        self.stages[stage] = StageStatus(shards=shards, rows_in=rows_in)
+        self.stages[stage], self.waits_for = StageStatus(shards=shards, rows_in=rows_in), ""
         self._bar[stage] = self._bars.add_task(stage, total=shards, note="")
         if not self.on_page:
             return
@@ -212,9 +213,12 @@ class BuildProgress:
         )
         self._show(stage, force=True)
 
-    def show_workers(self, workers: list[dict[str, Any]]) -> None:
-        """What every worker of a cluster does now."""
+    def show_workers(self, workers: list[dict[str, Any]], waits_for: str = "") -> None:
+        """What every worker of a cluster does now, and what none of them can do."""
         now = time.monotonic()
+        if waits_for != self.waits_for:
+            self.wait(waits_for)
+        self.workers = sum(worker["threads"] for worker in workers) or self.workers
         for worker in self.seen_workers:
             self.offered_seconds += (now - self._looked) * worker["threads"]
             self.busy_seconds += (now - self._looked) * min(len(worker["tasks"]), worker["threads"])
@@ -228,6 +232,13 @@ class BuildProgress:
     def say(self, line: str) -> None:
         """Tell people something about the stage that runs."""
         self.console.print(f"{'':<15} {line}", highlight=False, soft_wrap=True)
+
+    def wait(self, line: str) -> None:
+        """Tell people what is waited for, here and in the status; nothing any more where ``line`` is empty."""
+        self.waits_for = line
+        if line:
+            self.say(line)
+        self._write(force=self.on_page)
 
     def end(self, stage: str) -> None:
         """A stage is over: one line for people, one last update of its artifact."""
@@ -251,6 +262,7 @@ class BuildProgress:
             "failures": self.failures,
             "error": self.error,
             "workers": self.seen_workers,
+            "waits_for": self.waits_for,
             "idle_share": self.idle_share,
             "slowest": self.slowest,
             "estimate": self.estimate(),
@@ -451,14 +463,15 @@ def stage_notes(summary: Mapping[str, Any]) -> list[str]:
 
 def worker_notes(summary: Mapping[str, Any]) -> list[str]:
     """Of a build on a cluster: what its workers do, how much of their time they had nothing to do, its slow shards."""
-    workers = summary.get("workers") or []
-    if not workers:
-        return []
+    workers, waits_for = summary.get("workers") or [], summary.get("waits_for") or ""
+    waiting = [waits_for] if waits_for and summary["state"] == "running" else []
+    if not workers and summary.get("idle_share") is None:
+        return waiting
     rows = sum(stage.get("executed_rows", 0) for stage in summary["stages"].values())
     idle = summary.get("idle_share")
     parts = [f"{len(workers)} worker(s)", f"{format_rate(rows / max(summary['seconds'], 1))} rows/s of all stages"]
     parts += [f"{idle:.0%} of their time idle"] if idle is not None else []
-    notes = [", ".join(parts)]
+    notes = [", ".join(parts), *waiting]
     if summary["state"] == "running":
         notes += [f"{worker['worker']}: {', '.join(worker['tasks'][:3]) or 'idle'}" for worker in workers[:_SHOWN]]
     slow = [f"{shard['shard']} {_duration(shard['seconds'])}" for shard in summary.get("slowest") or []]

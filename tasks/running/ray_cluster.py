@@ -23,9 +23,11 @@ from tasks.running.workers import (
     Workers,
     cannot_run,
     compare_with,
+    offers,
     placed,
     refuse_different,
     title_of,
+    wanted_of,
 )
 
 _TOLD = 50
@@ -61,14 +63,15 @@ class RayWorkers(Workers):
     def _check_resources(self) -> None:
         import ray
 
-        offered = ray.cluster_resources()
+        offered = {node["NodeManagerHostname"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         for stage, wanted in self.config.resources.items():
-            for name, amount in wanted.items():
-                if offered.get(name, 0) < amount:
-                    raise ConfigError(
-                        f"runner.resources.{stage}: the cluster has {name}: {offered.get(name, 0):g}, {amount:g} are "
-                        "wanted: start a node with it, as in 'ray start --address=... --num-gpus=1'"
-                    )
+            if not any(offers(own, wanted) for own in offered.values()):
+                has = ({name: own.get(name, 0) for name in wanted} for own in offered.values())
+                found = ", ".join(f"{node}: {wanted_of(own)}" for node, own in zip(offered, has, strict=True))
+                raise ConfigError(
+                    f"runner.resources.{stage}: no node of the cluster has {wanted_of(wanted)} (found {found}): start "
+                    "one with it, as in 'ray start --address=... --num-gpus=1'"
+                )
 
     def _check_nodes(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
         """Compare one worker of every node with this process."""
@@ -85,16 +88,17 @@ class RayWorkers(Workers):
             )
         say(f"{len(asked)} node(s) connected: looking what they run and see")
         end = time.monotonic() + ASSURED
+        different = {}
         for node, answer in asked.items():
             try:
                 while time.monotonic() < end and not ray.wait([answer], timeout=LOOK_EVERY)[0]:
                     look()
-                differences = ray.get(answer, timeout=LOOK_EVERY)
+                different[node] = ray.get(answer, timeout=LOOK_EVERY)
             except Exception as error:
                 if isinstance(error, (TimeoutError, *self.lost)):
                     continue  # it has gone, or is busy: its first task looks again
                 raise cannot_run(node, error) from error
-            refuse_different(node, differences)
+        refuse_different(different)
 
     def submit(self, task: Any, order: AnyOrder, parameters: Mapping[str, Any]) -> PrefectFuture[Any]:
         from prefect_ray.context import remote_options

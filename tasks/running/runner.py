@@ -81,7 +81,6 @@ class StageRunner:
         self.storage = storage
         self.progress = progress
         self._described = 0.0
-        self._deserted = False
 
     @classmethod
     @contextmanager
@@ -110,7 +109,7 @@ class StageRunner:
             storage.expected = expect(settings, roots or {}, storage.lease.number, records_folder(), api)
             try:
                 made = cls(workers, storage, progress)
-                workers.check(storage.expected, progress.say, made._stop_if_asked)
+                workers.check(storage.expected, progress.wait, made._stop_if_asked)
                 yield made
             finally:
                 forget_marks(storage.expected)
@@ -250,13 +249,13 @@ class StageRunner:
     def _next_finished(self, stage: _Stage) -> PrefectFuture[Any]:
         """A task that has ended; meanwhile it is looked whether the build is to go on."""
         while True:
-            self._look_around()
+            self._look_around(stage.task.name)
             try:
                 return stage.finished.get(timeout=_LOOK_EVERY)
             except Empty:
                 continue
 
-    def _look_around(self) -> None:
+    def _look_around(self, stage: str) -> None:
         """Raise ``LeaseLost`` where another build has taken over, and ``KeyboardInterrupt`` where this one is asked to
         stop, which then does what Ctrl-C does.
         """
@@ -268,11 +267,8 @@ class StageRunner:
         if self.workers.config.is_cluster and time.monotonic() - self._described >= _DESCRIBE_EVERY:
             self._described = time.monotonic()
             found = self.workers.describe(lambda order: latest_worker(self.storage, order.stage, order.shard))
-            self.progress.show_workers(found)
+            self.progress.show_workers(found, self.workers.waits_for(stage))
             self.workers.replace_lost()
-            if not found and self.workers.config.kind == "dask" and not self._deserted:
-                self.progress.say("no worker is connected: the build goes on when one is")
-            self._deserted = not found
 
     def _stop_if_asked(self) -> None:
         """Raise ``KeyboardInterrupt`` where this build was asked to stop, on this machine or in its output."""

@@ -47,6 +47,11 @@ class Storage:
             self.fs, self.root = LocalFileSystem(), os.path.abspath(self.output)  # noqa: PTH100  # without ".."
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
+    @property
+    def place(self) -> str:
+        """What names it in any process: the URL, or the whole path, as workers may have been started elsewhere."""
+        return self.root if "://" not in self.output else self.output
+
     def path(self, name: str = "") -> str:
         """The full path of ``name``, as the file system of this storage understands it."""
         return f"{self.root}/{name}" if name else self.root

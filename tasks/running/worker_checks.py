@@ -29,10 +29,10 @@ from talking_points.descriptions.asking import release_backend
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.errors import InputError
 from talking_points.extras import how_to_install
-from talking_points.redaction import protect_settings
+from talking_points.redaction import protect_settings, redact
 from tasks.running.claims import this_worker
 from tasks.running.lease import LEASES
-from tasks.running.runner_checks import ANSWERS
+from tasks.running.runner_checks import ANSWERS, last_line
 from tasks.running.storage import Storage
 
 PACKAGES = (
@@ -42,6 +42,8 @@ PACKAGES = (
 """Packages that rows, requests and files depend on, or that carry the tasks."""
 CARRIERS = {"dask": ("dask", "distributed"), "ray": ("ray",)}
 """Packages that carry the tasks, by kind of cluster: their releases talk to their own kind alone."""
+MISSING = "missing"
+"""The version of a package that is not installed."""
 _LOOKED_AT = 500
 """Files of a source that its digest for workers is made of: enough to tell a folder from another one."""
 
@@ -84,13 +86,14 @@ def expect(
     ``results``: the folder of the result records, where they are kept in one. Both have to be seen by every worker.
     ``api``: the URL of the Prefect server that workers report to.
     """
+    storage = Storage(config.output)
     expected = Expectation(
         token=secrets.token_hex(8),
         python=_python(),
         code=code_digest(),
         packages=_versions((*PACKAGES, *CARRIERS.get(config.runner.kind, ()))),
         roots={name: (root, root_digest(root)) for name, root in roots.items()},
-        output=config.output,
+        output=storage.place,
         lease=lease,
         results=None if results is None else str(results),
         api=api,
@@ -101,7 +104,7 @@ def expect(
             if (entry := BACKENDS[step.backend]).package
         },
     )
-    Storage(config.output).write_bytes(_mark(expected), expected.token.encode())
+    storage.write_bytes(_mark(expected), expected.token.encode())
     if results is not None:
         results.mkdir(parents=True, exist_ok=True)
         _result_mark(expected).write_text(expected.token)
@@ -126,23 +129,31 @@ def find_differences(expected: Expectation, stages: tuple[str, ...]) -> list[str
 
 
 def _other_code(expected: Expectation) -> list[str]:
-    found = []
-    if _python() != expected.python:
-        found.append(f"it runs Python {_python()}, the build {expected.python}")
-    found += _other_versions(expected.packages)
+    found = [*other_python(_python(), expected), *_own_other_versions(expected.packages)]
     # Of another release it goes without saying.
     if not found and code_digest() != expected.code:
         found.append(f"its code in {Path(talking_points.__file__).parent} is not that of the build")
     return found
 
 
-def _other_versions(expected: Mapping[str, str]) -> list[str]:
-    own = _versions(tuple(expected))
+def other_python(own: str, expected: Expectation) -> list[str]:
+    """What is said of an interpreter that is not that of the build."""
+    return [] if own == expected.python else [f"it runs Python {own}, the build {expected.python}"]
+
+
+def other_versions(own: Mapping[str, str | None], expected: Mapping[str, str]) -> list[str]:
+    """What is said of packages that are not those of the build; None, or ``MISSING``, for one that is not there."""
+    found = {name: own.get(name) or MISSING for name in expected}
     return [
-        f"it has {name} {own[name]}, the build {version}; install what requirements.lock pins"
+        f"it has {f'no {name}' if found[name] == MISSING else f'{name} {found[name]}'}, the build {version}; install "
+        "what requirements.lock pins"
         for name, version in expected.items()
-        if own[name] != version
+        if found[name] != version
     ]
+
+
+def _own_other_versions(expected: Mapping[str, str]) -> list[str]:
+    return other_versions(_versions(tuple(expected)), expected)
 
 
 def _other_roots(expected: Expectation) -> Iterator[str]:
@@ -162,14 +173,22 @@ def _other_roots(expected: Expectation) -> Iterator[str]:
 
 
 def _unseen_places(expected: Expectation) -> Iterator[str]:
+    seen, why = "", ""
     try:
-        seen = Storage(expected.output).read_bytes(_mark(expected)).decode()
-    except (OSError, ValueError, InputError) as error:
-        seen = f"{type(error).__name__}"
+        seen = Storage(expected.output).read_bytes(_mark(expected)).decode(errors="replace")
+    except FileNotFoundError:
+        pass  # it sees another folder, or none
+    except Exception as error:  # of a store anything: no package for it, no key, another region
+        why = redact(f" ({type(error).__name__}: {last_line(error)})")
     if seen != expected.token:
-        yield f"it does not see the output {expected.output}, which has to be one place for all workers"
+        needs = "" if "://" not in expected.output else "; its package, keys and endpoint are wanted on every machine"
+        yield f"it does not see the output {expected.output}{why}, which has to be one place for all workers{needs}"
     if expected.results is not None and _read(_result_mark(expected)) != expected.token:
-        yield f"it does not see the result records in {expected.results}"
+        yield (
+            f"it does not see the result records in {expected.results}: name a place that all workers see, "
+            "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK of an object store or "
+            "PREFECT_RESULTS_LOCAL_STORAGE_PATH of a folder"
+        )
 
 
 def _unreached_server(expected: Expectation) -> Iterator[str]:
@@ -203,7 +222,7 @@ def _lacks(stage: str, need: Need | None) -> list[str]:
         return []
     if util.find_spec(need.package) is None:
         return [f"the package '{need.package}', which {stage} needs, is not installed; {how_to_install(need.extra)}"]
-    return _other_versions(need.versions)
+    return _own_other_versions(need.versions)
 
 
 def check_worker(expected: Expectation, stage: str) -> None:
@@ -278,7 +297,7 @@ def _versions(names: tuple[str, ...]) -> dict[str, str]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "missing"
+            found[name] = MISSING
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Any
@@ -21,6 +21,9 @@ ASSURED = 60.0
 """Seconds that all workers together get to import the code and to look around."""
 LOOK_EVERY = 0.5
 """Seconds between two looks whether a build is to stop while it waits for workers."""
+
+_NAMED = 5
+"""Workers that lack the same of which the names are said."""
 
 
 class ClusterLost(RunError):
@@ -79,6 +82,10 @@ class Workers:
     def replace_lost(self) -> None:
         """Start workers in the place of those that have ended, where only the build does so."""
 
+    def waits_for(self, stage: str) -> str:
+        """Who has to come before a task of a stage can be done, in words; nothing where somebody there can do it."""
+        return ""
+
     def describe(self, worker_of: Callable[[AnyOrder], str | None]) -> list[dict[str, Any]]:
         """The workers, as far as they are known: name, threads, titles of their tasks.
 
@@ -103,11 +110,7 @@ def placed(
     expected: Expectation, resources: Mapping[str, Mapping[str, float]], own: Mapping[str, float]
 ) -> tuple[str, ...]:
     """The stages with needs that may be given to who has resources of its ``own``."""
-    return tuple(
-        stage
-        for stage in expected.needs
-        if all(own.get(name, 0) >= amount for name, amount in resources.get(stage, {}).items())
-    )
+    return tuple(stage for stage in expected.needs if offers(own, resources.get(stage, {})))
 
 
 def cannot_run(who: str, error: Exception) -> ConfigError:
@@ -118,7 +121,31 @@ def cannot_run(who: str, error: Exception) -> ConfigError:
     )
 
 
-def refuse_different(who: str, differences: list[str]) -> None:
-    """Raise ``ConfigError`` for a worker that lacks something."""
-    if differences:
-        raise ConfigError(f"the {who} cannot do the tasks of this build: {'; '.join(differences)}")
+def refuse_different(found: Mapping[str, Sequence[str]]) -> None:
+    """Raise ``ConfigError`` that names everyone who lacks something, and what; those that lack the same together."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for who, differences in found.items():
+        if differences:
+            alike.setdefault(tuple(differences), []).append(f"the {who}")
+    if alike:
+        raise ConfigError(
+            "\n".join(
+                f"{_listed(who)} cannot do the tasks of this build: {'; '.join(differences)}"
+                for differences, who in alike.items()
+            )
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def wanted_of(wanted: Mapping[str, float]) -> str:
+    """Resources as people write them: ``GPU: 1, RAM: 8``."""
+    return ", ".join(f"{name}: {amount:g}" for name, amount in wanted.items())
+
+
+def offers(own: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
+    """Whether one worker has all that a task takes: what two have together does no task any good."""
+    return all(own.get(name, 0) >= amount for name, amount in wanted.items())

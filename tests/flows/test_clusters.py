@@ -457,20 +457,22 @@ def test_what_no_worker_can_do_is_said_before_anything_is_made(
         )
         cluster.start_worker("poor", before=HIDES.format("httpx"))
         cluster.await_worker("poor")
-        refused(r"the worker tcp://.* the package 'httpx', which local_caption needs, is not installed", on(cluster))
+        refused(
+            r"the worker poor \(tcp://.* the package 'httpx', which local_caption needs, is not installed", on(cluster)
+        )
         cluster.end("poor")
         cluster.start_worker("older", before=OLDER.format("opencv-contrib-python"))
         cluster.await_worker("older")
-        refused(r"the worker tcp://.* it has opencv-contrib-python 1\.0, the build [5-9]", on(cluster))
+        refused(r"the worker older \(tcp://.* it has opencv-contrib-python 1\.0, the build [5-9]", on(cluster))
         cluster.end("older")
         cluster.start_worker("blind", before=COVERS.format(str(drawn["partimagenet"])))
         wait_for(lambda: any(word in cluster.log("blind") for word in ("Registered to", "no other view")), 60, "blind")
         if "no other view" not in cluster.log("blind"):
-            refused(r"the worker tcp://.* it has other files at .*, the root of partimagenet", on(cluster))
+            refused(r"the worker blind \(tcp://.* it has other files at .*, the root of partimagenet", on(cluster))
         cluster.end("blind")
         elsewhere.append(cluster.start_elsewhere("elsewhere", PYTHONPATH=str(code)))
         cluster.await_worker("elsewhere")
-        refused(r"the worker tcp://.* its code in .* is not that of the build", on(cluster))
+        refused(r"the worker elsewhere \(tcp://.* its code in .* is not that of the build", on(cluster))
     finally:
         for process in elsewhere:
             process.kill()

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tasks.running.manifests import Details, Manifest
-from tasks.running.progress import COLUMNS, STATUS_FILE, BuildProgress, stage_notes, stage_rows
+from tasks.running.progress import COLUMNS, STATUS_FILE, BuildProgress, stage_notes, stage_rows, worker_notes
 from tasks.running.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("orchestrator")
@@ -82,3 +82,32 @@ def test_rules_are_not_said_to_have_answered_requests(progress: BuildProgress) -
     progress.begin("refine", 1, 10)
     progress.finish_shard("refine", manifest("refine", 0, 1.0, requests=10, tokens_in=0, tokens_out=80), reused=False)
     assert stage_notes(progress.summary()) == ["refine: empty 1, 10 rows/s per worker"]
+
+
+def test_the_estimate_counts_the_workers_that_a_cluster_has(progress: BuildProgress) -> None:
+    progress.begin("local_caption", 10, 100)
+    progress.finish_shard("local_caption", manifest("local_caption", 0, 4.0), reused=False)
+    progress.show_workers([{"worker": f"w{number}", "threads": 2, "tasks": []} for number in range(3)])
+    assert progress.seconds_left()["local_caption"] == 9 * 4.0 / 6
+    progress.show_workers([])
+    assert progress.seconds_left()["local_caption"] == 9 * 4.0 / 6, "what it will have again is not known"
+
+
+def test_what_a_build_waits_for_is_in_its_status(progress: BuildProgress) -> None:
+    console = progress.console.file
+    for line in ("waiting for the first worker of here", "2 worker(s) connected: looking what they run and see"):
+        progress.wait(line)
+        assert worker_notes(progress.storage.read_json(STATUS_FILE)) == [line]
+    progress.begin("index", 1, 0)
+    assert worker_notes(progress.storage.read_json(STATUS_FILE)) == []
+    waiting, nobody = (
+        "no worker has GPU: 1, which index takes: the build goes on when one has",
+        "no worker is connected",
+    )
+    workers = [{"worker": "w0", "threads": 1, "tasks": ["index"]}]
+    for found, line in ((workers, waiting), (workers, waiting), ([], nobody), ([], nobody), (workers, "")):
+        progress.show_workers(found, line)
+        notes = worker_notes(progress.storage.read_json(STATUS_FILE))
+        assert [note for note in notes if note in (waiting, nobody)] == ([line] if line else [])
+    assert isinstance(console, io.StringIO)
+    assert [console.getvalue().count(line) for line in (waiting, nobody)] == [1, 1], "said once"

@@ -66,7 +66,7 @@ DIFFERENCES: dict[str, tuple[Change, str]] = {
         name: (other_version(name), rf"it has {name} \S+, the build 0\.0\.1; install what requirements\.lock pins")
         for name in ("talking-points", "pyarrow", "opencv-contrib-python", "jinja2", "prefect", "distributed")
     },
-    "not there": (other_version("no-such-package"), r"it has no-such-package missing, the build 0\.0\.1"),
+    "not there": (other_version("no-such-package"), r"it has no no-such-package, the build 0\.0\.1"),
     "model library": (other_torch, r"it has torch \S+, the build 0\.0\.1"),
     "extra": (no_package, r"the package 'nowhere', which local_caption needs, is not installed; .*\[train\]"),
     "root": (no_root, r"it has nothing at /.*/source, the root of drawn"),
@@ -81,7 +81,7 @@ DIFFERENCES: dict[str, tuple[Change, str]] = {
     ),
     "server behind a proxy": (changed(api="https://prefect.example/api"), ""),
     "output": (no_output, r"it does not see the output /.*/out, which has to be one place for all workers"),
-    "results": (no_results, r"it does not see the result records in /.*/results"),
+    "results": (no_results, r"it does not see the result records in /.*/results: name a place that all workers see"),
 }
 
 
