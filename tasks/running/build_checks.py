@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from talking_points.build_config import BuildConfig, SourceConfig
 from talking_points.config import ConfigError
-from talking_points.descriptions.backends import check_capabilities, find_missing_model, what_is_missing
+from talking_points.descriptions.backends import BACKENDS, check_capabilities, find_missing_model, what_is_missing
 from talking_points.descriptions.backends.protocol import Step
 from talking_points.descriptions.prompts import prompt_digest
 from talking_points.extras import how_to_install
@@ -56,6 +56,23 @@ def check_build(settings: BuildConfig, *, installed: bool = True) -> dict[str, s
             raise ConfigError(f"judge.by: 'localizer' needs torch, which is not installed; {how_to_install('train')}")
         check_model(str(settings.judge.model), "localizer", "judge.model")
     return {name: _resolve_root(name, source, source.options) for name, source in settings.open_sources.items()}
+
+
+def check_shared_answers(settings: BuildConfig, machines: int) -> str:
+    """What to say of answers that are kept in files where workers run on several ``machines``; nothing where they are
+    not, or where no model is asked. Raises ``ConfigError`` where a budget would hold for each of them alone.
+    """
+    asking = [step for step, section in settings.asking.items() if BACKENDS[section.backend].package]
+    if machines < 2 or settings.request_cache is not None or not asking:
+        return ""
+    files = f"the answers to {', '.join(asking)} are kept in files, safe for one machine, and workers run on {machines}"
+    if settings.budget is not None:
+        raise ConfigError(
+            f"budget: {files}: set request_cache=postgresql://HOST/DATABASE, where they are counted for all together"
+        )
+    return (
+        f"{files}: with request_cache=postgresql://HOST/DATABASE a shard that moves to another one asks for none again"
+    )
 
 
 def check_instructions(settings: InstructionBuildConfig) -> dict[str, str]:

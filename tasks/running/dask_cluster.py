@@ -201,6 +201,12 @@ class DaskWorkers(Workers):
     def _has(self, wanted: Mapping[str, float]) -> bool:
         return any(offers(worker.get("resources") or {}, wanted) for worker in self._known())
 
+    def machines(self) -> int:
+        started = self.config.cluster_class
+        there = len({worker.get("host") for worker in self._known()})
+        # What a batch system or Kubernetes starts may come later, and lies where there is room.
+        return max(there, self.wanted if started and not started.endswith("LocalCluster") else 1)
+
     def waits_for(self, stage: str) -> str:
         wanted = self.config.resources.get(stage, {})
         if not self._known():

@@ -216,13 +216,13 @@ class BuildProgress:
     def show_workers(self, workers: list[dict[str, Any]], waits_for: str = "") -> None:
         """What every worker of a cluster does now, and what none of them can do."""
         now = time.monotonic()
-        if waits_for != self.waits_for:
-            self.wait(waits_for)
         self.workers = sum(worker["threads"] for worker in workers) or self.workers
         for worker in self.seen_workers:
             self.offered_seconds += (now - self._looked) * worker["threads"]
             self.busy_seconds += (now - self._looked) * min(len(worker["tasks"]), worker["threads"])
         self.seen_workers, self._looked = workers, now
+        if waits_for != self.waits_for:
+            self.wait(waits_for)
         self._write(force=False)
         if self.on_page and now - self._reported >= _REPORT_EVERY:
             self._reported = now

@@ -73,6 +73,11 @@ class RayWorkers(Workers):
                     "one with it, as in 'ray start --address=... --num-gpus=1'"
                 )
 
+    def machines(self) -> int:
+        import ray
+
+        return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+
     def _check_nodes(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
         """Compare one worker of every node with this process."""
         import ray

@@ -23,6 +23,7 @@ from talking_points.runner_config import RunnerConfig, RunnerKind
 from talking_points.sources.protocol import SourceError
 from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
+from tasks.running.build_checks import check_shared_answers
 from tasks.running.build_folder import BuildStorage
 from tasks.running.claims import Overtaken, latest_worker, was_begun
 from tasks.running.clusters import open_workers
@@ -110,6 +111,8 @@ class StageRunner:
             try:
                 made = cls(workers, storage, progress)
                 workers.check(storage.expected, progress.wait, made._stop_if_asked)
+                if said := check_shared_answers(settings, workers.machines()):
+                    progress.say(said)
                 yield made
             finally:
                 forget_marks(storage.expected)

@@ -132,7 +132,10 @@ def _other_code(expected: Expectation) -> list[str]:
     found = [*other_python(_python(), expected), *_own_other_versions(expected.packages)]
     # Of another release it goes without saying.
     if not found and code_digest() != expected.code:
-        found.append(f"its code in {Path(talking_points.__file__).parent} is not that of the build")
+        found.append(
+            f"its code in {Path(talking_points.__file__).parent} is not that of the build: install the build's there, "
+            "and start the worker again"
+        )
     return found
 
 

@@ -82,6 +82,10 @@ class Workers:
     def replace_lost(self) -> None:
         """Start workers in the place of those that have ended, where only the build does so."""
 
+    def machines(self) -> int:
+        """How many machines the workers run on, as far as it is known."""
+        return 1
+
     def waits_for(self, stage: str) -> str:
         """Who has to come before a task of a stage can be done, in words; nothing where somebody there can do it."""
         return ""

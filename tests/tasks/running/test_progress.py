@@ -107,7 +107,9 @@ def test_what_a_build_waits_for_is_in_its_status(progress: BuildProgress) -> Non
     workers = [{"worker": "w0", "threads": 1, "tasks": ["index"]}]
     for found, line in ((workers, waiting), (workers, waiting), ([], nobody), ([], nobody), (workers, "")):
         progress.show_workers(found, line)
-        notes = worker_notes(progress.storage.read_json(STATUS_FILE))
+        status = progress.storage.read_json(STATUS_FILE)
+        assert status["workers"] == found, "what is waited for is told with what is done then"
+        notes = worker_notes(status)
         assert [note for note in notes if note in (waiting, nobody)] == ([line] if line else [])
     assert isinstance(console, io.StringIO)
     assert [console.getvalue().count(line) for line in (waiting, nobody)] == [1, 1], "said once"
