@@ -14,6 +14,7 @@ from prefect.task_runners import TaskRunner
 
 from talking_points.config import ConfigError
 from talking_points.runner_config import RunnerConfig
+from talking_points.units import format_duration
 from tasks.running.dask_packages import called, find_other_packages
 from tasks.running.runner_checks import ANSWERS, advise, cause_of, last_line
 from tasks.running.shards import AnyOrder
@@ -36,6 +37,8 @@ _WORKERS = 20.0
 """Seconds in which the first worker of an existing cluster has to be there."""
 PRELOAD = "tasks.running.dask_worker"
 """What workers load when they start."""
+_SILENT = 30.0
+"""Seconds after which people are told that a worker was not heard of: its scheduler waits ten times as long."""
 _ASKED_EVERY = 2.0
 """Seconds between two questions for the workers that there are."""
 
@@ -151,11 +154,14 @@ class DaskWorkers(Workers):
         except Exception:
             return []
         known = self.client.scheduler_info(n_workers=-1)["workers"]
+        # By the scheduler's clock, which need not be ours: the one that was heard of last tells what time it is there.
+        now = max((worker.get("last_seen", 0.0) for worker in known.values()), default=0.0)
         return [
             {
                 "worker": str(known.get(address, {}).get("name", address)),
                 "threads": known.get(address, {}).get("nthreads", 1),
                 "tasks": [self._titles.get(str(key), "another's") for key in keys],
+                "note": _note_of(known.get(address, {}), now),
             }
             for address, keys in sorted(processing.items())
         ]
@@ -214,6 +220,16 @@ class DaskWorkers(Workers):
         if not self._has(wanted):
             return f"no worker has {wanted_of(wanted)}, which {stage} takes: the build goes on when one has"
         return ""
+
+
+def _note_of(worker: Mapping[str, Any], now: float) -> str:
+    """Why nothing may come of what a worker was given; ``now`` by the clock of its scheduler."""
+    silent = now - worker.get("last_seen", now)
+    if silent > _SILENT:
+        return f"not heard of for {format_duration(silent)}"
+    if worker.get("status") == "paused":
+        return "paused by Dask, as it has little memory left"
+    return ""
 
 
 def _compare(expected: Expectation, resources: Mapping[str, Mapping[str, float]]) -> list[str]:

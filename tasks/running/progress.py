@@ -473,7 +473,9 @@ def worker_notes(summary: Mapping[str, Any]) -> list[str]:
     parts += [f"{idle:.0%} of their time idle"] if idle is not None else []
     notes = [", ".join(parts), *waiting]
     if summary["state"] == "running":
-        notes += [f"{worker['worker']}: {', '.join(worker['tasks'][:3]) or 'idle'}" for worker in workers[:_SHOWN]]
+        for worker in workers[:_SHOWN]:
+            does, note = ", ".join(worker["tasks"][:3]) or "idle", worker.get("note")
+            notes.append(f"{worker['worker']}: {does}{f' ({note})' if note else ''}")
     slow = [f"{shard['shard']} {_duration(shard['seconds'])}" for shard in summary.get("slowest") or []]
     return notes + ([f"slowest shards: {', '.join(slow)}"] if slow else [])
 

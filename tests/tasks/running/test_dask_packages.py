@@ -15,6 +15,7 @@ from talking_points.runner_config import RunnerConfig
 from tasks.running import dask_packages
 from tasks.running.dask_cluster import DaskWorkers
 from tasks.running.dask_packages import find_other_packages
+from tasks.running.progress import worker_notes
 from tasks.running.worker_checks import Expectation
 from tasks.running.workers import refuse_different
 
@@ -112,3 +113,32 @@ def test_two_workers_together_do_no_task(
         with pytest.raises(ConfigError, match=r"refine: no worker has GPU: 1, RAM: 8 .*--resources GPU=1,RAM=8'"):
             workers._check_resources()
     assert (workers.waits_for("verify") == "") == bool(offered)
+
+
+@pytest.mark.parametrize(
+    ("seen", "status", "says"),
+    [(1000.0, "running", ""), (975.0, "running", ""), (950.0, "running", "not heard of for 50 s"),
+     (1000.0, "paused", "paused by Dask, as it has little memory left")],
+)  # fmt: skip
+def test_a_worker_that_does_not_go_on_is_told_from_one_that_works(
+    seen: float, status: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {
+        "tcp://a:1": {"name": "w0", "nthreads": 1, "last_seen": seen, "status": status},
+        "tcp://a:2": {"name": "w1", "nthreads": 1, "last_seen": 1000.0, "status": "running"},
+    }
+
+    class Client:
+        def processing(self) -> dict[str, list[str]]:
+            return {"tcp://a:1": ["key"], "tcp://a:2": []}
+
+        def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+            return {"workers": known}
+
+    workers = DaskWorkers.__new__(DaskWorkers)
+    workers._titles = {"key": "verify 1/2"}
+    monkeypatch.setattr(DaskWorkers, "client", Client())
+    found = workers.describe(lambda order: None)
+    assert [worker["note"] for worker in found] == [says, ""]
+    notes = worker_notes({"workers": found, "stages": {}, "seconds": 1, "state": "running"})
+    assert notes[1:] == [f"w0: verify 1/2{f' ({says})' if says else ''}", "w1: idle"]
