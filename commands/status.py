@@ -88,7 +88,7 @@ def read_status(storage: Storage) -> dict[str, Any]:
         from talking_points.training.made_once import STARTED
 
         raise ConfigError(
-            f"no build found in {storage.root}, nor a training: expected {STATUS_FILE}, or folders of stages "
+            f"no build found in {storage.place}, nor a training: expected {STATUS_FILE}, or folders of stages "
             f"with {STARTED}"
         )
     try:

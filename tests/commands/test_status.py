@@ -17,6 +17,7 @@ from commands import (
     status,
 )
 from commands.console import app
+from commands.status import read_status
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
 from talking_points.locks import only_writer
@@ -24,6 +25,7 @@ from talking_points.whole_files import write_json
 from tasks.running.build_folder import SETTINGS_FILE, build_folder
 from tasks.running.progress import STATUS_FILE
 from tasks.running.stages import WORK
+from tasks.running.storage import Storage
 
 STATUS = {"state": "finished", "seconds": 3.0, "time": "2026-01-02T03:04:05+00:00", "stages": {}, "failures": []}
 
@@ -196,3 +198,8 @@ def test_a_training_shows_its_stages(tmp_path: Path) -> None:
 def test_the_last_run_is_told_in_words(status_file: Path, tmp_path: Path, change: dict[str, Any], says: str) -> None:
     status_file.write_text(json.dumps(STATUS | change))
     assert says in " ".join(run(tmp_path).stdout.split())
+
+
+def test_a_store_without_a_build_is_named_as_it_was_given() -> None:
+    with pytest.raises(ConfigError, match="no build found in memory://nothing/here, nor a training"):
+        read_status(Storage("memory://nothing/here"))
