@@ -60,6 +60,7 @@ def test_kubernetes_is_given_workers_with_the_resources() -> None:
 
 def test_a_worker_whose_job_has_ended_gets_a_successor() -> None:
     dask = pytest.importorskip("dask", reason="the extra 'dask' is not installed")
+    pytest.importorskip("distributed")  # first, or its settings would leave with the one that is set here
     own: dict[str, Any] = {"processes": False, "preload": [], "n_workers": 2}
     config = RunnerConfig.model_construct(kind="dask", cluster_kwargs=own)
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}), open_workers(config, 2) as workers:

@@ -100,6 +100,7 @@ def test_a_scheduler_speaks_first() -> None:
 def test_why_a_cluster_does_not_start_is_said(setting: str, value: Any, words: str) -> None:
     """Dask's own configuration, or a variable DASK_... of the environment, may ask for what is not there."""
     dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")  # first, or its settings would leave with the one that is set here
     pytest.importorskip("prefect_dask")
     from tasks.running.clusters import open_workers
 
