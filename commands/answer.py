@@ -43,7 +43,7 @@ def answer(
     """Find named keypoints of the object in a box; prints x and y in pixels."""
     with exit_codes():
         shown = open_image(image)
-        check_figure(figure)
+        check_figure(figure, image)
         if mode not in ("greedy", "beam", "mean"):
             raise ConfigError(f"--mode: expected greedy, beam or mean, found {mode}")
         keypoints = _set(every, name)

@@ -23,7 +23,7 @@ from commands import (  # noqa: F401  (add commands)
     training_commands,
     view_commands,
 )
-from commands.console import Config, Overrides, Verbose, app, exit_codes
+from commands.console import Config, Overrides, Verbose, app, end_full, exit_codes
 from commands.processes import STOPPED, end_at_once, keep_what_is_made, leave_at_once
 from talking_points.config import ConfigError, load_config
 from talking_points.owners import refuse_closed
@@ -119,6 +119,8 @@ def status(
         from commands import status
         from commands.outputs import open_output
 
+        if rejected + as_json + watch > 1:
+            raise ConfigError("expected one of --rejected, --json and --watch, found more: ask for one after the other")
         view = status.watch_status if watch else status.print_status
         view = status.print_rejected if rejected else status.print_status_json if as_json else view
         view(open_output(output))
@@ -206,6 +208,9 @@ def main() -> None:
     """Entry point of the ``talking-points`` command."""
     try:
         app()
+    except OSError as error:
+        # What was printed last has met a full disk.
+        end_full(error)
     except SystemExit as end:
         from commands.orchestrator import own_server_is_gone
 

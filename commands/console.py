@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from commands.config_kinds import whose_config
 from commands.processes import STOPPED
+from commands.usage import advice, at_home
 from commands.working_folder import refuse_settings, trust_no_modules
 from talking_points.errors import InputError, RunError
 from talking_points.escaping import for_terminal
@@ -81,7 +83,7 @@ class _InOrderOfUse(typer.core.TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
         protect_arguments(args)
         with _redacted_usage():
-            return super().make_context(info_name, args, *rest, **more)
+            return super().make_context(info_name, at_home(args), *rest, **more)
 
     def invoke(self, ctx: Any) -> Any:
         with _redacted_usage():
@@ -109,7 +111,7 @@ def _redacted_usage() -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            vars(error)["message"] = for_terminal(redact(vars(error)["message"]))
+            vars(error)["message"] = for_terminal(redact(vars(error)["message"])) + advice(error)
         raise
 
 
@@ -169,7 +171,7 @@ def exit_codes(
     except KeyboardInterrupt:
         _end(stopped, STOPPED)
     except InputError as error:
-        _end(f"error: {error}", WRONG_INPUT)
+        _end(f"error: {error}{whose_config(error)}", WRONG_INPUT)
     except RunError as error:
         _end(f"failed: {error}", FAILED)
     except OSError as error:
@@ -186,8 +188,21 @@ def _progress() -> Iterator[None]:
         yield
 
 
+def end_full(error: OSError) -> NoReturn:
+    """End with a message where what is printed has no room; what could not be written is given up."""
+    closed = explain(error)
+    if closed is None:
+        raise error
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        tell(f"error: {closed}")
+    sys.exit(WRONG_INPUT)
+
+
 def _end(message: str, code: int) -> NoReturn:
-    tell(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...")
+    with suppress(OSError):  # nobody reads it, or its disk is full: the exit code is all that is left to say
+        tell(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...")
     end_at_once(code)
     raise typer.Exit(code)
 

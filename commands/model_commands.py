@@ -137,10 +137,11 @@ def describe(
             return
         # What can be wrong is looked at before the seconds that torch takes to import.
         _no_output(output, source)
+        refuse_other_rows(source)
         if point is None:
             raise ConfigError(f"expected the point to describe behind {source}, found none: X and Y in pixels")
         rgb = open_image(Path(source), *point)
-        check_figure(figure)
+        check_figure(figure, Path(source))
         check_model(model, "descriptor")
         tell(f"describe: loading {model}")
         with needs_extra("train"):
@@ -182,10 +183,11 @@ def localize(
             )  # fmt: skip
             return
         _no_output(output, source)
+        refuse_other_rows(source)
         if text is None or not text.strip():
             raise ConfigError(f"expected the text to find in {source} behind it, found none")
         rgb = open_image(Path(source))
-        check_figure(figure)
+        check_figure(figure, Path(source))
         check_model(model, "localizer")
         tell(f"localize: loading {model}")
         with needs_extra("train"):
@@ -213,14 +215,26 @@ def _no_output(output: Path | None, source: str) -> None:
         )
 
 
-def check_figure(figure: Path | None) -> None:
-    """Refuse a file that the figure could not be written to. Raises ``ConfigError``."""
+def refuse_other_rows(source: str) -> None:
+    """Refuse a table that is neither JSONL nor Parquet, which would be missed as an image. Raises ``ConfigError``."""
+    if Path(source).suffix.lower() in (".json", ".csv", ".tsv", ".txt", ".xlsx"):
+        raise ConfigError(
+            f"expected an image, or rows in a file that ends in .jsonl (one JSON object in a line) or .parquet; found "
+            f"{source}: write it as one of these"
+        )
+
+
+def check_figure(figure: Path | None, *others: Path | None, option: str = "--figure") -> None:
+    """Refuse a file that the figure could not be written to, or in place of ``others``. Raises ``ConfigError``."""
     if figure is None:
         return
+    for other in others:
+        if other is not None and figure.resolve() == other.resolve():
+            raise ConfigError(f"{option}: expected a file of its own, found {figure}, which it would replace")
     if figure.suffix.lower() not in FIGURES:
-        raise ConfigError(f"--figure: expected a file name that ends in {', '.join(FIGURES)}, found {figure}")
+        raise ConfigError(f"{option}: expected a file name that ends in {', '.join(FIGURES)}, found {figure}")
     if not figure.absolute().parent.is_dir():
-        raise ConfigError(f"--figure: expected a folder at {figure.parent}, found none; make it first")
+        raise ConfigError(f"{option}: expected a folder at {figure.parent}, found none; make it first")
     refuse_closed(figure)
 
 

@@ -46,8 +46,10 @@ _ONE_RUN = {
 """What a server is spared that serves one run of one command: nobody has its password to look at it, nothing is
 scheduled, and of events it keeps what they say of task runs. A block that is saved brings its own type. The runs stay
 in Prefect's database."""
-_PATIENCE = 30.0
-"""Seconds that a configured server, which takes connections, gets to answer."""
+_PATIENCE = 10.0
+"""Seconds that a configured server, which takes connections, gets to answer, unless ``_PATIENCE_SET`` says more."""
+_PATIENCE_SET = "PREFECT_API_REQUEST_TIMEOUT"
+"""How long Prefect's clients wait for an answer: set by those whose server is slow."""
 _SILENCE = 2.0
 """Seconds after which its user is told what is waited for."""
 _LOCAL = ("127.0.0.1", "localhost")
@@ -81,8 +83,17 @@ def find_configured_server() -> str | None:
     if url is not None:
         _check_address(url)
         _find_password(url)
-        _check_answer(url)
+        _check_answer(url, _patience())
     return url
+
+
+def _patience() -> float:
+    """Seconds to wait for an answer. Raises ``ConfigError`` where the setting is no number above zero."""
+    given = active_settings().get(_PATIENCE_SET, _PATIENCE)
+    with suppress(ValueError):
+        if 0 < (seconds := float(given)) < 1e6:
+            return seconds
+    raise ConfigError(f"{_PATIENCE_SET}: expected seconds above zero, such as 60, found {given!a}")
 
 
 def active_settings() -> dict[str, str]:
@@ -238,7 +249,7 @@ def _check_address(url: str) -> None:
         raise ConfigError(f"PREFECT_API_URL: expected an address such as http://127.0.0.1:4200/api, found {url!a}")
 
 
-def _check_answer(url: str) -> None:
+def _check_answer(url: str, patience: float) -> None:
     if os.environ.get("PREFECT_API_KEY"):
         return  # a server in the cloud, with rules of its own
     reason = unreachable(url)
@@ -247,7 +258,7 @@ def _check_answer(url: str) -> None:
         request.add_header("Authorization", f"Basic {b64encode(os.environ[PASSWORD].encode()).decode()}")
     try:
         if reason is None:
-            with _told_to_wait(url), urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            with _told_to_wait(url, patience), urllib.request.urlopen(request, timeout=patience) as answer:
                 reason = None if answer.headers.get_content_type().endswith("json") else _NO_API
     except urllib.error.HTTPError as error:
         if error.code == 401:
@@ -255,6 +266,8 @@ def _check_answer(url: str) -> None:
                 f"the Prefect server at {url} asks for a password: set {PASSWORD} to what was printed when it started"
             ) from error
         reason = _NO_API if error.code == 404 else None
+    except TimeoutError:
+        reason = f"no answer within {patience:g} s; {_PATIENCE_SET}=60 waits longer for a slow one"
     except (OSError, HTTPException) as error:
         reason = str(error)
     if reason:
@@ -265,10 +278,10 @@ def _check_answer(url: str) -> None:
 
 
 @contextmanager
-def _told_to_wait(url: str) -> Iterator[None]:
+def _told_to_wait(url: str, patience: float) -> Iterator[None]:
     """A busy server answers late, another program on its port never: whoever waits learns for what."""
     waiting = threading.Timer(
-        _SILENCE, tell, [f"waiting for the Prefect server at {url}, which takes connections: at most {_PATIENCE:.0f} s"]
+        _SILENCE, tell, [f"waiting for the Prefect server at {url}, which takes connections: at most {patience:g} s"]
     )
     waiting.daemon = True
     waiting.start()

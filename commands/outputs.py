@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from talking_points.config import ConfigError
+from talking_points.nearby import folder_near
 from talking_points.network import answer_within
 from tasks.running.storage import Storage
 
@@ -24,7 +25,7 @@ def open_output(output: str) -> Storage:
     except (ValueError, ImportError, OSError) as error:
         raise ConfigError(f"{wanted}, found {output!r}: {error}") from error
     if storage.is_local and blocked:
-        raise ConfigError(f"{wanted}, found the file {blocked[0]}; choose another output")
+        raise ConfigError(f"{wanted}, found the file {blocked[0]}{folder_near(place)}; choose another output")
     if not storage.is_local:
         _check_store(storage, output)
     return storage

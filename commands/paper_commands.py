@@ -70,6 +70,8 @@ def rehearse(
 ) -> None:
     """Walk the paper's whole way on tiny models in the true layouts; one page says what ran."""
     with exit_codes():
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"expected an empty or new folder, found the file {folder}: name another")
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} holds files: name an empty or new folder, or remove it")
         refuse_closed(folder)

@@ -12,7 +12,6 @@ from commands.model_commands import Device, ImageFile, check_figure, open_image,
 from talking_points.config import ConfigError
 from talking_points.escaping import in_one_line
 from talking_points.models.model_folders import check_model
-from talking_points.owners import refuse_closed
 from talking_points.terminal import show, show_json, tell
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ def segment(
     """Outline what a phrase, a point or a box refers to; prints the outlines as the model wrote them."""
     with exit_codes():
         shown = open_image(image)
-        check_figure(figure)
-        _check_mask(mask)
+        check_figure(figure, image, mask)
+        _check_mask(mask, image)
         elements, kind = _asked(expression, point, box, shown.size)
         _check_model(model, coordinates)
         tell(f"segment: loading {model}")
@@ -124,13 +123,11 @@ def _check_model(model: str, coordinates: str) -> None:
         check_model(model, "segmenter")
 
 
-def _check_mask(mask: Path | None) -> None:
+def _check_mask(mask: Path | None, image: Path) -> None:
     if mask is not None:
         if mask.suffix.lower() not in MASKS:
             raise ConfigError(f"--mask: expected a file name that ends in .png, found {mask}")
-        if not mask.absolute().parent.is_dir():
-            raise ConfigError(f"--mask: expected a folder at {mask.parent}, found none; make it first")
-        refuse_closed(mask)
+        check_figure(mask, image, option="--mask")
 
 
 def _written(found: RegionAnswer, coordinates: str) -> str:

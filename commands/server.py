@@ -154,7 +154,8 @@ def _create_pool() -> None:
 def _check(home: Path) -> None:
     """Refuse a folder that deployments cannot or must not run in."""
     if not home.is_dir():
-        raise ConfigError(f"expected a folder that deployments run in, found nothing at {home}: choose it by --home")
+        found = f"the file {home}" if home.exists() else f"nothing at {home}"
+        raise ConfigError(f"expected a folder that deployments run in, found {found}: choose it by --home")
     refuse_settings(home)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from talking_points.config import ConfigError
+from talking_points.nearby import folder_near
 from talking_points.redacted_console import RedactedConsole
 from talking_points.terminal import show, show_json
 from talking_points.units import format_duration
@@ -88,8 +89,8 @@ def read_status(storage: Storage) -> dict[str, Any]:
         from talking_points.training.made_once import STARTED
 
         raise ConfigError(
-            f"no build found in {storage.place}, nor a training: expected {STATUS_FILE}, or folders of stages "
-            f"with {STARTED}"
+            f"no build found in {storage.place}, nor a training{folder_near(storage.root, STATUS_FILE)}: expected "
+            f"{STATUS_FILE}, or folders of stages with {STARTED}"
         )
     try:
         status: dict[str, Any] = storage.read_json(STATUS_FILE)

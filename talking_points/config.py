@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from talking_points.errors import InputError
-from talking_points.overrides import read_value
+from talking_points.overrides import read_value, settings_of
 from talking_points.redaction import hide_secrets, protect_settings, redact, unseal
 from talking_points.regular_files import read_text
 from talking_points.shipped import CONFIGS, config_names, find_config
@@ -27,6 +29,9 @@ from talking_points.yaml_text import load_yaml
 
 class ConfigError(InputError):
     """The configuration cannot be used: says what was expected, what was found, what to do."""
+
+    strangers: tuple[str, ...] = ()
+    """All settings of a file that holds some which there are not: perhaps another command takes it."""
 
 
 class Section(BaseModel):
@@ -66,34 +71,41 @@ def load_config(
     never only the first.
     """
     data = {} if path is None else _read(model, find_config(path))
+    written = tuple(map(str, data))
     for override in overrides:
         _apply_override(model, data, unseal(override))
     data.update(values)
+    data = _at_home(data)
     protect_settings(data)
     try:
         return model.model_validate(data)
     except ValidationError as error:
         lines = [_explain(model, dict(problem)) for problem in error.errors()]
         where = f"{path}: " if path else ""
-        raise ConfigError(
-            f"{where}{counted(len(lines), 'problem')} in the configuration\n  " + "\n  ".join(lines)
-        ) from error
+        wrong = ConfigError(f"{where}{counted(len(lines), 'problem')} in the configuration\n  " + "\n  ".join(lines))
+        if not set(written) <= set(model.model_fields):
+            wrong.strangers = written
+        raise wrong from error
 
 
 def _read(model: type[Section], file: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a file laid over those of its base."""
+    asked = f", the base of {extended_by[-1]}" if extended_by else ""
+    if file.is_dir():
+        raise ConfigError(f"expected a YAML file{asked}, found the folder {file}: name a file in it")
     if not file.is_file():
-        asked = f", the base of {extended_by[-1]}" if extended_by else ""
         raise ConfigError(
             f"no configuration at {file}{asked}: expected a YAML file; the shipped ones are in configs/"
             f"{_suggest_config(model, file)}"
         )
+    text = ""
     try:
-        parsed = load_yaml(read_text(file).removeprefix("\ufeff")) or {}
+        text = read_text(file).removeprefix("\ufeff")
+        parsed = load_yaml(text) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {file}: {error}; expected a YAML file in UTF-8") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+        raise ConfigError(f"{file} is not valid YAML: {error}{_tab(error, text)}") from error
     if not isinstance(parsed, dict):
         raise ConfigError(f"{file}: expected a mapping of settings, found {type(parsed).__name__}")
     base = parsed.pop("base", None)
@@ -105,6 +117,28 @@ def _read(model: type[Section], file: Path, extended_by: tuple[Path, ...] = ()) 
     if (file.parent / base).resolve() in chain:
         raise ConfigError(f"{file}: its base {base} leads back to itself; remove one 'base' line of the circle")
     return _laid_over(_read(model, file.parent / base, chain), parsed)
+
+
+def _tab(error: yaml.YAMLError, text: str) -> str:
+    """What the parser does not say of a tab, which it sees as a character that nothing begins with."""
+    mark = getattr(error, "problem_mark", None)
+    lines = text.split("\n")
+    if mark is None or mark.line >= len(lines):
+        return ""
+    indent = re.match(r"\s*", lines[mark.line])
+    tab = indent is not None and "\t" in indent[0]
+    return f"; line {mark.line + 1} is indented with a tab: put spaces in its place" if tab else ""
+
+
+def _at_home(value: Any) -> Any:
+    """The settings with ``~`` filled in where a text begins with ``~/``: a folder '~' here is never meant."""
+    if isinstance(value, Mapping):
+        return {key: _at_home(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    if isinstance(value, str) and value.startswith(("~/", "~\\")):
+        return os.path.expanduser(value)  # noqa: PTH111  # a Path would take the slash off its end
+    return value
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -137,16 +171,15 @@ def _apply_override(model: type[Section], data: dict[str, Any], override: str) -
 
 
 def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    location = ".".join(str(part) for part in problem["loc"]) or "configuration"
-    if problem["type"] != "extra_forbidden":
-        found = reprlib.repr(hide_secrets(problem.get("input")))  # a part of a secret would not be known as one
-        return redact(f"{location}: {problem['msg']} (found {found})")
-    section: Any = model
-    for part in problem["loc"][:-1]:
-        field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
-        section = field.annotation if field else None
-    known = list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
-    return f"{location}: no such setting{suggest(str(problem['loc'][-1]), known)}"
+    names = [str(part) for part in problem["loc"]]
+    location, found = ".".join(names) or "configuration", f"(found {reprlib.repr(hide_secrets(problem.get('input')))})"
+    if problem["type"] == "extra_forbidden":
+        return f"{location}: no such setting{suggest(names[-1], settings_of(model, names[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{location}: expected a value, found none: set {location}=VALUE"
+    if problem["type"] == "model_type" and (inner := settings_of(model, names)):
+        return redact(f"{location}: expected settings of its own, such as {location}.{inner[0]}=VALUE {found}")
+    return redact(f"{location}: {problem['msg'].removeprefix('Value error, ')} {found}")
 
 
 def _suggest_config(model: type[Section], file: Path) -> str:

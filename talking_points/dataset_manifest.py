@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from talking_points.config import fingerprint
 from talking_points.dataset_files import DatasetError, check_name, dataset_file
 from talking_points.json_depth import check_depth
+from talking_points.nearby import folder_near
 from talking_points.records import REGION_LABELS, STEPS
 from talking_points.regular_files import read_bytes
 from talking_points.whole_files import file_sha256
@@ -287,7 +288,8 @@ def read_manifest(root: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
     path = root / "manifest.json"
     if not path.exists():
         raise DatasetError(
-            f"no finished dataset in {root}: expected {path}, which a build writes last; finish one first"
+            f"no finished dataset in {root}{folder_near(root)}: expected {path}, which a build writes last; finish one "
+            "first"
         )
     return _read(
         dataset_file(root, "manifest.json"), Manifest, "run the build again, or download the dataset again", needed

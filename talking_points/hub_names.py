@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from talking_points.nearby import folder_near, repository_in
 from talking_points.network import unreachable
 
 
@@ -17,7 +18,9 @@ def unavailable(name: str, kind: Literal["model", "dataset"]) -> str | None:
     from huggingface_hub import constants
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith(("./", "../")):
-        return "it is no folder here, and no name of a repository (org/name) either"
+        meant = repository_in(name) or folder_near(name, "config.json" if kind == "model" else "manifest.json")
+        what = "a file" if Path(name).is_file() else "no folder"
+        return f"it is {what} here, and no name of a repository (org/name) either{meant}"
     if Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots").is_dir():
         return None
     if constants.HF_HUB_OFFLINE:

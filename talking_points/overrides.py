@@ -37,6 +37,12 @@ def read_value(model: type[BaseModel], keys: Sequence[str], text: str) -> Any:
     return value if value is None or isinstance(value, bool | int | float | list | dict) else _unquote(text)
 
 
+def settings_of(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
+    """The names of the settings in the section that ``keys`` are the names on the way to; none for no section."""
+    kinds = (kind for kind in _kinds_of(model, keys) if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return [name for kind in kinds for name in kind.model_fields]
+
+
 def _unquote(text: str) -> str:
     stripped = text.strip()
     if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":

@@ -10,6 +10,8 @@ from talking_points.config import ConfigError
 
 CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """System errors that say: there, but not for you."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC})
+"""System errors that say: no room."""
 
 
 class ClosedError(ConfigError):
@@ -59,7 +61,10 @@ def owner_of(path: Path) -> str:
 
 
 def explain(error: OSError) -> str | None:
-    """What to tell of a system error about a file that is closed to this user; None for every other error."""
+    """What to tell of a system error about a file that is closed to this user or has no room; None for all others."""
+    if error.errno in FULL:
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else "the output"
+        return f"cannot write {place} ({error.strerror}): make room on its disk, or write to another one"
     if error.errno not in CLOSED or not isinstance(error.filename, str | bytes | os.PathLike):
         return None
     path = Path(os.fsdecode(error.filename))

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from talking_points.redaction import shown
+
+_READABLE = 80
+"""Characters that a table may take on any terminal."""
 
 
 class RedactedConsole(Console):
@@ -24,6 +28,16 @@ class RedactedConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As of rich, which fits a table to a narrow terminal by cutting numbers off: there its lines are broken."""
+        before, narrow = self._width, self.width < _READABLE
+        if narrow and any(isinstance(thing, Table | Group) for thing in objects):
+            self.width = _READABLE
+        try:
+            super().print(*objects, **options)
+        finally:
+            self._width = before
 
     def render_str(self, text: str, *args: Any, **kwargs: Any) -> Text:
         """As of rich; also what the width of a cell is measured by."""

@@ -17,6 +17,7 @@ FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
     "regular_files",
+    "nearby",
     "parquet_pages",
     "parquet_sizes",
     "plotting",

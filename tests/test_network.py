@@ -35,10 +35,19 @@ def test_a_program_ends_without_what_it_gave_up() -> None:
 
 
 def test_a_server_of_prefect_that_never_answers_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within ten seconds, unless Prefect's own setting for slow servers says otherwise."""
+    assert orchestrator._PATIENCE == 10
     monkeypatch.setattr(orchestrator, "_PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as hole:
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{hole.getsockname()[1]}/api")
-        with pytest.raises(ConfigError, match=r"found none that answers \(timed out\)"):
+        for given, waited in (("", "0.2"), ("0.3", "0.3")):
+            monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", given)
+            with pytest.raises(
+                ConfigError, match=rf"found none that answers \(no answer within {waited} s; .*waits longer"
+            ):
+                orchestrator.find_configured_server()
+        monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", "soon")
+        with pytest.raises(ConfigError, match="expected seconds above zero, such as 60, found 'soon'"):
             orchestrator.find_configured_server()
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
+from talking_points.descriptions.backends import server_command
+from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.shipped import config_names, find_config
 from talking_points.whole_files import write_text
@@ -94,3 +97,10 @@ def test_texts_have_the_same_bytes_on_every_system(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("os.linesep", "\r\n")
     write_text(tmp_path / "card.md", "one\ntwo\n")
     assert (tmp_path / "card.md").read_bytes() == b"one\ntwo\n"
+
+
+def test_servers_of_builds_are_refused_where_they_could_not_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = load_config(BuildConfig, None, ["output=x", "refine.backend=llama_server", "refine.model=m"]).refine
+    monkeypatch.setattr(server_command, "os", SimpleNamespace(name="nt"))
+    with pytest.raises(BackendUnavailable, match="WSL, or start the server yourself"):
+        server_command.server_command(step, "127.0.0.1", 1, "name")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from talking_points.config import ConfigError
 from talking_points.evaluation.config import EvaluateConfig
-from talking_points.examples.dataset_names import check_dataset
+from talking_points.examples.dataset_names import check_dataset, refuse_dataset
 from talking_points.models.model_folders import check_model, tell_kind
 
 _WITHOUT_CONTROL = (
@@ -34,6 +34,7 @@ def check_evaluation(config: EvaluateConfig) -> None:
             )
     if config.dataset:
         check_dataset(config.dataset)
+    refuse_dataset(config.output)
     if config.keypoints and not (config.keypoints.root and config.keypoints.root.is_dir()):
         found = f"at {config.keypoints.root}" if config.keypoints.root else "given"
         raise ConfigError(f"keypoints.root: expected the folder of {config.keypoints.source}, found none {found}")

@@ -20,6 +20,7 @@ from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
 from talking_points.models.model_limits import SETTING_BYTES, TEMPLATE_BYTES, check_settings, check_values, read_setting
 from talking_points.models.weight_files import WeightFileError, check_length, check_weights
+from talking_points.nearby import folder_near
 from talking_points.regular_files import WHOLE, IrregularFileError, check_regular, homes, read_text
 
 _TYPES = {"PointAnswerer": ("capellm",), "Segmenter": ("segmenter",)}
@@ -152,13 +153,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _config_problem(folder: Path) -> str | None:
     if not folder.is_dir():
-        return "is a file"
+        return f"is a file{folder_near(folder, 'config.json')}"
     file = folder / "config.json"
     if not file.is_file():
         if (folder / "vision.safetensors").exists():
             return "holds a vision path that models start from, and no model; name the folder of a model beside it"
         started = (folder / "started.json").exists()
-        return "holds a training that is not finished" if started else "has no config.json"
+        return (
+            "holds a training that is not finished"
+            if started
+            else f"has no config.json{folder_near(folder, 'config.json')}"
+        )
     try:
         config = json.loads(read_text(file))
         assert isinstance(config, dict)

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from talking_points.errors import InputError, RunError
 from talking_points.hub_client import bounded_hub, of_the_answer
+from talking_points.nearby import repository_in
 from talking_points.publishing.card import image_modes
 from talking_points.publishing.forms import form_of
 from talking_points.publishing.image_cells import ImageMode
@@ -112,7 +113,7 @@ def publish(
     Raises ``ReleaseError`` for a dataset that must not go up, ``PublishError`` when the Hub or the connection refuses.
     """
     if not re.fullmatch(REPOSITORY, repo):
-        raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'")
+        raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'{repository_in(repo)}")
     with TemporaryDirectory(prefix="talking-points-") as workspace:
         release = prepare_release(
             output, repo, Path(workspace), images=images, public=not private, allow_partial=allow_partial

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from talking_points.evaluation.reports import Report
 from talking_points.models.kinds import KINDS
 from talking_points.models.model_folders import tell_kind
+from talking_points.nearby import repository_in
 from talking_points.publishing.answerer_cards import select_pose_report
 from talking_points.publishing.card_content import CONTENT, STAGE, read_content
 from talking_points.publishing.hub import REPOSITORY, Repository, explaining
@@ -74,7 +75,7 @@ def prepare_model(folder: Path, repo: str, reports: Sequence[Path] = ()) -> Mode
     in what describes it.
     """
     if not re.fullmatch(REPOSITORY, repo):
-        raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'")
+        raise ReleaseError(f"expected a repository of the form org/name, found '{repo}'{repository_in(repo)}")
     found = tell_kind(folder)
     if found not in _ROLES:
         raise ReleaseError(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from talking_points.config import ConfigError
-from talking_points.examples.dataset_names import check_dataset
+from talking_points.examples.dataset_names import check_dataset, refuse_dataset
 from talking_points.models.model_folders import check_model
 from talking_points.training.config import TrainConfig
 
 
 def check_training(config: TrainConfig) -> None:
     """Raise ``ConfigError`` for a dataset, sources of the vision path or a start that is not there."""
-    check_dataset(config.dataset)
+    refuse_dataset(config.output)
+    check_dataset(config.dataset, texts={config.localizer.text} & {config.descriptor.text})
     # A localizer that never sees an image needs no vision path.
     pretrained = (config.output / "vision" / "stage.json").exists()
     if config.vision.steps and not config.localizer.blind and not pretrained:

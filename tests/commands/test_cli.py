@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from commands import doctor
+from talking_points.redacted_console import RedactedConsole
 from tests.flows.building import CONFIG, SOURCES, overrides
 from tests.prefect_database import prefect_home
 
@@ -148,6 +151,28 @@ def test_the_sources_that_are_named_are_drawn_alone(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "expected sources of pascal_part116" in refused.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_under_what_is_printed_is_told() -> None:
+    command = [sys.executable, "-c", "from commands.cli import main; main()", "--version"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "make room" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_narrow_terminal_gets_whole_numbers() -> None:
+    table = Table(*"abcdef")
+    table.add_row(*["1,234,567"] * 6)
+    console = RedactedConsole(file=io.StringIO(), width=40)
+    console.print(table)
+    assert console.file.getvalue().count("1,234,567") == 6  # type: ignore[attr-defined]
+    assert console.width == 40
 
 
 def test_the_help_and_the_status_wait_for_no_heavy_package() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -35,7 +37,7 @@ MISTAKES = {
     "build --limits 3": "--limit",
     "build --config build/ruls.yaml": "no configuration at build/ruls.yaml",
     "build --config {t}/none.yaml": "expected a YAML file",
-    "build --config {t}": "expected a YAML file",
+    "build --config {t}": "found the folder {t}",
     "build --config {t}/broken.yaml": "not valid YAML",
     "build --config {t}/latin.yaml": "UTF-8",
     "build --config {t}/list.yaml": "expected a mapping",
@@ -47,6 +49,18 @@ MISTAKES = {
     BUILD + " -s refine.backend=gpt": "refine.backend",
     BUILD + " -s refine.backend=openai -s refine.model=x": "needs .endpoint",
     BUILD + " -s refine.prompt=nowhere.jinja": "nowhere.jinja",
+    "build --output {t}/out": "--set output=VALUE",
+    "build {t}/mine": "a configuration is named by --config FILE",
+    BUILD + " -s sources.pascal_part116.rot=x": "did you mean 'root'",
+    BUILD + " -s refine=rules": "such as refine.backend=VALUE",
+    BUILD + " -s output=": "expected a folder whose name",
+    "build --config {t}/tab.yaml": "line 3 is indented with a tab",
+    "build --config train/tiny.yaml": "These are settings of train-localizer",
+    "evaluate --config build/rules.yaml": "These are settings of build: was another --config meant?",
+    "plan --config train/segment_tiny.yaml": "These are settings of train-segmenter",
+    "describe {image} -5 2 --model {t}/descriptor": "coordinates count from 0",
+    "localize {image} the nose --model {t}/localizer": "put what has spaces in it into quotes",
+    "status {t}/full --watch --json": "expected one of --rejected, --json and --watch",
     # What is read.
     "build --config build/rules.yaml -s output={t}/out": "no source has a root",
     "build --config build/sample.yaml -s output={t}/out": "talking-points draw-sample build/sample",
@@ -129,6 +143,29 @@ MISTAKES = {
     "publish-model {t}/whole org/name --report {t}/none.json": "none.json",
     "rehydrate org/name --output {t}/images": "HF_HUB_OFFLINE",
     "rehydrate nowhere --output {t}/images": "no name of a repository",
+    # One folder too high or too low, and addresses.
+    "status {t}/built/data": "did you mean '{t}/built'?",
+    "report {t}/built/data": "did you mean '{t}/built'?",
+    "report {t}/built/data/train-00000-of-00001.parquet": "did you mean '{t}/built'?",
+    "view {t}/built/data/train-00000-of-00001.parquet": "it is a file here",
+    "publish {t}/built https://huggingface.co/datasets/org/name --dry-run": "did you mean 'org/name'?",
+    "describe {image} 1 1 --model https://huggingface.co/org/name": "did you mean 'org/name'?",
+    "describe {image} 1 1 --model {t}/models": "did you mean '{t}/models/small'?",
+    "describe {image} 1 1 --model {t}/descriptor/config.json": "did you mean '{t}/descriptor'?",
+    "train-localizer -s dataset={t}/built -s output={t}/x": "lacks the columns",
+    "train-localizer -s dataset={t}/built -s output={t}/built": "found the dataset {t}/built",
+    "rehearse {t}/file": "found the file {t}/file",
+    "server --home {t}/file": "found the file {t}/file",
+    # What would be written over, and files of other kinds.
+    "describe {image} 1 1 --model {t}/descriptor --figure {image}": "which it would replace",
+    "localize {image} nose --model {t}/localizer --figure {image}": "which it would replace",
+    "answer {image} nose --model {t}/descriptor --figure {image}": "which it would replace",
+    "segment {image} dog --model {t}/descriptor --mask {image}": "which it would replace",
+    "segment {image} dog --model {t}/descriptor --mask {t}/a.png --figure {t}/a.png": "which it would replace",
+    "describe {t}/rows.csv --model {t}/descriptor": "rows in a file that ends in .jsonl",
+    "localize {t}/rows.json nose --model {t}/localizer": "rows in a file that ends in .jsonl",
+    "describe {t}/array.jsonl --model {t}/descriptor": "expected one JSON object in every line",
+    "describe {t}/hollow.png 1 1 --model {t}/descriptor": "found an empty file",
     # Models.
     "describe {t}/none.png 1 1 --model {t}/descriptor": "none.png",
     "describe {t}/file 1 1 --model {t}/descriptor": "expected an image",
@@ -226,6 +263,8 @@ def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
         "llama",
         "whole",
         "capellm",
+        "built/data",
+        "models/small",
     ):
         (t / name).mkdir(parents=True)
     (t / "file").write_text("")
@@ -233,6 +272,15 @@ def words(drawn: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
     (t / "mine" / "prefect.yaml").write_text("")
     (t / "broken.yaml").write_text("output: [")
     (t / "latin.yaml").write_bytes("output: Grün".encode("latin-1"))
+    (t / "tab.yaml").write_text("output: x\nsources:\n\timages: {}\n")
+    for name in ("built/manifest.json", "built/.work/status.json", "models/small/config.json"):
+        (t / name).parent.mkdir(exist_ok=True)
+        (t / name).write_text("{}")
+    pq.write_table(pa.table({"id": ["a"]}), t / "built" / "data" / "train-00000-of-00001.parquet")
+    (t / "rows.csv").write_text("image,x,y\nimage.png,1,1\n")
+    (t / "rows.json").write_text("[]")
+    (t / "array.jsonl").write_text('[{"image": "image.png", "point": [1, 1]}]\n')
+    (t / "hollow.png").write_bytes(b"")
     (t / "list.yaml").write_text("- output")
     (t / "started" / "started.json").write_text("{}")
     (t / "vision" / "started.json").write_text("{}")

@@ -97,6 +97,11 @@ def server_environment(step: StepConfig, key: str) -> dict[str, str]:
 
 def _program(step: StepConfig) -> list[str]:
     """The program of a step's server with the words that come before its arguments."""
+    if os.name != "posix":
+        raise BackendUnavailable(
+            f"backend {step.backend}: expected Linux or macOS, where a build can end the server that it started, found "
+            "Windows: run this in WSL, or start the server yourself and take the backend 'openai'"
+        )
     if step.server.command:
         word = step.server.command[0]
         if shutil.which(word) is None:
