@@ -221,7 +221,7 @@ def _computes_four_bits() -> bool:
 
 def _run(step: StepOfReproduction, config: ReproduceConfig) -> None:
     if step.run == "convert-omg-llava":
-        _convert(config.converted)
+        convert_in_small(config.converted)
     elif step.run == "tables":
         from talking_points.evaluation.saved_reports import read_reports
         from talking_points.evaluation.tables import write_tables
@@ -233,7 +233,7 @@ def _run(step: StepOfReproduction, config: ReproduceConfig) -> None:
         FLOWS[step.run](step.config, list(step.overrides))
 
 
-def _convert(output: Path) -> None:
+def convert_in_small(output: Path) -> None:
     """An official-looking release of several files and fused keys, converted to bfloat16."""
     from talking_points.models.omg_llava.configuration import OmgLlavaConfig
     from talking_points.models.omg_llava.conversion import convert_release

@@ -24,6 +24,8 @@ INSTRUCTIONS = "tests/flows/test_instructions.py::test_the_page_works_as_printed
 TRAINED = "tests/flows/test_training.py::test_the_commands_of_the_readme_lead_from_a_dataset_to_the_papers_tables"
 OUTLINED = "tests/flows/test_own_data.py::test_images_alone_become_questions_and_points"
 CLUSTER = "tests/flows/test_clusters.py::test_the_commands_of_the_page_build_on_a_cluster"
+LONG = "tests/test_long_blocks.py::test_long_blocks_run_as_they_are_printed"
+WINDOWS = "tests/test_platforms.py::test_what_is_typed_on_windows_is_what_is_typed_on_macos"
 SETTINGS = "tests/test_blocks.py::test_settings_are_those_that_there_are"
 
 
@@ -62,28 +64,22 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("README.md", "<output>/README.md"): Shown(),
     ("README.md", "import datasets\nfrom talking_points import PointDescriptor, PointLocalizer"): Run(HERE),
     ("README.md", "talking-points doctor --paper"): Run(HERE),
-    ("README.md", "make vllm-env"): Parsed("real datasets and models of 7B; the rehearsal walks it on tiny ones"),
+    ("README.md", "make vllm-env"): Run(LONG),
     ("README.md", "talking-points convert-omg-llava data"): Run(
         "tests/flows/test_rehearsal.py::test_every_step_of_the_papers_way_runs_on_tiny_models",
         (("data/omg-llava", "a tiny release"),),
     ),
-    ("README.md", "make poses"): Parsed("a quarter of an hour; tests/flows/test_poses.py runs it smaller"),
-    ("README.md", "make outlines"): Parsed("twenty minutes; tests/flows/test_outlines.py runs it smaller"),
-    ("README.md", "make learn"): Parsed("40 minutes; what it calls is run smaller in tests/flows/test_learn.py"),
+    ("README.md", "make poses"): Run(LONG),
+    ("README.md", "make outlines"): Run(LONG),
+    ("README.md", "make learn"): Run(LONG),
     ("README.md", "talking-points train-localizer"): Run(
         TRAINED,
         (("configs/train/tiny.yaml", "with two steps on a few drawn images"),),
     ),
     ("CONTRIBUTING.md", "flowchart TB"): Shown(),
-    ("docs/keypoints.md", "talking-points answer photo.jpg"): Parsed(
-        "wants the model of make poses; tests/commands/test_answer.py asks a tiny one"
-    ),
-    ("docs/keypoints.md", "from PIL import Image\n\nfrom talking_points import PointAnswerer"): Parsed(
-        "wants the model of make poses; tests/models/capellm/test_answerer.py asks a tiny one"
-    ),
-    ("docs/keypoints.md", "talking-points train-answerer --set poses.own=DIR"): Parsed(
-        "a quarter of an hour; tests/training/test_answerer.py trains for three steps"
-    ),
+    ("docs/keypoints.md", "talking-points answer photo.jpg"): Run(LONG),
+    ("docs/keypoints.md", "from PIL import Image\n\nfrom talking_points import PointAnswerer"): Run(LONG),
+    ("docs/keypoints.md", "talking-points train-answerer --set poses.own=DIR"): Run(LONG),
     ("docs/keypoints.md", "talking-points doctor --source mp100"): Run(HERE, (("--images 60", "--images 6"),)),
     ("docs/keypoints.md", "talking-points describe-keypoints --set output=build/texts-rules"): Run(HERE),
     ("docs/keypoints.md", "talking-points describe-keypoints --set output=build/texts-model"): Run(
@@ -109,7 +105,7 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/models.md", "first 2"): Shown(HERE),
     ("docs/models.md", "talking-points publish-model"): Run(HERE),
     ("docs/models.md", 'model = PointDescriptor.from_pretrained("org/point-descriptor")'): Run(HERE),
-    ("docs/operating.md", "python3.11 -m venv .venv"): Parsed("installs two gigabytes from a package index"),
+    ("docs/operating.md", "python3.11 -m venv .venv"): Run(LONG),
     ("docs/operating.md", "talking-points build --config configs/build/sample.yaml"): Run(HERE),
     ("docs/operating.md", "talking-points server"): Run(
         SERVED, (("talking-points server", "with a free port and folders of the test"),)
@@ -128,7 +124,7 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/operating.md", "export PREFECT_RESULTS_LOCAL_STORAGE_PATH"): Run(
         SERVED, (("/data/llamapointinpart", "the output of a run that failed"), (" ID ", "its id"))
     ),
-    ("docs/operating.md", "export POSTGRES_PASSWORD"): Parsed("needs Docker; tests/docker/ looks at its files"),
+    ("docs/operating.md", "export POSTGRES_PASSWORD"): Run(LONG),
     ("docs/operating.md", "prices:"): Run(SETTINGS),
     ("docs/operating.md", "<folder>/champion.json"): Shown(),
     ("docs/operating.md", "publish:"): Run(SETTINGS),
@@ -136,8 +132,8 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
         TRAINED,
         (("limit=100", "as many as there are"),),
     ),
-    ("docs/operating.md", "talking-points train-localizer"): Parsed("a model of 7B on four GPUs"),
-    ("docs/operating.md", "accelerate launch"): Parsed("wants sixteen GPUs on two machines"),
+    ("docs/operating.md", "talking-points train-localizer"): Run(LONG),
+    ("docs/operating.md", "accelerate launch"): Run(LONG),
     ("docs/operating.md", "remote-file-system/results"): Run(SERVED),
     ("docs/own_data.md", "talking-points adapt-descriptor"): Run(TRAINED),
     ("docs/own_data.md", "talking-points build-instructions"): Run(OUTLINED),
@@ -163,12 +159,12 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/clusters.md", "request_cache: postgresql"): Run(SETTINGS),
     ("docs/texts.md", "generate:"): Run(SETTINGS),
     ("docs/texts.md", "vllm run-batch"): Parsed("wants vLLM and a model"),
-    ("docs/texts.md", "python benchmarks/peers.py"): Parsed("installs other tools and takes minutes"),
+    ("docs/texts.md", "python benchmarks/peers.py"): Run(LONG),
     ("docs/texts.md", "judge: {by: localizer"): Run(SETTINGS),
     ("docs/texts.md", "judge: {backend: openai"): Run(SETTINGS),
     ("docs/texts.md", "near_duplicates: true"): Run(SETTINGS),
-    ("docs/platforms.md", "python3 -m venv .venv"): Parsed("installs two gigabytes from a package index"),
-    ("docs/platforms.md", "py -3.11 -m venv .venv"): Parsed("wants Windows"),
+    ("docs/platforms.md", "python3 -m venv .venv"): Run(LONG),
+    ("docs/platforms.md", "py -3.11 -m venv .venv"): Run(WINDOWS),
 }  # fmt: skip
 """By page and what the block has in it; of two that fit, the longer text says which."""
 

@@ -16,6 +16,7 @@ from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.evaluation.config import EvaluateConfig
 from talking_points.shipped import config_names, find_config
 from talking_points.whole_files import write_text
+from tests.blocks import LONG, WINDOWS, printed_by
 from tests.test_architecture import FILES, ROOT, module_of
 
 WITHOUT_POSIX = """
@@ -104,3 +105,11 @@ def test_servers_of_builds_are_refused_where_they_could_not_be_ended(monkeypatch
     monkeypatch.setattr(server_command, "os", SimpleNamespace(name="nt"))
     with pytest.raises(BackendUnavailable, match="WSL, or start the server yourself"):
         server_command.server_command(step, "127.0.0.1", 1, "name")
+
+
+def test_what_is_typed_on_windows_is_what_is_typed_on_macos() -> None:
+    """Which is run by ``test_long_blocks``; of PowerShell, Linux can tell no more."""
+    (windows,) = printed_by(WINDOWS)
+    (macos,) = (block for block in printed_by(LONG) if block.page == windows.page)
+    assert windows.commands[0] == r"py -3.11 -m venv .venv; .venv\Scripts\Activate.ps1"
+    assert [line.replace("\\", "/") for line in windows.commands[1:]] == macos.commands[1:]
