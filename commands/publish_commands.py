@@ -26,7 +26,7 @@ Root = Annotated[Path | None, typer.Option(help="folder of this source")]
 def publish(
     output: Output,
     repo: Annotated[str, typer.Argument(help="org/name on the Hugging Face Hub")],
-    private: Annotated[bool, typer.Option("--private", help="create the repository private")] = False,
+    private: Annotated[bool, typer.Option("--private", help="create the repository private; default: public")] = False,
     revision: Annotated[str | None, typer.Option(help="tag of this version; default: made from the content")] = None,
     images: Annotated[str | None, typer.Option(help="embed, reference or thumbnail; default: as the terms ask")] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="publish a preview, and say so")] = False,
@@ -53,8 +53,10 @@ def publish(
         show(f"warning: {warning}")
     for name, size in report.files.items():
         show(f"  {name}: {format_size(size)}")
+    kind = "private" if private else "public: --private keeps it to its owners"
+    new = f" (a new repository is {kind})" if dry_run else ""
     done = "would be published" if dry_run else f"published at {report.url}"
-    show(f"{counted(sum(report.rows.values()), 'row')} of {report.repo} {done}, revision {report.tag}")
+    show(f"{counted(sum(report.rows.values()), 'row')} of {report.repo} {done}, revision {report.tag}{new}")
 
 
 @app.command("publish-model")
@@ -79,7 +81,8 @@ def publish_model(
         for name, size in release.sizes.items():
             show(f"  {name}: {format_size(size)}")
         if dry_run:
-            show(f"{folder} would be published as {repo}, revision {tag}")
+            kind = "public" if public else "private"
+            show(f"{folder} would be published as {repo}, revision {tag} (a new repository is {kind})")
             return
         address = model_release.publish_model(folder, repo, tag=tag, card=release.card, private=not public)
     show(f"{folder} published at {address}")

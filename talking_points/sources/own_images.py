@@ -83,10 +83,13 @@ class Images(OwnObjects):
             yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
     def _list_folder(self) -> Iterator[SourceEntry]:
-        """The images of a folder without annotation files, and of those below it, in the order of their ids."""
+        """The images of a folder without annotation files, and of those below it, in the order of their ids.
+
+        What a build has written into a folder of it is left out: figures would be images of the next build.
+        """
         found: dict[str, str] = {}
         for folder, below, files in os.walk(self.root):
-            below[:] = sorted(name for name in below if not name.startswith("."))
+            below[:] = sorted(name for name in below if not name.startswith(".") and not _is_made(Path(folder, name)))
             for name in sorted(files):
                 path = Path(folder, name)
                 if name.startswith(".") or path.suffix.lower() not in IMAGE_EXTENSIONS:
@@ -146,3 +149,9 @@ class Images(OwnObjects):
 def _score(annotation: Mapping[str, Any]) -> float:
     score = annotation.get("score")
     return float(score) if isinstance(score, int | float) else 1.0
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether this is the output of a build, or a dataset."""
+    published = (folder / "manifest.json").is_file() and any(folder.glob("data/*.parquet"))
+    return published or (folder / ".work").is_dir()

@@ -145,7 +145,7 @@ def test_a_model_is_published_and_loaded_by_the_id_of_the_hub(
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, done.output
         (tag,) = reached.repository(f"org/{role}", "model").tags
-        assert f"org/{role}, revision {tag}" in planned.stdout
+        assert f"org/{role}, revision {tag} (a new repository is private)" in planned.stdout
         assert done.stdout.endswith(f"{folder} published at {reached.url}/org/{role}/tree/{tag}\n")
         assert CliRunner().invoke(app, arguments).exit_code == 0
         repository = reached.repository(f"org/{role}", "model")

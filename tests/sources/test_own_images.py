@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,17 @@ def test_a_plain_folder_gets_its_objects_from_the_model(folder: Path) -> None:
         assert record.objects[0].mask is not None
         assert record.objects[0].mask.sum() == 70 * 80
     assert len(model.asked) == 4 * (16 + 2)
+
+
+def test_what_a_build_writes_into_the_folder_is_no_image_of_the_next(folder: Path) -> None:
+    before = [entry.image_path for entry in open_source("images", folder, segmenter=Halves()).entries()]
+    for place in ("built/.work", "built/figures", "dataset/data", "dataset/figures"):
+        (folder / place).mkdir(parents=True)
+    for name in ("manifest.json", "data/train-00000-of-00001.parquet"):
+        (folder / "dataset" / name).write_text("{}")
+    for place in ("built", "dataset"):
+        shutil.copy(folder / before[0], folder / place / "figures" / "examples.png")
+    assert [entry.image_path for entry in open_source("images", folder, segmenter=Halves()).entries()] == before
 
 
 def test_its_objects_become_points_to_describe_and_instructions(folder: Path) -> None:
