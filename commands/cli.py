@@ -9,25 +9,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from commands import (  # noqa: F401  (add commands)
-    answer,
-    instruction_commands,
-    model_commands,
-    outline_points,
-    paper_commands,
-    publish_commands,
-    report_commands,
-    segment,
-    training_commands,
-    view_commands,
-)
-from commands.console import Config, Overrides, Verbose, app, end_full, exit_codes
 from commands.processes import STOPPED, end_at_once, keep_what_is_made, leave_at_once
-from talking_points.config import ConfigError, load_config
-from talking_points.owners import refuse_closed
-from talking_points.terminal import show, show_json, tell
+
+with end_at_once():  # Ctrl-C in this part of a second is no error either
+    import typer
+
+    from commands import (  # noqa: F401  (add commands)
+        answer,
+        instruction_commands,
+        model_commands,
+        outline_points,
+        paper_commands,
+        publish_commands,
+        report_commands,
+        segment,
+        training_commands,
+        view_commands,
+    )
+    from commands.console import Config, Overrides, Verbose, app, end_full, exit_codes
+    from talking_points.config import ConfigError, load_config
+    from talking_points.owners import refuse_closed
+    from talking_points.terminal import show, show_json, tell
 
 
 @app.command()
@@ -211,6 +213,9 @@ def main() -> None:
     except OSError as error:
         # What was printed last has met a full disk.
         end_full(error)
+    except KeyboardInterrupt:  # while the commands are put together; once one runs, ``exit_codes`` answers
+        tell("stopped; nothing was begun")
+        leave_at_once(STOPPED)
     except SystemExit as end:
         from commands.orchestrator import own_server_is_gone
 

@@ -166,6 +166,19 @@ def test_a_full_disk_under_what_is_printed_is_told() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_ctrl_c_while_a_command_is_imported_is_told_as_later() -> None:
+    at_once = "import os, signal, sys; import builtins; real = builtins.__import__\n"
+    at_once += (
+        "def stopped(name, *rest):\n"
+        "    if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = stopped\n"
+        "import commands.cli"
+    )
+    done = subprocess.run([sys.executable, "-c", at_once], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "stopped; nothing was begun\n")
+
+
 def test_a_narrow_terminal_gets_whole_numbers() -> None:
     table = Table(*"abcdef")
     table.add_row(*["1,234,567"] * 6)
