@@ -13,7 +13,7 @@ from talking_points.errors import InputError
 from talking_points.locks import is_held
 from talking_points.step_progress import PROGRESS
 from talking_points.training.checkpoints import checkpoint_step, last_checkpoint
-from talking_points.training.made_once import FINISHED, STARTED
+from talking_points.training.made_once import FINISHED, STARTED, read_finished
 from talking_points.units import format_duration
 from talking_points.whole_files import read_json
 
@@ -40,13 +40,10 @@ def read_training(folder: Path) -> dict[str, Any]:
     """
     status: dict[str, Any] = {"stage": folder.name, "path": str(folder)}
     if (folder / FINISHED).is_file():
-        made = read_json(folder / FINISHED, "run the training again: it says what to do")
-        try:
-            told = [f"{name} {made['metrics'][name]:.4g}" for name in _TOLD if name in made["metrics"]]
-            line = ", ".join([f"in {format_duration(made['seconds'])}", *told])
-            return {**status, "state": "done", "seconds": made["seconds"], "metrics": made["metrics"], "line": line}
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{folder / FINISHED} is damaged ({error}): run the training again") from error
+        made = read_finished(folder, "run the training again: it says what to do")
+        told = [f"{name} {made['metrics'][name]:.4g}" for name in _TOLD if name in made["metrics"]]
+        line = ", ".join([f"in {format_duration(made['seconds'])}", *told])
+        return {**status, "state": "done", "seconds": made["seconds"], "metrics": made["metrics"], "line": line}
     checkpoint = last_checkpoint(folder)
     status["step"] = None if checkpoint is None else checkpoint_step(checkpoint)
     if checkpoint is None and not any((folder / name).is_file() for name in _PRETRAINING):

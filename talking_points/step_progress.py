@@ -28,6 +28,7 @@ PROGRESS = ".progress.json"
 _FIRST, _REDRAW, _EVERY, _RAREST, _RECORD = 1.0, 0.5, 10.0, 60.0, 2.0
 """Seconds below which a loop is not worth a word; between two drawings on a terminal; between two lines elsewhere, at
 first and at most; between two writings of ``PROGRESS``."""
+_LONGEST = 1e12
 
 Item = TypeVar("Item")
 
@@ -41,9 +42,11 @@ class Spent:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._before = {"seconds": 0.0, "cpu_seconds": 0.0}
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
             found = read_json(folder / PROGRESS, "")["spent"]
-            self._before = {name: float(found[name]) for name in self._before}
+            before = {name: float(found[name]) for name in self._before}
+            if all(0 <= seconds < _LONGEST for seconds in before.values()):
+                self._before = before
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
     def so_far(self) -> dict[str, float]:

@@ -10,10 +10,14 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talking_points.errors import InputError, TrainingStoppedError
+from talking_points.json_depth import DEPTH, check_depth
 from talking_points.regular_files import open_regular, read_text
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 TEMPORARY = ".part"
 """Ending of a file that is still being written; its name begins with a dot."""
@@ -72,12 +76,28 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: str | Path, advice: str) -> Any:
-    """The value in a JSON file. Raises ``InputError`` with the path and the advice where it is torn."""
+def read_json(path: str | Path, advice: str, form: TypeAdapter[Any] | None = None, depth: int = DEPTH) -> Any:
+    """The value in a JSON file, as ``form`` takes it where one is given: somebody else may have written it.
+
+    Raises ``InputError`` with the path and the advice where it is torn, nested without end or of another form.
+    """
     try:
-        return json.loads(read_text(path))
+        value = json.loads(read_text(path))
+        check_depth(value, depth)
+        return value if form is None else form.validate_python(value)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged, perhaps cut off in the middle ({error}): {advice}") from error
+        reason = describe_misfit(error)
+        raise InputError(f"{path} is damaged, perhaps cut off in the middle ({reason}): {advice}") from error
+
+
+def describe_misfit(error: Exception) -> str:
+    """What is wrong with a value that was read, in a few words: the first field that does not fit its form."""
+    from pydantic import ValidationError  # not by those who only write
+
+    if not isinstance(error, ValidationError):
+        return str(error)[:300]
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))[:200] or 'the whole'}: {first['msg'][:100]}"
 
 
 def file_sha256(path: Path, limit: int | None = None) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
-from talking_points.training.made_once import FINISHED
+from talking_points.training.made_once import read_finished
 from talking_points.training.segmenter_config import SegmenterConfig
-from talking_points.whole_files import read_json
 from tasks.learn_jobs import SOURCES, Job, Result, draw_once, time_work
 from tasks.model_cards import train_with_card
 
@@ -91,9 +90,7 @@ def _continue(config: SegmenterConfig, refined: str, name: str) -> Result:
 
 def _steps_of_equal_time(config: SegmenterConfig, refined: str) -> int:
     again = "remove the folder and run again"
-    spent, supervised = (
-        read_json(config.output / name / FINISHED, again)["cpu_seconds"] for name in (refined, "segmenter")
-    )
+    spent, supervised = (read_finished(config.output / name, again)["cpu_seconds"] for name in (refined, "segmenter"))
     assert config.segmenter.max_steps is not None
     return max(1, round(config.segmenter.max_steps * spent / max(supervised, 1e-6)))
 

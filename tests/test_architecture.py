@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("talking_points", "tasks", "flows", "commands")
 ROOMS = (
     "errors",
+    "json_depth",
     "regular_files",
     "nearby",
     "parquet_pages",
@@ -30,7 +31,6 @@ ROOMS = (
     "server_guard",
     "stand_in_server",
     "proxies",
-    "json_depth",
     "units",
     "step_progress",
     "records",

@@ -110,7 +110,8 @@ def is_done(step: StepOfReproduction, config: ReproduceConfig, settings: Any, ke
     mark = _mark(step, config)
     if not mark.is_file() or not output_of(step, config, settings).is_file():
         return False
-    return bool(read_json(mark, "remove it to run this step again").get("key") == key)
+    found = read_json(mark, "remove it to run this step again")
+    return isinstance(found, dict) and found.get("key") == key
 
 
 def mark_done(step: StepOfReproduction, config: ReproduceConfig, key: str, result: Any) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.config import ConfigError, fingerprint
-from talking_points.evaluation.champions import champion_of
+from talking_points.evaluation.champions import champion_of, read_history
 from talking_points.evaluation.config import DescriptionSet, EvaluateConfig
 from talking_points.evaluation.digests import digest_code, digest_images, digest_weights
 from talking_points.evaluation.evaluate import evaluate
@@ -27,7 +27,6 @@ from talking_points.evaluation.retraining_config import RetrainConfig
 from talking_points.hub_client import bounded_hub
 from talking_points.locks import only_writer
 from talking_points.plotting import plain_style
-from talking_points.regular_files import read_text
 from talking_points.training.stages import stage_settings
 from talking_points.whole_files import write_json, write_text
 
@@ -70,20 +69,7 @@ class Retraining:
 
     def history(self) -> list[dict[str, Any]]:
         """Entries of all finished runs, oldest first."""
-        path = self.folder / "history.jsonl"
-        rows = []
-        for number, line in enumerate(read_text(path).splitlines() if path.exists() else [], start=1):
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"expected an object, found {type(row).__name__}")
-                rows.append(row)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(
-                    f"{path}, line {number} is damaged, perhaps cut off in the middle ({error}): remove that line; a "
-                    "run without a line is judged again"
-                ) from error
-        return rows
+        return read_history(self.folder / "history.jsonl")
 
     def judge(self) -> dict[str, Any]:
         """Evaluate the trained run against the champion on the same points; returns the verdict, not yet in force.

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from talking_points.config import ConfigError
 from talking_points.descriptions.keypoint_texts import RULES, Texts, TextsError, load_texts, read_texts
+from talking_points.errors import InputError
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.dataset_names import check_dataset
 from talking_points.examples.described_poses import load_described
@@ -24,6 +28,19 @@ from talking_points.sources.protocol import SourceError
 from talking_points.whole_files import file_sha256, read_json, write_json
 
 TRAINED = "trained_poses.json"
+
+_Share = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@with_config(ConfigDict(strict=True, extra="forbid"))
+class _Trained(TypedDict):
+    categories: dict[Annotated[str, Field(pattern=r"^-?[0-9]{1,12}$")], str]
+    sets: list[str]
+    names: list[str]
+    mean_pose: dict[str, Annotated[list[_Share], Field(min_length=2, max_length=2)]]
+
+
+_TRAINED: TypeAdapter[_Trained] = TypeAdapter(_Trained)
 
 
 def check_keypoints(config: KeypointFiles, setting: str = "keypoints", split: str | None = None) -> Path:
@@ -258,5 +275,7 @@ class TrainedPoses:
         """What a training left in a model's folder; None where there is nothing."""
         if not (folder / TRAINED).is_file():
             return None
-        found = read_json(folder / TRAINED, "train the model again")
-        return cls({int(key): name for key, name in found.pop("categories").items()}, **found)
+        found = read_json(folder / TRAINED, "train the model again", _TRAINED)
+        if "" not in found["mean_pose"]:
+            raise InputError(f"{folder / TRAINED} has no mean place of all keypoints: train the model again")
+        return cls(**found | {"categories": {int(key): name for key, name in found["categories"].items()}})

@@ -14,6 +14,7 @@ from typing import Any
 from talking_points.errors import InputError
 from talking_points.models.kinds import KINDS
 from talking_points.publishing.model_card import render_model_card
+from talking_points.training.made_once import read_finished
 from talking_points.whole_files import advising, read_json, write_json, write_text
 
 CONTENT = "card.json"
@@ -43,7 +44,7 @@ def read_content(folder: Path, role: str) -> dict[str, Any]:
         if not isinstance(content, dict) or content.get("role") != role:
             raise InputError(f"{folder / CONTENT} is not that of a {KINDS[role].title}: {_AGAIN}")
         return content
-    stage = read_json(folder / STAGE, _AGAIN) if (folder / STAGE).is_file() else {}
+    stage = read_finished(folder, _AGAIN) if (folder / STAGE).is_file() else {}
     return {
         "name": role if role == "segmenter" else f"point-{role}",
         "role": role,

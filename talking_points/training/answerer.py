@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
 from talking_points.config import ConfigError
@@ -48,6 +49,10 @@ from talking_points.training.answerer_inputs import check_choices
 from talking_points.training.precision import prepare_to_train
 from talking_points.training.trainer import StageTrainer
 from talking_points.whole_files import read_json, write_json
+
+_DROPPED: TypeAdapter[dict[str, int]] = TypeAdapter(
+    Annotated[dict[str, Annotated[int, Field(ge=0, le=10**15)]], Field(strict=True)]
+)
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,13 @@ class AnswererTrainer(StageTrainer):
     def batches(self) -> LengthBuckets:
         return self._batches
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def read_weights(self, checkpoint: str, model: Any = None) -> None:
         """DINOv2's weights are saved under their published names, which ``from_pretrained`` alone turns into ours."""
-        saved = PointAnswerer.from_pretrained(resume_from_checkpoint)
+        saved = PointAnswerer.from_pretrained(checkpoint)
         self.own.load_state_dict(saved.state_dict())
-        counts = Path(resume_from_checkpoint) / self._dropped_file
+        counts = Path(checkpoint) / self._dropped_file
         if counts.is_file():
-            self.dropped = Counter(read_json(counts, "remove the checkpoint to go on from the one before"))
+            self.dropped = Counter(read_json(counts, "remove the checkpoint to go on from the one before", _DROPPED))
 
     @property
     def _dropped_file(self) -> str:
@@ -120,9 +125,8 @@ class AnswererTrainer(StageTrainer):
         """What all processes have dropped together, from the first step on."""
         return sum(map(Counter, gather_object([dict(self.dropped)])), Counter[str]())
 
-    def _load_best_model(self) -> None:
-        if self.state.best_model_checkpoint is not None:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
+    def read_best(self, checkpoint: str) -> None:
+        self.read_weights(checkpoint)
 
     def batch_inputs(self, examples: Sequence[Asked]) -> dict[str, Any]:
         """Crops and conversations. An object without a keypoint in its crop is seen from its own box instead."""

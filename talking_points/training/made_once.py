@@ -14,7 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import only_writer, refuse_links
@@ -24,6 +27,22 @@ from talking_points.whole_files import advising, file_sha256, read_json, write_j
 STARTED, FINISHED = "started.json", "stage.json"
 _WEIGHTS = ("*.safetensors", "*.json")
 _NOT_WEIGHTS = {STARTED, FINISHED, "trainer_state.json", "card.json"}
+
+Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Number = bool | Annotated[int, Field(ge=-(1 << 63), le=1 << 63)] | float
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Finished(TypedDict):
+    kind: NotRequired[Annotated[str, Field(max_length=80)]]
+    seconds: Seconds
+    cpu_seconds: NotRequired[Seconds]
+    metrics: dict[str, Number]
+    files: NotRequired[dict[Annotated[str, Field(pattern=r"^[\w][\w.-]*$")], str]]
+
+
+_FORM: TypeAdapter[_Finished] = TypeAdapter(_Finished)
+_SETTINGS: TypeAdapter[dict[str, Any]] = TypeAdapter(Annotated[dict[str, Any], Field(strict=True)])
 
 
 def make_once(
@@ -51,10 +70,8 @@ def make_once(
         with recording(spent) if state.is_main_process else nullcontext():
             metrics = work(folder)
         result = {
-            "stage": folder.name,
+            **_identity(folder, settings),
             "kind": kind,
-            "path": str(folder),
-            "fingerprint": fingerprint(settings),
             **spent.so_far(),
             "metrics": metrics,
         }
@@ -75,7 +92,7 @@ def find_finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str
     refuse_other_settings(folder, settings)
     if not (folder / FINISHED).exists():
         return None
-    result: dict[str, Any] = read_json(folder / FINISHED, again)
+    result = read_finished(folder, again)
     if result.get("kind", kind) != kind:  # the first folders do not say
         raise ConfigError(f"{folder} holds a stage '{result['kind']}', expected '{kind}': choose another output")
     expected = result.pop("files", {})
@@ -86,14 +103,25 @@ def find_finished(folder: Path, kind: str, settings: dict[str, Any]) -> dict[str
             f"{folder} holds a finished stage whose files are missing or changed ({', '.join(changed) or 'weights'}): "
             f"restore them, or remove {folder / FINISHED} and run again to go on from the last checkpoint"
         )
-    return result
+    # Where it is and what it depends on is known; a card would be written to the place that the file names.
+    return {**result, **_identity(folder, settings)}
+
+
+def read_finished(folder: Path, advice: str) -> dict[str, Any]:
+    """What a finished stage says of itself, whoever wrote it. Raises ``InputError`` with the file and the advice."""
+    result: dict[str, Any] = read_json(folder / FINISHED, advice, _FORM)
+    return {"cpu_seconds": result["seconds"], **result}
+
+
+def _identity(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+    return {"stage": folder.name, "path": str(folder), "fingerprint": fingerprint(settings)}
 
 
 def refuse_other_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Raise ``ConfigError`` for a folder whose stage was begun under other settings."""
-    before = read_json(folder / STARTED, "remove the folder to train anew, or choose another output")
+    before = read_json(folder / STARTED, "remove the folder to train anew, or choose another output", _SETTINGS)
     if before != settings:
-        changes = "; ".join(list_changes(before, settings)[:8])
+        changes = "; ".join(change[:300] for change in list_changes(before, settings)[:8])
         raise ConfigError(f"{folder} holds a stage of another configuration ({changes}): choose another output")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,14 +28,20 @@ from transformers import (
     TrainingArguments,
 )
 
-from talking_points.errors import TrainingStoppedError
+from talking_points.errors import InputError, RunError, TrainingStoppedError
 from talking_points.examples.features import ImageFeatures, PointFeatures
 from talking_points.examples.points import LengthBuckets, PointSet
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.processes import process_state
 from talking_points.step_progress import StepProgress, follow
 from talking_points.tensor_files import share_weights
-from talking_points.training.checkpoints import COMPLETE, complete_checkpoints, last_checkpoint
+from talking_points.training.checkpoints import (
+    COMPLETE,
+    check_checkpoint,
+    complete_checkpoints,
+    last_checkpoint,
+    own_checkpoint,
+)
 from talking_points.training.config import StageConfig
 from talking_points.training.curves import CurveCallback
 from talking_points.training.optimizers import MuonAdamW
@@ -205,6 +211,47 @@ class StageTrainer(Trainer):
                 write_json(marker, {"step": step})
                 self._rotate()
 
+    @contextmanager
+    def _reading(self, checkpoint: Any) -> Iterator[None]:
+        """Around what a library reads of a checkpoint, which takes its form for granted."""
+        try:
+            yield
+        except (InputError, RunError, MemoryError):
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0][:300]
+            raise TrainingStoppedError(
+                f"cannot go on from {checkpoint} ({type(error).__name__}: {reason}): remove it and run again to go on "
+                "from the checkpoint before it"
+            ) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with self._reading(resume_from_checkpoint):
+            self.read_weights(resume_from_checkpoint, model)
+
+    def read_weights(self, checkpoint: str, model: Any = None) -> None:
+        """Take up the weights of a checkpoint."""
+        super()._load_from_checkpoint(checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with self._reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with self._reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint is not None:
+            best = str(own_checkpoint(self.args.output_dir, self.state.best_model_checkpoint))
+            self.state.best_model_checkpoint = best
+            with self._reading(best):
+                self.read_best(best)
+
+    def read_best(self, checkpoint: str) -> None:
+        """Take up the weights of the best checkpoint."""
+        super()._load_best_model()
+
     def _rotate(self) -> None:
         """Remove all complete checkpoints but the newest and the best."""
         best = self.state.best_model_checkpoint
@@ -216,6 +263,8 @@ class StageTrainer(Trainer):
     def run(self) -> dict[str, float]:
         """Train, going on from the last complete checkpoint; save the model; return the last logged values."""
         checkpoint = last_checkpoint(self.args.output_dir)
+        if checkpoint is not None:
+            check_checkpoint(checkpoint)
         with follow(Path(self.args.output_dir).name, None) as progress:
             if checkpoint is not None:
                 progress.remark(f"goes on from {checkpoint}")

@@ -44,13 +44,16 @@ def find_kept(folder: Path, key: str) -> Manifest | None:
     Not yet judged: whether the files that it names are still what they were.
     """
     try:
-        return read_record(read_file(folder, key))
+        return read_record(read_file(folder, key), key)
     except (OSError, ValueError):
         return None
 
 
-def read_record(content: bytes) -> Manifest:
-    """The sealed manifest in a record of ours. Raises ``RefusedRecord`` for all else."""
+def read_record(content: bytes, key: str) -> Manifest:
+    """The sealed manifest in a record of ours under its own key. Raises ``RefusedRecord`` for all else.
+
+    A record that was moved to the key of another shard would give that one's rows twice.
+    """
     if len(content) > LIMIT:
         raise RefusedRecord(f"a record of more than {LIMIT} bytes")
     try:
@@ -60,15 +63,18 @@ def read_record(content: bytes) -> Manifest:
             raise ValueError("its serializer is not that of plain JSON")
         if metadata["expiration"] is not None or not isinstance(result, str):
             raise ValueError("it is a record of another kind")
-        return read_manifest(result)
+        manifest = read_manifest(result)
+        if not key.startswith(f"{manifest['stage']}-{manifest['shard']:05d}-"):
+            raise ValueError("it is the record of another shard")
+        return manifest
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise RefusedRecord(f"not the record of a shard: {error}") from error
 
 
-def judge_record(content: bytes) -> bytes:
+def judge_record(content: bytes, key: str) -> bytes:
     """The record with what was found in it, written anew. Raises ``RefusedRecord`` for all but a sealed manifest."""
     metadata = {"serializer": SERIALIZER}
-    return json.dumps({"metadata": metadata, "result": json.dumps(read_record(content))}).encode()
+    return json.dumps({"metadata": metadata, "result": json.dumps(read_record(content, key))}).encode()
 
 
 def read_file(folder: Path, key: str) -> bytes:

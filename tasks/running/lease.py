@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import math
 import os
 import re
 import socket
@@ -24,7 +23,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from talking_points.config import ConfigError, Section
 from talking_points.errors import InputError, RunError
@@ -51,35 +52,43 @@ class LeaseLost(RunError):
     """Another build has taken the output over: nothing more is written to it."""
 
 
+Word = Annotated[str, Field(max_length=300)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
+# What a later release says beside these is nothing to this one.
+@with_config(ConfigDict(strict=True, extra="ignore"))
 @dataclass(frozen=True)
 class Owner:
     """Who holds a lease: a process of a user on a machine. ``boot`` and ``space`` tell whether its id means anything
     here; ``started`` tells the process from a later one with the same id.
     """
 
-    process: int
-    machine: str
-    user: str
-    since: str
-    boot: str = ""
-    space: str = ""
-    started: str = ""
+    process: Annotated[int, Field(ge=0, lt=1 << 32)]
+    machine: Word
+    user: Word
+    since: Word
+    boot: Word = ""
+    space: Word = ""
+    started: Word = ""
 
     def __str__(self) -> str:
         user, machine, since = (in_one_line(text)[:80] for text in (self.user, self.machine, self.since))
         return f"process {self.process} of {user} on {machine}, since {since}"
 
 
+# What a later release says beside these is nothing to this one.
+@with_config(ConfigDict(strict=True, extra="ignore"))
 @dataclass(frozen=True)
 class LeaseFile:
     """What a lease says. ``takeovers``: how many before it were taken from an owner that may still be alive."""
 
-    number: int
+    number: Count
     owner: Owner
-    state: str = "held"
-    beat: int = 0
-    time: float = 0.0
-    takeovers: int = 0
+    state: Word = "held"
+    beat: Count = 0
+    time: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    takeovers: Count = 0
 
     @property
     def age(self) -> float:
@@ -88,6 +97,10 @@ class LeaseFile:
         """
         since = time.time() - self.time
         return max(0.0, since) if since > -EXPIRES else float("inf")
+
+
+_FORM: TypeAdapter[LeaseFile] = TypeAdapter(LeaseFile)
+"""Whoever may write to the output may have written it."""
 
 
 class Fence(Section):
@@ -248,26 +261,10 @@ def read_lease(storage: Storage, number: int | None = None) -> LeaseFile | None:
     if number is None:
         return None
     try:
-        value = storage.read_json(_path(number))
-        owner = Owner(**{name: value["owner"][name] for name in Owner.__dataclass_fields__})
-        # What a later release has beside these is nothing to this one.
-        known = {name: value[name] for name in LeaseFile.__dataclass_fields__ if name in value}
-        found = LeaseFile(**known | {"owner": owner})
-        return found if found.number == number and _is_sound(found) else None
-    except (FileNotFoundError, ValueError, LookupError, TypeError, OverflowError):
+        found = _FORM.validate_json(storage.read_bytes(_path(number)))
+    except (FileNotFoundError, ValueError):
         return None
-
-
-def _is_sound(found: LeaseFile) -> bool:
-    """Whether a lease says what one can say. Raises ``TypeError`` or ``OverflowError`` for what is no number."""
-    texts = (found.state, *(value for name, value in asdict(found.owner).items() if name != "process"))
-    counts = (found.takeovers, found.owner.process, found.beat)
-    return (
-        all(isinstance(text, str) for text in texts)
-        and all(type(count) is int and 0 <= count < 2**63 for count in counts)
-        and found.takeovers <= found.number
-        and math.isfinite(found.time)
-    )
+    return found if found.number == number and found.takeovers <= number else None
 
 
 def _read_patiently(storage: Storage) -> tuple[int, LeaseFile | None]:

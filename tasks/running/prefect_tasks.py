@@ -47,7 +47,7 @@ class ResultRecords(WritableFileSystem):
 
     def read_path(self, path: str, **_: Any) -> bytes:  # type: ignore[override]  # Prefect calls it with _sync=True
         """The record under a key. Raises ``RefusedRecord``, or what the storage raises."""
-        return judge_record(_read(_default_storage(), path))
+        return judge_record(_read(_default_storage(), path), path)
 
     def write_path(self, path: str, content: bytes, **_: Any) -> None:  # type: ignore[override]
         """Keep a record under its key, whole."""
@@ -79,7 +79,7 @@ class PrefectTask(Task[..., Any]):
 def find_manifest(key: str) -> Manifest | None:
     """What is kept under a key, or None: where nothing is, where it was refused, where it cannot be read."""
     try:
-        return read_record(_read(_default_storage(), key))
+        return read_record(_read(_default_storage(), key), key)
     except Exception:
         return None
 

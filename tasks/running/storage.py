@@ -16,13 +16,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from talking_points.errors import InputError
 from talking_points.json_depth import check_depth
+from talking_points.regular_files import IrregularFileError, open_regular
 from talking_points.whole_files import TEMPORARY, new_file, writing_whole
 
 if TYPE_CHECKING:
@@ -97,12 +98,12 @@ class Storage:
     def sha256(self, name: str) -> str:
         """Hex digest of the file's content. Raises ``FileNotFoundError``."""
         digest = hashlib.sha256()
-        if self.is_local and not Path(self.path(name)).is_file():
-            # Neither a pipe nor a device is read, which might never end.
-            raise FileNotFoundError(f"no file at {self.path(name)}")
-        with self.fs.open(self.path(name), "rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+        try:
+            with self._open(name) as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+        except InputError as error:
+            raise FileNotFoundError(str(error)) from None
         return digest.hexdigest()
 
     def size(self, name: str) -> int:
@@ -159,10 +160,14 @@ class Storage:
 
     def read_bytes(self, name: str) -> bytes:
         """The file as a whole. Raises ``FileNotFoundError``, and ``InputError`` for what is no file or too large."""
-        path = self._read_path(name)
-        if self.is_local and (size := self.size(name)) > _LARGEST:
-            raise InputError(f"{path} has {size:,} bytes, more than the {_LARGEST:,} that are read of it")
-        return bytes(self.fs.cat_file(path))
+        if self.is_local:
+            with self._open(name) as stream:
+                content = bytes(stream.read(_LARGEST + 1))
+        else:
+            content = self._fetch(name)
+        if len(content) > _LARGEST:
+            raise InputError(f"{self.path(name)} has more than the {_LARGEST:,} bytes that are read of it")
+        return content
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_bytes(name, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
@@ -189,7 +194,7 @@ class Storage:
 
         from talking_points.parquet_sizes import refuse_large
 
-        with self.fs.open(self._read_path(name), "rb") as stream:
+        with self._open(name) as stream:
             refuse_large(stream, columns)
             stream.seek(0)
             if groups is not None:
@@ -197,12 +202,29 @@ class Storage:
                     return file.read_row_groups(list(groups), columns=columns)
             return pq.read_table(stream, columns=columns)
 
-    def _read_path(self, name: str) -> str:
-        """The path of a file to read: neither a pipe nor a device, which might never end."""
+    def _open(self, name: str) -> BinaryIO:
+        """A file to read: neither a pipe nor a device, which might never end, whatever was there a moment before.
+
+        Raises ``FileNotFoundError``, and ``InputError`` for what is no file.
+        """
         path = self.path(name)
-        if self.is_local and Path(path).exists() and not Path(path).is_file():
-            raise InputError(f"expected a file at {path}, found something else: move it away")
-        return path
+        if not self.is_local:
+            return cast(BinaryIO, self.fs.open(path, "rb"))
+        try:
+            return open_regular(path)
+        except IrregularFileError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): move it away") from None
+
+    def _fetch(self, name: str) -> bytes:
+        """At most one byte more than ``_LARGEST`` of an object, in one request."""
+        try:
+            return bytes(self.fs.cat_file(self.path(name), start=0, end=_LARGEST + 1))
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError):
+            if self.size(name):  # of an empty object a store gives no range
+                raise
+            return b""
 
     def remove_temporaries(self) -> None:
         """Delete what a killed run left half written. Call only while holding the build's lock."""

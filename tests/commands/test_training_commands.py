@@ -73,6 +73,25 @@ def test_the_champion_before_is_restored(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["restore-champion", "--set", f"folder={tmp_path}"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "previous",
+    [
+        {"run": "../../elsewhere", "mpck": 30.0, "previous": None},
+        {"run": "a", "mpck": 30.0, "previous": {"run": "/etc", "mpck": 1.0, "previous": None}},
+        {"run": "a", "mpck": 1e999, "previous": None},
+        {"run": "a", "mpck": 30.0},
+        ["a"],
+    ],
+)
+def test_a_champion_that_no_run_wrote_is_refused(tmp_path: Path, previous: object) -> None:
+    (tmp_path / "champion.json").write_text(json.dumps({"run": "b", "mpck": 40.0, "previous": previous}))
+    done = CliRunner().invoke(app, ["restore-champion", "--set", f"folder={tmp_path}"])
+    assert done.exit_code == 2, done.output
+    assert "champion.json" in done.stderr
+    assert "history.jsonl" in done.stderr
+    assert json.loads((tmp_path / "champion.json").read_text())["run"] == "b"
+
+
 @pytest.mark.slow
 def test_a_training_says_at_once_what_it_does_and_is_stopped_within_seconds(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "dataset", rows=24) / "data"

@@ -94,7 +94,7 @@ def test_a_flipped_byte_of_a_record_is_never_believed(finished: tuple[Path, Path
             damaged = bytearray(content)
             damaged[position] ^= 1 << draw.randrange(8)
             try:
-                read = json.loads(json.loads(judge_record(bytes(damaged)))["result"])
+                read = json.loads(json.loads(judge_record(bytes(damaged), path.name))["result"])
             except RefusedRecord:
                 continue
             assert read == true or not holds(storage, read)

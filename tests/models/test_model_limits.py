@@ -129,6 +129,14 @@ def _text(content: bytes) -> bytes:
     return struct.pack("<Q", len(content)) + content
 
 
+def _list(key: bytes, kind: int, *entries: bytes) -> bytes:
+    return _text(key) + struct.pack("<IIQ", 9, kind, len(entries)) + b"".join(entries)
+
+
+TOKENS, KINDS = b"tokenizer.ggml.tokens", b"tokenizer.ggml.token_type"
+KIND_OF_BYTES = struct.pack("<I", 6)
+
+
 def _gguf(*settings: bytes, tensors: Sequence[bytes] = (), counts: tuple[int, int] | None = None) -> bytes:
     """A GGUF file with 64 bytes of weights."""
     head = struct.pack("<4sIQQ", b"GGUF", 3, *(counts or (len(tensors), len(settings))))
@@ -163,6 +171,18 @@ def _tensor(*shape: int, start: int = 0, name: bytes = b"a") -> bytes:
         (_gguf(tensors=[_tensor(1, 1, 1, 1, 1)]), "5 dimensions"),
         (_gguf(tensors=[_tensor(1, name=b"n" * 65)]), "a tensor"),
         (_gguf(tensors=[_tensor(4, start=2**63)]), "goes on beyond its end"),
+        (_gguf(tensors=[_tensor(1), _tensor(1, name=b"b")]), "begin at one place"),
+        (_gguf(tensors=[_tensor(1, start=7)]), "a multiple of 32"),
+        (_gguf(_text(b"general.alignment") + struct.pack("<II", 4, 8), tensors=[_tensor(1, start=8)]), None),
+        (_gguf(_text(b"general.alignment") + struct.pack("<II", 4, 0)), "alignment is 0"),
+        (_gguf(_text(b"general.alignment") + struct.pack("<II", 4, 3)), "alignment is 3"),
+        (_gguf(_text(b"general.alignment") + struct.pack("<IQ", 10, 2**63)), "of the type 10"),
+        (_gguf(_list(TOKENS, 8, _text(b"<0x0a>")), _list(KINDS, 4, KIND_OF_BYTES)), None),
+        (_gguf(_list(KINDS, 4, KIND_OF_BYTES), _list(TOKENS, 8, _text(b"<0x-1>"))), "token 0 stands for a byte"),
+        (_gguf(_list(TOKENS, 8, _text(b"x"), _text(b"<0xZZ>")), _list(KINDS, 5, *[KIND_OF_BYTES] * 2)), "token 0"),
+        (_gguf(_list(TOKENS, 8, _text(b"x"), _text(b"y")), _list(KINDS, 4, bytes(4))), "1 entries in"),
+        (_gguf(_list(b"tokenizer.ggml.scores", 6, bytes(4))), "1 entries in tokenizer.ggml.scores for 0 tokens"),
+        (_gguf(_list(b"tokenizer.ggml.precompiled_charsmap", 6, bytes(4))), "in the place of another"),
     ],
 )
 def test_gguf_files_are_looked_at_before_a_library_opens_them(

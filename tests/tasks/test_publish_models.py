@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from talking_points.config import ConfigError, load_config
+from talking_points.errors import InputError
 from talking_points.evaluation.champions import restore_previous
 from talking_points.evaluation.retraining import Retraining
 from talking_points.evaluation.retraining_config import RetrainConfig
@@ -154,6 +156,17 @@ def test_the_champion_is_published_and_a_challenger_that_lost_is_not(reached: Lo
     restore_previous(better.folder)
     publish_champion.fn(better)
     assert weights_on(reached, "org/localizer") == digest(weights(1, "localizer"))
+
+
+def test_nothing_is_published_from_a_folder_that_is_no_run(reached: LocalHub, tmp_path: Path) -> None:
+    retraining = judged(tmp_path, 1, promoted=True, **BOTH)
+    private = tmp_path.parent / f"{tmp_path.name}-private"
+    shutil.copytree(retraining.run, private)
+    champion = {"run": f"../../{private.name}", "mpck": 61.25, "previous": None}
+    (retraining.folder / "champion.json").write_text(json.dumps(champion))
+    with pytest.raises(InputError, match=r"champion.json is damaged .*run: String should match"):
+        publish_champion.fn(retraining)
+    assert not reached.served
 
 
 def test_cut_between_the_two_models_then_run_again(reached: LocalHub, tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 
 from talking_points.config import ConfigError
+from talking_points.errors import InputError
 from talking_points.locks import FolderInUseError, only_writer
 from talking_points.sources.drawn import MARKER
 from talking_points.step_progress import PROGRESS, follow
 from talking_points.training.answerer_config import AnswererConfig
+from talking_points.training.checkpoints import COMPLETE, STATE, check_checkpoint, last_checkpoint, own_checkpoint
 from talking_points.training.config import TrainConfig, TransferConfig
 from talking_points.training.made_once import FINISHED, STARTED, make_once
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import STAGES, refuse_drawn, run_stage
+from talking_points.whole_files import write_json
 
 SETTINGS = {"seed": 1}
 WEIGHTS = "model.safetensors"
@@ -102,6 +105,55 @@ def test_what_is_not_whole_is_refused_with_the_file_and_the_way_on(finished: Pat
     damage(finished)
     with pytest.raises(ValueError, match=message):
         make_once(finished, "localizer", SETTINGS, untouched)
+
+
+def test_a_card_goes_to_the_folder_and_not_where_a_stage_says(finished: Path, tmp_path: Path) -> None:
+    stage = json.loads((finished / FINISHED).read_text())
+    (tmp_path / "elsewhere").mkdir()
+    said = {"path": str(tmp_path / "elsewhere"), "stage": "other", "fingerprint": 3}
+    (finished / FINISHED).write_text(json.dumps({**stage, **said}))
+    result = make_once(finished, "localizer", SETTINGS, untouched)
+    assert (result["path"], result["stage"]) == (str(finished), "localizer")
+    assert result["fingerprint"] == stage["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds", "3"),
+        ("seconds", float("inf")),
+        ("cpu_seconds", 10**400),
+        ("metrics", [1]),
+        ("metrics", {"loss": "1"}),
+        ("files", {"../model.safetensors": "0"}),
+        ("files", ["model.safetensors"]),
+    ],
+)
+def test_a_stage_of_another_form_is_refused_with_the_field(finished: Path, field: str, value: object) -> None:
+    stage = json.loads((finished / FINISHED).read_text())
+    (finished / FINISHED).write_text(json.dumps({**stage, field: value}))
+    with pytest.raises(InputError, match=rf"stage.json is damaged.*{field}.*: .*run again"):
+        make_once(finished, "localizer", SETTINGS, untouched)
+
+
+def test_the_state_of_a_checkpoint_is_judged_before_a_library_reads_it(tmp_path: Path) -> None:
+    for step in (2, 4):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        write_json(checkpoint / COMPLETE, {})
+        state = {"global_step": step, "max_steps": 9, "epoch": 0.5, "best_metric": None, "log_history": [{"step": 1}]}
+        write_json(checkpoint / STATE, {**state, "best_model_checkpoint": None})
+    write_json(tmp_path / "checkpoint-last" / COMPLETE, {})
+    newest = last_checkpoint(tmp_path)
+    assert newest == checkpoint
+    check_checkpoint(newest)
+    for change in ({"global_step": 3}, {"log_history": [3]}, {"best_model_checkpoint": 3}, {"log_history": [{}]}):
+        write_json(newest / STATE, {**state, "best_model_checkpoint": None, **change})
+        with pytest.raises(InputError, match=rf"{STATE} is .*remove .*checkpoint-4 and run again"):
+            check_checkpoint(newest)
+    assert own_checkpoint(tmp_path, "/somewhere/else/checkpoint-2") == tmp_path / "checkpoint-2"
+    for elsewhere in ("/etc", "..", "", "checkpoint-3", "org/name"):
+        with pytest.raises(InputError, match="the best checkpoint"):
+            own_checkpoint(tmp_path, elsewhere)
 
 
 def test_another_kind_in_the_folder_is_refused(finished: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from talking_points.config import ConfigError, load_config
-from talking_points.errors import TrainingStoppedError
+from talking_points.errors import InputError, TrainingStoppedError
 from talking_points.evaluation.statistics import compare_pairs
 from talking_points.examples.features import PointFeatures
 from talking_points.examples.inference import describe_points, localize_points
@@ -420,6 +420,10 @@ def test_samples_after_the_checkpoint_are_written_once(tmp_path) -> None:
         table.write_text(written)
         rewind(table, step)
         assert table.read_text() == "".join(lines[:kept])
+    for odd in ('{"step": "2"}\n', "[]\n", "{}\n", "3\n", "\0\n"):
+        table.write_text(lines[0] + odd)
+        with pytest.raises(InputError, match=r"samples.jsonl, line 2 is damaged"):
+            rewind(table, 3)
 
 
 @pytest.mark.slow

@@ -491,6 +491,16 @@ def test_a_writer_that_wakes_up_writes_nothing(place: Callable[[str], str]) -> N
     following.release()
 
 
+def test_leases_that_no_build_wrote(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    path = tmp_path / leases.LEASES / "00000001.json"
+    path.parent.mkdir(parents=True)
+    held = asdict(leases.LeaseFile(1, leases.this_process(), time=time.time()))
+    for change in ({"time": 10**400}, {"takeovers": 1.5}, {"beat": -1}, {"state": None}, {"owner": {"process": 1}}):
+        path.write_text(json.dumps(held | change))
+        assert find_holder(storage) is None
+
+
 def test_stopping_where_nothing_runs_says_so(tmp_path: Path) -> None:
     from commands.status import stop_build
 

@@ -42,7 +42,7 @@ class Planted:
 def manifest(**changes: Any) -> dict[str, Any]:
     """A sealed manifest with changes."""
     plain = {
-        "stage": "refine", "shard": 0, "path": ".work/a", "rows": 1, "rejected": {}, "files": {".work/a": "0"},
+        "stage": "object_caption", "shard": 0, "path": ".work/a", "rows": 1, "rejected": {}, "files": {".work/a": "0"},
         "seconds": 1.5, "details": {"rounds": {"1": 1}},
     }  # fmt: skip
     return add_seal(Manifest(**(plain | changes)))  # type: ignore[typeddict-item, return-value]
@@ -72,7 +72,7 @@ def storage(tmp_path: Path) -> Iterator[ResultRecords]:
 
 def test_a_record_of_ours_is_read_as_plain_json() -> None:
     for decoder in (None, "prefect.serializers.prefect_json_object_decoder"):
-        read = judge_record(json.dumps(record(serializer=serializer(object_decoder=decoder))).encode())
+        read = judge_record(json.dumps(record(serializer=serializer(object_decoder=decoder))).encode(), KEY)
         assert ResultRecord.deserialize(read).result == manifest()
         assert json.loads(read)["metadata"]["serializer"]["object_decoder"] is None
 
@@ -107,15 +107,17 @@ def test_what_is_no_record_of_ours_is_refused(tmp_path: Path) -> None:
         "deep details": record(json.dumps(manifest()).replace('{"1": 1}', deep)),
         "a long number": record(json.dumps(manifest()).replace("1.5", "9" * 10_000)),
         "not a number": record(json.dumps(manifest()).replace("1.5", "NaN")),
+        "of another stage": record(json.dumps(manifest(stage="refine"))),
+        "of another shard": record(json.dumps(manifest(shard=1))),
         "nothing": "",
         "a list": [record()],
     }
     for name, value in hostile.items():
         content = value if isinstance(value, str) else json.dumps(value)
         with pytest.raises(RefusedRecord):
-            pytest.fail(f"accepted: {name}: {judge_record(content.encode())!r}")
+            pytest.fail(f"accepted: {name}: {judge_record(content.encode(), KEY)!r}")
     with pytest.raises(RefusedRecord):
-        judge_record(pickle.dumps(Planted(marker)))
+        judge_record(pickle.dumps(Planted(marker)), KEY)
     assert not marker.exists()
 
 
@@ -134,12 +136,12 @@ def test_what_is_no_record_of_ours_is_refused(tmp_path: Path) -> None:
 def test_any_json_and_any_bytes_are_refused(value: Any, content: bytes) -> None:
     for given_content in (json.dumps(value).encode(), json.dumps(record(json.dumps(value))).encode(), content):
         with pytest.raises(RefusedRecord):
-            judge_record(given_content)
+            judge_record(given_content, KEY)
 
 
 def test_a_class_named_inside_a_manifest_stays_text(tmp_path: Path) -> None:
     named = manifest(details={"__class__": "pathlib.Path", "data": "/"})
-    read = judge_record(json.dumps(record(json.dumps(named))).encode())
+    read = judge_record(json.dumps(record(json.dumps(named))).encode(), KEY)
     assert ResultRecord.deserialize(read).result == named
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import uuid
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -73,19 +74,41 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     for name in ("pipe", "folder"):
         for read in (storage.read_bytes, storage.read_json, storage.read_table):
-            with pytest.raises(InputError, match=f"expected a file at .*/{name}, found something else"):
+            with pytest.raises(InputError, match=f"/{name} cannot be read .expected a file, found a {name}"):
                 read(name)
     with pytest.raises(FileNotFoundError):
         storage.read_bytes("missing")
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_file, "_LARGEST", 10)
+def test_what_is_put_in_the_place_of_a_file_in_the_last_moment_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
     storage = Storage(tmp_path)
+    monkeypatch.setattr(Path, "is_file", lambda self, **_: True)  # as it was when somebody looked
+    for read in (storage.read_bytes, storage.read_json, storage.read_table):
+        with pytest.raises(InputError, match="found a pipe"):
+            read("pipe")
+    with pytest.raises(FileNotFoundError):
+        storage.sha256("pipe")
+
+
+def test_an_empty_object_of_which_a_store_gives_no_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(f"memory://{uuid.uuid4()}")
+    storage.write_bytes("empty", b"")
+    monkeypatch.setattr(storage.fs, "cat_file", Mock(side_effect=OSError("416")))
+    assert storage.read_bytes("empty") == b""
+    storage.write_bytes("empty", b"x")
+    with pytest.raises(OSError, match="416"):
+        storage.read_bytes("empty")
+
+
+def test_a_file_that_is_too_large_is_not_read(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_file, "_LARGEST", 10)
     storage.write_bytes("small", b"x" * 10)
     storage.write_bytes("large", b"x" * 11)
     assert storage.read_bytes("small") == b"x" * 10
-    with pytest.raises(InputError, match="large has 11 bytes, more than the 10"):
+    with pytest.raises(InputError, match="large has more than the 10 bytes"):
         storage.read_bytes("large")
 
 
