@@ -17,8 +17,9 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -37,7 +38,7 @@ from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.processes import process_state
-from talking_points.regular_files import read_bytes, read_text
+from talking_points.regular_files import IrregularFileError, read_bytes, read_text
 from talking_points.step_progress import follow
 from talking_points.whole_files import advising, write_json
 
@@ -47,6 +48,9 @@ _MASK_FIELDS = (
 )  # fmt: skip
 
 Set = TypeVar("Set", bound=ExampleSet[Any])
+
+_OF_IMAGES = {"frame": 1, "visual_tokens": 3, "object_queries": 3, "object_valid": 2, "image_sizes": 2}
+"""Names and dimensions of what is kept of an image."""
 
 _PARTIAL = ".partial-"
 _BOUND = "bound.json"
@@ -71,12 +75,16 @@ class FeatureStore:
         self._memory: dict[str, dict[str, Tensor]] = {}
         self._remembered = 0
 
-    def read(self, key: str) -> dict[str, Tensor] | None:
-        """The entry, or None where there is none or another process has just removed or damaged it."""
+    def read(
+        self, key: str, fits: Callable[[Mapping[str, Tensor]], bool] = lambda entry: True
+    ) -> dict[str, Tensor] | None:
+        """The entry, or None where there is none that ``fits``, or another process has just removed or damaged it."""
         if key in self._memory:
             return self._memory[key]
         entry = self._load(self._path(key))
-        if entry is not None and self.memory_bytes:
+        if entry is None or not fits(entry):
+            return None
+        if self.memory_bytes:
             self._memory[key] = entry
             self._remembered += _size(entry)
             while self._remembered > self.memory_bytes:
@@ -86,7 +94,7 @@ class FeatureStore:
     def _load(self, path: Path) -> dict[str, Tensor] | None:
         try:
             entry = load(read_bytes(path))
-        except (FileNotFoundError, SafetensorError):
+        except (FileNotFoundError, IrregularFileError, SafetensorError):
             return None
         _renew(path)
         return entry
@@ -222,17 +230,37 @@ class ImageFeatures(Generic[Set]):
         return next(iter(self._sizes))
 
     def _entry(self, key: str, image: str) -> dict[str, Tensor]:
-        entry = self.store.read(key)
+        fits = partial(self._shows if key == self._image_key(image) else self._describes, image)
+        entry = self.store.read(key, fits)
         if entry is None:
-            # Removed to keep the bound, by this or another process: compute it again.
+            # Removed to keep the bound, by this or another process, or of another form: compute it again.
             self._compute(list(self.points.images([image])))
-            entry = self.store.read(key)
+            entry = self.store.read(key, fits)
         if entry is None:
             raise ConfigError(
                 f"the feature cache {self.store.folder} does not keep what is written to it: raise features.limit_gb "
                 f"above {self.config.limit_gb:g}"
             )
         return {name: value.float() if value.is_floating_point() else value for name, value in entry.items()}
+
+    def _shows(self, image: str, entry: Mapping[str, Tensor]) -> bool:
+        """Whether an entry has the form that is written for an image: its name alone says nothing of its content."""
+        stored, valid = getattr(torch, self.dtype), entry.get("object_valid")
+        return (
+            {name: value.dim() for name, value in entry.items()} == _OF_IMAGES
+            and valid is not None
+            and valid.dtype == torch.bool
+            and valid.shape == entry["object_queries"].shape[:2]
+            and len(valid) == len(entry["visual_tokens"]) == 1
+            and entry["visual_tokens"].dtype == entry["object_queries"].dtype == stored
+            and entry["image_sizes"].tolist() == [list(self._sizes[image])]
+            and len(entry["frame"]) == 2
+            and not entry["frame"].is_floating_point()
+        )
+
+    def _describes(self, image: str, entry: Mapping[str, Tensor]) -> bool:
+        """The same of the points of an image."""
+        return False
 
     @torch.no_grad()
     def _compute(self, images: Sequence[tuple[str, object]]) -> None:
@@ -300,6 +328,14 @@ class PointFeatures(ImageFeatures[PointSet]):
     def _point(self, example: PointExample) -> Tensor:
         entry = self._entry(self._point_key(example.image), example.image)
         return entry["points"][self._of_image[example.image].index(self._show_point(example))].float()
+
+    def _describes(self, image: str, entry: Mapping[str, Tensor]) -> bool:
+        return (
+            entry.keys() == {"points"}
+            and entry["points"].dim() == 2
+            and len(entry["points"]) == len(self._of_image[image])
+            and entry["points"].dtype == getattr(torch, self.dtype)
+        )
 
     def _store_more(self, image: str, features: VisionFeatures) -> None:
         if isinstance(self.model, PointDescriptor):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from talking_points.config import ConfigError
 from talking_points.examples.config import FeatureConfig
@@ -68,6 +69,30 @@ def test_a_removed_or_damaged_entry_is_computed_again(descriptor, features) -> N
     for path in Path(features.folder).rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:20])
     torch.testing.assert_close(known.batch(data.examples)[0].visual_tokens, first.visual_tokens)
+
+
+@pytest.mark.parametrize("planted", ["a", "exchanged", "wide", "pipe", "sizes"])
+def test_an_entry_of_another_form_is_computed_again(descriptor, features, planted: str) -> None:
+    store = PointFeatures(descriptor, points(1, 2), features)
+    store.prepare()
+    example, expected = store.points.examples[0], store.batch(store.points.examples)
+    again = PointFeatures(descriptor, points(1, 2), features)
+    paths = [store.store._path(key) for key in store._keys(example.image)]
+    entries = [load_file(path) for path in paths]
+    for path, entry, other in zip(paths, entries, reversed(entries), strict=True):
+        path.unlink()
+        if planted == "pipe":
+            os.mkfifo(path)
+        elif planted == "sizes":
+            sizes = "image_sizes" in entry
+            changed = {"image_sizes": entry["image_sizes"] + 1} if sizes else {"points": entry["points"][:1]}
+            save_file({**entry, **changed}, path)
+        else:
+            wide = {name: value.double() if value.is_floating_point() else value for name, value in entry.items()}
+            save_file({"a": {"a": torch.ones(1)}, "exchanged": other, "wide": wide}[planted], path)
+    found = again.batch(store.points.examples)
+    assert found[0].visual_tokens.equal(expected[0].visual_tokens)
+    assert found[2].equal(expected[2])
 
 
 def test_a_bound_below_one_image_is_an_error_that_names_the_setting(descriptor, features) -> None:

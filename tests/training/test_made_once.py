@@ -146,7 +146,8 @@ def test_the_state_of_a_checkpoint_is_judged_before_a_library_reads_it(tmp_path:
     newest = last_checkpoint(tmp_path)
     assert newest == checkpoint
     check_checkpoint(newest)
-    for change in ({"global_step": 3}, {"log_history": [3]}, {"best_model_checkpoint": 3}, {"log_history": [{}]}):
+    changes: list[dict[str, object]] = [{"global_step": 3}, {"log_history": [3]}, {"best_model_checkpoint": 3}]
+    for change in [*changes, {"log_history": [{}]}]:
         write_json(newest / STATE, {**state, "best_model_checkpoint": None, **change})
         with pytest.raises(InputError, match=rf"{STATE} is .*remove .*checkpoint-4 and run again"):
             check_checkpoint(newest)

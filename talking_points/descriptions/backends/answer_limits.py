@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -14,6 +16,8 @@ CODINGS = "gzip, deflate"
 """Ways of packing that are asked for: what they pack grows a thousandfold at most, that of others without bound."""
 
 _PIECE = 1 << 16
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without certificates, whose loading takes long: for plain HTTP."""
 _ALLOWED = ("", "identity", *CODINGS.split(", "))
 
 
@@ -51,6 +55,22 @@ async def read_whole(response: httpx.Response) -> httpx.Response:
         content.append(piece)
     headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"]
     return httpx.Response(response.status_code, headers=headers, content=b"".join(content), request=response.request)
+
+
+def look(url: str, headers: Mapping[str, str], seconds: float) -> httpx.Response:
+    """The whole answer of a server of this machine to a GET, within so many seconds, redirects not followed.
+
+    It asks from a thread of its own: the caller's may have a loop that runs. Raises as ``ask``.
+    """
+
+    async def whole() -> httpx.Response:
+        async with httpx.AsyncClient(
+            headers={"Accept-Encoding": CODINGS, **headers}, timeout=seconds, trust_env=False, verify=_NO_TLS
+        ) as client:
+            return await ask(client, client.build_request("GET", url), seconds)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, whole()).result()
 
 
 async def ask(

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from talking_points.build_config import StepConfig
+from talking_points.descriptions.backends.answer_limits import look
 from talking_points.descriptions.backends.protocol import BackendUnavailable
 from talking_points.descriptions.backends.server_command import server_command, server_environment
 from talking_points.models.gguf_header import check_gguf
@@ -27,7 +28,8 @@ from talking_points.stop_requests import stop_if_requested
 HOST = "127.0.0.1"
 PORTS = 3
 """Ports that are tried, where another program takes one between the look and the server's start."""
-_LOOK_EVERY = 0.1
+_LOOK_EVERY, _LOOK = 0.1, 5.0
+"""Seconds between two looks at a server, and that one may take."""
 _PATIENCE = 10.0
 """Seconds that a server gets to end by itself."""
 _TAIL, _TAIL_BYTES = 12, 65_536
@@ -50,9 +52,7 @@ class ManagedServer:
         self.url = ""
         self.version = ""
         self._guard: subprocess.Popen[bytes] | None = None
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {self.key}"}, timeout=5.0, trust_env=False, follow_redirects=False
-        )
+        self._headers = {"Authorization": f"Bearer {self.key}"}
 
     def start(self) -> None:
         """Start it, wait until it answers. Raises ``BackendUnavailable``, with the end of its log, if it does not, and
@@ -94,7 +94,7 @@ class ManagedServer:
         while self.alive and time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
                 # Another program may have taken the port since: it does not know the key.
-                if self._client.get(f"{self.url}/models").is_success:
+                if look(f"{self.url}/models", self._headers, _LOOK).is_success:
                     return False
             time.sleep(_LOOK_EVERY)
         return True
@@ -162,10 +162,10 @@ class ManagedServer:
     def _answers(self, root: str) -> bool:
         """Whether the server is ready. Raises ``BackendUnavailable`` for one that is not the one that was started."""
         try:
-            if self._client.get(f"{root}/v1/models").status_code != 200:
+            if look(f"{root}/v1/models", self._headers, _LOOK).status_code != 200:
                 return False  # a server that still loads its model says so
             # One that was here before, or came between, does not know the key that this one asks for.
-            if httpx.get(f"{root}/v1/models", timeout=5.0, trust_env=False).status_code not in (401, 403):
+            if look(f"{root}/v1/models", {}, _LOOK).status_code not in (401, 403):
                 raise BackendUnavailable(
                     f"the server at {root} answers without the key that {self._step.model} was started with: another "
                     f"program has taken its port, or its command does not pass on VLLM_API_KEY{self.told()}"
@@ -178,9 +178,9 @@ class ManagedServer:
     def _read_version(self, root: str) -> str:
         """The engine's version where it tells one (vLLM: ``/version``)."""
         try:
-            answer: Any = self._client.get(f"{root}/version").json()
+            answer: Any = look(f"{root}/version", self._headers, _LOOK).json()
             return str(answer.get("version", ""))[:80]
-        except (httpx.HTTPError, ValueError, AttributeError):
+        except (httpx.HTTPError, ValueError, AttributeError, RecursionError):
             return ""
 
     def _last_lines(self) -> list[str]:
