@@ -18,6 +18,8 @@ from talking_points.errors import InputError
 
 COMPANIONS = ("-journal", "-wal", "-shm")
 """Endings of the files that SQLite keeps beside its own."""
+LONGEST = 64 << 20
+"""Bytes of a value or a row that is read or written; SQLite's own limit is a thousand million."""
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 """A journal that names another file, which belongs to a transaction over several databases, ends with it."""
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -44,6 +46,7 @@ def open_database(path: Path, table: str, *, patience: float, wal: bool = False)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         found = _schema(connection)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talking_points.errors import InputError
 from talking_points.models.kinds import RETRAINED
 from talking_points.publishing.answerer_cards import describe_answerer
-from talking_points.publishing.card_content import write_card
-from talking_points.publishing.model_card import render_model_card
+from talking_points.publishing.card_content import render_content, write_card
 from talking_points.publishing.training_cards import ROLES, describe_training, select_settings, trace_origins
 from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.config import TrainConfig
@@ -46,8 +46,11 @@ def write_model_cards(retraining: Retraining) -> None:
 
 def hub_card(run: Path, role: str, repo: str) -> str:
     """The card of a model of a judged run as it stands in the repository ``repo``."""
-    cards = read_json(run / CARDS, "remove the run's line from history.jsonl and run again to judge it anew")
-    return render_model_card(**cards[role], repo=repo)
+    again = "remove the run's line from history.jsonl and run again to judge it anew"
+    cards = read_json(run / CARDS, again)
+    if not isinstance(cards, dict) or not isinstance(cards.get(role), dict):
+        raise InputError(f"{run / CARDS} has no card of a {role}: {again}")
+    return render_content(cards[role], repo, run / role)
 
 
 def _content(retraining: Retraining, role: str) -> dict[str, Any]:

@@ -260,6 +260,7 @@ the Hub's answers have limits, and what goes wrong is told."""
 BEHIND = {
     "talking_points/models/omg_llava/modeling.py:read_config": "called by what went through the door",
     "talking_points/models/patch_processor.py:open_processor": "called by what went through the door",
+    "talking_points/models/hub_weights.py:check_hub_weights": "called by what went through the door",
 }
 
 

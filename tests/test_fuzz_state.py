@@ -16,14 +16,19 @@ from typing import Any
 import pytest
 
 from commands.training_status import read_training, show_trainings
+from talking_points.descriptions.backends.protocol import RequestError
+from talking_points.descriptions.batches.records import BatchFile, BatchFolder, _outcome
+from talking_points.descriptions.keypoint_texts import TextsError, read_texts
 from talking_points.errors import InputError, RunError
 from talking_points.evaluation.champions import champion_of, read_history
 from talking_points.examples.pose_files import TRAINED, TrainedPoses
-from talking_points.publishing.card_content import read_content
+from talking_points.publishing.answerer_cards import select_pose_report
+from talking_points.publishing.card_content import CONTENT, read_content, render_content
 from talking_points.step_progress import PROGRESS, Spent
 from talking_points.training.checkpoints import COMPLETE, STATE, check_checkpoint
 from talking_points.training.made_once import FINISHED, STARTED, find_finished, make_once
 from talking_points.training.sample_tables import rewind
+from talking_points.whole_files import read_json
 from tasks.running import lease
 from tasks.running.storage import Storage
 from tests.fuzz import CASES, Odd, harmless
@@ -177,3 +182,64 @@ def test_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             lease.Fence(number=read.number + 1, takeovers=read.takeovers + 1)
 
     try_all(tmp_path, case, RunError)
+
+
+def test_contents_of_cards_and_reports_of_keypoints(tmp_path: Path) -> None:
+    content = {
+        "name": "point-localizer", "role": "localizer", "config": {"a": {"b": 1}}, "note": "n", "dataset": "d",
+        "training": {"seconds": 3.0, "metrics": {"loss": 1.0}}, "terms": [{"name": "n", "terms": "t"}], "free": False,
+    }  # fmt: skip
+    cape = dict.fromkeys(("pck@0.05", "pck@0.1", "pck@0.15", "pck@0.2", "pck@0.25", "mpck"), 3.0)
+    part = {
+        "partition": 1, "objects": 3, "points": 9, "seen_categories": ["a"],
+        "answers": {"model": {"cape": cape, "unparsed": 0}}, "groups": {"all": {"answers": {"model": cape}}},
+    }  # fmt: skip
+    report = {"texts": "rules", "split": "test", "partitions": [part]}
+
+    def case(odd: Odd) -> None:
+        if odd.random() < 0.5:
+            write_anew(tmp_path / CONTENT, written(odd, content, NAMES))
+            render_content(read_content(tmp_path, "localizer"), "org/name", tmp_path)
+        else:
+            write_anew(tmp_path / "report.json", written(odd, report, NAMES))
+            found = read_json(tmp_path / "report.json", "evaluate again")
+            poses = select_pose_report(found)
+            render_content({**content, "role": "answerer", "poses": poses}, "org/name", tmp_path)
+
+    with harmless(tmp_path):
+        outcomes(case, ValueError, cases=CASES // 20)
+
+
+def test_records_of_batches_and_what_came_of_requests(tmp_path: Path) -> None:
+    record = asdict(BatchFile("00000", 3))
+    came: list[dict[str, Any]] = [
+        {"text": "a", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 2},
+        {"reason": "timeout", "detail": "late", "retryable": True},
+    ]
+    with BatchFolder(tmp_path / "batches") as folder:
+
+        def case(odd: Odd) -> None:
+            write_anew(tmp_path / "batches" / "00000.json", written(odd, record, NAMES))
+            for found in folder.files():
+                assert folder.input_of(found).parent == folder.path
+                assert found.requests + 1 > 0
+                assert not folder.waiting(found)
+            outcome = _outcome(written(odd, odd.choice(came), NAMES).decode(errors="replace"))
+            if isinstance(outcome, RequestError):
+                assert isinstance(outcome.reason + outcome.detail, str)
+            elif outcome is not None:
+                assert isinstance(outcome.text + outcome.finish_reason, str)
+
+        try_all(tmp_path, case)
+
+
+def test_files_of_texts_about_keypoints(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    row = {"set": "a", "keypoint": "b", "index": 1, "text": "t", "author": "a", "version": 1, "provenance": "p"}
+
+    def case(odd: Odd) -> None:
+        write_anew(path, written(odd, row, NAMES) + b"\n" + json.dumps({**row, "keypoint": "c"}).encode())
+        for found in read_texts(path):
+            f"{found.set}{found.keypoint}{found.text}".encode()
+
+    try_all(tmp_path, case, TextsError)

@@ -39,6 +39,16 @@ def test_the_file_that_a_journal_names_stays(tmp_path: Path) -> None:
     assert not victim.exists(), "what SQLite alone does"
 
 
+def test_a_value_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "notes.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(TABLE)
+        connection.execute("INSERT INTO notes VALUES (1, zeroblob(?))", (65 << 20,))
+        connection.commit()
+    with closing(open_database(path, TABLE, patience=1)) as connection, pytest.raises(sqlite3.Error, match="too big"):
+        connection.execute("SELECT * FROM notes").fetchall()
+
+
 def test_a_journal_of_ours_is_played_back(tmp_path: Path) -> None:
     """A process that dies while it writes leaves one."""
     path, copy = tmp_path / "notes.sqlite", tmp_path / "copy.sqlite"

@@ -181,6 +181,7 @@ def read_texts(path: Path) -> list[KeypointText]:
             row = KeypointText(**values)
             if not all(isinstance(one, str) for one in (row.set, row.keypoint, row.text)):
                 raise ValueError("set, keypoint and text are texts")
+            f"{row.set}{row.keypoint}{row.text}".encode()  # halves of characters
             if rows.setdefault((row.set, row.keypoint), row) is not row:
                 raise ValueError(f"a second text about the {row.keypoint} of {row.set}")
         except (ValueError, TypeError, RecursionError) as error:

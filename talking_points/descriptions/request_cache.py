@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.descriptions.spending import Ledger
-from talking_points.sqlite_files import COMPANIONS, ForeignDatabaseError, open_database
+from talking_points.sqlite_files import COMPANIONS, LONGEST, ForeignDatabaseError, open_database
 
 _LOG = logging.getLogger(__name__)
 KEY_VERSION = 2
@@ -174,6 +174,7 @@ def _readable(path: Path) -> Iterator[tuple[str, str, str]]:
     """The sound entries of a damaged file, from both ends up to the damage."""
     end = time.monotonic() + _PATIENCE
     with closing(sqlite3.connect(path, timeout=_PATIENCE)) as database:
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
         database.execute("PRAGMA trusted_schema=OFF")
         # Damaged pages may lead to each other without end.
         database.set_progress_handler(lambda: time.monotonic() > end, 100_000)

@@ -24,6 +24,7 @@ from talking_points.grounding.outlines import Coordinates, Outlines, Point, scal
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pin
 from talking_points.models.base import check_elements, check_expressions, chunks, same_length
+from talking_points.models.hub_weights import check_hub_weights
 from talking_points.models.model_folders import loading
 from talking_points.models.model_limits import LINEAR_LAYERS, within_limits
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
@@ -106,6 +107,7 @@ class ImageTextSegmenter:
             if not Path(base).is_dir():
                 options |= {} if revision is None else {"revision": revision}
                 pin(base, options)
+                check_hub_weights(base, options)
             processor = open_processor(base, trust_remote_code=trust_remote_code, **options)
             model = AutoModelForImageTextToText.from_pretrained(
                 base, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options

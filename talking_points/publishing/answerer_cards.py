@@ -142,5 +142,6 @@ def select_pose_report(report: Any) -> dict[str, Any]:
         if not partitions or {len(row) for row in rows} != {7}:
             raise ValueError("no partition with five thresholds")
         return {"texts": report.get("texts"), "split": str(report["split"]), "partitions": partitions}
-    except (TypeError, KeyError, ValueError, AttributeError, StopIteration) as error:
-        raise ValueError(f"it is no report of evaluate-poses ({type(error).__name__}: {error})") from error
+    except (TypeError, KeyError, ValueError, AttributeError, StopIteration, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise ValueError(f"it is no report of evaluate-poses ({reason})") from error

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from talking_points.errors import InputError
 from talking_points.models.kinds import KINDS
 from talking_points.publishing.model_card import render_model_card
@@ -32,6 +34,14 @@ def write_card(folder: Path, content: Mapping[str, Any]) -> None:
     with advising(f"the card of the model in {folder}", f"the model itself is finished; make room and {_AGAIN}"):
         write_json(folder / CONTENT, content)
         write_text(folder / "README.md", text)
+
+
+def render_content(content: Mapping[str, Any], repo: str, place: Path) -> str:
+    """The card for a repository, from content that lies at ``place``. Raises ``InputError`` for what is none."""
+    try:
+        return render_model_card(**content, repo=repo)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, TemplateError) as error:
+        raise InputError(f"the card of {place} cannot be written: {str(error)[:300]}; {_AGAIN}") from error
 
 
 def read_content(folder: Path, role: str) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from talking_points.errors import InputError
 from talking_points.evaluation.reports import Report
 from talking_points.models.kinds import KINDS
 from talking_points.models.model_folders import tell_kind
 from talking_points.nearby import repository_in
 from talking_points.publishing.answerer_cards import select_pose_report
-from talking_points.publishing.card_content import CONTENT, STAGE, read_content
+from talking_points.publishing.card_content import CONTENT, STAGE, read_content, render_content
 from talking_points.publishing.hub import REPOSITORY, Repository, explaining
-from talking_points.publishing.model_card import render_model_card
 from talking_points.publishing.release import ReleaseError, content_sha256
 from talking_points.publishing.segmenter_card import read_segmentation_report
 from talking_points.redaction import is_secret_name, redact
@@ -122,9 +122,9 @@ def _own_file(folder: Path, path: Path) -> Path:
 
 def _card(content: dict[str, Any], repo: str, folder: Path) -> str:
     try:
-        return render_model_card(**content, repo=repo)
-    except (TypeError, ValueError, LookupError) as error:
-        raise ReleaseError(f"the card of {folder} cannot be written: {error}") from error
+        return render_content(content, repo, folder)
+    except InputError as error:
+        raise ReleaseError(str(error)) from error
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def read_segmentation_report(path: Path, report: Any) -> dict[str, Any]:
     try:
         for split, found in _splits(report).items():
             _figures(split, found)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"expected a report that talking-points evaluate-segmentation wrote in {path}") from error
     return dict(report)
 

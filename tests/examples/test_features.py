@@ -92,6 +92,8 @@ def test_an_entry_of_another_form_is_computed_again(descriptor, features, plante
             save_file({"a": {"a": torch.ones(1)}, "exchanged": other, "wide": wide}[planted], path)
     found = again.batch(store.points.examples)
     assert found[0].visual_tokens.equal(expected[0].visual_tokens)
+    assert found[2] is not None
+    assert expected[2] is not None
     assert found[2].equal(expected[2])
 
 

@@ -17,6 +17,7 @@ import pytest
 from talking_points.errors import InputError
 from talking_points.models import model_limits, template_limits
 from talking_points.models.gguf_header import check_gguf
+from talking_points.models.hub_weights import check_hub_weights
 from talking_points.models.model_folders import check_files
 from talking_points.models.model_limits import LINEAR_LAYERS, ModelLimitError, check_counts, within_limits
 from talking_points.regular_files import IrregularFileError
@@ -123,6 +124,28 @@ def test_files_that_are_not_loaded_vouch_for_nothing(tmp_path: Path, beside: byt
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="asks for 268,435,456 numbers"):
         check_files(tmp_path)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_weights_of_the_hub_are_looked_at_before_a_library_opens_them(tmp_path: Path, sharded: bool) -> None:
+    commit = "0123456789" * 4
+    folder = tmp_path / "models--org--name" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    options: dict[str, Any] = {"revision": commit, "cache_dir": tmp_path, "config": None}
+    check_hub_weights("org/name", options)  # nothing there: the library says so
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 64, "vocab_size": 512}))
+    (folder / ("a.safetensors" if sharded else "model.safetensors")).write_bytes(_weights({"a": TENSOR}))
+    if sharded:
+        index = {"metadata": {}, "weight_map": {"a": "a.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    check_hub_weights("org/name", options)
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 8192, "num_hidden_layers": 4}))
+    with pytest.raises(InputError, match="asks for 268,435,456 numbers"):
+        check_hub_weights("org/name", options)
+    if sharded:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../b"}}))
+        with pytest.raises(InputError, match="expected names of files in its folder"):
+            check_hub_weights("org/name", options)
 
 
 def _text(content: bytes) -> bytes:

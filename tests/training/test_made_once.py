@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from talking_points.config import ConfigError
-from talking_points.errors import InputError
+from talking_points.errors import InputError, TrainingStoppedError
 from talking_points.locks import FolderInUseError, only_writer
 from talking_points.sources.drawn import MARKER
 from talking_points.step_progress import PROGRESS, follow
@@ -23,6 +25,7 @@ from talking_points.training.config import TrainConfig, TransferConfig
 from talking_points.training.made_once import FINISHED, STARTED, make_once
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import STAGES, refuse_drawn, run_stage
+from talking_points.training.trainer import StageTrainer
 from talking_points.whole_files import write_json
 
 SETTINGS = {"seed": 1}
@@ -146,15 +149,40 @@ def test_the_state_of_a_checkpoint_is_judged_before_a_library_reads_it(tmp_path:
     newest = last_checkpoint(tmp_path)
     assert newest == checkpoint
     check_checkpoint(newest)
-    changes: list[dict[str, object]] = [{"global_step": 3}, {"log_history": [3]}, {"best_model_checkpoint": 3}]
-    for change in [*changes, {"log_history": [{}]}]:
-        write_json(newest / STATE, {**state, "best_model_checkpoint": None, **change})
+    changes = [("global_step", 3), ("log_history", [3]), ("best_model_checkpoint", 3), ("log_history", [{}])]
+    for name, value in changes:
+        write_json(newest / STATE, {**state, "best_model_checkpoint": None, name: value})
         with pytest.raises(InputError, match=rf"{STATE} is .*remove .*checkpoint-4 and run again"):
             check_checkpoint(newest)
     assert own_checkpoint(tmp_path, "/somewhere/else/checkpoint-2") == tmp_path / "checkpoint-2"
     for elsewhere in ("/etc", "..", "", "checkpoint-3", "org/name"):
         with pytest.raises(InputError, match="the best checkpoint"):
             own_checkpoint(tmp_path, elsewhere)
+
+
+class Planted:
+    """Unpickled, it leaves a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.marker),))
+
+
+@pytest.mark.parametrize("content", ["pickle", "torn"])
+def test_what_a_checkpoint_holds_of_random_numbers_is_no_program(tmp_path: Path, content: str) -> None:
+    """As a Trainer of transformers once ran it (CVE-2026-1839)."""
+    path = tmp_path / "rng_state.pth"
+    if content == "pickle":
+        torch.save({"python": Planted(tmp_path / "executed")}, path)
+    else:
+        path.write_bytes(b"PK")
+    trainer = StageTrainer.__new__(StageTrainer)
+    trainer.args = SimpleNamespace(world_size=1, process_index=0)
+    with pytest.raises(TrainingStoppedError, match=rf"cannot go on from {tmp_path} .*remove it and run again"):
+        trainer._load_rng_state(str(tmp_path))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_another_kind_in_the_folder_is_refused(finished: Path) -> None:

@@ -31,6 +31,7 @@ from talking_points.descriptions.backends.protocol import (
 )
 from talking_points.hub_client import bounded_hub, silent_hubs
 from talking_points.hub_commits import pinned
+from talking_points.models.hub_weights import check_hub_weights
 from talking_points.models.model_folders import check_files
 from talking_points.models.model_limits import ModelLimitError, check_counts, within_limits
 from talking_points.stop_requests import stop_if_requested, stop_requested
@@ -71,6 +72,7 @@ class TransformersBackend:
             model_config = AutoConfig.from_pretrained(name, revision=revision, **_NO_CODE)
             check_counts(model_config.to_dict(), name)
             self._vision = model_config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+            check_hub_weights(name, {"revision": revision})
             loader: Any = AutoModelForImageTextToText if self._vision else AutoModelForCausalLM
             front: Any = AutoProcessor if self._vision else AutoTokenizer
             self._processor: Any = front.from_pretrained(name, revision=revision, **_NO_CODE)

@@ -12,15 +12,17 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 
 from talking_points.descriptions.backends.protocol import Completion, RequestError
-from talking_points.regular_files import open_regular, read_text
-from talking_points.sqlite_files import open_database
+from talking_points.descriptions.request_cache import read_completion
+from talking_points.regular_files import open_regular, read_bytes
+from talking_points.sqlite_files import ForeignDatabaseError, open_database
 from talking_points.whole_files import write_text
 
 _PATIENCE = 60
@@ -30,18 +32,24 @@ _TABLE = (
     " queued INTEGER NOT NULL DEFAULT 0, wanted INTEGER NOT NULL DEFAULT 0, images INTEGER NOT NULL DEFAULT 0,"
     " tokens_in INTEGER NOT NULL DEFAULT 0, tokens_out INTEGER NOT NULL DEFAULT 0, outcome TEXT) WITHOUT ROWID"
 )
+_NUMBERS = ("tries", "queued", "wanted", "images", "tokens_in", "tokens_out")
+_ODD = "SELECT 1 FROM asked WHERE typeof(key) != 'text' OR " + " OR ".join(
+    f"typeof({name}) != 'integer' OR {name} NOT BETWEEN 0 AND 1000000000000" for name in _NUMBERS
+)
+"""Finds a row of other types, which a column of SQLite may hold."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 WRITTEN, CREATING, SENT, COLLECTED = "written", "creating", "sent", "collected"
 """States of a file: only here; perhaps at the provider; there, under a batch id; its answers are kept."""
 
 
+@with_config(ConfigDict(strict=True, extra="forbid"))
 @dataclass
 class BatchFile:
     """One file of requests and what became of it. ``mark`` tells it apart from every other at the provider."""
 
     name: str
-    requests: int
+    requests: Annotated[int, Field(ge=0, le=10**9)]
     state: str = WRITTEN
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     file_id: str = ""
@@ -58,6 +66,9 @@ class BatchFile:
             if value and not _ID.fullmatch(value):
                 raise ValueError(f"expected an id of letters, digits and ._:-, found {value[:80]!r}")
         return self.file_id, self.batch_id
+
+
+_FORM: TypeAdapter[BatchFile] = TypeAdapter(BatchFile)
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,9 @@ class BatchFolder:
         self._lock = threading.Lock()
         with FileLock(f"{path}.lock", timeout=_PATIENCE):
             self._database = open_database(path / "asked.sqlite", _TABLE, patience=_PATIENCE, wal=True)
+        if self._execute(_ODD).fetchone() is not None:
+            self._database.close()
+            raise ForeignDatabaseError(path / "asked.sqlite", "it holds values of other types")
 
     def __enter__(self) -> BatchFolder:
         return self
@@ -169,17 +183,15 @@ class BatchFolder:
         """The records of all files, in the order in which these were written."""
         found = []
         for path in sorted(self.path.glob("[0-9]*.json")):
-            with suppress(ValueError, TypeError, OSError):
-                record = BatchFile(**json.loads(read_text(path)))
-                if f"{record.name}.json" == path.name and all(
-                    isinstance(getattr(record, item.name), str) for item in fields(record) if item.type == "str"
-                ):
+            with suppress(ValueError, OSError):
+                record = _FORM.validate_json(read_bytes(path))
+                if f"{record.name}.json" == path.name:
                     found.append(record)
         return found
 
     def next_name(self) -> str:
         """For the next file: no number is used twice."""
-        taken = [int(path.name[:5]) for path in self.path.glob("[0-9]*.json*") if path.name[:5].isdigit()]
+        taken = [int(path.name[:5]) for path in self.path.glob("[0-9]*.json*") if path.name[:5].isdecimal()]
         return f"{max(taken, default=-1) + 1:05d}"
 
     def input_of(self, record: BatchFile) -> Path:
@@ -251,6 +263,10 @@ def _outcome(text: str | None) -> Completion | RequestError | None:
         return None
     try:
         values = json.loads(text)
-        return Completion(**values) if "text" in values else RequestError(**values)
-    except (ValueError, TypeError):
+        if "text" in values:
+            return read_completion(text)
+        error = RequestError(**values)
+    except (ValueError, TypeError, RecursionError):
         return None
+    right = all(isinstance(told, str) for told in (error.reason, error.detail)) and isinstance(error.retryable, bool)
+    return error if right else None

@@ -29,6 +29,7 @@ from talking_points.models.capellm.configuration import AnswererConfig, vision_s
 from talking_points.models.capellm.lora import TARGETS
 from talking_points.models.capellm.release_files import PARTS, ConversionError, check_parts
 from talking_points.models.capellm.vision import ORIGINAL_OFFSET, bake_positions
+from talking_points.models.hub_weights import check_hub_weights
 from talking_points.models.model_folders import loading
 from talking_points.regular_files import WHOLE, check_regular, read_text
 from talking_points.tensor_files import load_tensors
@@ -262,9 +263,9 @@ def _language_model(given: str | Path | LlamaForCausalLM) -> LlamaForCausalLM:
     if isinstance(given, LlamaForCausalLM):
         return given
     with loading(given, "language model"):
-        return AutoModelForCausalLM.from_pretrained(
-            given, revision=pinned(given) or "main", dtype="auto", trust_remote_code=False
-        )
+        revision = pinned(given) or "main"
+        check_hub_weights(given, {"revision": revision})
+        return AutoModelForCausalLM.from_pretrained(given, revision=revision, dtype="auto", trust_remote_code=False)
 
 
 def assemble(
@@ -282,7 +283,9 @@ def assemble(
         vision = vision_model
     else:
         with loading(vision_model, "vision model"):
-            vision = Dinov2Model.from_pretrained(vision_model, revision=pinned(vision_model) or "main")
+            revision = pinned(vision_model) or "main"
+            check_hub_weights(vision_model, {"revision": revision})
+            vision = Dinov2Model.from_pretrained(vision_model, revision=revision)
     language = _language_model(language_model)
     size = config.image_size
     values = config.to_dict() | {

@@ -25,6 +25,7 @@ from talking_points.models.capellm.conversation import IGNORED_LABEL, ROLES, Tem
 from talking_points.models.capellm.decoding import AnswerGrammar
 from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
+from talking_points.models.hub_weights import check_hub_weights
 from talking_points.models.localizer import CoordinateHead
 from talking_points.models.model_folders import loading, wrong_kind
 from talking_points.models.model_limits import check_counts
@@ -101,6 +102,7 @@ class CapeLlmModel(PreTrainedModel):
                         f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} "
                         "(architectures and model_type in config.json): load it as what it is"
                     )
+            check_hub_weights(pretrained_model_name_or_path, kwargs)
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
             )

@@ -20,6 +20,7 @@ from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pin
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
+from talking_points.models.hub_weights import check_hub_weights
 from talking_points.models.model_folders import loading
 from talking_points.models.omg_llava.cache import make_growing
 from talking_points.models.omg_llava.chat import Turn
@@ -146,6 +147,7 @@ class OmgLlavaModel(PreTrainedModel):
             if "config" not in kwargs:
                 hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
                 kwargs["config"] = cls.read_config(pretrained_model_name_or_path, **hub)
+            check_hub_weights(pretrained_model_name_or_path, kwargs)
             try:
                 model, info = super().from_pretrained(
                     pretrained_model_name_or_path,

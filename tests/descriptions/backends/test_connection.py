@@ -6,11 +6,12 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import httpx
 import pytest
 
-from talking_points.descriptions.backends.answer_limits import ask
+from talking_points.descriptions.backends.answer_limits import ask, look
 from talking_points.descriptions.backends.connection import Connection
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -222,6 +223,46 @@ _BOMB = zlib.compress(b" " * 9_000_000)
 def test_answers_without_end_are_given_up(serve: Serve, error: type[Exception], general: bool) -> None:
     with pytest.raises(error):
         _post(serve, b"{}", timeout=httpx.Timeout(0.3 if error is httpx.ReadTimeout else 30.0), general=general)
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "error"),
+    [
+        (_OK + b"\r\n", b" " * 65_536, httpx.DecodingError),
+        (_OK + b"Content-Length: 9000\r\n\r\n", b" ", httpx.ReadTimeout),
+        (_OK, b"X: y\r\n", httpx.ReadTimeout),
+        (_OK + b"Content-Encoding: br\r\nContent-Length: 3\r\n\r\n", b"abc", httpx.DecodingError),
+    ],
+    ids=["body", "byte by byte", "headers", "not asked for"],
+)
+@pytest.mark.parametrize("looping", [False, True], ids=["alone", "in a loop"])
+def test_a_look_at_a_server_has_an_end(start: bytes, piece: bytes, error: type[Exception], looping: bool) -> None:
+    """A server that a build has started, or what has taken its port."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(start)
+            while not writer.is_closing():
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.01 if len(piece) < 9 else 0)
+
+    async def run() -> None:
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/models"
+            seconds = 0.3 if error is httpx.ReadTimeout else 20.0
+            with pytest.raises(error):
+                await asyncio.to_thread(_look_in_a_loop if looping else look, url, {}, seconds)
+
+    asyncio.run(run())
+
+
+def _look_in_a_loop(url: str, headers: dict[str, str], seconds: float) -> None:
+    async def inside() -> None:
+        look(url, headers, seconds)
+
+    asyncio.run(inside())
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from talking_points.descriptions.batches import collecting
 from talking_points.descriptions.batches import provider as provider_module
 from talking_points.descriptions.batches.outbox import Outbox
 from talking_points.descriptions.batches.provider import Provider
-from talking_points.descriptions.batches.records import CREATING, SENT, BatchFile, BatchFolder, write_record
+from talking_points.descriptions.batches.records import CREATING, SENT, BatchFile, BatchFolder, Queued, write_record
 from talking_points.descriptions.batches.stage import StageBatches
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import Ledger, Spending, Spent
 from talking_points.errors import AnswersPending
+from talking_points.sqlite_files import ForeignDatabaseError
 from talking_points.stop_requests import clear_stop
 from tests.batch_server import BatchServer, answer_line, serving_batches
 from tests.fault_server import MODEL, right_answer
@@ -437,6 +439,17 @@ def test_files_are_written_answered_elsewhere_and_collected(tmp_path, server) ->
     assert is_right(Stage(tmp_path, None, offline=True).run(requests(6)), 6)
 
 
+@pytest.mark.parametrize("value", ["'many'", "-1", "1e99", "x'00'", "9000000000000000000"])
+def test_counts_of_other_types_are_refused(tmp_path: Path, value: str) -> None:
+    with BatchFolder(tmp_path / "stage") as folder:
+        folder.queue([Queued("a", 1, 2, 3)])
+    with closing(sqlite3.connect(tmp_path / "stage" / "asked.sqlite")) as connection:
+        connection.execute(f"UPDATE asked SET images = {value}")
+        connection.commit()
+    with pytest.raises(ForeignDatabaseError, match="values of other types"):
+        BatchFolder(tmp_path / "stage")
+
+
 def test_records_from_elsewhere_are_not_believed(tmp_path, server) -> None:
     folder = tmp_path / "batches"
     stage = Stage(tmp_path, server)
@@ -444,6 +457,7 @@ def test_records_from_elsewhere_are_not_believed(tmp_path, server) -> None:
     (folder / "00007.json").write_text("[]")
     (folder / "00008.json").write_text('{"name": "../x", "requests": 1}')
     (folder / "00009.json").write_text('{"name": "00009", "requests": 1, "batch_id": 7}')
+    (folder / "1²²²².json").write_text('{"name": "1²²²²", "requests": null, "state": "sent"}')
     assert is_right(stage.run(requests(3)), 3)
     assert (folder / "00010.json").is_file(), "no number is used twice"
     with pytest.raises(ValueError, match="expected an id"):
