@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talking_points.errors import InputError, TrainingStoppedError
+from talking_points.errors import InputError, RunError, TrainingStoppedError
 from talking_points.json_depth import DEPTH, check_depth
 from talking_points.regular_files import open_regular, read_text
 
@@ -118,6 +118,18 @@ def advising(what: str, advice: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingStoppedError(f"cannot write {what} ({error}): {advice}") from error
+
+
+@contextmanager
+def going_on(place: str | Path | None, advice: str) -> Iterator[None]:
+    """Around the reading of what a training left: ``TrainingStoppedError`` with the advice, whatever a library says."""
+    try:
+        yield
+    except (InputError, RunError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise TrainingStoppedError(f"cannot go on from {place} ({type(error).__name__}: {reason}): {advice}") from error
 
 
 def _set_mode(path: Path, mode: int) -> None:

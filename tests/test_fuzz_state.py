@@ -102,7 +102,7 @@ def test_settings_that_a_stage_was_begun_with(finished: Path, tmp_path: Path) ->
 
 
 def test_champions_and_the_history_of_runs(tmp_path: Path) -> None:
-    champion = {"run": "abc", "mpck": 50.0, "previous": {"run": "abd", "mpck": 40.0, "previous": None}}
+    champion = {"run": "abc", "mpck": 50.0, "previous": {"run": "xyz", "mpck": 40.0, "previous": None}}
     interval = {"low": 1.0, "high": 60.0}
     row = {
         "run": "abc", "at": "2026-01-01T00:00:00+00:00", "mpck": 50.0, "interval": interval, "points": 9,

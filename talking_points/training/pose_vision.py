@@ -29,7 +29,7 @@ from talking_points.models.capellm.crops import normalise
 from talking_points.tensor_files import load_pickled
 from talking_points.training.answerer_config import PoseVisionConfig
 from talking_points.training.optimizers import MuonAdamW, OneCycle
-from talking_points.whole_files import advising, writing_whole
+from talking_points.whole_files import going_on, writing_whole
 
 CHECKPOINT_STEPS = 50
 PLACE_WEIGHT = 0.2
@@ -140,12 +140,12 @@ class _Progress:
         """Take up what a file holds; returns how many steps were made."""
         if path is None or not path.is_file():
             return 0
-        with advising(str(path), "remove the file to begin anew"):
+        with going_on(path, "remove the file to begin anew"):
             found = load_pickled(path)
             for name, part in self._parts().items():
                 part.load_state_dict(found[name])
-        self.near[:] = found["near"]
-        return int(found["steps"])
+            self.near[:] = found["near"]
+            return int(found["steps"])
 
     def _parts(self) -> dict[str, Any]:
         return {"task": self.task, "optimizer": self.optimizer, "schedule": self.schedule}

@@ -11,7 +11,7 @@ from torch import nn
 
 from talking_points.tensor_files import load_pickled
 from talking_points.training.optimizers import OneCycle
-from talking_points.whole_files import advising, writing_whole
+from talking_points.whole_files import advising, going_on, writing_whole
 
 CHECKPOINT, BACKBONE_CHECKPOINT = "checkpoint.pt", "backbone-checkpoint.pt"
 """Names of the file in a stage's folder, and of that of its first half; both go once the stage has its weights."""
@@ -29,7 +29,7 @@ class PretrainingState:
         """Take up what the file holds, where there is one; returns how many steps were made."""
         if self.path is None or not self.path.is_file():
             return 0
-        with advising(str(self.path), "remove the file to begin anew"):
+        with going_on(self.path, "remove the file to begin anew"):
             found = load_pickled(self.path)
             self.task.load_state_dict(found["task"])
             self.cycle.optimizer.load_state_dict(found["optimizer"])

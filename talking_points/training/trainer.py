@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from talking_points.errors import InputError, RunError, TrainingStoppedError
+from talking_points.errors import TrainingStoppedError
 from talking_points.examples.features import ImageFeatures, PointFeatures
 from talking_points.examples.points import LengthBuckets, PointSet
 from talking_points.models.omg_llava.chat import Turn
@@ -46,7 +46,7 @@ from talking_points.training.config import StageConfig
 from talking_points.training.curves import CurveCallback
 from talking_points.training.optimizers import MuonAdamW
 from talking_points.training.precision import autocast, is_mixed
-from talking_points.whole_files import advising, write_json
+from talking_points.whole_files import advising, going_on, write_json
 
 METRIC = "metric"
 
@@ -211,19 +211,9 @@ class StageTrainer(Trainer):
                 write_json(marker, {"step": step})
                 self._rotate()
 
-    @contextmanager
-    def _reading(self, checkpoint: Any) -> Iterator[None]:
+    def _reading(self, checkpoint: str | None) -> AbstractContextManager[None]:
         """Around what a library reads of a checkpoint, which takes its form for granted."""
-        try:
-            yield
-        except (InputError, RunError, MemoryError):
-            raise
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0][:300]
-            raise TrainingStoppedError(
-                f"cannot go on from {checkpoint} ({type(error).__name__}: {reason}): remove it and run again to go on "
-                "from the checkpoint before it"
-            ) from error
+        return going_on(checkpoint, "remove it and run again to go on from the checkpoint before it")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with self._reading(resume_from_checkpoint):

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.checkpoints import COMPLETE, STATE, check_checkpoint, last_checkpoint, own_checkpoint
 from talking_points.training.config import TrainConfig, TransferConfig
 from talking_points.training.made_once import FINISHED, STARTED, make_once
+from talking_points.training.pretraining_state import PretrainingState
 from talking_points.training.segmenter_config import SegmenterConfig
 from talking_points.training.stages import STAGES, refuse_drawn, run_stage
 from talking_points.training.trainer import StageTrainer
@@ -182,6 +185,21 @@ def test_what_a_checkpoint_holds_of_random_numbers_is_no_program(tmp_path: Path,
     trainer.args = SimpleNamespace(world_size=1, process_index=0)
     with pytest.raises(TrainingStoppedError, match=rf"cannot go on from {tmp_path} .*remove it and run again"):
         trainer._load_rng_state(str(tmp_path))
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [{"task": 1}, [], {"task": {}, "optimizer": "x"}, "torn", "pickle"])
+def test_a_pretraining_goes_on_from_nothing_else(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "checkpoint.pt"
+    if content == "torn":
+        path.write_bytes(b"PK")
+    else:
+        torch.save({"task": Planted(tmp_path / "executed")} if content == "pickle" else content, path)
+    task = torch.nn.Identity()
+    state = PretrainingState(path, task, Mock(), np.random.default_rng(0))
+    state.cycle.optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    with pytest.raises(TrainingStoppedError, match=r"cannot go on from .*checkpoint.pt .*remove the file"):
+        state.read()
     assert not (tmp_path / "executed").exists()
 
 
