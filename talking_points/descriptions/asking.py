@@ -143,10 +143,10 @@ def ask(
     """Answer the requests batch by batch; returns the answers by request id.
 
     ``requests`` may be lazy: only one batch, with its images, is in memory. Rows that fail but may succeed get a
-    second chance at the end. Texts that no caption of a dataset may hold, such as markup, are errors unless
-    ``as_caption`` is false; ``reads`` says of answers of another kind what is used of them. Raises
-    ``WholesaleFailure`` when the first window of rows fails as one, before hours are spent on a wrong endpoint or
-    model, and when the budget that the cache's ledger counts against is spent.
+    second chance at the end, unless the backend would say the same again. Texts that no caption of a dataset may hold,
+    such as markup, are errors unless ``as_caption`` is false; ``reads`` says of answers of another kind what is used of
+    them. Raises ``WholesaleFailure`` when the first window of rows fails as one, before hours are spent on a wrong
+    endpoint or model, and when the budget that the cache's ledger counts against is spent.
     """
     reads = reads or partial(_text, config=config, as_caption=as_caption)
     answers: dict[str, Answer] = {}
@@ -156,7 +156,8 @@ def ask(
     for batch in _batches(requests, FIRST_WINDOW if check_first_window else size, size):
         fresh = _answer_batch(backend, batch, config, cache, reads)
         answers.update(fresh)
-        deferred += [request for request in batch if _retryable(fresh[request.id])]
+        if not backend.capabilities.repeats:
+            deferred += [request for request in batch if _retryable(fresh[request.id])]
         if check_first_window and len(answers) >= FIRST_WINDOW:
             _check_window(list(answers.values()), config)
             check_first_window = False

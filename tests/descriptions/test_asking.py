@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def test_rows_that_fail_in_passing_get_a_second_chance_at_the_end() -> None:
     assert errors == {"r5": "truncated", "r7": "bad_request"}
     assert found["r5"].text == "cut o", "the quarantine shows what was written"
     assert (found["r0"].tokens_in, found["r0"].tokens_out) == (5, 2)
+
+
+def test_a_backend_that_says_the_same_again_is_asked_once() -> None:
+    backend = Scripted(lambda request, attempt: Completion("cut o", "length"))
+    backend.capabilities = dataclasses.replace(backend.capabilities, repeats=True)
+    found = ask(backend, requests(3), CONFIG, None)
+    assert backend.asked == ["r0", "r1", "r2"]
+    assert {answer.error.reason for answer in found.values() if answer.error} == {"truncated"}
 
 
 def test_answers_are_kept_one_by_one_and_failures_are_not(tmp_path: Path) -> None:

@@ -82,19 +82,43 @@ _EXAMPLE = re.compile(
 )
 
 
-@pytest.mark.parametrize("step", ["generate", "refine"])
+_SMALL_EXAMPLE = re.compile(
+    r"Notes: the point is on (?P<instance>.+?), which (?P<object_location>.+?); it is on its (?P<part>.+?), "
+    r"(?P<part_location>.+?); within the [^,]+, it is (?P<point_location>.+?), in a region that features .+\.\n"
+    r"(?:Draft: .+\n)?Text: (?P<answer>.+)"
+)
+
+
+@pytest.mark.parametrize("step", ["generate", "refine", "generate_small", "refine_small"])
 def test_the_examples_have_the_form_of_the_question_and_their_answers_pass_the_verifier(step):
-    examples = list(_EXAMPLE.finditer(render(step, FACTS)[1]))
+    form = _SMALL_EXAMPLE if step.endswith("small") else _EXAMPLE
+    examples = list(form.finditer(render(step, FACTS)[1]))
     assert len(examples) == 2
     for example in examples:
         facts: dict[str, Any] = example.groupdict()
         answer, instance = facts.pop("answer"), facts.pop("instance")
         ranks = {"the second chair from the left": (1, 3), "the rightmost of two cats": (1, 2)}
         index, count = ranks.get(instance, (0, 1))
-        candidate = make_candidate(
-            facts.pop("object"), facts.pop("part"), instance_index=index, instance_count=count, **facts
-        )
+        kinds = {"the second chair from the left": "chair", "the rightmost of two cats": "cat"}
+        kind = facts.pop("object", kinds.get(instance, instance.removeprefix("the ")))
+        candidate = make_candidate(kind, facts.pop("part"), instance_index=index, instance_count=count, **facts)
         assert verify(answer, candidate, VerificationConfig()).findings == ()
+
+
+@pytest.mark.parametrize("step", ["generate_small", "refine_small"])
+def test_what_a_small_model_only_repeats_of_the_notes_passes_the_verifier(step):
+    notes = re.findall("Notes: (.+)", render(step, FACTS | {"part_location": "close to the top edge"})[1])[-1]
+    candidate = make_candidate(
+        "cat",
+        "paw",
+        instance_index=1,
+        instance_count=3,
+        object_location=FACTS["object_location"],
+        part_location=FACTS["part_location"],
+        point_location=FACTS["point_location"],
+    )
+    assert verify(notes[0].upper() + notes[1:], candidate, VerificationConfig()).accepted
+    assert "region" not in render(step, FACTS | {"local_caption": ""})[1].split("Notes: ")[-1].split("\n")[0]
 
 
 HOSTILE = (
@@ -188,7 +212,7 @@ def test_broken_prompts_are_named(tmp_path, text, message):
 
 @pytest.mark.parametrize("name", ["nothing", "somewhere/nothing.jinja"])
 def test_an_unknown_prompt_lists_the_known_ones(name):
-    known = "generate, judge, keypoint_description, keypoint_merge, local_caption, object_caption"
+    known = "generate, generate_small, judge, keypoint_description, keypoint_merge, local_caption, object_caption"
     with pytest.raises(PromptError, match=known):
         render(name, FACTS)
     with pytest.raises(PromptError, match=known):

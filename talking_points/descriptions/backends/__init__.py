@@ -46,7 +46,7 @@ BACKENDS: dict[BackendName, BackendEntry] = {
     "transformers": BackendEntry(
         f"{_HERE}.transformers",
         "TransformersBackend",
-        Capabilities(vision=True),
+        Capabilities(vision=True, repeats=True),
         "transformers",
         "train",
         decided_by=("torch", "transformers"),
@@ -81,7 +81,7 @@ BACKENDS: dict[BackendName, BackendEntry] = {
     "llama_cpp": BackendEntry(
         f"{_HERE}.llama_cpp",
         "LlamaCppBackend",
-        Capabilities(vision=False, guided_decoding=True, batch=False, steps=("generate", "refine")),
+        Capabilities(vision=False, guided_decoding=True, batch=False, repeats=True, steps=("generate", "refine")),
         "llama_cpp",
         "llama-cpp",
         decided_by=("llama-cpp-python",),

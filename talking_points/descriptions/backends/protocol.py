@@ -75,7 +75,8 @@ class Capabilities:
     """What a backend can do, checked against the configuration before any expensive work.
 
     ``concurrent`` says that ``complete`` may be called from several threads at once, ``points`` that the model takes
-    ``facts["keypoint"]`` as a prompt, so that no mark need be drawn for it.
+    ``facts["keypoint"]`` as a prompt, so that no mark need be drawn for it, ``repeats`` that a request which is asked
+    again gets the same text again, so that none need be.
     """
 
     vision: bool
@@ -84,6 +85,7 @@ class Capabilities:
     batch: bool = True
     concurrent: bool = False
     points: bool = False
+    repeats: bool = False
     steps: tuple[Step, ...] = STEPS
 
 

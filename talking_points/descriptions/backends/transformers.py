@@ -93,7 +93,7 @@ class TransformersBackend:
         self._tokenizer = self._processor.tokenizer if self._vision else self._processor
         if not (getattr(self._processor, "chat_template", None) or self._tokenizer.chat_template):
             raise BackendUnavailable(f"'{name}' has no chat template: use the model's instruction-tuned release")
-        self.capabilities = Capabilities(vision=self._vision)
+        self.capabilities = Capabilities(vision=self._vision, repeats=True)
         self._marks = special_tokens(self._tokenizer)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
