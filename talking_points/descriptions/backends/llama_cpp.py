@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
+import numpy as np
 from huggingface_hub import hf_hub_download
 from jinja2.exceptions import TemplateError
 from llama_cpp import Llama, llama_chat_format
-from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+from llama_cpp.llama_speculative import LlamaDraftModel
+from numpy.typing import NDArray
 
 from talking_points.build_config import StepConfig
 from talking_points.descriptions.backends import BACKENDS
@@ -45,6 +47,27 @@ _SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})/")
 """The commit in the path of a file that was downloaded from the Hub."""
 
 
+class _SaidBefore(LlamaDraftModel):  # type: ignore[misc]
+    """Guesses what followed the last words where they were said last, as far as ``tokens``.
+
+    The library's own takes the place where they were said first, which is in a prompt's examples, and single words.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+
+    def __call__(self, input_ids: NDArray[np.intc], /, **_: Any) -> NDArray[np.intc]:
+        """The guess, int (n,), after ``input_ids``, int (length,)."""
+        for size in (4, 3, 2):
+            if len(input_ids) <= size:
+                continue
+            runs = np.lib.stride_tricks.sliding_window_view(input_ids[:-1], size)
+            places = np.flatnonzero((runs == input_ids[-size:]).all(axis=1))
+            if places.size:
+                return input_ids[places[-1] + size :][: self._tokens]
+        return input_ids[:0]
+
+
 class BlockwiseLlama(Llama):  # type: ignore[misc]
     """A ``Llama`` that evaluates prompts block by block, those apart that the prompt before began with."""
 
@@ -60,7 +83,7 @@ class BlockwiseLlama(Llama):  # type: ignore[misc]
         self.guessed = min(guessed, self.n_batch - 1) if self._goes_back else 0
         if self.guessed > 0:
             # Given to the constructor, it would have the probabilities after every token of a prompt computed and kept.
-            self.draft_model = LlamaPromptLookupDecoding(max_ngram_size=3, num_pred_tokens=self.guessed)
+            self.draft_model = _SaidBefore(self.guessed)
 
     def create_completion(self, prompt: str | list[int], *given: Any, **settings: Any) -> Any:
         """As the library's, of a prompt in tokens."""
