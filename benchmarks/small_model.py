@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
+from texts import ANSWER
+from texts import rows as ordinary_rows
 
 from talking_points.build_config import BuildConfig
 from talking_points.config import load_config
@@ -38,14 +40,14 @@ Result = TypeVar("Result")
 def main() -> None:
     """Write the texts of some rows, and print what that took as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path, help="a built dataset's folder, whose captions are shown to the model")
+    parser.add_argument("dataset", type=Path, nargs="?", help="a built dataset's folder; default: rows of one kind")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--config", default="build/laptop.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as for 'build'")
     parser.add_argument("--texts", type=Path, help="JSON file for the texts")
     given = parser.parse_args()
     config = load_config(BuildConfig, given.config, given.set)
-    rows, texts = read_rows(given.dataset, given.rows)
+    rows, texts = read_rows(given.dataset, given.rows) if given.dataset else make_rows(given.rows)
     clear_stop()
     spent: dict[str, float] = {}
 
@@ -110,6 +112,12 @@ def read_rows(folder: Path, count: int) -> tuple[list[Candidate], dict[str, dict
     rows = [Candidate.from_row(whole | row | {"source": SOURCES[row["source"]]}) for row in chosen]
     captions = {name: {row["id"]: row[name] for row in chosen} for name in ("object_caption", "local_caption")}
     return rows, captions
+
+
+def make_rows(count: int) -> tuple[list[Candidate], dict[str, dict[str, str]]]:
+    """Candidates and captions that differ in nothing but their ids."""
+    rows = ordinary_rows(count)
+    return rows, {name: dict.fromkeys((row.id for row in rows), ANSWER) for name in ("object_caption", "local_caption")}
 
 
 def taken(answers: dict[str, Answer], rows: list[Candidate]) -> dict[str, float]:

@@ -26,6 +26,7 @@ SMALLEST = {
     "resume": ["--images", "2"],
     "rollouts": ["--questions", "2", "--group", "2", "--tokens", "4"],
     "scale": ["rows", "30"],
+    "small_model": ["--rows", "2", "--config", "build/rules.yaml"],
     "texts": ["--rows", "4"],
 }
 
