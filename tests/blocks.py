@@ -159,6 +159,7 @@ CLASSES: dict[tuple[str, str], Run | Parsed | Shown] = {
     ("docs/clusters.md", "request_cache: postgresql"): Run(SETTINGS),
     ("docs/texts.md", "generate:"): Run(SETTINGS),
     ("docs/texts.md", "vllm run-batch"): Parsed("wants vLLM and a model"),
+    ("docs/texts.md", "python benchmarks/small_model.py"): Parsed("wants llama.cpp and a model"),
     ("docs/texts.md", "python benchmarks/peers.py"): Run(LONG),
     ("docs/texts.md", "judge: {by: localizer"): Run(SETTINGS),
     ("docs/texts.md", "judge: {backend: openai"): Run(SETTINGS),

@@ -47,7 +47,7 @@ _SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})/")
 """The commit in the path of a file that was downloaded from the Hub."""
 
 
-class _SaidBefore(LlamaDraftModel):  # type: ignore[misc]
+class _SaidBefore(LlamaDraftModel):
     """Guesses what followed the last words where they were said last, as far as ``tokens``.
 
     The library's own takes the place where they were said first, which is in a prompt's examples, and single words.
@@ -68,7 +68,7 @@ class _SaidBefore(LlamaDraftModel):  # type: ignore[misc]
         return input_ids[:0]
 
 
-class BlockwiseLlama(Llama):  # type: ignore[misc]
+class BlockwiseLlama(Llama):
     """A ``Llama`` that evaluates prompts block by block, those apart that the prompt before began with."""
 
     _prompt: Sequence[int] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import sys
 from collections.abc import Iterator
@@ -127,9 +128,12 @@ def test_guessed_tokens_change_no_text_and_save_evaluations(tiny_gguf):
 def test_the_beginning_of_the_last_prompt_is_not_evaluated_again(tiny_gguf):
     backend = _open(tiny_gguf, n_batch=16, guessed=0)
     sizes = _spy_on_batches(backend)
-    (first, second) = backend.complete([text_request("It is long. " * 12 + end, max_tokens=1) for end in "ab"])
-    assert sum(sizes[: -(-first.prompt_tokens // 16)]) == first.prompt_tokens
-    assert sum(sizes[-(-first.prompt_tokens // 16) :]) <= 32 < second.prompt_tokens
+    first, second = backend.complete([text_request("It is long. " * 12 + end, max_tokens=1) for end in "ab"])
+    assert isinstance(first, Completion)
+    assert isinstance(second, Completion)
+    blocks = math.ceil(first.prompt_tokens / 16)
+    assert sum(sizes[:blocks]) == first.prompt_tokens
+    assert sum(sizes[blocks:]) <= 32 < second.prompt_tokens
     backend.close()
 
 
