@@ -48,8 +48,11 @@ def open_regular(path: str | Path, limit: int | None = None) -> BufferedReader:
 def read_bytes(path: str | Path, limit: int = WHOLE) -> bytes:
     """The content of a regular file. Raises as ``open_regular``."""
     with open_regular(path, limit) as stream:
-        content = stream.read(limit + 1)
-        _look(path, os.fstat(stream.fileno()), limit)  # it may grow
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(size + 1)  # not the limit: room is made for all that is asked for
+        if len(content) > size:
+            content += stream.read(limit - size)  # it grows
+        _look(path, os.fstat(stream.fileno()), limit)
         return content
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ from talking_points.regular_files import (
     check_regular,
     find_foreign,
     open_regular,
+    read_bytes,
     read_lines,
     read_text,
 )
@@ -73,6 +75,38 @@ def test_files_and_links_to_them_are_read(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     assert read_text(tmp_path / "b") == "ä\nb\nc"
     check_regular(tmp_path / "nothing")
+
+
+def test_a_file_takes_the_memory_that_it_needs_however_large_it_might_be(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"x" * 50_000)
+    tracemalloc.start()
+    try:
+        assert len(read_bytes(tmp_path / "image", 2 << 30)) == 50_000
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("limit", [40, 60, 80, 100])
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end_or_refused(
+    tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 40)
+    looks, look = iter([b"", b"x" * 40]), os.fstat
+
+    def look_before_it_grows(descriptor: int) -> os.stat_result:
+        found = look(descriptor)
+        with log.open("ab") as stream:
+            stream.write(next(looks, b""))
+        return found
+
+    monkeypatch.setattr(regular_files.os, "fstat", look_before_it_grows)
+    if limit < 80:
+        with pytest.raises(IrregularFileError, match="at most"):
+            read_bytes(log, limit)
+    else:
+        assert read_bytes(log, limit) == b"x" * 80
 
 
 @pytest.mark.parametrize("kind", ["pipe", "/nowhere", "/dev/zero", "."])

@@ -10,6 +10,7 @@ from typing import Any
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 
+from talking_points.allocator import give_back_memory
 from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.runner_config import RunnerConfig
@@ -78,6 +79,9 @@ class Workers:
 
     def end_stage(self) -> None:
         """Release what workers keep for a stage."""
+        # Threads free what they have filled, images above all, into heaps of their own, where the next stage's others
+        # do not look.
+        give_back_memory()
 
     def replace_lost(self) -> None:
         """Start workers in the place of those that have ended, where only the build does so."""
