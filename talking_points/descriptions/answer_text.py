@@ -17,13 +17,14 @@ _REASONING_NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|refl
 _OPENED = re.compile(
     rf"<{_REASONING_NAMES}(?:\s[^<>]*)?>|\[(?:think|thinking|reasoning)\]|◁think▷|<unused94>"
     r"|<\|(?:begin_of_thought|START_THINKING|think|thinking)\|>"
-    r"|(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?:analysis|commentary)\b[^<]*<\|message\|>",
+    r"|(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?:analysis|commentary)\b[^<]*<\|message\|>"
+    r"|<\|channel>\s*thought\b",
     re.IGNORECASE,
 )
 _CLOSED = re.compile(
     rf"</{_REASONING_NAMES}\s*>|\[/(?:think|thinking|reasoning)\]|◁/think▷|<unused95>"
     r"|<\|(?:end_of_thought|END_THINKING|/think|/thinking)\|>"
-    r"|<\|channel\|>\s*final\b[^<]*<\|message\|>",
+    r"|<\|channel\|>\s*final\b[^<]*<\|message\|>|<channel\|>",
     re.IGNORECASE,
 )
 _SPELLED_OUT = re.compile(
@@ -37,8 +38,12 @@ _ANSWER = re.compile(
     r"|<\|(?P<mark>begin_of_solution|START_RESPONSE)\|>(?P<marked>.*?)(?:<\|(?:end_of_solution|END_RESPONSE)\|>|$)",
     re.IGNORECASE | re.DOTALL,
 )
+_LEFT_AT_THE_START = re.compile(
+    r"^\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|turn>)\s*(?:assistant|model)\b\s*(?:<\|end_header_id\|>)?"
+)
+"""The beginning of a turn, where a template does not write it and the model does."""
 _LEFT_AT_THE_END = re.compile(
-    r"(?:\s*(?:<\|[^|<>\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<end_of_utterance>|\[EOS\]|<｜[^｜<>]{1,40}｜>))+\s*$"
+    r"(?:\s*(?:<\|[^|<>\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<turn\|>|<end_of_utterance>|\[EOS\]|<｜[^｜<>]{1,40}｜>))+\s*$"
 )
 """Ends of a turn that a server passes on as text."""
 
@@ -92,7 +97,7 @@ def strip_reasoning(text: str) -> str:
     opened = _OPENED.search(text)
     if opened:
         text = text[: opened.start()]
-    text = _LEFT_AT_THE_END.sub("", text)
+    text = _LEFT_AT_THE_END.sub("", _LEFT_AT_THE_START.sub("", text))
     answer = _ANSWER.search(text)
     return (answer["inner"] if answer["inner"] is not None else answer["marked"]) if answer else text
 

@@ -230,7 +230,7 @@ def _answer_batch(
         if request.id in completions:
             return
         completions[request.id] = completion
-        if ledger and isinstance(completion, Completion):
+        if ledger and (isinstance(completion, Completion) or completion.completion_tokens):
             ledger.count(request, completion)
         if cache and isinstance(completion, Completion) and completion.finish_reason == "stop" and completion.text:
             cache.store(keys[request.id], completion)
@@ -253,10 +253,10 @@ def _answer_batch(
         completion = completions[request.id]
         text = reads(completion, request)
         if not isinstance(completion, Completion):
-            answers[request.id] = Answer(error=_tellable(completion), requests=1)
-            continue
-        error = None if isinstance(text, str) else _tellable(text)
-        written = text if isinstance(text, str) else encodable(completion.text)
+            error, written = _tellable(completion), ""
+        else:
+            error = None if isinstance(text, str) else _tellable(text)
+            written = text if isinstance(text, str) else encodable(completion.text)
         answers[request.id] = Answer(written, error, 1, completion.prompt_tokens, completion.completion_tokens)
     return answers
 

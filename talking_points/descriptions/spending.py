@@ -17,13 +17,15 @@ from filelock import FileLock
 from talking_points.build_config import BuildConfig, Price, StepConfig
 from talking_points.config import Section, fingerprint
 from talking_points.descriptions.backends import VISION_STEPS
-from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.errors import RunError
 from talking_points.sqlite_files import ForeignDatabaseError, check_pages, open_database
 
 _PATIENCE = 60
 """Seconds to wait for other processes that use the file."""
 _MILLION = 1e6
+_CHARACTERS_PER_TOKEN, _TOKENS_PER_IMAGE = 4, 1000
+"""What texts and images are taken for where no server has counted them."""
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS spent (model TEXT PRIMARY KEY, requests INTEGER NOT NULL,"
     " images INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL)"
@@ -49,6 +51,15 @@ def cost(spent: Spent, price: Price) -> float:
     return (
         spent.tokens_in * price.tokens_in + spent.tokens_out * price.tokens_out + spent.images * price.images
     ) / _MILLION
+
+
+def estimate_tokens(request: ChatRequest) -> int:
+    """About how many tokens a request has, its images among them."""
+    return _tokens_of(request.system + request.prompt) + _TOKENS_PER_IMAGE * len(request.images)
+
+
+def _tokens_of(text: str) -> int:
+    return len(text) // _CHARACTERS_PER_TOKEN + 1
 
 
 class Spending(Section):
@@ -122,14 +133,18 @@ class Ledger:
         with self._lock:
             self._database.close()
 
-    def count(self, request: ChatRequest, completion: Completion) -> None:
+    def count(self, request: ChatRequest, answer: Completion | RequestError) -> None:
         """Add one answer; committed at once."""
-        self.count_answer(len(request.images), completion)
+        self.count_answer(len(request.images), estimate_tokens(request), answer)
 
-    def count_answer(self, images: int, completion: Completion) -> None:
-        """Add an answer to a request of so many images."""
+    def count_answer(self, images: int, estimated: int, answer: Completion | RequestError) -> None:
+        """Add an answer to a request of so many images and about so many tokens.
+
+        What a server has not counted is estimated: a budget that nothing is counted against would hold nobody back.
+        """
         if self._model in self._prices:
-            self._add(images, completion.prompt_tokens, completion.completion_tokens)
+            written = _tokens_of(answer.text) if isinstance(answer, Completion) else 0
+            self._add(images, answer.prompt_tokens or estimated, answer.completion_tokens or written)
 
     def _add(self, images: int, tokens_in: int, tokens_out: int) -> None:
         with self._lock:

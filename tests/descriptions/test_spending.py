@@ -12,8 +12,8 @@ import pytest
 
 from talking_points.build_config import BuildConfig, Price, dataset_settings
 from talking_points.config import ConfigError, fingerprint, load_config
-from talking_points.descriptions.asking import WholesaleFailure, ask
-from talking_points.descriptions.backends.protocol import ChatRequest, Completion
+from talking_points.descriptions.asking import FIRST_WINDOW, WholesaleFailure, ask
+from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.descriptions.request_cache import RequestCache
 from talking_points.descriptions.spending import (
     Ledger,
@@ -117,6 +117,25 @@ def test_answers_that_are_not_used_are_paid_too(tmp_path: Path) -> None:
     with RequestCache(tmp_path / "c.sqlite", ledger) as cache:
         ask(backend, requests(2), CONFIG, cache)
         assert ledger.read_spent() == {"m": Spent(3, 0, 120, 110)}
+
+
+def test_answers_that_cannot_be_read_are_paid_too(tmp_path: Path) -> None:
+    clear_stop()
+    ledger = Ledger(order(tmp_path, None), "m")
+    spoilt = RequestError("reasoning_only", "", False, 10, 5)
+    with RequestCache(tmp_path / "c.sqlite", ledger) as cache:
+        answers = ask(Scripted(lambda request, n: spoilt), requests(1), CONFIG, cache)
+        assert ledger.read_spent() == {"m": Spent(1, 0, 10, 5)}
+    assert (answers["r0"].tokens_in, answers["r0"].tokens_out) == (10, 5)
+
+
+def test_a_budget_holds_where_the_server_counts_no_tokens(tmp_path: Path) -> None:
+    clear_stop()
+    backend = Scripted(lambda request, n: Completion(f"about {request.id} " + "x" * 250, "stop"))
+    cache = RequestCache(tmp_path / "c.sqlite", Ledger(order(tmp_path, "0.01 USD"), "m"))
+    with cache, pytest.raises(WholesaleFailure, match=r"0\.01 USD is spent"):
+        ask(backend, requests(100), CONFIG.model_copy(update={"concurrency": 8}), cache)
+    assert FIRST_WINDOW <= len(backend.asked) < 40
 
 
 def test_builds_that_share_a_folder_of_answers_count_apart(tmp_path: Path) -> None:

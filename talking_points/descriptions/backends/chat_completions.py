@@ -74,6 +74,8 @@ _BROKEN_OFF = frozenset(
         *("insufficient_system_resource", "malformed_response", "server_error", "internal_error"),
     )
 )
+_COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"), ("total_tokens",))
+"""What servers call their counts of tokens: of the prompt, of the answer, of both."""
 _TEXT_PARTS = frozenset((None, "text", "output_text", "message", "answer", "final"))
 
 
@@ -108,7 +110,7 @@ def read_completion(response: httpx.Response) -> Completion | RequestError:
         detail = f"the server broke the answer off ('{finish}')"
         raise Retry(RequestError("server_error", detail, retryable=True))
     if finish not in _REASONS:
-        return RequestError("unexpected_finish", f"the server ended the answer with '{finish[:80]}'")
+        return RequestError("unexpected_finish", f"the server ended the answer with '{finish[:80]}'", False, *tokens)
     if said is None:
         detail = f"expected the answer as text or a list of text parts, found {odd!r}"
         raise Retry(RequestError("malformed_response", detail, retryable=True))
@@ -117,7 +119,7 @@ def read_completion(response: httpx.Response) -> Completion | RequestError:
             "all of the answer went into the server's reasoning: raise max_tokens, or switch thinking off, e.g. with "
             "extra_body.chat_template_kwargs.enable_thinking=false"
         )
-        return RequestError("reasoning_only", detail, retryable=True)
+        return RequestError("reasoning_only", detail, True, *tokens)
     return Completion(encodable(said), _REASONS[finish], *tokens)
 
 
@@ -199,13 +201,17 @@ def _finish(choice: Mapping[str, Any]) -> str:
 
 
 def _tokens(usage: Any) -> tuple[int, int]:
-    """Tokens of prompt and answer; 0 where the server counts in another way, which is no reason to lose the answer."""
-    counts = []
-    for name in ("prompt_tokens", "completion_tokens"):
-        value = usage.get(name) if isinstance(usage, Mapping) else None
-        whole = isinstance(value, int | float) and 0 <= value < 2**31
-        counts.append(int(value) if whole else 0)  # type: ignore[arg-type]
-    return counts[0], counts[1]
+    """Tokens of prompt and answer; 0 where the server counts in another way, which is no reason to lose the answer.
+
+    Some (Gemini, Grok) count reasoning, which is paid for like the answer, in the total alone.
+    """
+    counted = usage if isinstance(usage, Mapping) else {}
+    prompt, answer, total = (max(map(_count, map(counted.get, names))) for names in _COUNTS)
+    return prompt, max(answer, total - prompt) if prompt and answer else answer
+
+
+def _count(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**31 else 0
 
 
 def _reasoning(message: Mapping[str, Any]) -> bool:

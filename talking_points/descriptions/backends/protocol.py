@@ -59,11 +59,13 @@ class Completion:
 
 @dataclass(frozen=True)
 class RequestError:
-    """Why one request has no answer; ``retryable`` says whether asking again can help."""
+    """Why one request has no answer; ``retryable`` says whether asking again can help, the tokens what it took."""
 
     reason: str
     detail: str = ""
     retryable: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 OnAnswer = Callable[[ChatRequest, Completion | RequestError], None]

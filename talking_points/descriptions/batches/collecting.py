@@ -18,7 +18,12 @@ from talking_points.regular_files import open_regular
 _LOG = logging.getLogger(__name__)
 LONGEST_LINE = 16 * 2**20
 """Bytes of one answer that are read; longer ones are passed over."""
-_FINAL = frozenset(("invalid_request", "invalid_request_error", "content_filter", "unsupported_value"))
+_FINAL = frozenset(
+    (
+        *("invalid_request", "invalid_request_error", "badrequesterror", "content_filter", "unsupported_value"),
+        *("400", "404", "413", "422"),
+    )
+)
 """Codes of errors that the same request would meet again."""
 
 
@@ -63,14 +68,18 @@ def read_answer(line: Mapping[str, Any]) -> Completion | RequestError:
     response = line.get("response")
     if not isinstance(response, Mapping):
         return _error(line.get("error"))
-    status = response.get("status_code", 200)
+    status = response.get("status_code") or 200
     if not isinstance(status, int) or not 100 <= status < 600:
         return RequestError("malformed_response", f"a status of {str(status)[:40]!r}", retryable=True)
     body = response.get("body")
+    if body is None and "choices" in response:  # without the frame of a response
+        body = response
     if body is None and line.get("error"):
         return _error(line["error"])
     # As it came: halves of characters and NaN, which Python reads, are told by those who read single answers.
-    answer = httpx.Response(status, content=json.dumps(body).encode())
+    written = isinstance(body, str) and body.lstrip().startswith("{")  # as text within the text
+    content = body if written else json.dumps(body)
+    answer = httpx.Response(status, content=content.encode(errors="replace"))
     if status >= 400:
         return read_refusal(answer)
     try:
@@ -83,9 +92,10 @@ def _error(error: Any) -> RequestError:
     if not isinstance(error, Mapping):
         return RequestError("malformed_response", "a line without an answer and without an error", retryable=True)
     code, message = (encodable(str(error.get(name) or ""))[:300] for name in ("code", "message"))
+    code = code or encodable(str(error.get("type") or ""))[:300]
     reason = "batch_expired" if code == "batch_expired" else "batch_error"
     detail = ": ".join(text for text in (code, " ".join(message.split())) if text)
-    return RequestError(reason, detail or "the provider gives no reason", retryable=code not in _FINAL)
+    return RequestError(reason, detail or "the provider gives no reason", retryable=code.lower() not in _FINAL)
 
 
 def _lines(path: Path) -> Iterator[bytes | None]:

@@ -13,6 +13,7 @@ from talking_points.descriptions.backends.chat_requests import RequestWriter
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion, RequestError
 from talking_points.descriptions.batches.records import LINE_START, BatchFolder, Queued
 from talking_points.descriptions.request_cache import request_key
+from talking_points.descriptions.spending import estimate_tokens
 from talking_points.errors import AnswersPending
 from talking_points.whole_files import writing_whole
 
@@ -20,9 +21,6 @@ TRIES = 2
 """How often a request is sent: one that fails and may succeed gets a second chance."""
 PENDING = "batch_pending"
 """The reason of a row whose answer is awaited; it never reaches a file."""
-_CHARACTERS_PER_TOKEN = 4
-_TOKENS_PER_IMAGE = 1000
-"""What an image may be counted as, for the first estimate of a batch's cost; later ones go by what was counted."""
 
 
 def stage_folder(cache: str | Path, stage: str, output: str) -> Path:
@@ -83,9 +81,7 @@ class Outbox:
             self._stream = self._context.__enter__().open("wb")
         self._stream.write(LINE_START + f'{key}","method":"POST","url":"{self._url}","body":'.encode())
         self._stream.write(self._writer.body(request) + b"}\n")
-        text = len(request.system) + len(request.prompt)
-        tokens = text // _CHARACTERS_PER_TOKEN + _TOKENS_PER_IMAGE * len(request.images) + 1
-        self._queued[key] = Queued(key, len(request.images), tokens, request.max_tokens)
+        self._queued[key] = Queued(key, len(request.images), estimate_tokens(request), request.max_tokens)
 
 
 def _may_pass(outcome: Completion | RequestError) -> bool:

@@ -153,9 +153,10 @@ class BatchFolder:
                 "UPDATE asked SET file = ?, queued = 0 WHERE key = ?", [(record.name, key) for key in keys]
             )
 
-    def waiting(self, record: BatchFile) -> dict[str, int]:
-        """Keys of a file that have no outcome yet, and the images that each shows."""
-        return dict(self._execute("SELECT key, images FROM asked WHERE file = ?", (record.name,)).fetchall())
+    def waiting(self, record: BatchFile) -> dict[str, tuple[int, int]]:
+        """Keys of a file that have no outcome yet; the images that each shows, and about how many tokens it has."""
+        select = "SELECT key, images, tokens_in FROM asked WHERE file = ?"
+        return {key: (images, tokens) for key, images, tokens in self._execute(select, (record.name,)).fetchall()}
 
     def highest_tokens(self, record: BatchFile) -> tuple[int, int, int]:
         """Images, tokens in and out that the unanswered requests of a file may take."""

@@ -39,6 +39,12 @@ FIRST_LOOK = 5.0
 """Seconds to the second look at batches that were just submitted; the time doubles up to ``batch.poll``."""
 _RUNNING = frozenset(("validating", "in_progress", "finalizing", "cancelling"))
 _ENDED = frozenset(("completed", "expired", "failed", "cancelled", "canceled"))
+_STATUSES = {
+    **dict.fromkeys(("complete", "succeeded", "success", "done", "finished", "ended"), "completed"),
+    **dict.fromkeys(("error", "errored", "failure"), "failed"),
+    **dict.fromkeys(("timeout", "timed_out", "timeout_exceeded"), "expired"),
+}
+"""Words of others: whoever waits for OpenAI's would wait without end."""
 _TOO_MUCH_AT_ONCE = ("token_limit_exceeded", "enqueued")
 """Marks of a failure that means: the provider takes no more before others are done."""
 
@@ -158,7 +164,7 @@ class StageBatches:
     def _look(self, provider: Provider, record: BatchFile) -> str:
         """Look at one batch and collect it where it has ended; what is to be told about it."""
         found = provider.look(record.ids[1])
-        status = "gone" if found is None else str(found.get("status"))
+        status = "gone" if found is None else _status(found)
         if status not in _ENDED and found is not None:
             counts = found.get("request_counts")
             done = counts.get("completed") if isinstance(counts, Mapping) else None
@@ -192,11 +198,11 @@ class StageBatches:
         answered = 0
         for path in self._folder.answers_of(record):
             for key, outcome in read_answers(path, waiting):
-                images = waiting.pop(key, None)
-                if images is None:
+                asked = waiting.pop(key, None)
+                if asked is None:
                     continue
                 answered += isinstance(outcome, Completion)
-                self._keep(key, images, outcome)
+                self._keep(key, asked, outcome)
         reason = {
             "expired": "batch_expired",
             "failed": "batch_failed",
@@ -210,12 +216,12 @@ class StageBatches:
         self._folder.close_file(record)
         return f"{answered} answers of {record.requests}" + (f", {len(waiting)} missing" if waiting else "")
 
-    def _keep(self, key: str, images: int, outcome: Completion | RequestError) -> None:
+    def _keep(self, key: str, asked: tuple[int, int], outcome: Completion | RequestError) -> None:
+        if self._cache.ledger and (isinstance(outcome, Completion) or outcome.completion_tokens):
+            self._cache.ledger.count_answer(*asked, outcome)
         if isinstance(outcome, Completion):
             if outcome.finish_reason == "stop" and outcome.text:
                 self._cache.store(key, outcome)
-            if self._cache.ledger:
-                self._cache.ledger.count_answer(images, outcome)
         else:
             outcome = replace(outcome, detail=redact(outcome.detail))
         self._folder.settle(key, outcome)
@@ -275,6 +281,12 @@ class StageBatches:
     def _write(self, record: BatchFile, state: str) -> None:
         record.state = state
         write_record(self._folder.path, record)
+
+
+def _status(found: Mapping[str, Any]) -> str:
+    """OpenAI's word for what a provider calls a batch's status."""
+    told = str(found.get("status")).strip().lower().replace("-", "_").replace(" ", "_").rpartition("_state_")[2]
+    return _STATUSES.get(told, told)
 
 
 def _why(found: Mapping[str, Any] | None) -> str:

@@ -127,6 +127,31 @@ def test_an_answer_is_not_lost_for_an_odd_count_of_tokens(usage: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("usage", "prompt", "answer"),
+    [
+        ({"input_tokens": 7, "output_tokens": 3}, 7, 3),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, "prompt_tokens_details": None}, 7, 3),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 6}}, 7, 3),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 110}, 7, 103),  # reasoning is in the total alone
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": None}, 7, 3),
+        ({"total_tokens": 10}, 0, 0),
+    ],
+)
+def test_tokens_are_counted_in_the_words_of_every_server(usage: Any, prompt: int, answer: int) -> None:
+    assert read(completion() | {"usage": usage}) == Completion(TEXT, "stop", prompt, answer)
+
+
+@pytest.mark.parametrize(
+    "body", [completion("", reasoning_content="hm"), completion(finish="tool_calls"), completion(finish="odd")]
+)
+def test_what_is_no_answer_says_what_it_took(body: Any) -> None:
+    """A budget counts all that is paid for."""
+    error = read(body)
+    assert isinstance(error, RequestError)
+    assert (error.prompt_tokens, error.completion_tokens) == (7, 3)
+
+
+@pytest.mark.parametrize(
     ("value", "least", "most"),
     [
         ("0.5", 0.5, 0.5),

@@ -221,6 +221,29 @@ def test_what_a_batch_left_gets_a_second_chance_and_then_a_reason(tmp_path, serv
     assert sum(answer.error is None for answer in answers.values()) == 5
 
 
+@pytest.mark.parametrize("status", ["COMPLETED", "Succeeded", "done", "JOB_STATE_SUCCEEDED", "BATCH_STATE_SUCCEEDED"])
+def test_a_batch_that_has_ended_is_known_in_the_words_of_every_provider(tmp_path, server, status: str) -> None:
+    """Whoever knows OpenAI's word alone waits without end."""
+    server.ends = lambda number: status
+    assert is_right(Stage(tmp_path, server).run(requests(3)), 3)
+    assert len(server.batches) == 1
+
+
+def test_answers_are_read_in_the_frames_of_every_provider(tmp_path, server) -> None:
+    def frames(number: int, lines: list[dict[str, Any]]) -> list[dict[str, Any] | bytes]:
+        own = [answer_line(line) for line in lines]
+        own[0]["response"]["body"] = json.dumps(own[0]["response"]["body"])
+        own[1]["response"] = own[1]["response"]["body"]
+        own[2]["response"]["status_code"] = None
+        del own[3]["error"], own[3]["response"]["status_code"]
+        own[4]["response"]["body"]["usage"] = None
+        return [*own]
+
+    server.answers = frames
+    assert is_right(Stage(tmp_path, server).run(requests(5)), 5)
+    assert len(server.batches) == 1
+
+
 def test_errors_of_rows_are_told_apart(tmp_path, server) -> None:
     def errors(number, lines):
         bodies: list[dict[str, Any]] = [
