@@ -101,7 +101,7 @@ def test_a_file_that_grows_while_it_is_read_is_read_to_its_end_or_refused(
             stream.write(next(looks, b""))
         return found
 
-    monkeypatch.setattr(regular_files.os, "fstat", look_before_it_grows)
+    monkeypatch.setattr("talking_points.regular_files.os.fstat", look_before_it_grows)
     if limit < 80:
         with pytest.raises(IrregularFileError, match="at most"):
             read_bytes(log, limit)
