@@ -65,7 +65,10 @@ class BatchServer:
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         number = len(self.batches)
-        batch = {**body, "id": f"batch-{number}", "number": number, "status": "in_progress", "looked": 0}
+        # What OpenAI's own client, and gateways that are made of it, expect of a batch.
+        form = {"object": "batch", "created_at": 0, "endpoint": "", "completion_window": "24h", "errors": None}
+        form |= {"output_file_id": None, "error_file_id": None}
+        batch = {**form, **body, "id": f"batch-{number}", "number": number, "status": "in_progress", "looked": 0}
         self.batches[batch["id"]] = batch
         at_once = sum(batch["status"] == "in_progress" for batch in self.batches.values())
         self.most_at_once = max(self.most_at_once, at_once)
@@ -125,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
                 names = [batch["id"] for batch in entries]
                 start = names.index(query["after"][0]) + 1 if "after" in query else 0
                 page = entries[start : start + 2]  # short pages, so that they are turned
-                self._send({"data": page, "has_more": start + 2 < len(entries)})
+                self._send({"object": "list", "data": page, "has_more": start + 2 < len(entries)})
             elif (found := re.fullmatch(r"batches/(.+)", path)) and found[1] in self.at.batches:
                 self._send(self.at.look(self.at.batches[found[1]]))
             elif (found := re.fullmatch(r"files/(.+)/content", path)) and found[1] in self.at.files:
@@ -139,7 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.at.lock:
             self.at.calls.append(f"POST {path}")
             if path == "files":
-                answer: Any = {"id": self.at.keep(_file_in(body, str(self.headers["Content-Type"])))}
+                name = self.at.keep(_file_in(body, str(self.headers["Content-Type"])))
+                form = {"object": "file", "created_at": 0, "filename": "x.jsonl", "purpose": "batch"}
+                answer: Any = {**form, "id": name, "bytes": len(self.at.files[name]), "status": "processed"}
             elif path == "batches":
                 answer = self.at.create(json.loads(body))
             elif found := re.fullmatch(r"batches/(.+)/cancel", path):

@@ -37,7 +37,7 @@ _ODD = "SELECT 1 FROM asked WHERE typeof(key) != 'text' OR " + " OR ".join(
     f"typeof({name}) != 'integer' OR {name} NOT BETWEEN 0 AND 1000000000000" for name in _NUMBERS
 )
 """Finds a row of other types, which a column of SQLite may hold."""
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=-]{0,999}")
 
 WRITTEN, CREATING, SENT, COLLECTED = "written", "creating", "sent", "collected"
 """States of a file: only here; perhaps at the provider; there, under a batch id; its answers are kept."""
@@ -64,7 +64,7 @@ class BatchFile:
         """File and batch id at the provider, each in a form that is safe in an address. Raises ``ValueError``."""
         for value in (self.file_id, self.batch_id):
             if value and not _ID.fullmatch(value):
-                raise ValueError(f"expected an id of letters, digits and ._:-, found {value[:80]!r}")
+                raise ValueError(f"expected an id of letters, digits and ._:=-, found {value[:80]!r}")
         return self.file_id, self.batch_id
 
 

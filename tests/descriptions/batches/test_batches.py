@@ -483,6 +483,7 @@ def test_records_from_elsewhere_are_not_believed(tmp_path, server) -> None:
     (folder / "1²²²².json").write_text('{"name": "1²²²²", "requests": null, "state": "sent"}')
     assert is_right(stage.run(requests(3)), 3)
     assert (folder / "00010.json").is_file(), "no number is used twice"
+    assert BatchFile("00000", 1, file_id=f"file-{'bGl0_' * 100}==").ids, "gateways write what they know into an id"
     with pytest.raises(ValueError, match="expected an id"):
         _ = BatchFile("00000", 1, state=SENT, batch_id="../../models").ids
 
