@@ -253,11 +253,13 @@ def _answer_batch(
         completion = completions[request.id]
         text = reads(completion, request)
         if not isinstance(completion, Completion):
-            error, written = _tellable(completion), ""
+            found = Answer(error=_tellable(completion))
+        elif isinstance(text, str):
+            found = Answer(text)
         else:
-            error = None if isinstance(text, str) else _tellable(text)
-            written = text if isinstance(text, str) else encodable(completion.text)
-        answers[request.id] = Answer(written, error, 1, completion.prompt_tokens, completion.completion_tokens)
+            found = Answer(encodable(completion.text), _tellable(text))
+        took = (completion.prompt_tokens, completion.completion_tokens)
+        answers[request.id] = Answer(found.text, found.error, 1, *took)
     return answers
 
 

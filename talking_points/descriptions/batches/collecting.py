@@ -75,10 +75,12 @@ def read_answer(line: Mapping[str, Any]) -> Completion | RequestError:
     if body is None and "choices" in response:  # without the frame of a response
         body = response
     if body is None and line.get("error"):
-        return _error(line["error"])
+        if not 400 <= status < 500:
+            return _error(line["error"])
+        body = line["error"]  # vLLM's runner tells the reason there, not in the response
     # As it came: halves of characters and NaN, which Python reads, are told by those who read single answers.
-    written = isinstance(body, str) and body.lstrip().startswith("{")  # as text within the text
-    content = body if written else json.dumps(body)
+    # Some write it as text within the text.
+    content = body if isinstance(body, str) and body.lstrip().startswith("{") else json.dumps(body)
     answer = httpx.Response(status, content=content.encode(errors="replace"))
     if status >= 400:
         return read_refusal(answer)
@@ -89,6 +91,8 @@ def read_answer(line: Mapping[str, Any]) -> Completion | RequestError:
 
 
 def _error(error: Any) -> RequestError:
+    if isinstance(error, Mapping) and isinstance(error.get("error"), Mapping):
+        error = error["error"]
     if not isinstance(error, Mapping):
         return RequestError("malformed_response", "a line without an answer and without an error", retryable=True)
     code, message = (encodable(str(error.get(name) or ""))[:300] for name in ("code", "message"))

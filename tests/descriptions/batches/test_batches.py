@@ -499,6 +499,12 @@ def test_records_from_elsewhere_are_not_believed(tmp_path, server) -> None:
         ({"response": {"status_code": 999, "body": {}}}, "malformed_response"),
         ({"response": {"status_code": 429, "body": None}}, "rate_limited"),
         ({"response": {"status_code": 500, "body": None}, "error": {"code": "x", "message": "m"}}, "batch_error"),
+        # As vLLM's runner writes it.
+        (
+            {"response": {"status_code": 400, "body": None}, "error": {"error": {"message": "maximum context length"}}},
+            "too_long",
+        ),
+        ({"response": None, "error": {"error": {"message": "no", "code": 400}}}, "batch_error"),
         ({"response": []}, "malformed_response"),
         ({"error": "boom"}, "malformed_response"),
         ({"error": {"code": 5, "message": ["x"]}}, "batch_error"),
