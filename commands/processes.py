@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
@@ -16,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from talking_points.parents import request_parent_signal
 from talking_points.stop_requests import forget_stop
 
-_PR_SET_PDEATHSIG = 1
 STOPPED = 130
 """Exit code of a command that was stopped by Ctrl-C or SIGTERM."""
 
@@ -157,7 +156,6 @@ def leave_at_once(code: int) -> NoReturn:
 
 
 def _prepare() -> None:
-    """Hear SIGINT. Linux: let the kernel send SIGTERM when the parent dies, however it dies."""
+    """Hear SIGINT, and on Linux end with the parent, however it dies."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    request_parent_signal()

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from talking_points.stop_requests import Stopped
 from talking_points.terminal import show
-from tasks.learn_jobs import Job, Result, be_quiet, measure_job
+from tasks.learn_jobs import Job, Result, begin_process, measure_job
 
 PRELOADED = (
     *("talking_points.evaluation.learning", "talking_points.training.stages", "tasks.learn_jobs"),
@@ -49,7 +49,7 @@ class JobProcesses:
             if self._failed:
                 raise Stopped("another job of this run has failed")
             try:
-                with ProcessPoolExecutor(1, self._context, initializer=be_quiet) as process:
+                with ProcessPoolExecutor(1, self._context, initializer=begin_process) as process:
                     return self._follow(process, job)
             except BaseException:
                 self._failed = True

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.examples.bare_points import load_bare_points
+from talking_points.parents import end_with_parent
 from talking_points.regular_files import read_text
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
@@ -168,6 +169,9 @@ def measure_job(job: Job) -> Result:
     return job.work() | {"process_cpu_seconds": sum(os.times()[:4])}
 
 
-def be_quiet() -> None:
-    """What several processes write would be mixed up; values and curves are in the stages' folders."""
+def begin_process() -> None:
+    """What several processes write would be mixed up; values and curves are in the stages' folders. None of them
+    outlives its run: it would go on for minutes, and hold what the next run wants to make.
+    """
+    end_with_parent()
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

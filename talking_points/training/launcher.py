@@ -21,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from talking_points.config import load_config
 from talking_points.errors import TrainingStoppedError
+from talking_points.parents import request_parent_signal
 from talking_points.plotting import trust_no_matplotlibrc
 from talking_points.terminal import tell
 from talking_points.training.config import TrainConfig
@@ -38,7 +39,10 @@ def launch(kind: str, config: TrainConfig, name: str, count: int) -> None:
         command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         command += ["--main_process_port", "0", "-m", __name__, kind, str(settings), "--name", name]
         last: deque[str] = deque(maxlen=40)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=request_parent_signal if sys.platform == "linux" else None,
+        ) as process:  # fmt: skip
             assert process.stdout is not None
             try:
                 for line in process.stdout:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from talking_points.stop_requests import Stopped
 from tasks.learn import JobProcesses, run_job
 from tasks.learn_jobs import Job
 from tests.patience import patient, wait_for
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("orchestrator")]
 
@@ -103,3 +107,28 @@ def test_a_stopped_run_does_not_wait_for_its_jobs(tmp_path: Path) -> None:
         thread.join(60)
     assert time.monotonic() - began < patient(10)
     assert sorted(end.__name__ for end in ends) == ["BrokenProcessPool", "BrokenProcessPool", "Stopped"]
+
+
+KILLED = """
+import sys
+from functools import partial
+from tasks.learn import JobProcesses
+from tasks.learn_jobs import Job
+
+look = "(open({!r}, 'w').write(str(__import__('os').getpid())), __import__('time').sleep(600))"
+if __name__ == "__main__":
+    JobProcesses(1).run(Job("sleeps", partial(eval, look.format(sys.argv[1]))))
+"""
+
+
+def test_no_job_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
+    """It would hold what the next run wants to make, and the processor."""
+    program, told = tmp_path / "program.py", tmp_path / "process"
+    program.write_text(KILLED)
+    with subprocess.Popen(
+        [sys.executable, str(program), str(told)], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ) as run:
+        wait_for(lambda: told.exists() and told.read_text() != "", 120, "the job is under way")
+        run.kill()
+    job = told.read_text()
+    wait_for(lambda: not Path("/proc", job).exists(), 30, "the job has ended")
