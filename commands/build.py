@@ -16,6 +16,7 @@ from talking_points.build_config import BuildConfig
 from talking_points.errors import InputError, RunError
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.redaction import seal
+from talking_points.stage_names import BUILD_STAGES
 from tasks.dataset import make_dataset
 from tasks.orders import Orders
 from tasks.running.build_checks import check_build
@@ -23,7 +24,6 @@ from tasks.running.build_folder import build_folder, check_folder, request_cache
 from tasks.running.kept_stages import KeptStages, NotKept
 from tasks.running.manifests import Manifest
 from tasks.running.progress import STATUS_FILE, BuildProgress
-from tasks.running.stages import STAGES
 from tasks.running.storage import Storage
 
 _ELSEWHERE = ("PREFECT_API_URL", "PREFECT_RESULTS_", "PREFECT_DEFAULT_RESULT", "PREFECT_LOCAL_STORAGE", "PREFECT_TASK")
@@ -66,7 +66,7 @@ def find_kept_build(
     storage: Storage,
     records: Path | None,
     make: Callable[[KeptStages], Manifest],
-    order: Sequence[str] = STAGES,
+    order: Sequence[str] = BUILD_STAGES,
 ) -> dict[str, Any] | None:
     """The numbers of a build in which every shard is kept and holds, its status written as a run writes it; else None.
 

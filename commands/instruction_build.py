@@ -19,8 +19,8 @@ from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import seal
 from talking_points.sources import open_source
 from talking_points.sources.protocol import NothingListedError, reasons_in_words
+from talking_points.stage_names import INSTRUCTION_STAGES
 from talking_points.units import counted
-from tasks.assemble_instructions import STAGES
 from tasks.instruction_orders import InstructionOrders
 from tasks.instructions import make_instructions
 from tasks.running.build_checks import check_instructions
@@ -44,7 +44,7 @@ def build_dataset(
     def make(stages: KeptStages) -> Manifest:
         return make_instructions(stages, InstructionOrders(settings, roots))
 
-    result = find_kept_build(settings, storage, records, make, STAGES)
+    result = find_kept_build(settings, storage, records, make, INSTRUCTION_STAGES)
     if result is None:
         with orchestrator(claim_port(), lambda: importlib.import_module("flows.build_instructions")):
             from flows.build_instructions import build_instructions

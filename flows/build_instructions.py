@@ -12,7 +12,7 @@ from prefect import flow
 
 from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.redaction import redact_errors
-from tasks.assemble_instructions import STAGES
+from talking_points.stage_names import INSTRUCTION_STAGES
 from tasks.instruction_orders import InstructionOrders
 from tasks.instructions import make_instructions
 from tasks.publish import publish_dataset
@@ -70,8 +70,12 @@ def build_instructions(
     settings = load_run(InstructionBuildConfig, config, overrides, preset, **fields)
     found = check_instructions(settings)
     tag_run("build", "instructions", *(f"source:{name}" for name in settings.open_sources))
-    with build_folder(settings) as storage, StageRunner.for_build(settings, storage, stages=STAGES) as stages:
-        dataset = make_instructions(stages, InstructionOrders(settings, found, storage.fence()))
+    with (
+        build_folder(settings) as storage,
+        StageRunner.for_build(settings, storage, found, INSTRUCTION_STAGES) as stages,
+    ):
+        orders = InstructionOrders(settings, found, storage.fence(), storage.expected)
+        dataset = make_instructions(stages, orders)
     if settings.publish.repo:
         publish_dataset(settings.output, settings.publish.model_dump(mode="json"))
     return end_run(stages.progress.describe(), stages.progress.outcome(dataset))

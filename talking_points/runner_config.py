@@ -15,24 +15,14 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from talking_points.cluster_settings import CLUSTER_CLASSES, MOST_WORKERS, find_unfit
 from talking_points.config import Section, suggest
+from talking_points.stage_names import BUILD_STAGES, INSTRUCTION_STAGES
 
 RunnerKind = Literal["threads", "processes", "dask", "ray"]
 CLUSTERS: tuple[RunnerKind, ...] = ("dask", "ray")
 """The kinds whose workers may be on other machines."""
 
-PLACED_STAGES = (
-    "index",
-    "candidates",
-    "sample",
-    "object_caption",
-    "local_caption",
-    "generate",
-    "refine",
-    "verify",
-    "judge",
-    "assemble",
-)
-"""The stages of a build, which resources go by."""
+PLACED_STAGES = tuple(dict.fromkeys((*BUILD_STAGES, *INSTRUCTION_STAGES)))
+"""The stages that resources go by."""
 
 _PLACE = r"(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]{1,253}):(?P<port>[0-9]{1,5})"
 _DASK_ADDRESS = re.compile(rf"(?:(?:tcp|tls|ws|wss|ucx)://)?{_PLACE}")

@@ -32,6 +32,7 @@ from talking_points.descriptions.spending import StepPrices, cost_summary
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.records import source_label
 from talking_points.sources.drawn import is_drawn
+from talking_points.stage_names import BUILD_STAGES
 from tasks.judge import describe_judge, release_judge
 from tasks.running.dataset_figures import choose_examples, draw_figures
 from tasks.running.decision import (
@@ -49,7 +50,7 @@ from tasks.running.manifests import Details, Manifest, rejected_path
 from tasks.running.pieces import InPieces, piece_of
 from tasks.running.published_files import FilePlan, Form, plan_sides, read_rows, write_rows
 from tasks.running.shards import AnyOrder, Inputs, Order, ShardWriter, describe_part, shard_task
-from tasks.running.stages import SPENT, STAGES, WORK
+from tasks.running.stages import SPENT, WORK
 from tasks.running.staging import begin_staging, count_stages, publish_staged, write_rejected
 from tasks.running.text_shards import describe_step
 
@@ -388,7 +389,7 @@ def _describe_dataset(order: AssembleOrder, counts: Counts, files: Sequence[Mapp
             "pairs_available": made_of.pairs_available,
             "pairs_sampled": made_of.pairs_sampled,
         },
-        "stages": count_stages(order.inputs.manifests(), STAGES),
+        "stages": count_stages(order.inputs.manifests(), BUILD_STAGES),
         "steps": settings.steps,
         "images": settings.images,
         "partial": settings.config.limit is not None,

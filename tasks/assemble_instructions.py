@@ -22,6 +22,7 @@ from talking_points.instructions.sides import ImageIdentity, Side, assign_sides,
 from talking_points.publishing.image_cells import ImageCell, image_cell
 from talking_points.redaction import redact
 from talking_points.sources.protocol import SkippedImage
+from talking_points.stage_names import INSTRUCTION_STAGES
 from talking_points.stop_requests import stop_if_requested
 from tasks.running.manifests import Manifest
 from tasks.running.shards import Inputs, Order, ShardFailed, ShardWriter, shard_task
@@ -30,9 +31,6 @@ from tasks.running.staging import begin_staging, count_stages, publish_staged, w
 from tasks.running.storage import Storage
 
 VERSION = 1
-
-STAGES = ("index", "regions", "assemble_instructions")
-"""All stages of ``build-instructions``, in their order."""
 
 _LIGHT = [
     "region",
@@ -303,7 +301,7 @@ def _describe(
         "phrasings": describe_phrasings(settings.config.instructions.phrasings),
         **({"unseen_evaluation_sets": settings.unseen_sets} if settings.unseen_sets else {}),
         "excludes_evaluation_images": settings.config.split.exclude_evaluation_images,
-        "stages": count_stages(order.inputs.manifests(), STAGES),
+        "stages": count_stages(order.inputs.manifests(), INSTRUCTION_STAGES),
         "images": settings.config.images or "embed",
         "partial": settings.config.limit is not None,
         "files": files,

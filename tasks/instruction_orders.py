@@ -17,6 +17,8 @@ from tasks.assemble import package_versions
 from tasks.orders import Made, path_values, without_paths
 from tasks.running.lease import Fence
 from tasks.running.shards import Environment, Inputs, Order, Place
+from tasks.running.storage import Storage
+from tasks.running.worker_checks import Expectation
 
 IndexOrder = Order[index.Settings, Inputs]
 RegionsOrder = Order[regions.Settings, regions.EntryInput]
@@ -25,14 +27,21 @@ RegionsOrder = Order[regions.Settings, regions.EntryInput]
 class InstructionOrders:
     """Makes the orders of every stage. ``roots``: the resolved folders of the sources."""
 
-    def __init__(self, config: InstructionBuildConfig, roots: Mapping[str, str], fence: Fence | None = None) -> None:
+    def __init__(
+        self,
+        config: InstructionBuildConfig,
+        roots: Mapping[str, str],
+        fence: Fence | None = None,
+        expected: Expectation | None = None,
+    ) -> None:
         self.config = config
         self.environment = Environment(
-            output=config.output,
+            output=Storage(config.output).place,
             sources={name: Place(root=root, options=config.reader_options(name)) for name, root in roots.items()},
             cache="",
             max_rejected_share=1.0,
             fence=fence,
+            expected=expected,
         )
 
     def index(self) -> list[IndexOrder]:
@@ -68,7 +77,7 @@ class InstructionOrders:
                 instructions=self.config.instructions,
                 seed=self.config.seed,
                 points=points,
-                points_folder=str(folder or ""),
+                points_folder=str(folder.absolute()) if folder is not None else "",
             )
             shards = listed[number]["details"]["shards"]
             for place, shard in enumerate(shards, 1):

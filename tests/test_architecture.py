@@ -47,6 +47,7 @@ ROOMS = (
     "dataset_files",
     "dataset_manifest",
     "cluster_settings",
+    "stage_names",
     "runner_config",
     "build_config",
     "image_headers",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from talking_points.build_config import PublishConfig, SourceConfig
+from talking_points.cluster_settings import MOST_WORKERS
 from talking_points.config import Section, suggest
 from talking_points.grounding.contours import FEWEST_POINTS, SMALL_MASK, Tracing
 from talking_points.grounding.grammar import DECIMALS, MAX_POINTS
@@ -16,6 +17,7 @@ from talking_points.instructions.elements import KINDS, Kind
 from talking_points.instructions.point_order import PointOrder
 from talking_points.output_names import readable_output
 from talking_points.redaction import hide_secrets
+from talking_points.runner_config import RunnerConfig, runner_as_section
 from talking_points.source_names import buildable_sources
 from talking_points.sources.refcoco import SETS
 
@@ -143,8 +145,8 @@ class InstructionBuildConfig(Section):
     seed: int = 0
     limit: int | None = Field(default=None, ge=1, description="at most so many images of each source: a preview")
     shard_size: int = Field(default=200, ge=1, description="images per task")
-    workers: int = Field(default=2, ge=1, description="tasks that run at the same time")
-    runner: Literal["threads", "processes", "dask"] = Field(default="threads", description="where tasks run")
+    workers: int = Field(default=2, ge=1, le=MOST_WORKERS, description="tasks that run at the same time")
+    runner: RunnerConfig = Field(default=RunnerConfig(), description="where tasks run; 'threads' is {kind: threads}")
     resume: Literal["always", "if_possible", "never"] = Field(
         default="always",
         description="always: go on, refuse a folder with another configuration; if_possible: accept a changed one"
@@ -165,6 +167,8 @@ class InstructionBuildConfig(Section):
     instructions: InstructionSettings = InstructionSettings()
     split: SplitSettings = SplitSettings()
     publish: PublishConfig = PublishConfig()
+
+    _runner_is_a_section = model_validator(mode="before")(runner_as_section)
 
     @field_validator("sources")
     @classmethod

@@ -85,6 +85,7 @@ def check_instructions(settings: InstructionBuildConfig) -> dict[str, str]:
             f"no source has a root: set at least one of sources.{{{','.join(region_sources())}}}.root, or draw sample "
             "sources with 'talking-points draw-sample build/sample' (--config build/instructions_sample.yaml)"
         )
+    check_runner(settings.runner)
     load_phrasings(settings.instructions.phrasings)
     if settings.points is not None:
         identify_points(settings.points)

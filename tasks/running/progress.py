@@ -29,9 +29,10 @@ from rich.progress import (
 from talking_points.escaping import for_markdown
 from talking_points.redacted_console import RedactedConsole
 from talking_points.redaction import redact, shown
+from talking_points.stage_names import BUILD_STAGES
 from talking_points.units import counted, format_duration, format_rate
 from tasks.running.lease import LeaseLost, check_fence
-from tasks.running.stages import OPTIONAL_STAGES, SPENT, STAGES, WORK
+from tasks.running.stages import OPTIONAL_STAGES, SPENT, WORK
 from tasks.running.storage import Storage
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class BuildProgress:
         planned: Mapping[str, float | None] | None = None,
         workers: int = 1,
         on_page: bool = True,
-        order: Sequence[str] = STAGES,
+        order: Sequence[str] = BUILD_STAGES,
     ) -> None:
         self.storage = storage
         self.console = console or RedactedConsole(stderr=True)
@@ -422,10 +423,10 @@ done, by the shards made so far or else by the plan. Eighty characters hold them
 
 def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     """What people are shown of ``BuildProgress.summary()``: a row per stage, begun or to come, in its ``order`` (that
-    of ``STAGES`` where an older status says none) and that of ``COLUMNS``."""
+    of ``BUILD_STAGES`` where an older status says none) and that of ``COLUMNS``."""
     rows = []
     left = summary.get("seconds_left", {})
-    for name in summary.get("order", STAGES):
+    for name in summary.get("order", BUILD_STAGES):
         stage = summary["stages"].get(name)
         remaining = _duration(left.get(name))
         if stage is None and name in OPTIONAL_STAGES:
@@ -444,7 +445,7 @@ def stage_rows(summary: Mapping[str, Any]) -> list[list[str]]:
 def stage_notes(summary: Mapping[str, Any]) -> list[str]:
     """What the table has no room for, stage by stage: why rows were rejected, rates, requests and tokens."""
     notes = []
-    for name in summary.get("order", STAGES):
+    for name in summary.get("order", BUILD_STAGES):
         stage = summary["stages"].get(name)
         if stage is None:
             continue

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
@@ -19,8 +19,9 @@ from talking_points.build_config import BuildConfig
 from talking_points.descriptions.asking import WholesaleFailure
 from talking_points.descriptions.budget import plan_seconds
 from talking_points.errors import RunError
-from talking_points.runner_config import RunnerConfig, RunnerKind
+from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.sources.protocol import SourceError
+from talking_points.stage_names import BUILD_STAGES
 from talking_points.stop_requests import request_stop, stop_requested
 from tasks.running.batches import batches_of
 from tasks.running.build_checks import check_shared_answers
@@ -36,7 +37,7 @@ from tasks.running.progress import BuildProgress
 from tasks.running.result_records import ShardTask
 from tasks.running.run_page import crash_task_run
 from tasks.running.shards import AnyOrder, count_rows, order_key
-from tasks.running.stages import STAGES, WAITING
+from tasks.running.stages import WAITING
 from tasks.running.storage import Storage
 from tasks.running.worker_checks import WorkerDiffers, expect, forget_marks
 from tasks.running.workers import Workers
@@ -46,16 +47,6 @@ TASK_SECONDS = 120.0
 _MOST_SHARDS = 1000
 _LOOK_EVERY, _DESCRIBE_EVERY = 1.0, 5.0
 _OVERTAKEN = "its files were replaced by those of another attempt, which has not ended"
-
-
-class RunningConfig(Protocol):
-    """What a configuration says of where its tasks run."""
-
-    @property
-    def runner(self) -> RunnerConfig | RunnerKind: ...
-
-    @property
-    def workers(self) -> int: ...
 
 
 class BuildFailed(RunError):
@@ -87,10 +78,10 @@ class StageRunner:
     @contextmanager
     def for_build(
         cls,
-        settings: RunningConfig,
+        settings: BuildConfig | InstructionBuildConfig,
         storage: BuildStorage,
         roots: Mapping[str, str] | None = None,
-        stages: Sequence[str] = STAGES,
+        stages: Sequence[str] = BUILD_STAGES,
     ) -> Iterator[StageRunner]:
         """The workers that a configuration asks for, with the progress of its build, for the length of the build.
 
@@ -98,12 +89,11 @@ class StageRunner:
         cannot do the work.
         """
         planned = plan_seconds(settings) if isinstance(settings, BuildConfig) else {}
-        runner = settings.runner if isinstance(settings.runner, RunnerConfig) else RunnerConfig(kind=settings.runner)
         with (
             BuildProgress(storage, planned=planned, workers=settings.workers, order=stages) as progress,
-            open_workers(runner, settings.workers) as workers,
+            open_workers(settings.runner, settings.workers) as workers,
         ):
-            if not runner.is_cluster or not isinstance(settings, BuildConfig):
+            if not settings.runner.is_cluster:
                 yield cls(workers, storage, progress)
                 return
             api = get_current_settings().api.url
@@ -111,7 +101,7 @@ class StageRunner:
             try:
                 made = cls(workers, storage, progress)
                 workers.check(storage.expected, progress.wait, made._stop_if_asked)
-                if said := check_shared_answers(settings, workers.machines()):
+                if isinstance(settings, BuildConfig) and (said := check_shared_answers(settings, workers.machines())):
                     progress.say(said)
                 yield made
             finally:

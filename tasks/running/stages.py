@@ -1,4 +1,4 @@
-"""The names of a build's stages, and of what lies around their shards. Imports nothing: the status is made of them."""
+"""The names of what lies around the shards of a build. Imports nothing: the status is made of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,6 @@ WORK = ".work"
 
 WAITING = "Waiting"
 """Name of the state of a shard that waits for a batch."""
-
-STAGES = (
-    "index",
-    "candidates",
-    "sample",
-    "object_caption",
-    "local_caption",
-    "generate",
-    "refine",
-    "verify",
-    "judge",
-    "assemble",
-)
-"""In the order in which a build runs them."""
 
 OPTIONAL_STAGES = ("judge",)
 """Those that run only where the configuration asks for them."""

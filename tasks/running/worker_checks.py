@@ -29,6 +29,7 @@ from talking_points.descriptions.asking import release_backend
 from talking_points.descriptions.backends import BACKENDS
 from talking_points.errors import InputError
 from talking_points.extras import how_to_install
+from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.redaction import protect_settings, redact
 from tasks.running.claims import this_worker
 from tasks.running.lease import LEASES
@@ -79,7 +80,11 @@ class Expectation(Section):
 
 
 def expect(
-    config: BuildConfig, roots: Mapping[str, str], lease: int, results: Path | None, api: str | None
+    config: BuildConfig | InstructionBuildConfig,
+    roots: Mapping[str, str],
+    lease: int,
+    results: Path | None,
+    api: str | None,
 ) -> Expectation:
     """What this process, the driver of a build, has; and marks for workers to find in the output and the results.
 
@@ -87,20 +92,25 @@ def expect(
     ``api``: the URL of the Prefect server that workers report to.
     """
     storage = Storage(config.output)
+    asking, read = {}, dict(roots)
+    if isinstance(config, BuildConfig):
+        asking = config.asking
+    elif config.points is not None:
+        read["points"] = str(config.points.absolute())
     expected = Expectation(
         token=secrets.token_hex(8),
         python=_python(),
         code=code_digest(),
         packages=_versions((*PACKAGES, *CARRIERS.get(config.runner.kind, ()))),
-        roots={name: (root, root_digest(root)) for name, root in roots.items()},
+        roots={name: (root, root_digest(root)) for name, root in read.items()},
         output=storage.place,
         lease=lease,
         results=None if results is None else str(results),
         api=api,
-        answers=config.request_cache,
+        answers=config.request_cache if isinstance(config, BuildConfig) else None,
         needs={
             stage: Need(package=entry.package, extra=entry.extra, versions=_versions(entry.decided_by))
-            for stage, step in config.asking.items()
+            for stage, step in asking.items()
             if (entry := BACKENDS[step.backend]).package
         },
     )

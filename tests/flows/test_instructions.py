@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 
+from talking_points.config import ConfigError
 from talking_points.instructions.rows import read_instructions
 from tests.flows.building import made, published
+from tests.flows.clusters import dask_cluster
 from tests.prefect_records import prefect_api
 from tests.test_readme import blocks, console_lines
 
@@ -50,6 +52,27 @@ def test_the_flow_builds_reuses_and_makes_anew_what_a_setting_changes(
         build_instructions(CONFIG, given(output, drawn, "resume=if_possible", "instructions.outlines.points=8"))
         assert set(made(output)) == {"regions", "assemble_instructions"}
         assert all(row.points <= 8 for row in read_instructions(output, images=False))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_workers_of_a_cluster_write_the_same_bytes(orchestrator: None, drawn: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("prefect_dask", reason="the extra 'dask' is not installed")
+    from flows.build_instructions import build_instructions
+
+    def build(name: str, *more: str) -> dict[str, str]:
+        output = tmp_path / name
+        with temporary_settings({PREFECT_RESULTS_LOCAL_STORAGE_PATH: output / ".work" / "results"}):
+            build_instructions(CONFIG, given(output, drawn, *more))
+        return published(output)
+
+    with dask_cluster(tmp_path / "dask", 2) as cluster:
+        runner = f"kind: dask, address: '{cluster.address}', shards_per_task: 2"
+        with pytest.raises(ConfigError, match=r"no worker has GPU: 1"):
+            build("refused", f"runner={{{runner}, resources: {{regions: {{GPU: 1}}}}}}")
+        assert not (tmp_path / "refused" / ".work" / "index").exists()
+        assert build("cluster", f"runner={{{runner}}}") == build("here")
+    assert (tmp_path / "cluster" / ".work" / "claims" / "regions").is_dir(), "made by workers of the cluster"
 
 
 def command(output: Path, drawn: dict[str, Path]) -> list[str]:
