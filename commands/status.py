@@ -19,8 +19,9 @@ from talking_points.terminal import show, show_json
 from talking_points.units import format_duration
 from tasks.running.folder_lock import in_use
 from tasks.running.lease import ask_to_stop, listen_for_holder
-from tasks.running.progress import COLUMNS, STATUS_FILE, stage_notes, stage_rows, worker_notes
+from tasks.running.progress import STATUS_FILE
 from tasks.running.stages import WORK
+from tasks.running.status_tables import COLUMNS, stage_notes, stage_rows, worker_notes
 from tasks.running.storage import Storage
 
 LOOK_EVERY = 2.0

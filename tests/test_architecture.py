@@ -46,6 +46,7 @@ ROOMS = (
     "dataset_schema",
     "dataset_files",
     "dataset_manifest",
+    "parents",
     "cluster_settings",
     "stage_names",
     "runner_config",

@@ -38,8 +38,8 @@ from tasks.index import index
 from tasks.running import dataset_figures, progress, runner, runner_checks
 from tasks.running.clusters import open_workers
 from tasks.running.dask_cluster import DaskWorkers
-from tasks.running.progress import worker_notes
 from tasks.running.shards import Environment, Inputs, Order
+from tasks.running.status_tables import worker_notes
 from tasks.running.storage import Storage
 from tasks.running.workers import ClusterLost
 from tests.blocks import CLUSTER, printed_by, run_lines

@@ -12,9 +12,9 @@ from commands.status import read_status
 from talking_points.build_config import BuildConfig
 from tasks import assemble, sample
 from tasks.running import published_files
-from tasks.running.progress import stage_rows
 from tasks.running.runner import BuildFailed
 from tasks.running.shards import ShardFailed
+from tasks.running.status_tables import stage_rows
 from tasks.running.storage import Storage
 from tests.flows.building import build, is_kept, made, published
 

@@ -21,7 +21,7 @@ from commands.orchestrator import free_port
 from commands.status import read_status
 from talking_points.config import ConfigError
 from talking_points.errors import InputError
-from tasks.running.progress import worker_notes
+from tasks.running.status_tables import worker_notes
 from tasks.running.storage import Storage
 from tests.fault_server import MODEL, FaultServer, serving
 from tests.flows.building import build, published

@@ -15,7 +15,7 @@ from talking_points.runner_config import RunnerConfig
 from tasks.running import dask_packages
 from tasks.running.dask_cluster import DaskWorkers
 from tasks.running.dask_packages import find_other_packages
-from tasks.running.progress import worker_notes
+from tasks.running.status_tables import worker_notes
 from tasks.running.worker_checks import Expectation
 from tasks.running.workers import refuse_different
 

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from tasks.running.manifests import Details, Manifest
-from tasks.running.progress import COLUMNS, STATUS_FILE, BuildProgress, stage_notes, stage_rows, worker_notes
+from tasks.running.progress import STATUS_FILE, BuildProgress
+from tasks.running.status_tables import COLUMNS, stage_notes, stage_rows, worker_notes
 from tasks.running.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("orchestrator")
