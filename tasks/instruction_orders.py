@@ -11,7 +11,7 @@ from talking_points.instructions.phrasings import load_phrasings
 from talking_points.instructions.sides import is_divided
 from talking_points.sources.drawn import is_drawn
 from talking_points.sources.protocol import NothingListedError
-from talking_points.sources.refcoco import list_unseen_sets
+from talking_points.sources.refcoco import list_unseen_sets, published_division
 from tasks import assemble_instructions, index, regions
 from tasks.assemble import package_versions
 from tasks.orders import Made, path_values, without_paths
@@ -89,13 +89,7 @@ class InstructionOrders:
     def assemble(self, listed: Made, found: Made) -> list[assemble_instructions.AssembleOrder]:
         """The one order that splits the images and writes the dataset."""
         config, numbers = self.config, iter(sorted(found))
-        settings = assemble_instructions.Settings(
-            config=config,
-            phrasings=load_phrasings(config.instructions.phrasings).digest,
-            packages=package_versions(),
-            unseen_sets=self._unseen_sets(),
-            drawn=[name for name, root in self.environment.roots.items() if is_drawn(Path(root))],
-        )
+        settings = self.assemble_settings()
         sources = []
         for number, name in enumerate(config.open_sources):
             shards = [found[next(numbers)] for _ in listed[number]["details"]["shards"]]
@@ -107,8 +101,26 @@ class InstructionOrders:
         version = assemble_instructions.VERSION
         return [Order(stage, version, 0, "write the dataset", inputs, settings, self.environment)]
 
+    def assemble_settings(self) -> assemble_instructions.Settings:
+        """What the dataset depends on besides its regions."""
+        return assemble_instructions.Settings(
+            config=self.config,
+            phrasings=load_phrasings(self.config.instructions.phrasings).digest,
+            packages=package_versions(),
+            unseen_sets=self._unseen_sets(),
+            drawn=[name for name, root in self.environment.roots.items() if is_drawn(Path(root))],
+        )
+
     def _unseen_sets(self) -> list[str]:
-        """Of refCOCO, refCOCO+ and refCOCOg those that nothing in this build knows the evaluation images of."""
-        roots = [Path(root) for name, root in self.environment.roots.items() if is_divided(name)]
-        unseen = [set(list_unseen_sets(root)) for root in roots]
-        return sorted(set.intersection(*unseen) - set(self.environment.roots)) if unseen else []
+        """Of refCOCO, refCOCO+ and refCOCOg those that some source here does not know the evaluation images of.
+
+        A root tells its own source alone; a source that is read with all splits of its published division tells all.
+        """
+        divided = {name: root for name, root in self.environment.roots.items() if is_divided(name)}
+        unseen = {name: set(list_unseen_sets(Path(root))) for name, root in divided.items()}
+        told = {name for name in divided if self._is_whole(name) and name not in unseen[name]}
+        return sorted(set().union(*unseen.values()) - told)
+
+    def _is_whole(self, name: str) -> bool:
+        division = self.environment.sources[name].options.get("split_by") or published_division(name)
+        return self.config.open_sources[name].split is None and division == published_division(name)

@@ -14,18 +14,33 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from talking_points.config import ConfigError
+from talking_points.grounding.grammar import MAX_POINTS
 from talking_points.grounding.outlines import Outlines, Point, Polygon, Ring
 from talking_points.records import Box, Mask, Rle
 
 FARTHEST = (-0.5, 1.5)
 """Unit coordinates beyond the image are cut off by the rasteriser; from here on they are no coordinates of it."""
 
+LONGEST_WAY = 10_000_000
+"""Pixels along an outline: pycocotools takes some 50 bytes for each, and ends the process where it gets none."""
+
+
+def is_too_long(flat: Sequence[float], width: int, height: int) -> bool:
+    """Whether an outline (x, y, x, y, ... in pixels) runs further than any border in the image can, or ``LONGEST_WAY``.
+
+    The exact border of a region has four edges for each pixel at most; some outlines lie beyond the image.
+    """
+    points = np.asarray(flat, dtype=np.float64).reshape(-1, 2)
+    way = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1, initial=0.0).sum()
+    return bool(way > min(4 * width * height + 60 * max(width, height), LONGEST_WAY))
+
 
 def rasterise(outlines: Outlines, width: int, height: int) -> Rle:
     """The union of the polygons, less their holes, as run lengths of an image of ``width`` x ``height`` pixels.
 
-    An outline encloses by the even-odd rule. Raises ``ValueError`` for an outline of under three points or with a
-    coordinate outside ``FARTHEST``, ``ConfigError`` for an image of no size.
+    An outline encloses by the even-odd rule. Raises ``ValueError`` for an outline of under three points, with a
+    coordinate outside ``FARTHEST`` or longer than any border (``is_too_long``), ``ConfigError`` for an
+    image of no size.
     """
     if width < 1 or height < 1:
         raise ConfigError(f"expected an image of at least 1 x 1, found {width} x {height}; is the dataset damaged?")
@@ -54,6 +69,8 @@ def _pixels(ring: Ring, width: int, height: int) -> list[float]:
         if len(point) != 2 or not all(low <= value <= high for value in point):
             raise ValueError(f"expected points (x, y) with coordinates from {low} to {high}, found {point!r}")
         flat += (point[0] * width, point[1] * height)
+    if len(ring) > MAX_POINTS and is_too_long(flat, width, height):
+        raise ValueError(f"expected an outline no longer than a border can be, found {len(ring)} points to and fro")
     return flat
 
 
@@ -96,7 +113,7 @@ def iou(first: Rle, second: Rle) -> float:
 
 def centroid(rle: Rle) -> Point | None:
     """Mean of the centres (column + 0.5, row + 0.5) of a mask's pixels; None for an empty one."""
-    left, top, width, height = map(int, coco_mask.toBbox(rle))
+    left, top, width, height = map(int, mask_box(rle))
     if not width or not height:
         return None
     inside = coco_mask.decode(rle)[top : top + height, left : left + width]
@@ -106,6 +123,8 @@ def centroid(rle: Rle) -> Point | None:
 
 def mask_box(rle: Rle) -> Box:
     """``[x, y, width, height]`` of a mask's pixels in the frame of pixel edges; all 0 for an empty one."""
+    if not area(rle):  # pycocotools takes a run of no pixel in it for a place
+        return 0.0, 0.0, 0.0, 0.0
     x, y, width, height = coco_mask.toBbox(rle).tolist()
     return x, y, width, height
 

@@ -324,7 +324,8 @@ def count_annotations(path: Path) -> Counter[int]:
     """How many annotations of each category a COCO file has, by id. Raises ``SourceError`` for broken JSON."""
     lists = _Lists(path)
     items = (item for item in lists.items("annotations") if isinstance(item, dict))
-    found = Counter(item["category_id"] for item in items if isinstance(item.get("category_id"), int))
+    numbers = (category_number(item.get("category_id")) for item in items)
+    found = Counter(number for number in numbers if isinstance(number, int))
     lists.raise_if_broken()
     return found
 

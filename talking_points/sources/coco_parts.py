@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from talking_points.grounding.rasters import is_too_long, mask_box
 from talking_points.grounding.run_lengths import decompress, fills
 from talking_points.records import AnnotatedObject, AnnotatedPart, Box, Mask, MaskCrop
 from talking_points.records import Rle as Rle
@@ -43,8 +44,7 @@ class Outline:
     @property
     def box(self) -> Box:
         """The box of the region's pixels."""
-        x, y, width, height = coco_mask.toBbox(self.rle).tolist()
-        return (x, y, width, height)
+        return mask_box(self.rle)
 
     def mask(self) -> Mask:
         """Bool array (height, width)."""
@@ -194,10 +194,10 @@ def _coordinates(polygon: object) -> list[float] | None:
 
 
 def _can_be_filled(polygon: list[float], width: int, height: int) -> bool:
-    """Whether a polygon has three points, and no absurd ones: they would exhaust the rasteriser's memory."""
+    """Whether a polygon has three points, no absurd ones and no absurd length: they exhaust the rasteriser's memory."""
     if len(set(zip(polygon[::2], polygon[1::2], strict=True))) < 3:
         return False  # among them two points that some tool has closed to three
-    return max(map(abs, polygon)) <= 10 * max(width, height)
+    return max(map(abs, polygon)) <= 10 * max(width, height) and not is_too_long(polygon, width, height)
 
 
 def _box_outline(box: Box, width: int, height: int) -> Outline:

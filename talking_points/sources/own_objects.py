@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import ImageRecord
-from talking_points.sources.coco_index import CocoIndex, list_categories, list_entries
+from talking_points.sources.coco_index import CocoIndex, category_number, list_categories, list_entries
 from talking_points.sources.coco_parts import (
     BadAnnotationError,
     Outline,
@@ -227,7 +227,7 @@ def category_names(files: Sequence[tuple[Path, str]]) -> dict[int, tuple[str, st
     found: dict[int, tuple[str, str]] = {}
     for path, _ in files:
         for item in list_categories(path):
-            number, name = item.get("id"), item.get("name")
+            number, name = category_number(item.get("id")), item.get("name")
             if isinstance(number, bool) or not isinstance(number, int) or not isinstance(name, str) or not name.strip():
                 raise SourceError(f"{path.name}: expected categories with an id and a name, found {str(item)[:80]}")
             category = (name.strip(), str(item.get("supercategory") or "").strip())

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoImage
+from talking_points.sources.coco_index import CocoImage, category_number
 from talking_points.sources.coco_parts import BadAnnotationError, Outline, clip_box, outline
 from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.labels import clean_name, load_labels
@@ -170,8 +170,8 @@ class RefCoco(Source):
             raise SourceError(f'expected "instances.json" beside {refs}, found none; unpack the dataset again')
         index.add_refs(ref for ref in read_pickled_refs(refs, self.skip) if self._is_known(ref))
         listed = index.add(instances, "", lambda name: PurePosixPath(name).stem)
-        named = [item for item in listed if isinstance(item.get("name"), str) and isinstance(item.get("id"), int)]
-        return {item["id"]: item["name"] for item in named}
+        named = ((category_number(item.get("id")), item.get("name")) for item in listed)
+        return {number: name for number, name in named if isinstance(number, int) and isinstance(name, str)}
 
     def _rename(self, row: MirroredRef) -> MirroredRef:
         names = _MIRRORED_SPLITS if "testA" in SPLITS[self.name][self.split_by] else {"validation": "val"}
@@ -255,24 +255,40 @@ def find_evaluated_images(root: Path, name: str) -> set[int] | None:
 
     ``name``: a key of ``SETS``. Raises ``SourceError`` for files that cannot be read.
     """
+    refs, mirror = _evaluation_files(root, name)
+    if refs is not None:
+        listed = read_pickled_refs(refs, lambda reason, detail: None)
+        return {ref.image_id for ref in listed if ref.split != "train"}
+    if not mirror:
+        return None
+    rows = (row for path in mirror for row in read_mirrored_splits(path))
+    return {image_id for image_id, split in rows if split != "train" and image_id is not None}
+
+
+def list_unseen_sets(root: Path) -> list[str]:
+    """Which of the three sets nobody knows the evaluation images of, going by what is below ``root``.
+
+    A folder alone does not tell: it may hold another division, or the training part of a mirror.
+    """
+    return [name for name in SETS if not any(_evaluation_files(root, name))]
+
+
+def _evaluation_files(root: Path, name: str) -> tuple[Path | None, list[Path]]:
+    """What says which images a set evaluates on: the refs file of its published division, or else a mirror's files."""
     for spelling in SETS[name]:
         folder = child(root, spelling)
         if folder is None or not folder.is_dir():
             continue
-        refs = child(folder, _refs_file(next(iter(SPLITS[name]))))
-        if refs is not None:
-            listed = read_pickled_refs(refs, lambda reason, detail: None)
-            return {ref.image_id for ref in listed if ref.split != "train"}
-        if files := _parquet_files(folder):
-            rows = (row for path in files for row in read_mirrored_splits(path))
-            return {image_id for image_id, split in rows if split != "train" and isinstance(image_id, int)}
-    return None
+        refs = child(folder, _refs_file(published_division(name)))
+        mirror = [] if refs is not None else _parquet_files(folder)
+        if refs is not None or any(not path.name.lower().startswith("train") for path in mirror):
+            return refs, mirror
+    return None, []
 
 
-def list_unseen_sets(root: Path) -> list[str]:
-    """Which of the three sets are not below ``root``, so that nobody knows which images they evaluate on."""
-    folders = {name: [child(root, spelling) for spelling in spellings] for name, spellings in SETS.items()}
-    return [name for name, found in folders.items() if not any(folder is not None for folder in found)]
+def published_division(name: str) -> str:
+    """The division of a set that results are reported on. ``name``: a key of ``SETS``."""
+    return next(iter(SPLITS[name]))
 
 
 def _refs_file(split_by: str) -> str:

@@ -147,9 +147,9 @@ def read_mirrored_refs(path: Path, skip: Skip) -> Iterator[MirroredRef]:
             yield MirroredRef(ref, annotation, image)
 
 
-def read_mirrored_splits(path: Path) -> Iterator[tuple[Any, Any]]:
-    """(image id, split) of every row of one Parquet file of a mirror."""
-    return ((row["image_id"], row["split"]) for row in _rows(path, ("image_id", "split")))
+def read_mirrored_splits(path: Path) -> Iterator[tuple[int | None, Any]]:
+    """(image id, split) of every row of one Parquet file of a mirror; None for what is no whole number."""
+    return ((_integer(row["image_id"]), row["split"]) for row in _rows(path, ("image_id", "split")))
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

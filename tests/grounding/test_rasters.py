@@ -31,6 +31,7 @@ from talking_points.grounding.rasters import (
     rasterise,
 )
 from talking_points.records import Mask
+from talking_points.sources.coco_parts import Outline, check_rle
 
 WIDTH, HEIGHT = 60, 40
 SQUARE = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75))
@@ -63,7 +64,16 @@ def test_areas(polygons: tuple, pixels: int) -> None:
     assert area(rle) == decode_mask(rle).sum() == pixels
 
 
-@pytest.mark.parametrize("ring", [SQUARE[:2], (), ((0.1, 0.1), (9.0, 0.1), (0.5, 0.5)), ((0, 0), (1, 1), (1, np.nan))])
+@pytest.mark.parametrize(
+    "ring",
+    [
+        SQUARE[:2],
+        (),
+        ((0.1, 0.1), (9.0, 0.1), (0.5, 0.5)),
+        ((0, 0), (1, 1), (1, np.nan)),
+        ((0, 0), (1, 0), (0, 1)) * 200,
+    ],
+)
 def test_what_the_rasteriser_would_misread_is_refused(ring: tuple) -> None:
     with pytest.raises(ValueError, match="expected"):
         rasterise(Outlines(((ring,),)), WIDTH, HEIGHT)
@@ -97,6 +107,13 @@ def test_centroid_and_box_are_those_of_the_pixels(mask: Mask) -> None:
     assert mask_box(rle) == (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
     edges = trace(mask, Tracing(tolerance=0, contour="edge", components=None))
     assert outlines_box(edges, 7, 9) == pytest.approx(mask_box(rle))
+
+
+@pytest.mark.parametrize("runs", [[15], [0, 0, 15], [7, 0, 8], [0, 0, 0, 0, 15]])
+def test_an_empty_mask_may_be_written_with_runs_of_no_pixel(runs: list[int]) -> None:
+    rle = check_rle({"size": [3, 5], "counts": runs}, 5, 3)
+    assert (area(rle), mask_box(rle), centroid(rle)) == (0, (0, 0, 0, 0), None)
+    assert Outline(rle).box == (0, 0, 0, 0)
 
 
 def test_masks_of_two_sizes_have_no_overlap() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -23,8 +24,9 @@ from talking_points.publishing.rehydrate import RehydrateError, rehydrate
 from talking_points.publishing.release import prepare_release
 from talking_points.sources import open_source
 from talking_points.sources.drawn import draw_sample
+from tasks.instruction_orders import InstructionOrders
 from tasks.running.shards import ShardFailed
-from tests.instructions.building import build
+from tests.instructions.building import build, settings_of
 
 REFS = ("refcoco", "refcoco_plus", "refcocog")
 
@@ -87,11 +89,34 @@ def test_no_image_is_on_both_sides_and_none_that_is_evaluated_on_is_trained_on(
 
 def test_a_set_that_is_not_there_is_named(roots: dict[str, Path], tmp_path: Path) -> None:
     alone = Path(shutil.copytree(roots["refcoco"], tmp_path / "refer"))
-    shutil.rmtree(alone / "refcocog")
+    (alone / "refcocog/refs(umd).p").rename(alone / "refcocog/refs(google).p")  # whose images nothing is known from
     manifest = build(tmp_path / "out", {"refcoco": alone})
     assert manifest["unseen_evaluation_sets"] == ["refcocog"]
     assert read_manifest(tmp_path / "out")["unseen_evaluation_sets"] == ["refcocog"]
     assert "Not there when this was built: refCOCOg." in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ((), []),
+        (("sources.refcocog.split=train",), ["refcocog"]),
+        (("sources.refcocog.split=train", "sources.refcocog.options={split_by: google}"), ["refcocog"]),
+        (("sources.refcocog.root=null",), ["refcocog"]),
+    ],
+)
+def test_a_source_that_does_not_list_what_it_evaluates_on_is_named(
+    roots: dict[str, Path], tmp_path: Path, options: tuple[str, ...], named: list[str]
+) -> None:
+    """refCOCOg has a root of its own here, so that the reader of refCOCO does not see it."""
+    alone = Path(shutil.copytree(roots["refcoco"], tmp_path / "refer", copy_function=os.link))
+    shutil.rmtree(alone / "refcocog")
+    other = Path(shutil.copytree(roots["refcoco"], tmp_path / "other", copy_function=os.link))
+    if "google" in str(options):
+        (other / "refcocog/refs(umd).p").rename(other / "refcocog/refs(google).p")
+    settings = settings_of(tmp_path / "out", {"refcoco": alone, "refcocog": other}, *options)
+    given = {"refcoco": str(alone)} | ({} if "null" in str(options) else {"refcocog": str(other)})
+    assert InstructionOrders(settings, given).assemble_settings().unseen_sets == named
 
 
 def test_the_papers_way_is_a_setting_that_the_card_names(roots: dict[str, Path], tmp_path: Path) -> None:

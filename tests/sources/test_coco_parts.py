@@ -78,6 +78,18 @@ def test_run_lengths_that_do_not_fill_the_image_are_refused(mask: Mask, data: st
     assert region.area == region.mask().sum()
 
 
+@pytest.mark.parametrize(("counts", "filled"), [(";=:eO", True), (";=:eooooO", True), (";=:eoooooO", False)])
+def test_run_lengths_in_more_characters_than_they_need(counts: str, filled: bool) -> None:
+    """A sign in the seventh character and beyond is misread by the library that decodes what is accepted here."""
+    runs = {"segmentation": {"size": [6, 6], "counts": counts}}
+    if filled:
+        assert outline(runs, 6, 6).area == 15
+        assert outline(runs, 6, 6).mask().sum() == 15
+    else:
+        with pytest.raises(BadAnnotationError, match="do not fill"):
+            outline(runs, 6, 6)
+
+
 POLYGON = rectangle_polygon(4, 5, 10, 6)
 
 
@@ -95,6 +107,11 @@ POLYGON = rectangle_polygon(4, 5, 10, 6)
         ([], rectangle(2, 3, 20, 10), False),
         (None, rectangle(2, 3, 20, 10), False),
         ([[0.0, 0.0, 1e12, 0.0, 1e12, 1e12]], rectangle(2, 3, 20, 10), False),
+        (
+            [[0.0, 0.0, 50.0, 0.0, 0.0, 30.0] * 500],
+            rectangle(2, 3, 20, 10),
+            False,
+        ),  # memory for every pixel
     ],
 )
 def test_short_polygons_are_dropped_and_the_box_stands_in(segmentation: Any, expected: Mask, exact: bool) -> None:

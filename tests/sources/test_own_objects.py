@@ -136,6 +136,14 @@ def test_folders_that_cannot_be_read_are_told(tmp_path: Path, files: Any, option
         list(open_source("coco_parts", root, **options))
 
 
+@pytest.mark.parametrize("as_written", [float, str])
+def test_category_ids_are_read_as_annotations_have_them(tmp_path: Path, as_written: type) -> None:
+    one = {**annotation(1, 1, 7, DOG), "category_id": as_written(7)}
+    tree(tmp_path, {"a.json": listed([{"id": as_written(7), "name": "dog"}], one)})
+    (record,) = open_source("images", tmp_path)
+    assert [(item.name, item.id) for item in record.objects] == [("dog", 7)]
+
+
 def test_files_that_supervision_writes(tmp_path: Path) -> None:
     """Written by ``DetectionDataset.as_coco`` of supervision 0.31.2: two dogs, two heads, one tail, no scores."""
     written = Path(__file__).parent / "written" / "supervision_0.31.2.json"

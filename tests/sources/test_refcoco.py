@@ -17,7 +17,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from talking_points.sources import Source, SourceError, open_source
-from talking_points.sources.refcoco import SETS, SPLITS, RefCoco
+from talking_points.sources.refcoco import SETS, SPLITS, RefCoco, find_evaluated_images, list_unseen_sets
 from talking_points.sources.refs import read_pickled_refs
 from tests.sources.trees import (
     HEIGHT,
@@ -106,6 +106,44 @@ def test_no_image_of_any_evaluation_split_is_trained_on(tmp_path: Path) -> None:
     source = read(tmp_path)[1]
     assert source.skipped == {"evaluation_image": 1}
     assert "not considered: refcocog" in source.skipped_details["evaluation_image"][0]
+
+
+@pytest.mark.parametrize("kept", [{}, {"refs(google).p"}, {"data/train-00000-of-00001.parquet"}])
+def test_a_folder_alone_says_nothing_of_what_a_set_evaluates_on(tmp_path: Path, kept: set[str]) -> None:
+    refcoco_tree(tmp_path)
+    (tmp_path / "refcocog/data").mkdir(parents=True)
+    for name in kept:
+        rows = [ref(1, 11, 1, "train", "left dog")]
+        if name.endswith(".p"):
+            refs_file(tmp_path / "refcocog" / name, rows)
+        else:
+            mirror(tmp_path / "refcocog" / name, rows, [annotation(11, 1, 18, (5, 10, 10, 20))])
+    assert find_evaluated_images(tmp_path, "refcocog") is None
+    assert list_unseen_sets(tmp_path) == ["refcoco_plus", "refcocog"]
+
+
+@pytest.mark.parametrize("as_written", [int, float])
+def test_a_mirrors_image_ids_may_have_gone_through_floating_point(tmp_path: Path, as_written: type) -> None:
+    rows = [{**ref(1, 21, 2, "validation", "dog")}]
+    mirror(tmp_path / "refcocog/validation-0.parquet", rows, [annotation(21, 2, 18, (5, 10, 10, 20))])
+    path = tmp_path / "refcocog/validation-0.parquet"
+    table = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([{**row, "image_id": as_written(row["image_id"])} for row in table]), path)
+    assert find_evaluated_images(tmp_path, "refcocog") == {2}
+
+
+@pytest.mark.parametrize("as_written", [float, str])
+def test_category_ids_are_read_as_annotations_have_them(tmp_path: Path, as_written: type) -> None:
+    refcoco_tree(tmp_path)
+    instances = tmp_path / "refcoco/instances.json"
+    content = json.loads(instances.read_text())
+    for item in content["categories"]:
+        item["id"] = as_written(item["id"])
+    for item in content["annotations"]:
+        item["category_id"] = as_written(item["category_id"])
+    instances.write_text(json.dumps(content))
+    found, source = read(tmp_path)
+    assert (len(found), source.skipped) == (3, {})
 
 
 def test_an_image_in_two_splits_of_one_set_is_evaluated_on_only(tmp_path: Path) -> None:
