@@ -119,7 +119,7 @@ class InstructionOrders:
         divided = {name: root for name, root in self.environment.roots.items() if is_divided(name)}
         unseen = {name: set(list_unseen_sets(Path(root))) for name, root in divided.items()}
         told = {name for name in divided if self._is_whole(name) and name not in unseen[name]}
-        return sorted(set().union(*unseen.values()) - told)
+        return sorted(set[str]().union(*unseen.values()) - told)
 
     def _is_whole(self, name: str) -> bool:
         division = self.environment.sources[name].options.get("split_by") or published_division(name)
