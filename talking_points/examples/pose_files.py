@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from talking_points.config import ConfigError
 from talking_points.descriptions.keypoint_texts import RULES, Texts, TextsError, load_texts, read_texts
 from talking_points.errors import InputError
+from talking_points.escaping import in_one_line
 from talking_points.examples.config import KeypointFiles
 from talking_points.examples.dataset_names import check_dataset
 from talking_points.examples.described_poses import load_described
@@ -80,6 +81,7 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
     Raises ``ConfigError`` for categories that do not occur, and where nothing is left.
     """
     check_keypoints(config)
+    details: Mapping[str, Sequence[str]] = {}
     if config.rows is not None:
         poses = load_described(str(config.rows), split or "train")
     elif config.own is None:
@@ -89,11 +91,11 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
             config.root, split, partition=config.partition, exclude_categories=config.exclude, links=config.links
         )
         poses = load_poses(source, lambda item: set_of(item.id))
-        poses = replace(poses, missing=source.missing_by_name())
+        poses, details = replace(poses, missing=source.missing_by_name()), source.skipped_details
     else:
         own = CocoKeypoints(config.own, split)
         sets = own.keypoint_sets()
-        poses = load_poses(own, lambda item: sets[item.id])
+        poses, details = load_poses(own, lambda item: sets[item.id]), own.skipped_details
     if config.categories:
         known = {name.lower() for name in poses.categories.values()}
         unknown = [name for name in config.categories if name.lower() not in known]
@@ -103,9 +105,15 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
         poses = poses.subset(i for i, one in enumerate(poses.examples) if one.category_name.lower() in wanted)
         poses = replace(poses, missing={name: n for name, n in poses.missing.items() if name.lower() in wanted})
     if not len(poses):
-        counted = ", ".join(f"{count} {reason}" for reason, count in sorted(poses.skipped.items())) or "none listed"
+        shown = {reason: f": {in_one_line(first[0])[:120]}" for reason, first in details.items() if first}
+        counted = (
+            "; ".join(f"{count} {reason}{shown.get(reason, '')}" for reason, count in sorted(poses.skipped.items()))
+            or "none listed"
+        )
         links = "path_outside_root" in poses.skipped and config.root is not None
         hint = f"; 'talking-points doctor --source mp100 {config.root}' says where its links lead to" if links else ""
+        if "missing_image" in poses.skipped and config.own is not None:
+            hint = f"; images are looked for in {config.own} and in its folders images, images/SPLIT and SPLIT"
         raise ConfigError(
             f"expected objects with labelled keypoints in {split or 'any'} split, found none ({counted}){hint}"
         )

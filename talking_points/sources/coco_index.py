@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 import ijson
 
 from talking_points.sources.json_text import NOT_A_NUMBER, check_json
+from talking_points.sources.keypoint_annotations import without_blanks
 from talking_points.sources.layout import ImageFinder, all_inside
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
 
@@ -135,9 +136,20 @@ class CocoIndex:
             raise SourceError(f'expected a COCO file with a list "images" in {path}, found none; is it the right file?')
         if repeated and not self.joint:
             self.source.skip("duplicate_image", file, repeated)
+            again = (self._image_row(item, namespace, split, file, image_id, True) for item in lists.items("images"))
+            self._join(again)
         if known:
             self.source.skip("duplicate_annotation", file, known)
         return categories
+
+    def _join(self, images: Iterable[tuple[str, str, str, str, str] | None]) -> None:
+        """Give the annotations of images that were listed before, under another id or in another file, to these."""
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_image ON annotations (key)")
+        first = "SELECT key FROM images WHERE image_id = ?2"
+        self._database.executemany(
+            f"UPDATE annotations SET key = ({first}) WHERE key = ?1 AND key NOT IN (SELECT key FROM images)",
+            (row[:2] for row in images if row is not None),
+        )
 
     def _insert(self, statement: str, rows: Iterable[tuple[object, ...] | None]) -> int:
         """Run ``statement`` for all rows but None; returns how many of them the database did not take."""
@@ -154,12 +166,13 @@ class CocoIndex:
         return offered - max(taken, 0)  # -1 when there was no row at all
 
     def _image_row(
-        self, item: Any, namespace: str, split: str, file: str, image_id: Callable[[str], str]
+        self, item: Any, namespace: str, split: str, file: str, image_id: Callable[[str], str], again: bool = False
     ) -> tuple[str, str, str, str, str] | None:
         name = _file_name(item) if isinstance(item, dict) else None
         size = [_pixels(item.get(side)) for side in ("width", "height")] if name is not None else []
         if name is None or "id" not in item or -1 in size:
-            self.source.skip("malformed_image", f"{file}: {str(item)[:80]}")
+            if not again:
+                self.source.skip("malformed_image", f"{file}: {str(item)[:80]}")
             return None
         payload = json.dumps([name, *size])
         return f"{namespace}{whole_number(item['id'])}", f"{split}/{image_id(name)}", split, file, payload
@@ -173,6 +186,8 @@ class CocoIndex:
             self.source.skip("malformed_annotation", f"annotation {item.get('id')}: category_id {category!r}")
             return None
         kept = {key: item[key] for key in _KEPT if key in item} | {"category_id": category}
+        if "keypoints" in kept:
+            kept["keypoints"] = without_blanks(kept["keypoints"])
         payload = json.dumps(kept, separators=(",", ":"))
         if NOT_A_NUMBER_IN_JSON in payload:
             self.source.skip("malformed_annotation", f"annotation {item.get('id')}: NaN or infinity in it")

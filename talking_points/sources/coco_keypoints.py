@@ -3,7 +3,7 @@
 ::
 
     root/annotations/*.json     or root/*.json
-    root/images/...             or root/<split>/..., root/<split>2017/..., root/...
+    root/images/...             or root/images/<split>/..., root/<split>/..., root/<split>2017/..., root/...
 
     root/{train,valid,test}/*.json with the images beside
 
@@ -15,8 +15,7 @@ Every category that is annotated needs a list "keypoints" of different names in 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,14 +30,14 @@ from talking_points.sources.keypoint_annotations import (
     raw_keypoints,
     refuse_scores,
     usable_skeleton,
+    without_placeholders,
 )
 from talking_points.sources.keypoint_sets import KeypointSet, KeypointSetError
 from talking_points.sources.labels import clean_name
-from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root
+from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root, split_in_name, subset_folders
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
 
 _SPLIT_FOLDERS = ("train", "val", "valid", "test")
-_SPLIT = re.compile(r"(?<![a-z])(train|val|test)", re.IGNORECASE)
 
 
 class CocoKeypoints(Source):
@@ -98,6 +97,12 @@ class CocoKeypoints(Source):
                     keypoints = KeypointSet.from_names(label, names, (number,))
                 except KeypointSetError as error:
                     raise SourceError(f"{path.name}, category {error}") from error
+                same = next((one for one, (other, _) in found.items() if one != number and other.key == label), None)
+                if same is not None and found[same][0].names != keypoints.names:
+                    raise SourceError(
+                        f"{path.name}: expected different names for categories of different keypoints, found {label} "
+                        f"as that of {same} and of {number}: give one of them another name"
+                    )
                 before = found.setdefault(number, (keypoints, _edges(item.get("skeleton"), len(names))))
                 if before[0] != keypoints:
                     raise SourceError(
@@ -116,7 +121,8 @@ class CocoKeypoints(Source):
         with CocoIndex(self) as index:
             for path, split in self._files:
                 index.add(path, split, lambda name: PurePosixPath(name).with_suffix("").as_posix())
-            finders = {split: ImageFinder(self.root, self._image_folders(split)) for _, split in self._files}
+            splits = {split for _, split in self._files}
+            finders = {split: ImageFinder(self.root, self._image_folders(split)) for split in splits}
             for entry in list_entries(index, finders, lambda image, path: ()):
                 there = {item["category_id"] for item in entry.annotation["annotations"]} & categories.keys()
                 known = {
@@ -129,7 +135,8 @@ class CocoKeypoints(Source):
     def _image_folders(self, split: str) -> list[Path]:
         folders = ("images", split, f"{split}2017", f"{split}2014", *(("valid",) if split == "val" else ()))
         named = (child(self.root, name) for name in folders)
-        return [folder for folder in (*named, self.root) if folder is not None and folder.is_dir()]
+        special = subset_folders(self.root, split, [path for path, own in self._files if own == split])
+        return special + [folder for folder in (*named, self.root) if folder is not None and folder.is_dir()]
 
     def read(self, entry: SourceEntry) -> ImageRecord:
         path, pixels = open_listed_image(self.root, entry)
@@ -146,6 +153,10 @@ class CocoKeypoints(Source):
                 triples = raw_keypoints(annotation)
                 label, names, edges = known[category]
                 check_count(triples, names)
+                self._look_for_corners(annotation["bbox"], triples, width, height, entry.image_path)
+                triples = without_placeholders(triples, box, self, entry.image_path)
+                if not any(labelled for _, _, labelled in triples):
+                    raise BadAnnotationError("no_keypoints")
             except BadAnnotationError as error:
                 self.skip(error.reason, f"{entry.image_path}: {error.detail}")
                 continue
@@ -155,6 +166,19 @@ class CocoKeypoints(Source):
         if not objects:
             raise SkippedImage("no_usable_annotation")
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
+
+    def _look_for_corners(
+        self, bbox: Sequence[float], triples: Sequence[tuple[float, float, bool]], width: int, height: int, where: str
+    ) -> None:
+        """Count a box that leaves the image and, were its last two numbers a corner, would hold all that is labelled.
+
+        COCO writes width and height there; a tool that writes corners gives boxes that are too large and no error.
+        """
+        left, top, right, bottom = bbox
+        beyond = left + right > width + 1 or top + bottom > height + 1
+        fits = left < right <= width and top < bottom <= height
+        if beyond and fits and all(left <= x <= right and top <= y <= bottom for x, y, known in triples if known):
+            self.skip("box_like_corners", f"{where}: bbox {bbox} in {width}x{height}")
 
 
 def _annotation_files(folder: Path) -> list[Path]:
@@ -172,8 +196,7 @@ def _is_dataset(folder: Path) -> bool:
 
 def _split_of(path: Path) -> str:
     places = (path.stem, path.parent.name) if path.parent.name in _SPLIT_FOLDERS else (path.stem,)
-    found = [one for place in places for one in _SPLIT.findall(place.replace("_", " "))[-1:]]
-    return found[0].lower() if found else "all"
+    return next((one for place in places if (one := split_in_name(place)) != "all"), "all")
 
 
 def _edges(listed: Any, count: int) -> tuple[tuple[int, int], ...]:

@@ -6,9 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from talking_points.records import Keypoint
+from talking_points.records import Box, Keypoint
 from talking_points.sources.coco_parts import BadAnnotationError
+from talking_points.sources.json_text import NOT_A_NUMBER
 from talking_points.sources.protocol import Source
+
+
+def without_blanks(values: object) -> object:
+    """A list of keypoints in which those without a place or a visibility, written as null or NaN, are (0, 0, 0)."""
+    if not isinstance(values, list) or len(values) % 3 or not any(one in (None, NOT_A_NUMBER) for one in values):
+        return values
+    triples = (values[start : start + 3] for start in range(0, len(values), 3))
+    return [one for triple in triples for one in ([0, 0, 0] if None in triple or NOT_A_NUMBER in triple else triple)]
 
 
 def raw_keypoints(annotation: Mapping[str, Any]) -> list[tuple[float, float, bool]]:
@@ -23,6 +32,23 @@ def raw_keypoints(annotation: Mapping[str, Any]) -> list[tuple[float, float, boo
     if annotation.get("num_keypoints") == 0 or not any(labelled for _, _, labelled in triples):
         raise BadAnnotationError("no_keypoints")
     return triples
+
+
+def without_placeholders(
+    triples: Sequence[tuple[float, float, bool]], box: Box, source: Source, where: str
+) -> list[tuple[float, float, bool]]:
+    """The same, but labelled keypoints at (0, 0) of an object that does not reach there are unlabelled, and counted.
+
+    Converters from formats without visibilities label everything and write what is absent so. ``box`` is [x, y,
+    width, height].
+    """
+    kept = []
+    for x, y, labelled in triples:
+        if labelled and x == y == 0 and max(box[:2]) >= 1:
+            source.skip("keypoint_at_origin", where)
+            labelled = False
+        kept.append((x, y, labelled))
+    return kept
 
 
 def refuse_scores(annotation: Mapping[str, Any]) -> None:

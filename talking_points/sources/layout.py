@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote
 
 from talking_points.sources.protocol import SkippedImage, Source, SourceError
 
@@ -18,6 +20,9 @@ _FURTHER_EXTENSIONS = frozenset({".jfif", ".jpe", ".webp", ".gif", ".bmp", ".tif
 
 _IMPOSSIBLE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 """Errors that say of a path that nothing can be there; others say that the disk or its permissions fail."""
+
+_SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation|val|set|[ab])?(?!(?-i:[a-z]))", re.IGNORECASE)
+"""A word of its own, so that "valley.json" is of no split."""
 
 _GENERIC_SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 
@@ -101,6 +106,28 @@ def choose_splits(available: Sequence[str], split: str | None, where: Path) -> t
     if not chosen:
         raise SourceError(f"expected split {split!r} in {where}, found {', '.join(available)}; choose one")
     return chosen
+
+
+def split_in_name(name: str) -> str:
+    """The split that a file's name tells last (``birds_train``, ``person_keypoints_val2017``), else "all"."""
+    found = _SPLIT_IN_NAME.findall(name.replace("_", " "))
+    return found[-1].lower() if found else "all"
+
+
+def subset_folders(root: Path, split: str, files: Sequence[Path]) -> list[Path]:
+    """Folders in ``images`` that hold the images of a split alone: ``images/train``, ``images/train2017``.
+
+    Tools that write one annotation file for each subset put its images into ``images/<subset>``, where the file's name
+    ends with the subset's (``person_keypoints_default.json``): so where ``files`` of the split are one.
+    """
+    images = child(root, "images")
+    if images is None or not images.is_dir():
+        return []
+    spellings = {split, f"{split}2017", f"{split}2014", *(("valid", "validation") if split == "val" else ())}
+    end = f"_{files[0].stem.lower()}" if len(files) == 1 else ""
+    return [
+        path for path in _folders(images) if path.name.lower() in spellings or end.endswith(f"_{path.name.lower()}")
+    ]
 
 
 def stems(folder: Path, extensions: frozenset[str] = IMAGE_EXTENSIONS) -> dict[str, str]:
@@ -193,7 +220,7 @@ class ImageFinder:
     Tried in each folder: ``<name>``, and unless ``exact_folders`` also ``<base name>`` and ``<wnid>/<base name>``
     where the wnid is the part of the base name before "_" (ImageNet); always by stem, whatever the extension. A file
     that is called exactly ``name``, which may end with anything or start with a dot, goes before one of its stem
-    that has another of the extensions.
+    that has another of the extensions. A name that is not there is tried as a URL has it ("my%20kite.jpg").
     """
 
     def __init__(
@@ -225,7 +252,8 @@ class ImageFinder:
                     relative = (place / found).relative_to(self.root).as_posix()
                     inside(self.root, relative, self.links)
                     return relative
-        return None
+        plain = unquote(name, errors="surrogateescape")
+        return self.find(plain) if plain != name else None
 
     def _listing(self, folder: Path, extensions: frozenset[str] = IMAGE_EXTENSIONS) -> dict[str, str]:
         key = str(folder), extensions

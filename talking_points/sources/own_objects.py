@@ -3,7 +3,8 @@
 ::
 
     root/annotations/*.json     or root/*.json
-    root/images/...             or root/data/..., root/<split>/..., root/<split>2017/..., root/...
+    root/images/...             or root/images/<split>/..., root/data/..., root/<split>/..., root/<split>2017/...,
+                                root/...
 
 A file is of the split that its name tells (``birds_train.json``: train; val and test likewise), else of "all".
 
@@ -33,10 +34,17 @@ from talking_points.sources.coco_parts import (
 )
 from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.labels import ObjectLabel, PartLabel, clean_name
-from talking_points.sources.layout import ImageFinder, child, choose_splits, find_root, inside
+from talking_points.sources.layout import (
+    ImageFinder,
+    child,
+    choose_splits,
+    find_root,
+    inside,
+    split_in_name,
+    subset_folders,
+)
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
 
-_SPLIT = re.compile(r"(?<![a-z])(train|val|test)", re.IGNORECASE)
 _OWNER_AND_PART = re.compile(r"^(.+?)(?:'s |\s*[:/]\s*)(.+)$")
 _OWNER_IDS = ("object_id", "parent_id", "obj_ann_id")
 
@@ -65,21 +73,22 @@ class OwnObjects(Source):
 
     def _choose(self, files: Sequence[Path]) -> list[tuple[Path, str]]:
         """The files of the wanted splits, each with its split."""
-        splits = [(path, _split_of(path)) for path in files]
+        splits = [(path, split_in_name(path.stem)) for path in files]
         chosen = choose_splits(tuple(dict.fromkeys(name for _, name in splits)), self.split, self.root)
         return [(path, name) for path, name in splits if name in chosen]
 
-    def _finder(self, split: str) -> ImageFinder:
+    def _finder(self, split: str, files: Sequence[Path]) -> ImageFinder:
         if self._image_folder is not None:
             return ImageFinder(self.root, [find_named(self.root, self._image_folder)])
         named = (child(self.root, name) for name in ("images", "data", split, f"{split}2017", f"{split}2014"))
-        return ImageFinder(self.root, [folder for folder in (*named, self.root) if folder and folder.is_dir()])
+        special = subset_folders(self.root, split, files)
+        return ImageFinder(self.root, special + [one for one in (*named, self.root) if one and one.is_dir()])
 
     def _list_entries(self, files: Sequence[tuple[Path, str]], bare: bool = False) -> Iterator[SourceEntry]:
         with CocoIndex(self) as index:
             for path, split in files:
                 index.add(path, split, image_id_of)
-            finders = {split: self._finder(split) for _, split in files}
+            finders = {one: self._finder(one, [path for path, own in files if own == one]) for _, one in files}
             yield from list_entries(index, finders, lambda image, path: (), bare=bare)
 
     def _regions(
@@ -127,7 +136,7 @@ class CocoParts(OwnObjects):
             listed = [find_named(self.root, name) for name in (objects, parts) if name is not None]
         separate = {find_named(self.root, parts)} if parts is not None else _part_files(listed)
         self._objects = self._choose([path for path in listed if path not in separate])
-        self._parts = [(path, name) for path in separate for name in [_split_of(path)]]
+        self._parts = [(path, name) for path in separate for name in [split_in_name(path.stem)]]
 
     def entries(self) -> Iterator[SourceEntry]:
         objects, parts = self._categories()
@@ -210,16 +219,11 @@ def find_named(root: Path, name: str) -> Path:
     return path
 
 
-def _split_of(path: Path) -> str:
-    found = _SPLIT.findall(path.stem.replace("_", " "))
-    return found[-1].lower() if found else "all"
-
-
 def _part_files(files: Sequence[Path]) -> set[Path]:
     """Files with "part" in their names that stand beside another file of their split."""
     named = {path for path in files if "part" in path.stem.lower()}
-    beside = {_split_of(path) for path in files if path not in named}
-    return {path for path in named if _split_of(path) in beside}
+    beside = {split_in_name(path.stem) for path in files if path not in named}
+    return {path for path in named if split_in_name(path.stem) in beside}
 
 
 def category_names(files: Sequence[tuple[Path, str]]) -> dict[int, tuple[str, str]]:

@@ -9,7 +9,7 @@ SKIP_REASONS = {
     "image_without_annotation": "the annotation file lists the image but annotates nothing in it",
     "no_usable_annotation": "every annotation of the image was left out for one of the reasons below",
     "nothing_found": "the image has no annotation, and the segmenter outlines nothing in it",
-    "duplicate_image": "the same image is listed twice; the first listing is kept",
+    "duplicate_image": "the same image is listed twice; the first listing is kept, with the annotations of both",
     "malformed_image": "an image entry of the annotation file lacks its id or file name, or its size is no number",
     "path_outside_root": "a path is absolute, climbs with '..' or is a link to a place outside the dataset",
     "undecodable_name": "the name of a file is not UTF-8: rename the image and its labels",
@@ -54,6 +54,8 @@ SKIP_REASONS = {
     # keypoints
     "no_keypoints": "an animal without a labelled keypoint",
     "keypoint_count": "an annotation has more or fewer keypoints than its category has names",
+    "box_like_corners": "a box that leaves the image and reads like two corners, [x, y, x, y]; it is cut to the image",
+    "keypoint_at_origin": "a labelled keypoint at (0, 0) of an object that is not there; it counts as unlabelled",
     "keypoint_outside_image": "a labelled keypoint lies outside the image; it counts as unlabelled",
 }
 """Every reason a source may count, with its meaning. Reasons are stable: reports and tests name them."""

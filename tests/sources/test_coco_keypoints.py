@@ -114,6 +114,9 @@ EXPORTS: dict[str, dict[str, Any]] = {
     "ids as text": {"category_id": "5", "image_id": "1"},
     "numbers as floats": {"keypoints": [5.0, 6.0, 2.0, 9.0, 9.0, 1.0, 0.0, 0.0, 0.0]},
     "an unlabelled place that is not 0": {"keypoints": [5, 6, 2, 9, 9, 1, 7, 7, 0]},
+    "no place as null": {"keypoints": [5, 6, 2, 9, 9, 1, None, None, 0]},
+    "no visibility as null": {"keypoints": [5, 6, 2, 9, 9, 1, 7, 7, None]},
+    "no place as NaN": {"keypoints": [5, 6, 2, 9, 9, 1, float("nan"), float("nan"), 2]},
 }
 
 
@@ -145,6 +148,74 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, changes: dict[str, Any],
     (record,) = source
     assert len(record.objects) == 1
     assert source.skipped == {reason: 1}
+
+
+ORIGIN = {"keypoint_at_origin": 1}
+CORNERS = {"box_like_corners": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "visible", "counted"),
+    [
+        ({"keypoints": [5, 6, 2, 9, 9, 1, 0, 0, 2]}, [True, True, False], ORIGIN),
+        ({"keypoints": [5, 6, 2, 9, 9, 1, 0, 0, 2], "bbox": [0, 0, 20, 20]}, [True, True, True], {}),
+        ({"keypoints": [5, 6, 2, 9, 9, 1, 0, 9, 2]}, [True, True, True], {}),
+        ({"keypoints": [40, 30, 2, 48, 33, 1, 0, 0, 0], "bbox": [35, 25, 55, 38]}, [True, True, False], CORNERS),
+        ({"keypoints": [5, 6, 2, 48, 33, 1, 0, 0, 0], "bbox": [35, 25, 55, 38]}, [True, True, False], {}),
+        ({"keypoints": [40, 30, 2, 48, 33, 1, 0, 0, 0], "bbox": [35, 25, 25.5, 15.5]}, [True, True, False], {}),
+    ],
+)
+def test_what_reads_like_another_convention_is_counted(
+    tmp_path: Path, changes: dict[str, Any], visible: list[bool], counted: dict[str, int]
+) -> None:
+    source = open_source("coco_keypoints", tree(tmp_path, items=[kite(1, **changes)]))
+    (record,) = source
+    assert [point.visible for point in record.objects[0].keypoints] == visible
+    assert source.skipped == counted
+
+
+def test_files_about_the_same_images_are_read_together(tmp_path: Path) -> None:
+    bird = {"id": 6, "name": "bird", "keypoints": ["beak", "crown"]}
+    root = tree(tmp_path, file="annotations/kites.json")
+    other = [kite(1, image=9, keypoints=[5, 6, 2, 9, 9, 1], bbox=[1, 1, 30, 30]) | {"category_id": 6}]
+    write_json(root / "annotations" / "birds.json", coco([image_entry(9, "a/1.jpg")], other, [bird]))
+    (record,) = open_source("coco_keypoints", root)
+    assert sorted(item.name for item in record.objects) == ["bird", "kite"]
+
+
+def test_categories_of_one_name_have_the_same_keypoints(tmp_path: Path) -> None:
+    same = open_source("coco_keypoints", tree(tmp_path / "same", [KITE, KITE | {"id": 6}]))
+    assert len(list(same)) == 1
+    other = KITE | {"id": 6, "keypoints": ["a spot", "b spot", "c spot"]}
+    with pytest.raises(SourceError, match="found kite as that of 5 and of 6"):
+        list(open_source("coco_keypoints", tree(tmp_path / "other", [KITE, other])))
+
+
+@pytest.mark.parametrize(
+    ("file", "image", "listed"),
+    [
+        ("person_keypoints_default.json", "images/default/1.jpg", "1.jpg"),
+        ("person_keypoints_Train.json", "images/Train/1.jpg", "1.jpg"),
+        ("kites_train.json", "images/train2017/1.jpg", "1.jpg"),
+        ("kites_val.json", "images/valid/1.jpg", "1.jpg"),
+        ("kites.json", "images/my kite.jpg", "my%20kite.jpg"),
+        ("valley.json", "images/1.jpg", "1.jpg"),
+    ],
+)
+def test_images_lie_where_tools_export_them(tmp_path: Path, file: str, image: str, listed: str) -> None:
+    write_json(tmp_path / "annotations" / file, coco([image_entry(1, listed)], [kite(1)], [KITE]))
+    write_image(tmp_path / image)
+    split = "val" if "kites_val" in file else "train"
+    assert [one.image_path.name for one in CocoKeypoints(tmp_path, split)] == [Path(image).name]
+
+
+def test_nothing_to_train_on_says_what_was_wrong_with_the_first(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"1 malformed_annotation: images/a/1\.jpg: bbox None"):
+        open_poses(KeypointFiles(own=tree(tmp_path / "boxes", items=[kite(1, bbox=None)])), "train")
+    root = tree(tmp_path / "away")
+    (root / "images" / "a" / "1.jpg").unlink()
+    with pytest.raises(InputError, match=r"missing_image: .*a/1\.jpg.*images are looked for in"):
+        open_poses(KeypointFiles(own=root), "train")
 
 
 @pytest.mark.parametrize("skeleton", [None, 3, "1-2", {"1": 2}, [[1, "2"], [1]], [[99, 1]]])
