@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from talking_points.models.capellm.golden import check, official_answer
+from talking_points.models.capellm.golden import Results, check, official_answer
 from talking_points.models.capellm.vision import bake_positions
 from tests.shared_data import shared_path
 
@@ -79,6 +79,42 @@ def test_a_recorded_tensor_that_nothing_is_compared_with_is_wrong(golden: Path, 
     tensors = load_file(folder / "capellm_io.safetensors")
     save_file(tensors | {"vision.block9": torch.zeros(2)}, folder / "capellm_io.safetensors")
     assert wrong(folder) == {"vision.block9"}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([float("nan")], [1.0]), ([1.0], [float("nan")])])
+def test_what_is_no_number_never_agrees(ours: list[float], theirs: list[float]) -> None:
+    results = Results({})
+    results.values("x", ours, theirs)
+    assert results.found == [("x", float("inf"))]
+
+
+def test_a_forbidden_token_hides_no_other_score() -> None:
+    results = Results({})
+    results.values("x", [2.0, -torch.inf], [1.0, -torch.inf])
+    assert results.found == [("x", 1.0)]
+
+
+def test_another_order_of_conversations_and_another_placeholder_agree_too(golden: Path, tmp_path: Path) -> None:
+    folder, order = changed(golden, tmp_path / "other"), [1, 0, 2]
+    spec = json.loads((folder / "golden.json").read_text())
+    io, head = load_file(folder / "capellm_io.safetensors"), load_file(golden / "capellm_weights.safetensors")
+    counts = [len(one["learnt_tokens"]) for one in spec["training_conversations"]]
+    for name in ("forward.answer_logits", "forward.answer_targets"):
+        parts = io[name].split(counts)
+        io[name] = torch.cat([parts[row] for row in order])
+    for name, tensor in io.items():
+        if len(tensor) == len(order) and not name.endswith("positions"):
+            io[name] = tensor[order].contiguous()
+    spec["training_conversations"] = [spec["training_conversations"][row] for row in order]
+    length, last = spec["training_conversations"][0]["num_tokens"], len(io["forward.logits_first"])
+    assert length < io["batch.input_ids"].shape[1], "the first conversation must not be the longest"
+    io["forward.logits_first"] = io["forward.hidden_last"][0, length - last : length] @ head["lm_head.weight"].T
+    placeholder = spec["tokens"]["im_patch"]
+    spec["tokens"]["im_patch"] = placeholder + 55
+    io["batch.input_ids"] = io["batch.input_ids"].where(io["batch.input_ids"] != placeholder, placeholder + 55)
+    save_file(io, folder / "capellm_io.safetensors")
+    (folder / "golden.json").write_text(json.dumps(spec))
+    assert wrong(folder) == set()
 
 
 def test_positions_of_the_same_grid_are_left_alone() -> None:
