@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-Shares = dict[str, float]
 
 
 def check_pck(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
@@ -24,7 +23,7 @@ def check_pck(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
         seen = [shares for shares, part in zip(own, distances, strict=True) if len(part)]
         pooled = np.concatenate([_distances(image, np.float64) for image in images])  # recorded in float64
         every = {key: float(np.mean([shares[key] for shares in own])) for key in thresholds}
-        labelled = {key: float(np.mean([shares[key] for shares in seen])) for key in thresholds}
+        labelled = {key: float(np.mean([shares[key] for shares in seen])) if seen else math.nan for key in thresholds}
         points = {key: _share(pooled, float(key)) for key in thresholds}
         for name, shares in (
             ("official_mean_of_images", every),
@@ -38,7 +37,7 @@ def check_pck(cases: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
             ("pooled_mpck", float(np.mean(list(points.values())))),
             ("pooled_auc_20", area),
         ):
-            found.append((f"pck{number}.{name}", abs(value - case[name])))
+            found.append((f"pck{number}.{name}", _apart(value, case[name])))
     return found
 
 
@@ -53,5 +52,12 @@ def _share(distances: NDArray[np.floating], threshold: float) -> float:
     return float((distances < distances.dtype.type(threshold)).mean()) if len(distances) else 0.0
 
 
-def _difference(shares: Mapping[str, float], recorded: Mapping[str, float]) -> float:
-    return max(abs(shares[key] - recorded[key]) for key in recorded)
+def _difference(shares: Mapping[str, float], recorded: Mapping[str, float | None]) -> float:
+    return max(_apart(shares[key], recorded[key]) for key in recorded)
+
+
+def _apart(one: float, recorded: float | None) -> float:
+    """The difference; infinite where one of them alone is no number, as a mean over nothing is none."""
+    if recorded is None or math.isnan(recorded) or math.isnan(one):
+        return 0.0 if math.isnan(one) and (recorded is None or math.isnan(recorded)) else math.inf
+    return abs(one - recorded)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from talking_points.models.capellm.golden import Results, check, official_answer
+from talking_points.models.capellm.golden_pck import check_pck
 from talking_points.models.capellm.vision import bake_positions
 from tests.shared_data import shared_path
 
@@ -131,3 +132,13 @@ def test_positions_of_the_same_grid_are_left_alone() -> None:
 def test_the_official_reading_gives_corners_where_ours_gives_none() -> None:
     assert official_answer("[]", 56) == ([], [0.0, 0.0])
     assert official_answer("[10.5,20.5]", 56)[1] == [28.0, 28.0]
+
+
+@pytest.mark.parametrize(("recorded", "worst"), [(None, 0.0), (float("nan"), 0.0), (0.5, float("inf"))])
+def test_a_mean_over_nothing_is_no_number(recorded: float | None, worst: float) -> None:
+    """NaN is smaller than no tolerance: it must not pass for agreement."""
+    zero = {"0.1": 0.0}
+    image = {"visible": [0], "predicted": [[1, 1]], "truth": [[1, 1]], "longer_side": 10.0, "pck": zero}
+    means = {"official_mean_of_images": zero, "mean_of_images_with_visible": {"0.1": recorded}, "pooled_points": zero}
+    case = {"images": [image], **means, "official_mpck": 0.0, "pooled_mpck": 0.0, "pooled_auc_20": 0.0}
+    assert max(error for _, error in check_pck([case])) == worst
