@@ -33,7 +33,9 @@ def advice(error: Any) -> str:
         near = [name for name in getattr(error, "possibilities", None) or () if name != "--set"]
         if settings and not near and option.startswith("--"):
             name = option.lstrip("-").replace("-", "_")
-            return f"; what a configuration holds is set by {_SET}, for example --set {name}=VALUE"
+            # Only what may be a name is repeated: anything else may hold a secret.
+            example = f", for example --set {name}=VALUE" if re.fullmatch(r"[a-z_][a-z0-9_.]{0,60}", name) else ""
+            return f"; what a configuration holds is set by {_SET}{example}"
     elif "unexpected extra argument" in str(getattr(error, "message", "")):
         if settings:
             return f"; a configuration is named by --config FILE, a setting by {_SET}"

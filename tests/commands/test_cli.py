@@ -167,7 +167,9 @@ def test_a_full_disk_under_what_is_printed_is_told() -> None:
 
 
 def test_ctrl_c_while_a_command_is_imported_is_told_as_later() -> None:
+    # As in a terminal: what starts in the background of a script ignores Ctrl-C.
     at_once = "import os, signal, sys; import builtins; real = builtins.__import__\n"
+    at_once += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     at_once += (
         "def stopped(name, *rest):\n"
         "    if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
