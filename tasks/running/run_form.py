@@ -22,6 +22,7 @@ BuildPreset = Literal[
     "sample",
     "rules",
     "laptop",
+    "laptop_llama_cpp",
     "paper",
     "batches",
     "judged",
