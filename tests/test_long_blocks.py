@@ -41,7 +41,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, drawn: dict[str, Path]) ->
         ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "build", "tests", "*.pyc", ".*_cache", "*.egg-info")
     )
     (clone / "build").mkdir()
-    (clone / "build" / "sample").symlink_to(drawn["partimagenet"].parent)
+    # A copy: blocks draw there.
+    shutil.copytree(drawn["partimagenet"].parent, clone / "build" / "sample")
     (clone / ".venv").mkdir()
     for made in (".base", ".dev"):
         (clone / ".venv" / made).touch()

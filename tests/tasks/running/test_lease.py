@@ -206,10 +206,12 @@ def test_a_build_whose_machine_has_another_time_is_found_and_stopped(
     monkeypatch.setattr(leases, "this_process", lambda: replace(Owner(**OWNER), machine="elsewhere"))
     monkeypatch.setattr(time, "time", lambda: real() + skew * (threading.current_thread().name == "lease"))
     held = take(storage, told.set)
-    wait_for(lambda: find_holder(storage) is None, 20, "by its time alone it is none")
-    assert ask_to_stop(storage) is not None
-    assert told.wait(10)
-    held.release()
+    try:
+        wait_for(lambda: find_holder(storage) is None, 20, "by its time alone it is none")
+        assert ask_to_stop(storage) is not None
+        assert told.wait(10)
+    finally:
+        held.release()
     assert ask_to_stop(storage) is None
 
 
