@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from talking_points.config import ConfigError
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pin
 from talking_points.models.configuration import TalkingPointsConfig
-from talking_points.models.model_folders import loading, wrong_kind
-from talking_points.models.model_limits import check_counts
+from talking_points.models.model_folders import HUB_ARGUMENTS, check_config, loading
 from talking_points.models.omg_llava.chat import Turn, encode_turn, plain_text
 from talking_points.models.omg_llava.features import VisionFeatures
 from talking_points.models.omg_llava.image_processing import ImageInput, to_rgb
-from talking_points.models.omg_llava.modeling import HUB_ARGUMENTS, LanguageInputs, OmgLlavaModel
+from talking_points.models.omg_llava.modeling import LanguageInputs, OmgLlavaModel
 
 
 class TalkingPointsModel(OmgLlavaModel):
@@ -41,14 +39,7 @@ class TalkingPointsModel(OmgLlavaModel):
             if "config" not in kwargs:
                 hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
                 values, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)
-                check_counts(values, str(pretrained_model_name_or_path))
-                other = wrong_kind(values, cls.__name__)
-                if other:
-                    raise ConfigError(
-                        f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} "
-                        "(architectures and model_type in config.json): load it as what it is, or train the one "
-                        "that is wanted"
-                    )
+                check_config(values, cls.__name__, pretrained_model_name_or_path)
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def trainable_prefixes(self) -> tuple[str, ...]:

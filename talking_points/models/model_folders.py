@@ -18,11 +18,20 @@ from talking_points.errors import InputError, RunError
 from talking_points.hub_client import silent_hubs
 from talking_points.hub_names import unavailable
 from talking_points.models.kinds import KINDS, ModelKind, find_kind
-from talking_points.models.model_limits import SETTING_BYTES, TEMPLATE_BYTES, check_settings, check_values, read_setting
+from talking_points.models.model_limits import (
+    SETTING_BYTES,
+    TEMPLATE_BYTES,
+    check_counts,
+    check_settings,
+    check_values,
+    read_setting,
+)
 from talking_points.models.weight_files import WeightFileError, check_length, check_weights
 from talking_points.nearby import folder_near
 from talking_points.regular_files import WHOLE, IrregularFileError, check_regular, homes, read_text
 
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+"""Those arguments of ``from_pretrained`` that hold for every file of a model."""
 _TYPES = {"PointAnswerer": ("capellm",), "Segmenter": ("segmenter",)}
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 _READ = (".json", ".jinja", ".model", ".txt", *_WEIGHTS)
@@ -111,6 +120,21 @@ def check_files(folder: Path) -> None:
             check_values(file)
     check_settings(folder)
     check_weights(folder, read_setting(folder / "config.json"))
+
+
+def check_config(values: dict[str, Any], class_name: str, name: str | Path) -> None:
+    """Before a model of ``class_name`` is made from the configuration ``values`` of the folder or repository ``name``.
+
+    Raises ``ConfigError`` for that of another kind, whose answers would come from new, random weights; ``InputError``
+    for counts that take all time or memory.
+    """
+    check_counts(values, str(name))
+    other = wrong_kind(values, class_name)
+    if other:
+        raise ConfigError(
+            f"expected the {class_name} at {name}, found a {other} (architectures and model_type in config.json): load "
+            "it as what it is, or train the one that is wanted"
+        )
 
 
 def wrong_kind(config: dict[str, Any], class_name: str) -> str | None:

@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 from talking_points.config import ConfigError, fingerprint, list_changes
 from talking_points.locks import only_writer, refuse_links
 from talking_points.step_progress import PROGRESS, Spent, recording
+from talking_points.training.checkpoints import Number
 from talking_points.whole_files import advising, file_sha256, read_json, write_json
 
 STARTED, FINISHED = "started.json", "stage.json"
@@ -29,7 +30,6 @@ _WEIGHTS = ("*.safetensors", "*.json")
 _NOT_WEIGHTS = {STARTED, FINISHED, "trainer_state.json", "card.json"}
 
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Number = bool | Annotated[int, Field(ge=-(1 << 63), le=1 << 63)] | float
 
 
 @with_config(ConfigDict(strict=True, extra="allow"))

@@ -15,7 +15,6 @@ from torch.nn import functional
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import ModelOutput, cached_file
 
-from talking_points.config import ConfigError
 from talking_points.errors import InputError
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pin
@@ -27,12 +26,9 @@ from talking_points.models.capellm.lora import inject_lora
 from talking_points.models.capellm.vision import build_vision
 from talking_points.models.hub_weights import check_hub_weights
 from talking_points.models.localizer import CoordinateHead
-from talking_points.models.model_folders import loading, wrong_kind
-from talking_points.models.model_limits import check_counts
+from talking_points.models.model_folders import HUB_ARGUMENTS, check_config, loading
 from talking_points.models.omg_llava.lora import lora_disabled, merge_lora
 from talking_points.tensor_files import share_weights
-
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass
@@ -92,16 +88,10 @@ class CapeLlmModel(PreTrainedModel):
         bounded_hub()
         pin(pretrained_model_name_or_path, kwargs)
         with loading(pretrained_model_name_or_path, cls.__name__):
-            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             if "config" not in kwargs:
                 values, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub)
-                check_counts(values, str(pretrained_model_name_or_path))
-                other = wrong_kind(values, cls.__name__)
-                if other:
-                    raise ConfigError(
-                        f"expected the {cls.__name__} at {pretrained_model_name_or_path}, found a {other} "
-                        "(architectures and model_type in config.json): load it as what it is"
-                    )
+                check_config(values, cls.__name__, pretrained_model_name_or_path)
             check_hub_weights(pretrained_model_name_or_path, kwargs)
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs

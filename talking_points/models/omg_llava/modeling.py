@@ -21,7 +21,7 @@ from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pin
 from talking_points.models import auto  # noqa: F401  (makes the model types known to transformers)
 from talking_points.models.hub_weights import check_hub_weights
-from talking_points.models.model_folders import loading
+from talking_points.models.model_folders import HUB_ARGUMENTS, loading
 from talking_points.models.omg_llava.cache import make_growing
 from talking_points.models.omg_llava.chat import Turn
 from talking_points.models.omg_llava.configuration import OmgLlavaConfig
@@ -39,7 +39,6 @@ from talking_points.tensor_files import share_weights
 
 _OWN_HEADS = ("coordinate_head.",)
 """Parameters that only some classes on this base have; the others leave them in a checkpoint alone."""
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass(frozen=True)
