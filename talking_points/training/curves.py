@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,30 @@ from talking_points.examples.points import Floats, PointExample
 from talking_points.plotting import plain_style
 from talking_points.whole_files import advising
 
+_SHARE = 0.02
+"""Of a training's time, at most, goes into curves before it ends."""
+
 
 class CurveCallback(TrainerCallback):
-    """Draws what was logged so far, one panel per value, whenever a checkpoint is saved and at the end."""
+    """Draws what was logged so far, one panel per value: with a checkpoint, unless the last is new, and at the end."""
 
     def __init__(self, output: Path) -> None:
         self.path = output / "curves.png"
+        self._next = 0.0
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            with advising(str(self.path), "make room and run again to go on from the last checkpoint"):
-                draw_curves(state.log_history, self.path)
+        if time.monotonic() >= self._next:
+            self.on_train_end(args, state, control)
 
-    on_train_end = on_save
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        began = time.monotonic()
+        with advising(str(self.path), "make room and run again to go on from the last checkpoint"):
+            draw_curves(state.log_history, self.path)
+        self._next = time.monotonic() + (time.monotonic() - began) / _SHARE
 
 
 _NOT_CURVES = {"step", "epoch", "total_flos", "train_loss"}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
+from talking_points.bfloat16 import computes_bfloat16
 from talking_points.errors import TrainingStoppedError
 
 WEIGHT_DECAY = 0.01
@@ -41,8 +42,10 @@ class MuonAdamW(Optimizer):
         others = [parameter for parameter in trained if id(parameter) not in linear]
         self.parts: list[Optimizer] = []
         if matrices:
+            slow = matrices[0].device.type == "cpu" and not computes_bfloat16()
+            muon = Float32Muon if slow else Muon
             self.parts.append(
-                Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+                muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
             )
         if others:
             self.parts.append(AdamW(others, lr=learning_rate, weight_decay=weight_decay))
@@ -67,6 +70,48 @@ class MuonAdamW(Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+class Float32Muon(Muon):
+    """PyTorch's Muon, as ``MuonAdamW`` sets it, for a CPU without instructions for bfloat16.
+
+    PyTorch makes updates orthogonal in bfloat16 whatever they are in: on such a CPU that takes most of a training's
+    time, and float32 a twentieth of it. State and updates are the same, but for the rounding.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Apply the gradients."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            rate, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+            parameters: list[Tensor] = []
+            gradients: list[Tensor] = []
+            averages: list[Tensor] = []
+            self._init_group(group, parameters, gradients, averages)
+            for parameter, gradient, average in zip(parameters, gradients, averages, strict=True):
+                average.lerp_(gradient, 1 - momentum)
+                update = orthogonalize(gradient.lerp(average, momentum), group["ns_coefficients"], group["ns_steps"])
+                parameter.mul_(1 - rate * decay)
+                parameter.add_(update, alpha=-rate * 0.2 * math.sqrt(max(parameter.shape)))
+        return loss
+
+
+def orthogonalize(matrix: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    """The matrix (M, N) with its singular values moved near 1, by steps of Newton and Schulz's iteration.
+
+    Computed in the matrix's own dtype. Jordan et al. 2024; the coefficients are Muon's.
+    """
+    a, b, c = coefficients
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 class OneCycle:
