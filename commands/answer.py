@@ -41,6 +41,9 @@ def answer(
     as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON")] = False,
 ) -> None:
     """Find named keypoints of the object in a box; prints x and y in pixels."""
+    from talking_points.models.capellm.conversation import QueryError
+    from talking_points.models.capellm.crops import BoxError, clip_box
+
     with exit_codes():
         shown = open_image(image)
         check_figure(figure, image)
@@ -49,23 +52,24 @@ def answer(
         keypoints = _set(every, name)
         if not model:
             raise ConfigError("--model: expected the folder or repository of a Point Answerer, found none")
+        try:  # what is asked is checked first: loading torch alone takes seconds
+            if box is not None:
+                box = clip_box(box, *shown.size)
+            queries = _queries(keypoints, name, description)
+        except (BoxError, QueryError) as error:
+            raise ConfigError(str(error)) from error
         check_model(model, "answerer")
         tell(f"answer: loading {model}")
         with needs_extra("train"):
             from commands.batch import choose_device
             from talking_points.models.answerer import PointAnswerer
-            from talking_points.models.capellm.conversation import QueryError
-            from talking_points.models.capellm.crops import BoxError, clip_box
             from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.pose_figure import draw_pose_figure
         hide_loading_bars()
         try:
-            if box is not None:
-                box = clip_box(box, *shown.size)
-            queries = _queries(keypoints, name, description)
             answerer = PointAnswerer.from_pretrained(model).to(choose_device(device))
             found = answerer.answer_all(shown, box, queries, mode=mode)
-        except (BoxError, QueryError) as error:
+        except QueryError as error:
             raise ConfigError(str(error)) from error
         rows = [
             {

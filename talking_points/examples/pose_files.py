@@ -112,8 +112,11 @@ def open_poses(config: KeypointFiles, split: str | None, seed: int = 0) -> PoseS
         )
         links = "path_outside_root" in poses.skipped and config.root is not None
         hint = f"; 'talking-points doctor --source mp100 {config.root}' says where its links lead to" if links else ""
-        if "missing_image" in poses.skipped and config.own is not None:
-            hint = f"; images are looked for in {config.own} and in its folders images, images/SPLIT and SPLIT"
+        if not poses.skipped.keys().isdisjoint(("missing_image", "path_outside_root")) and config.own is not None:
+            hint = (
+                f"; images are looked for in {config.own} and in its folders images, images/SPLIT, data and SPLIT, "
+                "under names that count from there"
+            )
         raise ConfigError(
             f"expected objects with labelled keypoints in {split or 'any'} split, found none ({counted}){hint}"
         )

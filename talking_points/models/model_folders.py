@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
 from talking_points.hub_client import silent_hubs
@@ -95,7 +97,8 @@ def explaining(name: str | Path, what: str) -> Iterator[None]:
     except (InputError, RunError, MemoryError, NotImplementedError):
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        said = str(error.__cause__ or error) if isinstance(error, StrictDataclassError) else str(error)
+        reason = said.strip().partition("\n")[0][:300] or type(error).__name__
         raise InputError(
             f"cannot load a {what} from {str(name)[:300]} ({type(error).__name__}: {reason}{silent_hubs()}): expected "
             "the folder of a finished one, or a repository of the Hub that this machine can reach"

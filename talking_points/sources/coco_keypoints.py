@@ -3,7 +3,8 @@
 ::
 
     root/annotations/*.json     or root/*.json
-    root/images/...             or root/images/<split>/..., root/<split>/..., root/<split>2017/..., root/...
+    root/images/...             or root/images/<split>/..., root/data/..., root/<split>/..., root/<split>2017/...,
+                                root/...
 
     root/{train,valid,test}/*.json with the images beside
 
@@ -120,7 +121,7 @@ class CocoKeypoints(Source):
         categories = self._categories()
         with CocoIndex(self) as index:
             for path, split in self._files:
-                index.add(path, split, lambda name: PurePosixPath(name).with_suffix("").as_posix())
+                index.add(path, split, self._image_id)
             splits = {split for _, split in self._files}
             finders = {split: ImageFinder(self.root, self._image_folders(split)) for split in splits}
             for entry in list_entries(index, finders, lambda image, path: ()):
@@ -132,8 +133,13 @@ class CocoKeypoints(Source):
                 annotation = {**entry.annotation, "categories": known}
                 yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
+    def _image_id(self, name: str) -> str:
+        """The name without its ending, from the root also where a tool has written whole paths."""
+        path = PurePosixPath(name).with_suffix("")
+        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
+
     def _image_folders(self, split: str) -> list[Path]:
-        folders = ("images", split, f"{split}2017", f"{split}2014", *(("valid",) if split == "val" else ()))
+        folders = ("images", "data", split, f"{split}2017", f"{split}2014", *(("valid",) if split == "val" else ()))
         named = (child(self.root, name) for name in folders)
         special = subset_folders(self.root, split, [path for path, own in self._files if own == split])
         return special + [folder for folder in (*named, self.root) if folder is not None and folder.is_dir()]

@@ -27,7 +27,9 @@ def raw_keypoints(annotation: Mapping[str, Any]) -> list[tuple[float, float, boo
     """
     values = annotation.get("keypoints")
     if not isinstance(values, list) or len(values) % 3 or not all(isinstance(v, int | float) for v in values):
-        raise BadAnnotationError("malformed_annotation", f"keypoints {str(values)[:60]}")
+        raise BadAnnotationError(
+            "malformed_annotation", f"expected keypoints as one list x, y, visibility, x, ..., found {str(values)[:40]}"
+        )
     triples = [(float(x), float(y), v > 0) for x, y, v in zip(values[::3], values[1::3], values[2::3], strict=True)]
     if annotation.get("num_keypoints") == 0 or not any(labelled for _, _, labelled in triples):
         raise BadAnnotationError("no_keypoints")

@@ -220,7 +220,8 @@ class ImageFinder:
     Tried in each folder: ``<name>``, and unless ``exact_folders`` also ``<base name>`` and ``<wnid>/<base name>``
     where the wnid is the part of the base name before "_" (ImageNet); always by stem, whatever the extension. A file
     that is called exactly ``name``, which may end with anything or start with a dot, goes before one of its stem
-    that has another of the extensions. A name that is not there is tried as a URL has it ("my%20kite.jpg").
+    that has another of the extensions. A name that is not there is tried as a URL has it ("my%20kite.jpg"). A whole
+    path that begins with the root is read from there.
     """
 
     def __init__(
@@ -235,7 +236,9 @@ class ImageFinder:
     def find(self, name: str) -> str | None:
         """POSIX path from the root, or None. Raises ``SkippedImage`` for a name that leaves the folder."""
         path = PurePosixPath(name)
-        absolute = path.is_absolute() or PureWindowsPath(name).is_absolute()
+        if path.is_relative_to(self.root):
+            path = path.relative_to(self.root)
+        absolute = path.is_absolute() or PureWindowsPath(str(path)).is_absolute()
         if not name or "\0" in name or absolute or ".." in path.parts:
             raise SkippedImage("path_outside_root", repr(name))
         tried = {path.parent: None}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,5 +80,45 @@ def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp
 )
 def test_wrong_input_is_named(given: list[str], arguments: list[str], message: str) -> None:
     code, output = run(*given, *arguments)
+    assert code == 2
+    assert message in " ".join(output.split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"), [(["nose", "--box", "nan", "0", "9", "9"], "found [nan"), ([" "], "name of")]
+)
+def test_what_cannot_be_asked_is_said_before_a_model_is_looked_at(
+    given: list[str], asked: list[str], message: str
+) -> None:
+    code, output = run(given[0], "--model", "no/model", *asked)
+    assert code == 2
+    assert message in " ".join(output.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decimals": 9}, "decimals must be 1 to 4, found 9"),
+        ({"decimals": "2"}, "Field 'decimals' expected int, got str"),
+        ({"question": "{0}"}, "the question must hold {keypoint}"),
+        ({"image_mean": [0.5]}, "image_mean must be three numbers, found [0.5]"),
+        ({"image_std": [0.0, 1.0, 1.0]}, "image_std must be three numbers above 0"),
+        ({"lora_rank": 1_000_000}, "lora_rank must be 1 to 192"),
+        ({"vision_lora_rank": 0}, "vision_lora_rank must be 1 to 128"),
+        ({"text_config": {"bos_token_id": 1_000_000}}, "bos_token_id must be a token of the vocabulary (0 to"),
+        ({"text_config": {"pad_token_id": -5}}, "pad_token_id must be a token of the vocabulary (0 to"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_a_changed_configuration_is_said(
+    given: list[str], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(given[2], tmp_path / "changed")
+    file = tmp_path / "changed" / "config.json"
+    config = json.loads(file.read_text())
+    for name, value in changes.items():
+        config[name] = config[name] | value if isinstance(value, dict) else value
+    file.write_text(json.dumps(config))
+    code, output = run(given[0], "--model", str(file.parent), "nose")
     assert code == 2
     assert message in " ".join(output.split())

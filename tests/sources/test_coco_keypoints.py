@@ -85,6 +85,38 @@ def test_bad_annotations_are_counted_and_good_ones_kept(tmp_path: Path) -> None:
     assert source.skipped == {"keypoint_count": 1, "degenerate_box": 1, "unknown_category": 1}
 
 
+@pytest.mark.parametrize("folder", ["images", "data", ".", "all"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_images_are_found_in_the_folders_of_tools_by_name_and_by_whole_path(
+    tmp_path: Path, folder: str, whole: bool
+) -> None:
+    """AP-10K keeps its images in data; DeepLabCut writes whole paths."""
+    write_image(tmp_path / folder / "1.jpg")
+    name = str(tmp_path / folder / "1.jpg") if whole else "1.jpg"
+    write_json(tmp_path / "annotations" / "kites.json", coco([image_entry(1, name)], [kite(1)], (KITE,)))
+    (record,) = open_source("coco_keypoints", tmp_path)
+    assert record.image_path == tmp_path / folder / "1.jpg"
+    assert str(tmp_path) not in record.image_id
+
+
+@pytest.mark.parametrize("name", ["{root}/../1.jpg", "{root}2/1.jpg", "{root}/link/1.jpg"])
+def test_whole_paths_lead_nowhere_else(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "kites"
+    for folder in (tmp_path, tmp_path / "kites2"):
+        write_image(folder / "1.jpg")
+    listed = [image_entry(1, name.format(root=root))]
+    write_json(root / "kites.json", coco(listed, [kite(1)], (KITE,)))
+    (root / "link").symlink_to(tmp_path / "kites2")
+    with pytest.raises(InputError, match=r"path_outside_root.*under names that count from there"):
+        open_poses(KeypointFiles(own=root), None)
+
+
+@pytest.mark.parametrize("keypoints", [[[5, 6, 2], [9, 9, 1], [0, 0, 0]], {"nose": [5, 6]}, "5 6 2", [5, 6]])
+def test_keypoints_in_another_form_are_named(tmp_path: Path, keypoints: object) -> None:
+    with pytest.raises(InputError, match=r"expected keypoints as one list x, y, visibility, x, .*found"):
+        open_poses(KeypointFiles(own=tree(tmp_path, items=[kite(1, keypoints=keypoints)])), None)
+
+
 def test_splits_files_and_category_clashes(tmp_path: Path) -> None:
     root = tree(tmp_path, file="annotations/person_keypoints_train2017.json")
     tree(tmp_path, file="annotations/person_keypoints_val2017.json")

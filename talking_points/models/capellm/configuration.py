@@ -126,6 +126,23 @@ class AnswererConfig(PreTrainedConfig):
             raise ValueError(f"attention_weight must be at least 0, found {self.attention_weight}")
         if not 0 < self.crop_padding < math.inf:
             raise ValueError(f"crop_padding must be positive, found {self.crop_padding}")
+        for name, least in (("image_mean", -math.inf), ("image_std", 0)):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(least < value < math.inf for value in values):
+                raise ValueError(f"{name} must be three numbers{' above 0' * (least == 0)}, found {list(values)}")
+        text = self.text_config
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            token = getattr(text, name)
+            if isinstance(token, int) and not 0 <= token < text.vocab_size:
+                raise ValueError(
+                    f"{name} must be a token of the vocabulary (0 to {text.vocab_size - 1}), found {token}"
+                )
+        for name, rank, most in (
+            ("lora_rank", self.lora_rank, text.hidden_size),
+            ("vision_lora_rank", self.vision_lora_rank, self.vision_config.hidden_size),
+        ):
+            if rank is not None and not 1 <= rank <= most:
+                raise ValueError(f"{name} must be 1 to {most}, the width of what it adapts, found {rank}")
         if self.rounds_per_conversation < 1:
             raise ValueError(f"rounds_per_conversation must be at least 1, found {self.rounds_per_conversation}")
 

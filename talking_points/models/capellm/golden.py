@@ -90,6 +90,7 @@ def check(folder: str | Path, images: str | Path | None = None) -> list[tuple[st
     _check_generation(model, spec, results)
     _check_crops(model, spec, results, None if images is None else Path(images))
     _check_texts(spec, results)
+    _check_decisions(spec, results)
     for name, error in check_pck(spec["pck"]):
         results.found.append((name, error))
     return results.finish()
@@ -206,7 +207,9 @@ def _template(spec: Mapping[str, Any]) -> Template:
 
 
 def _official_text(x: float, y: float, size: int) -> str:
-    """As the official code writes a point of the crop: 1.000 where it rounds to that."""
+    """As the official code writes a point of the crop: 1.000 where it rounds to that; nothing for one outside."""
+    if not (0 <= x < size and 0 <= y < size):
+        return ""
     return format_point(x / size, y / size, clip=False)
 
 
@@ -339,6 +342,38 @@ def _check_texts(spec: Mapping[str, Any], results: Results) -> None:
     for number, one in enumerate(spec["inference_chunks"]):
         parts = [list(range(part.start, part.stop)) for part in chunks(one["n"], one["limit"])]
         results.same(f"inference_chunks{number}", parts == one["chunks"])
+
+
+def _check_decisions(spec: Mapping[str, Any], results: Results) -> None:
+    """What was asked of an object, under which names and in which groups."""
+    size, names = spec["sizes"]["image"], spec["names"]
+    results.same("sizes.patches", spec["sizes"]["patches"] == (size // spec["sizes"]["patch"]) ** 2)
+    results.same(
+        "separators",
+        [*spec["separators"][:2], spec["tokens"]["end_marker_text"]] == ["\n", "\n", spec["separators"][-1]],
+    )
+    for number, one in enumerate(spec["training_conversations"]):
+        called = dict(enumerate(names.get(str(one["category_id"]), ())))
+        named = [called.get(item["keypoint_id"]) == item["name"] for item in one["rounds"]]
+        inside = [min(item["x"], item["y"]) >= 0 and max(item["x"], item["y"]) < size for item in one["rounds"]]
+        asked = [
+            (item["visible"] and there) == item["asked"] for item, there in zip(one["rounds"], inside, strict=True)
+        ]
+        results.same(f"conversation{number}.names", all(named))
+        results.same(f"conversation{number}.asked", all(asked))
+    for number, one in enumerate(spec["inference"]):
+        results.same(f"inference{number}.keypoint", one["keypoint"] in names.get(str(one["category_id"]), ()))
+    objects: dict[str, list[Mapping[str, Any]]] = {}
+    for one in spec["groups_of_dataset"]:
+        own = [one[key] for key in ("category_id", "file_name", "bbox", "num_joints")]
+        objects.setdefault(json.dumps(own), []).append(one)
+    for number, parts in enumerate(objects.values()):
+        listed = [one["keypoint_ids"] for one in parts]
+        order = [index for ids in listed for index in ids][: parts[0]["num_joints"]]
+        sizes = [len(ids) for ids in group(order, len(listed[0]), random.Random(0))]
+        fair = all(len(set(ids)) == len(ids) for ids in listed) and sizes == list(map(len, listed))
+        every = set(range(len(names.get(str(parts[0]["category_id"]), ()))))
+        results.same(f"dataset_groups{number}", fair and set(order) == every and len(order) == len(every))
 
 
 def official_answer(text: str, size: int) -> tuple[list[str], ArrayLike]:

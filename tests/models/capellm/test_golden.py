@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import shutil
 from pathlib import Path
 
@@ -73,6 +75,30 @@ def test_a_change_of_a_weight_a_scale_or_the_positions_shows(
     found = wrong(changed(golden, tmp_path / "changed", **change))  # type: ignore[arg-type]
     assert shows in found
     assert not {name for name in found if name.startswith(("crop", "pck", "grouping", "coordinates"))}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "shows"),
+    [
+        ("sizes patches", 17, "sizes.patches"),
+        ("separators 1", "; ", "separators"),
+        ("tokens end_marker_text", "<end>", "separators"),
+        ("training_conversations 0 category_id", 999, "conversation0.names"),
+        ("training_conversations 0 rounds 0 keypoint_id", 99, "conversation0.names"),
+        ("training_conversations 0 rounds 0 visible", False, "conversation0.asked"),
+        ("training_conversations 0 rounds 0 x", -0.5, "conversation0.asked"),
+        ("inference 0 category_id", 999, "inference0.keypoint"),
+        ("groups_of_dataset 0 keypoint_ids 0", 99, "dataset_groups0"),
+        ("groups_of_dataset 0 num_joints", 99, "dataset_groups0"),
+    ],
+)
+def test_a_damaged_decision_shows(golden: Path, tmp_path: Path, place: str, value: object, shows: str) -> None:
+    folder = changed(golden, tmp_path / "damaged")
+    spec = json.loads((folder / "golden.json").read_text())
+    *way, last = (int(step) if step.isdigit() else step for step in place.split())
+    functools.reduce(operator.getitem, way, spec)[last] = value
+    (folder / "golden.json").write_text(json.dumps(spec))
+    assert shows in wrong(folder)
 
 
 def test_a_recorded_tensor_that_nothing_is_compared_with_is_wrong(golden: Path, tmp_path: Path) -> None:
