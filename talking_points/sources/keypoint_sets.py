@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -105,11 +106,12 @@ def swap_sides(name: str) -> str:
 def _flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """Indices of names that differ in their sides only, each in one pair: first those that differ in all of them."""
     partner: dict[int, int] = {}
+    places = {name: index for index, name in enumerate(names)}
     for pattern in _WRITTEN_SIDES:
         for index, name in enumerate(names):
             other = pattern.sub(_exchange, name)
-            if other != name and other in names:
-                found = names.index(other)
+            if other != name and other in places:
+                found = places[other]
                 if index not in partner and found not in partner:
                     partner |= {index: found, found: index}
     return tuple(sorted((one, other) for one, other in partner.items() if one < other))
@@ -153,7 +155,8 @@ def check_names(names: Sequence[str], where: str) -> None:
                 f"{where}: {name!r} holds a line break, a role, an end marker or an image placeholder: rename it"
             )
     spelled = [unicodedata.normalize("NFKC", name).casefold() for name in names]
-    repeated = sorted({name for name, same in zip(names, spelled, strict=True) if spelled.count(same) > 1})
+    times = Counter(spelled)
+    repeated = sorted({name for name, same in zip(names, spelled, strict=True) if times[same] > 1})
     if repeated:
         raise KeypointSetError(
             f"{where}: names must differ, found twice: {', '.join(repeated)}. Say what tells them apart, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -152,3 +153,14 @@ def test_real_annotations_are_named_by_the_sets() -> None:
         for item in record.objects:
             assert tuple(point.name for point in item.keypoints) == set_of(item.id).names
             assert item.skeleton
+
+
+def test_ten_thousand_names_are_checked_in_time() -> None:
+    names = [
+        f"{side} leg {'a' * (number % 100)} {'b' * (number // 100)}"
+        for number in range(5000)
+        for side in ("left", "right")
+    ]
+    started = time.process_time()
+    assert len(KeypointSet.from_names("centipede", names).flip_pairs) == 5000
+    assert time.process_time() - started < 3
