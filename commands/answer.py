@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,10 @@ def answer(
     ] = None,
     every: Annotated[
         str | None,
-        typer.Option("--all", help="all keypoints of a set with its descriptions, for example quadruped_body"),
+        typer.Option(
+            "--all",
+            help="all keypoints of a set (quadruped_body), or of a category of the model's own",
+        ),
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="also draw the points into this file")] = None,
     mode: Annotated[str, typer.Option(help="greedy, beam or mean")] = "greedy",
@@ -49,7 +53,7 @@ def answer(
         check_figure(figure, image)
         if mode not in ("greedy", "beam", "mean"):
             raise ConfigError(f"--mode: expected greedy, beam or mean, found {mode}")
-        keypoints = _set(every, name)
+        keypoints = _set(every, name, Path(model))
         if not model:
             raise ConfigError("--model: expected the folder or repository of a Point Answerer, found none")
         try:  # what is asked is checked first: loading torch alone takes seconds
@@ -88,40 +92,54 @@ def answer(
                 show(f"{row['x']} {row['y']}" + (f" {row['name']}" if keypoints else ""))
         if figure:
             names = [query.name for query in queries]
-            edges = _edges(keypoints) if keypoints else []
-            save_figure(draw_pose_figure(shown, names, found.points.tolist(), edges=edges, box=box), figure)
+            save_figure(draw_pose_figure(shown, names, found.points.tolist(), edges=_edges(keypoints), box=box), figure)
 
 
-def _set(every: str | None, name: str | None) -> KeypointSet | None:
-    """The keypoint set that is asked for as a whole. Raises ``ConfigError`` for both or neither, and an unknown one."""
+def _set(every: str | None, name: str | None, model: Path) -> KeypointSet | Sequence[str]:
+    """What is asked for as a whole: a set of MP-100, or the names of a category that ``model`` was trained on.
+
+    No names where a single keypoint is asked for. Raises ``ConfigError`` for both or neither, and an unknown set.
+    """
+    from talking_points.examples.pose_files import TrainedPoses
     from talking_points.sources.keypoint_sets import keypoint_sets
 
     if (every is None) == (name is None):
         raise ConfigError("expected either the name of a keypoint or --all with a set, found " +
                           ("neither" if name is None else "both"))  # fmt: skip
     if every is None:
-        return None
+        return ()
     sets = keypoint_sets()
-    if every not in sets:
-        raise ConfigError(f"--all: expected one of {', '.join(sorted(sets))}; found {every!r}")
-    return sets[every]
+    if every in sets:
+        return sets[every]
+    trained = TrainedPoses.read(model)
+    own = trained.own if trained else {}
+    if every not in own:
+        learned = f", or a category that {model} was trained on: {', '.join(own)}" if own else ""
+        raise ConfigError(f"--all: expected one of {', '.join(sorted(sets))}{learned}; found {every!r}")
+    return own[every]
 
 
-def _queries(keypoints: KeypointSet | None, name: str | None, description: str | None) -> list[Query]:
+def _queries(keypoints: KeypointSet | Sequence[str], name: str | None, description: str | None) -> list[Query]:
     from talking_points.descriptions.keypoint_texts import rule_texts
     from talking_points.models.capellm.conversation import Query
+    from talking_points.sources.keypoint_sets import KeypointSet
 
-    if keypoints is None:
+    if not keypoints:
         return [Query(name or "", description).clean()]
     if description is not None:
         raise ConfigError("--description says more of one keypoint: leave it out with --all")
-    return [Query(one, text, keypoints.names) for one, text in rule_texts(keypoints).items()]
+    if isinstance(keypoints, KeypointSet):
+        return [Query(one, text, keypoints.names) for one, text in rule_texts(keypoints).items()]
+    return [Query(one, None, tuple(keypoints)).clean() for one in keypoints]
 
 
-def _edges(keypoints: KeypointSet) -> list[tuple[int, int]]:
-    """What is connected to what, and what follows what along a curve, as the facts say."""
+def _edges(keypoints: KeypointSet | Sequence[str]) -> list[tuple[int, int]]:
+    """What is connected to what, and what follows what along a curve, as the facts of MP-100's sets say."""
     from talking_points.descriptions.keypoint_facts import facts_of
+    from talking_points.sources.keypoint_sets import KeypointSet
 
+    if not isinstance(keypoints, KeypointSet):
+        return []
     edges = set()
     for name, fact in facts_of(keypoints).items():
         ends = [*fact.relations.get("connected", ()), *(c.behind for c in fact.curves if c.behind is not None)]

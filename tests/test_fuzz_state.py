@@ -152,6 +152,7 @@ def test_tables_of_samples(tmp_path: Path) -> None:
 
 def test_what_a_model_was_trained_on(tmp_path: Path) -> None:
     said = {"categories": {"3": "cat"}, "sets": ["mp100/cat"], "names": ["nose"], "mean_pose": {"": [0.1, 0.2]}}
+    said["own"] = {"crane": ["hook"]}
 
     def case(odd: Odd) -> None:
         write_anew(tmp_path / TRAINED, written(odd, said, NAMES))
@@ -159,6 +160,7 @@ def test_what_a_model_was_trained_on(tmp_path: Path) -> None:
         assert found is not None
         assert sorted(set(found.categories.values())) is not None
         assert all(math.isfinite(x + y) for x, y in found.mean_pose.values())
+        assert all(isinstance(name, str) for names in found.own.values() for name in names)
 
     try_all(tmp_path, case, InputError)
 

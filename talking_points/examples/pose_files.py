@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from talking_points.examples.described_poses import load_described
 from talking_points.examples.keypoints import PoseExample, PoseSet, load_poses
 from talking_points.records import derive_seed
 from talking_points.sources.coco_keypoints import CocoKeypoints
-from talking_points.sources.keypoint_sets import KeypointSet, set_of
+from talking_points.sources.keypoint_sets import KeypointSet, keypoint_sets, set_of
 from talking_points.sources.layout import descend
 from talking_points.sources.mp100 import Mp100
 from talking_points.sources.protocol import SourceError
@@ -39,6 +39,7 @@ class _Trained(TypedDict):
     sets: list[str]
     names: list[str]
     mean_pose: dict[str, Annotated[list[_Share], Field(min_length=2, max_length=2)]]
+    own: NotRequired[dict[str, Annotated[list[str], Field(min_length=1)]]]
 
 
 _TRAINED: TypeAdapter[_Trained] = TypeAdapter(_Trained)
@@ -260,13 +261,15 @@ def mean_pose(objects: Sequence[PoseExample]) -> dict[str, list[float]]:
 class TrainedPoses:
     """What a model of keypoints was trained on: category ids with names, keys of keypoint sets, names of keypoints.
 
-    mean_pose: the mean place of every name, as ``mean_pose`` gives it.
+    mean_pose: the mean place of every name, as ``mean_pose`` gives it. own: keypoints, in the order of the annotations, of
+    categories that are not MP-100's, by name.
     """
 
     categories: Mapping[int, str]
     sets: Collection[str]
     names: Collection[str]
     mean_pose: Mapping[str, Sequence[float]]
+    own: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, poses: PoseSet) -> TrainedPoses:
@@ -274,7 +277,9 @@ class TrainedPoses:
         examples = poses.examples
         sets = [] if poses.texts else sorted({one.keypoints.key for one in examples})
         names = sorted({name for one in examples for name in one.keypoints.names})
-        return cls(poses.categories, sets, names, mean_pose(examples))
+        known = keypoint_sets()
+        own = {one.category_name: list(one.keypoints.names) for one in examples if one.keypoints.key not in known}
+        return cls(poses.categories, sets, names, mean_pose(examples), own)
 
     def write(self, folder: Path) -> None:
         """Leave it in a model's folder."""

@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 
 import commands.cli  # noqa: F401  (adds the commands to the application)
 from commands.console import app
+from talking_points.examples.keypoints import PoseExample, PoseSet
+from talking_points.examples.pose_files import TrainedPoses
 from talking_points.models.answerer import PointAnswerer
 from talking_points.models.capellm.presets import tiny_config, train_tokenizer
-from talking_points.sources.keypoint_sets import keypoint_sets
+from talking_points.sources.keypoint_sets import KeypointSet, keypoint_sets
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,21 @@ def test_all_keypoints_of_a_set_are_drawn_with_their_names(given: list[str], tmp
     drawn = Image.open(figure)
     assert drawn.width == 640
     assert drawn.height > 640 * 60 / 90
+
+
+def test_all_keypoints_of_a_category_of_own_files(given: list[str], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(given[2], model)
+    named = KeypointSet("own/crane", ("hook", "cab"), "none", ())
+    crane = PoseExample("1", "a.jpg", 7, "crane", named, (9, 9), (0, 0, 9, 9), np.ones((2, 2)), np.ones(2, bool))
+    TrainedPoses.of(PoseSet([crane], decode=lambda keys: iter(()))).write(model)
+    asked = [given[0], "--model", str(model), "--figure", str(tmp_path / "figure.png")]
+    code, output = run(*asked, "--all", "crane")
+    assert code == 0, output
+    assert [line.split()[2] for line in output.splitlines()] == ["hook", "cab"]
+    code, output = run(*asked, "--all", "dragon")
+    assert code == 2
+    assert "was trained on: crane" in " ".join(output.split())
 
 
 @pytest.mark.parametrize(
