@@ -261,7 +261,7 @@ def mean_pose(objects: Sequence[PoseExample]) -> dict[str, list[float]]:
 class TrainedPoses:
     """What a model of keypoints was trained on: category ids with names, keys of keypoint sets, names of keypoints.
 
-    mean_pose: the mean place of every name, as ``mean_pose`` gives it. own: keypoints, in the order of the annotations, of
+    mean_pose: the mean place of every name, as ``mean_pose`` gives it. own: keypoints, in the order of annotation, of
     categories that are not MP-100's, by name.
     """
 
