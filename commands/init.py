@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from talking_points.config import ConfigError
+from talking_points.locks import refuse_links
 from talking_points.owners import refuse_closed
 from talking_points.shipped import CONFIGS, DEPLOYMENTS, config_names
 
@@ -13,11 +13,14 @@ from talking_points.shipped import CONFIGS, DEPLOYMENTS, config_names
 def write_project(folder: Path) -> list[Path]:
     """Write ``configs/`` and ``prefect.yaml`` into ``folder`` and return the files.
 
-    Raises ``ConfigError`` when one of them is there already, before anything is written, or cannot be written.
+    Raises ``ConfigError`` when one of them or a link is there already, before anything is written, or cannot be
+    written.
     """
     wanted = {folder / "configs" / name: CONFIGS / name for name in config_names()}
     wanted[folder / "prefect.yaml"] = DEPLOYMENTS
     refuse_closed(folder)
+    for path in (folder / "configs", folder / "prefect.yaml"):
+        refuse_links(path)
     there = [str(path) for path in wanted if path.exists()]
     if there:
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""
@@ -28,7 +31,8 @@ def write_project(folder: Path) -> list[Path]:
     try:
         for path, source in wanted.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, path)
+            with path.open("xb") as stream:
+                stream.write(source.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error}; choose another folder") from error
     return list(wanted)

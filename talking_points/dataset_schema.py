@@ -56,8 +56,10 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
 }
 """Arrow type and meaning of every column, in the published order. Left and right are always the viewer's."""
 
+SCORE = "judge_score"
+
 OPTIONAL_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
-    "judge_score": (pa.float32(), "how well the description leads to the point, by the judge; null where it gave none"),
+    SCORE: (pa.float32(), "how well the description leads to the point, by the judge; null where it gave none"),
 }
 """Columns that follow these in datasets that were built with what makes them."""
 

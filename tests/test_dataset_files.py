@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from talking_points.dataset_files import DatasetError, dataset_names, read_datas
 from talking_points.dataset_schema import COLUMNS, triplet_schema
 from talking_points.errors import InputError
 from talking_points.examples.points import load_points
+from talking_points.publishing.forms import TRIPLETS
 from talking_points.publishing.quality import read_rows, write_quality_report
 from talking_points.publishing.rehydrate import rehydrate
 from talking_points.publishing.release import prepare_release
@@ -266,6 +268,65 @@ def test_rows_that_no_build_writes_are_named(
     with pytest.raises(DatasetError, match=problem):
         readers(output, tmp_path)[reader]()
     assert not (tmp_path / "work").exists(), "nothing is written for a dataset that does not go up"
+
+
+JUDGE = {"by": "model", "model": "m", "scale": [1, 5], "sources": {}, "histogram": {}}
+LOCALIZER = JUDGE | {"by": "localizer"}
+
+
+def scored(*scores: Any, kind: pa.DataType | None = None) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.append_column("judge_score", pa.array(scores, kind or pa.float32()))
+
+
+def judged(output: Path, judge: dict[str, Any] | None) -> None:
+    manifest = json.loads((output / "manifest.json").read_text())
+    (output / "manifest.json").write_text(json.dumps(manifest | ({"judge": judge} if judge else {})))
+
+
+@pytest.mark.parametrize("reader", ["publish", "report"])
+@pytest.mark.parametrize(
+    ("judge", "change", "problem"),
+    [
+        (JUDGE, scored(1, math.nan, 5), "judge_score.* not finite"),
+        (JUDGE, scored(1, math.inf, 5), "judge_score.* not finite"),
+        (JUDGE, scored(1, None, 1e30), "judge_score of row 2 is 1e\\+30, its manifest says 1 to 5"),
+        (LOCALIZER, scored(0, 1, -0.5), "judge_score of row 2 is -0.5, its manifest says 0 to 1"),
+        (JUDGE, scored("a", "b", "c", kind=pa.string()), "expected column 'judge_score' as float"),
+        (JUDGE, scored(True, False, None, kind=pa.bool_()), "expected column 'judge_score' as float"),
+        (JUDGE, lambda table: table, "has no scores of a judge, its manifest tells of one"),
+        (None, scored(1, 2, 3), "has scores of a judge, its manifest tells of none"),
+    ],
+)
+def test_scores_that_no_judge_gave(
+    output: Path, tmp_path: Path, reader: str, judge: dict[str, Any] | None, change: Any, problem: str
+) -> None:
+    judged(output, judge)
+    rewrite(output, change)
+    with pytest.raises(DatasetError, match=problem):
+        readers(output, tmp_path)[reader]()
+
+
+@pytest.mark.parametrize("further", [(), ("judge_score",)])
+def test_what_a_file_holds_or_tells_besides_does_not_go_up(output: Path, tmp_path: Path, further: tuple[str]) -> None:
+    """Neither a column that no schema has nor types of features of its own; what a build wrote goes up as it is."""
+    judged(output, JUDGE if further else None)
+    plain_table = scored(1, None, 5) if further else lambda table: table
+    own = triplet_schema(further=further)
+    rewrite(output, lambda table: plain_table(table).cast(own))
+    assert prepare_release(output, "org/name", tmp_path / "work").data["data/test-00000-of-00001.parquet"].parent == (
+        output / "data"
+    )
+    told = {"huggingface": json.dumps({"info": {"features": {"draft": {"_type": "Image"}}}})}
+    for change in (
+        lambda table: table.append_column("url", pa.array([URL] * 3)),
+        lambda table: table.replace_schema_metadata(told),
+    ):
+        rewrite(output, change)
+        for path in prepare_release(output, "org/name", tmp_path / "work").data.values():
+            assert path.is_relative_to(tmp_path / "work")
+            assert pq.read_schema(path).names == own.names
+            assert TRIPLETS.wrote(path)
+    assert own in TRIPLETS.schemas, "read back, it is what was built"
 
 
 @pytest.mark.parametrize("rows", [{"train": 3}, {"train": 3, "test": 4}, {"train": 3, "test": 3, "val": 1}])

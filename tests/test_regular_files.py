@@ -11,11 +11,13 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from commands.init import write_project
 from talking_points import regular_files
 from talking_points.config import ConfigError, load_config
 from talking_points.dataset_files import read_groups
@@ -38,6 +40,7 @@ from talking_points.regular_files import (
     read_lines,
     read_text,
 )
+from talking_points.sources.drawn import MARKER, draw_sample
 from talking_points.sources.json_text import check_json
 from talking_points.sources.pascal_instances import UnusableInstancesError, instances_from_mat
 from talking_points.sources.protocol import SourceError
@@ -146,6 +149,49 @@ _NAMES = {
     **{"rows": "x.jsonl", "configuration": "x.yaml", "phrasings": "x.yaml"},
     **dict.fromkeys(("rows.parquet", "dataset", "splits"), "x.parquet"),
 }
+
+
+def _init(folder: Path) -> object:
+    return write_project(folder)
+
+
+def _draw(folder: Path) -> object:
+    return draw_sample(folder, 0, sources=["partimagenet"])
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (_init, "prefect.yaml"),
+        (_init, "configs"),
+        (_init, "configs/build"),
+        (_init, "configs/build/rules.yaml"),
+        (_draw, "PartImageNet/train.json"),
+        (_draw, "PartImageNet/images/train"),
+        (_draw, "PartImageNet"),
+    ],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_is_written_through_a_link_that_was_there(tmp_path: Path, write: Any, name: str, there: bool) -> None:
+    """A folder from somebody else: its links lead to files that are not there yet, or to those of its reader."""
+    outside, folder = tmp_path / "outside", tmp_path / "project"
+    target = outside / "config"
+    outside.mkdir()
+    if there and "." in name:
+        target.write_text("mine")
+    elif there:
+        target.mkdir()
+    (folder / name).parent.mkdir(parents=True)
+    if name.startswith("PartImageNet/"):
+        (folder / "PartImageNet" / MARKER).write_text("")
+    (folder / name).symlink_to(target)
+    with pytest.raises(ConfigError, match="is a link, and what is written there would go to where it leads"):
+        write(folder)
+    left = [path for path in outside.rglob("*") if path.is_file()]
+    assert left == ([target] if there and "." in name else [])
+    assert all(path.read_text() == "mine" for path in left)
+    beside = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert {path.name for path in beside} <= {MARKER}
 
 
 def _load_with_library(folder: Path) -> None:

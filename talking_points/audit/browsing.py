@@ -24,15 +24,13 @@ from talking_points.dataset_files import (
     read_groups,
     read_texts,
 )
-from talking_points.dataset_schema import COLUMNS
+from talking_points.dataset_schema import COLUMNS, SCORE
 from talking_points.records import LABELS
 
 LIGHT = ("id", "source", "object", "part", "description", "draft", "flags")
 """Columns that are read of every row: what is listed, filtered and searched."""
 
 FULL = tuple(name for name in COLUMNS if name != "image")
-
-SCORE = "judge_score"
 
 _REJECTED = ("id", "source", "stage", "reason", "detail", "text")
 _SEARCHED = ("description", "draft", "object", "part", "id")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from talking_points.dataset_schema import OPTIONAL_COLUMNS, card_features, columns_with, declare_labels
+from talking_points.dataset_schema import OPTIONAL_COLUMNS, SCORE, card_features, columns_with, declare_labels
 from talking_points.descriptions.backends.protocol import STEPS
 from talking_points.publishing.image_cells import ImageMode
 from talking_points.publishing.markdown import Markdown, render_markdown
@@ -80,7 +80,7 @@ def render_card(manifest: Mapping[str, Any], *, repo: str | None = None, audit: 
 
 def _further(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The optional columns of a dataset."""
-    return ("judge_score",) if manifest.get("judge") else ()
+    return (SCORE,) if manifest.get("judge") else ()
 
 
 def image_modes(manifest: Mapping[str, Any]) -> dict[str, ImageMode]:

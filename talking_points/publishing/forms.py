@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from talking_points import dataset_schema
-from talking_points.dataset_files import Declared, labels_of, open_parquet, read_group
+from talking_points.dataset_files import Declared, column_names, labels_of, open_parquet, read_group
 from talking_points.dataset_schema import optional_in, triplet_schema
 from talking_points.instructions import schema as instructions
 from talking_points.instructions.files import NULLABLE, check_table
 from talking_points.publishing.card import render_card
 from talking_points.publishing.instruction_card import render_instruction_card
-from talking_points.records import LABELS
+from talking_points.records import LABELS, SOURCES
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,21 @@ class DatasetForm:
     size: tuple[str, str]
     checked: tuple[str, ...]
     check: Callable[[pa.Table, Path], None]
+
+    def columns_in(self, path: Path) -> tuple[str, ...]:
+        """The columns that every file must have, and what this one has of the others. Raises ``DatasetError``."""
+        found = column_names(path)
+        return tuple(name for name in self.declared if name in found or name in self.columns)
+
+    def wrote(self, path: Path) -> bool:
+        """Whether a file has the schema that this form writes, by name, type and what it tells its readers.
+
+        Raises ``DatasetError``.
+        """
+        with open_parquet(path, self.columns_in(path), self.declared) as file:
+            own, found = self.schema_of(file), file.schema_arrow
+            told = [(schema.metadata or {}).get(b"huggingface") for schema in (own, found)]
+            return bool(found.equals(own)) and told[0] == told[1]
 
     def read_groups(self, path: Path, columns: Collection[str]) -> Iterator[pa.Table]:
         """Rows by row group, checked. Raises ``DatasetError``."""
@@ -74,7 +89,11 @@ TRIPLETS = DatasetForm(
     options=dataset_schema.PARQUET_OPTIONS,
     schema_of=lambda file: triplet_schema(labels_of(file), optional_in(file.schema_arrow.names)),
     name_sources=_name_labels,
-    schemas=(triplet_schema(), triplet_schema(LABELS)),
+    schemas=tuple(
+        triplet_schema(labels, further)
+        for labels in (SOURCES, LABELS)
+        for further in ((), dataset_schema.OPTIONAL_COLUMNS)
+    ),
     render=render_card,
     points=("keypoint", "keypoint_normalized"),
     shares="keypoint_normalized",

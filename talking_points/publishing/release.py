@@ -87,8 +87,8 @@ def prepare_release(
 
     ``images`` says what rows carry of their images. By default that is what the build's configuration asks for, and
     where it asks for nothing, what the terms of each source allow. Rows are written anew, into ``workspace``, only
-    when they carry more than that. Raises ``ReleaseError`` for a dataset that is incomplete or damaged, that is partial
-    without ``allow_partial``, or that lacks the pixels asked for.
+    when they carry more than that, or their files more than the schema. Raises ``ReleaseError`` for a dataset that is
+    incomplete or damaged, that is partial without ``allow_partial``, or that lacks the pixels asked for.
     """
     manifest = read_manifest(output)
     if manifest.get("partial") and not allow_partial:
@@ -99,14 +99,16 @@ def prepare_release(
     check_counts(output, manifest, check_rows(output, manifest))
     folder, form = output, form_of(manifest)
     modes = _choose_modes(manifest, images)
-    if modes != image_modes(manifest):
+    paths = [dataset_file(output, file["path"]) for file in manifest["files"]]
+    # What else a file holds or tells its readers, columns and types of features, does not go up.
+    if modes != image_modes(manifest) or not all(map(form.wrote, paths)):
         written = rewrite_images(output, workspace, manifest["files"], partial(_reduce_pixels, modes, form), form)
         manifest = {**manifest, "images": modes, "files": list(written)}
         folder = workspace
     else:
-        for file in manifest["files"]:
+        for path in paths:
             # Whoever reads what goes up must not be led to other files by an image that is a path.
-            deque(form.read_groups(dataset_file(output, file["path"]), tuple(form.columns)), maxlen=0)
+            deque(form.read_groups(path, form.columns_in(path)), maxlen=0)
     figures = card_figures(manifest)
     manifest = {**manifest, "figures": figures}
     audit = read_audit(output)

@@ -29,7 +29,7 @@ def rewrite_images(
         source, path = dataset_file(folder, file["path"]), target / file["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            open_parquet(source, tuple(form.columns), form.declared) as built,
+            open_parquet(source, form.columns_in(source), form.declared) as built,
             pq.ParquetWriter(path, schema := form.schema_of(built), **form.options) as writer,
         ):
             for group in range(built.num_row_groups):

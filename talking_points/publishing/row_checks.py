@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from talking_points.dataset_files import DatasetError, dataset_file
+from talking_points.dataset_schema import SCORE
 from talking_points.publishing.forms import DatasetForm, form_of
 
 
@@ -21,14 +22,17 @@ def check_rows(root: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
 
     Reads a few columns, one row group in memory at a time. Raises ``DatasetError`` with the file and the row.
     """
-    form = form_of(manifest)
+    form, judge = form_of(manifest), manifest.get("judge")
     seen: set[bytes] = set()
     counts = {}
     for file in manifest["files"]:
         path = dataset_file(root, file["path"])
         first = 0
-        for table in form.read_groups(path, form.checked):
+        further = _check_further(path, form, judge)
+        for table in form.read_groups(path, (*form.checked, *further)):
             form.check(table, path)
+            if judge:
+                _refuse_off_scale(table, judge, path, first)
             _refuse_repeated(table, path, first, seen)
             _refuse_outside(table, form, path, first)
             first += table.num_rows
@@ -56,6 +60,27 @@ def check_counts(root: Path, manifest: Mapping[str, Any], counts: Mapping[str, i
 
 
 _ADVICE = "the dataset is damaged: build it again, or download it again"
+
+
+def _check_further(path: Path, form: DatasetForm, judge: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The columns of a file that not every dataset has, which are those that its manifest tells of."""
+    found = tuple(name for name in form.columns_in(path) if name not in form.columns)
+    expected = (SCORE,) if judge else ()
+    if found != expected:
+        said = "of one" if judge else "of none"
+        raise DatasetError(f"{path} has {'no ' * (not found)}scores of a judge, its manifest tells {said}; {_ADVICE}")
+    return found
+
+
+def _refuse_off_scale(table: pa.Table, judge: Mapping[str, Any], path: Path, first: int) -> None:
+    least, most = judge["scale"] if judge["by"] == "model" else (0, 1)
+    scores = table[SCORE].to_numpy()  # NaN where there is none: others are refused before
+    rows = np.flatnonzero((scores < least) | (scores > most))
+    if len(rows):
+        raise DatasetError(
+            f"{path}: the {SCORE} of row {first + rows[0]} is {scores[rows[0]]:g}, its manifest says {least} to "
+            f"{most}; {_ADVICE}"
+        )
 
 
 def _refuse_repeated(table: pa.Table, path: Path, first: int, seen: set[bytes]) -> None:

@@ -11,6 +11,9 @@ from talking_points.sources.coco_parts import BadAnnotationError
 from talking_points.sources.json_text import NOT_A_NUMBER
 from talking_points.sources.protocol import Source
 
+EDGES = 20
+"""Edges of a skeleton for each of its keypoints, at most."""
+
 
 def without_blanks(values: object) -> object:
     """A list of keypoints in which those without a place or a visibility, written as null or NaN, are (0, 0, 0)."""
@@ -68,12 +71,13 @@ def check_count(triples: Sequence[object], names: Sequence[str]) -> None:
 
 
 def usable_skeleton(listed: object, count: int, first: int = 0) -> tuple[tuple[int, int], ...]:
-    """The edges of a category's ``skeleton`` as pairs of indices; those that name no keypoint are left out.
+    """The edges of a category's ``skeleton`` as pairs of indices; those that name no keypoint are left out, and all of
+    a list that is longer than any skeleton: every image carries it.
 
     ``first``: the number of the first keypoint, 1 in COCO's own files and 0 in MP-100's.
     """
     edges = []
-    for edge in listed if isinstance(listed, list) else []:
+    for edge in listed if isinstance(listed, list) and len(listed) <= EDGES * count else []:
         if isinstance(edge, list) and len(edge) == 2 and all(isinstance(end, int) for end in edge):
             one, other = edge[0] - first, edge[1] - first
             if one != other and min(one, other) >= 0 and max(one, other) < count:

@@ -36,6 +36,9 @@ _NUMBERED = re.compile(r"(key ?point|landmark|point|kp)?[ _-]?\d+", re.IGNORECAS
 LONGEST = 200
 """Characters of a name: it is asked for in a sentence, and stands in tables and figures."""
 
+MOST = 1000
+"""Keypoints of a set: every image carries their names."""
+
 
 class KeypointSetError(ValueError):
     """Names that cannot be asked for: says which, why, and where to give others."""
@@ -132,12 +135,14 @@ def side_of(name: str) -> Literal["left", "right"] | None:
 def check_names(names: Sequence[str], where: str) -> None:
     """Raise ``KeypointSetError`` unless every name can be asked for and told from the others.
 
-    Refused: no names at all, empty ones, too long ones, those that differ in case or alphabet of the same letters only,
-    mere numbers and signs ("keypoint 7", "1.5"), and names with a line break, a role marker, an end marker or an image
-    placeholder, which would change the conversation they are put into.
+    Refused: no names at all, more than ``MOST``, empty ones, too long ones, those that differ in case or alphabet of
+    the same letters only, mere numbers and signs ("keypoint 7", "1.5"), and names with a line break, a role marker, an
+    end marker or an image placeholder, which would change the conversation they are put into.
     """
     if not names:
         raise KeypointSetError(f"{where}: expected names of keypoints, found none. {_WHERE_TO_ADD}")
+    if len(names) > MOST:
+        raise KeypointSetError(f"{where}: expected at most {MOST:,} keypoints, found {len(names):,} names")
     for number, name in enumerate(names):
         if not name.strip():
             raise KeypointSetError(f"{where}: keypoint {number} has an empty name. {_WHERE_TO_ADD}")

@@ -62,7 +62,8 @@ def find_root(root: str | Path, spellings: Sequence[str], is_dataset: Callable[[
         for folder in level:
             children = _folders(folder)
             below += [c for c in children if len(children) == 1 or any(_plain(c.name).startswith(n) for n in names)]
-        level = [folder for folder in below if _is_inside(start, folder)]
+        # Links may lead to one folder many times over.
+        level = list({folder.resolve(): folder for folder in below if _is_inside(start, folder)}.values())
     seen = ", ".join(sorted(path.name for path in start.iterdir() if not path.name.startswith("."))[:12]) or "nothing"
     raise SourceError(
         f"expected {expected} in {start} (or in a folder {' / '.join(spellings)} below it), found: {seen}; "

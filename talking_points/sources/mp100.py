@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from talking_points.records import AnnotatedObject, ImageRecord
-from talking_points.sources.coco_index import CocoImage, CocoIndex, count_annotations, list_entries
+from talking_points.sources.coco_index import CocoImage, CocoIndex, category_number, count_annotations, list_entries
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, usable_category
 from talking_points.sources.images import image_record, open_listed_image
 from talking_points.sources.keypoint_annotations import check_count, name_keypoints, raw_keypoints, usable_skeleton
@@ -85,12 +85,17 @@ class Mp100(Source):
         self.missing_by_category.clear()
         finder = Mp100Finder(self.root, self.links)
         with CocoIndex(self) as index:
-            known: dict[str, dict[Any, dict[str, Any]]] = {}
+            known: dict[str, dict[int, dict[str, Any]]] = {}
             for split in self._splits:
                 categories = index.add(
                     self._files[split], split, lambda name: PurePosixPath(name).with_suffix("").as_posix()
                 )
-                known[split] = {item.get("id"): item for item in categories}
+                numbered = ((category_number(item.get("id")), item) for item in categories)
+                known[split] = {
+                    number: _wording(number, item)
+                    for number, item in numbered
+                    if isinstance(number, int) and number in self._categories
+                }
 
             finder.adopt(index.references())
 
@@ -133,6 +138,15 @@ class Mp100(Source):
         if not objects:
             raise SkippedImage("no_usable_annotation")
         return image_record(self.name, entry, path, pixels, objects, entry.annotation["file"])
+
+
+def _wording(number: int, category: dict[str, Any]) -> dict[str, Any]:
+    """A category's names, where they are as many as its set has, and usable edges: every image of it carries them."""
+    names, count = category.get("keypoints"), len(set_of(number))
+    return {
+        "keypoints": names if isinstance(names, list) and len(names) == count else None,
+        "skeleton": list(map(list, usable_skeleton(category.get("skeleton"), count))),
+    }
 
 
 def order_names(keypoints: KeypointSet, listed: object) -> tuple[str, ...]:

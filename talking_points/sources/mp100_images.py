@@ -73,10 +73,13 @@ class Mp100Finder(ImageFinder):
             return True  # a name that leaves the folder is told of where it is read
 
     def _image_folders(self) -> Iterator[Path]:
-        """All visible folders below the root in order, links that lead out of it left out."""
-        waiting = [(self.root, 0)]
+        """All visible folders below the root in order, each once, links that lead out of it left out."""
+        waiting, seen = [(self.root, 0)], set()
         while waiting:
             folder, depth = waiting.pop()
+            if (real := folder.resolve()) in seen:  # links to folders above would lead to them again and again
+                continue
+            seen.add(real)
             yield folder
             for below in sorted(folder.iterdir(), reverse=True) if depth < _DEPTH else ():
                 if below.is_dir() and not below.name.startswith(".") and below.name != "__MACOSX":

@@ -72,14 +72,16 @@ class Images(OwnObjects):
             self._files = self._choose([find_named(self.root, annotations)] if annotations else json_files(self.root))
 
     def entries(self) -> Iterator[SourceEntry]:
-        names = {str(number): name for number, (name, _) in category_names(self._files).items()}
-        further: dict[str, Any] = {"objects": names}
+        names = category_names(self._files)
+        further: dict[str, Any] = {}
         if isinstance(self._segmenter, str):
             # What the model finds depends on it, so that another model makes the records anew.
             further["segmenter"] = identify_weights(self._segmenter)
         listed = self._list_entries(self._files, self._segmenter is not None) if self._files else self._list_folder()
         for entry in listed:
-            annotation = {**entry.annotation, **further}
+            # Of the categories, which may be thousands, an entry names its own.
+            used = sorted({item["category_id"] for item in entry.annotation["annotations"]} & names.keys())
+            annotation = {**entry.annotation, "objects": {str(number): names[number][0] for number in used}, **further}
             yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 
     def _list_folder(self) -> Iterator[SourceEntry]:

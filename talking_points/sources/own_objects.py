@@ -150,12 +150,18 @@ class CocoParts(OwnObjects):
                 own = [item for item in listed if item["category_id"] in parts[False]]
                 apart = indices.get(entry.split)
                 further = apart.annotations(entry.image_id) if apart is not None else []
+                whole = [item for item in listed if item["category_id"] not in parts[False]]
+                # Of the categories, which may be thousands, an entry names its own.
+                names = {item["category_id"] for item in (*own, *further)} & parts[apart is not None].keys()
                 annotation = {
                     **entry.annotation,
-                    "annotations": [item for item in listed if item["category_id"] not in parts[False]],
+                    "annotations": whole,
                     "parts": [*own, *further],
-                    "objects": {str(number): name for number, name in objects.items()},
-                    "part_names": {str(key): value for key, value in parts[apart is not None].items()},
+                    "objects": {
+                        str(number): objects[number]
+                        for number in sorted({item["category_id"] for item in whole} & objects.keys())
+                    },
+                    "part_names": {str(number): parts[apart is not None][number] for number in sorted(names)},
                 }
                 yield SourceEntry(entry.image_id, entry.image_path, entry.split, entry.files, annotation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from talking_points.sources import SourceError, open_source
 from talking_points.sources.keypoint_annotations import in_image
+from talking_points.sources.layout import find_root
 from talking_points.sources.mp100 import Mp100
+from talking_points.sources.mp100_images import Mp100Finder
 from tests.sources.trees import (
     HEIGHT,
     WIDTH,
@@ -178,3 +181,51 @@ def test_categories_are_told_apart_by_id(tmp_path: Path, place: str) -> None:
 def test_categories_can_be_excluded(tmp_path: Path) -> None:
     source = open_source("mp100", mp100_tree(tmp_path), exclude_categories={80, 18})
     assert [record.objects[0].id for record in source] == [37, 40]
+
+
+@pytest.mark.parametrize("number", [[1], {"a": 1}, None, "x", 1e308, True])
+def test_categories_with_odd_numbers_cost_no_image(tmp_path: Path, number: Any) -> None:
+    path = mp100_tree(tmp_path) / "annotations" / "mp100_split1_train.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"categories": [{"id": number, "keypoints": ["a"]}, *content["categories"]]}))
+    assert len(list(open_source("mp100", tmp_path))) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "sizes"),
+    [
+        ("mp100", "annotations/mp100_split1_train.json", {"keypoints": ["a"] * 9999, "skeleton": [[0, 1]] * 9999}),
+        ("coco_keypoints", "own_train.json", {"keypoints": ["nose", "tail"], "skeleton": [[1, 2]] * 9999}),
+    ],
+)
+def test_an_image_carries_no_more_of_its_category_than_it_needs(
+    tmp_path: Path, name: str, file: str, sizes: dict[str, Any]
+) -> None:
+    """One category's lists, copied for each of a million images, would be what no disk holds."""
+    category = {"id": 40, "name": "x", **sizes}
+    item = animal(1, 1, 40, keypoints=[5, 6, 1] * len(sizes["keypoints"]), num_keypoints=2)
+    write_json(tmp_path / file, coco([image_entry(1, "a/1.jpg")], [item | {"keypoints": [5, 6, 1] * 2}], [category]))
+    write_image(tmp_path / "images" / "a" / "1.jpg")
+    (entry,) = open_source(name, tmp_path).entries()
+    assert len(json.dumps(entry.annotation)) < 1000
+
+
+def test_keypoints_that_no_image_can_carry_are_refused(tmp_path: Path) -> None:
+    category = {"id": 1, "name": "x", "keypoints": [f"place {number} here" for number in range(100_000)]}
+    write_json(tmp_path / "own_train.json", coco([image_entry(1, "1.jpg")], [], [category]))
+    with pytest.raises(SourceError, match="expected at most 1,000 keypoints, found 100,000 names"):
+        list(open_source("coco_keypoints", tmp_path))
+
+
+def test_links_to_folders_above_are_not_followed_round_and_round(tmp_path: Path) -> None:
+    root = mp100_tree(tmp_path)
+    for number in range(30):
+        (root / f"again_{number}").symlink_to(".")
+    seen = list(Mp100Finder(root)._image_folders())
+    assert len(seen) == len({folder.resolve() for folder in seen}) < 15
+    looked: list[Path] = []
+    for number in range(30):
+        (root / f"mp100_{number}").symlink_to(".")
+    with pytest.raises(SourceError, match="expected nothing"):
+        find_root(root, ("mp100",), lambda folder: bool(looked.append(folder)), "nothing")  # type: ignore[func-returns-value]
+    assert len(looked) < 10

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 
+from talking_points.locks import refuse_links
 from talking_points.sources.drawn.scenes import HELD_OUT, VARIANTS
 from talking_points.sources.drawn.writers import FOLDERS, MAX_IMAGES, JointFiles, encode_image, prepare_folders
 
@@ -41,7 +42,8 @@ def draw_sample(
     or two things of few classes that fill the image, every class in one source only).
     ``workers`` processes draw; ``progress(done, total)`` is called after each image. Images of an earlier
     drawing in the same place are removed. Raises ValueError for a number of images below 0 or too large, fewer
-    than one worker, an unknown variant or source, or a source's folder that holds anything but an earlier drawing.
+    than one worker, an unknown variant or source, or a source's folder that holds anything but an earlier
+    drawing; ``ConfigError`` for links in it.
     """
     if not 0 <= images <= MAX_IMAGES:
         raise ValueError(f"expected 0 to {MAX_IMAGES} images per source, found {images}")
@@ -58,6 +60,7 @@ def draw_sample(
                 f"{folder} holds something that was not drawn (it has no {MARKER}), perhaps the real dataset, whose "
                 "annotation files would be overwritten: draw into another folder"
             )
+        refuse_links(folder)
     total = images * len(roots)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) if workers > 1 else None
     try:
