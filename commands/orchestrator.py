@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from commands.processes import end_at_once, keep_what_is_made, start, stop
 from talking_points.config import ConfigError
-from talking_points.network import unreachable
+from talking_points.network import answer_within, unreachable
 from talking_points.owners import find_closed, owner_of
 from talking_points.proxies import reach_this_machine_directly, refuse_unusable_proxies
 from talking_points.regular_files import read_text
@@ -258,8 +258,11 @@ def _check_answer(url: str, patience: float) -> None:
         request.add_header("Authorization", f"Basic {b64encode(os.environ[PASSWORD].encode()).decode()}")
     try:
         if reason is None:
-            with _told_to_wait(url, patience), urllib.request.urlopen(request, timeout=patience) as answer:
-                reason = None if answer.headers.get_content_type().endswith("json") else _NO_API
+            with _told_to_wait(url, patience):
+                # Headers that come byte by byte keep within a time limit for each of them.
+                answer = answer_within(2 * patience, lambda: urllib.request.urlopen(request, timeout=patience))
+            answer.close()  # what follows the headers is not read
+            reason = None if answer.headers.get_content_type().endswith("json") else _NO_API
     except urllib.error.HTTPError as error:
         if error.code == 401:
             raise ConfigError(

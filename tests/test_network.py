@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -49,6 +51,30 @@ def test_a_server_of_prefect_that_never_answers_is_none(monkeypatch: pytest.Monk
         monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", "soon")
         with pytest.raises(ConfigError, match="expected seconds above zero, such as 60, found 'soon'"):
             orchestrator.find_configured_server()
+
+
+@pytest.mark.parametrize("says", ["HTTP/1.1 200 OK\r\nX: ", "HTTP/1.1 200 OK\r\nContent-Type: text/json\r\n\r\n"])
+def test_a_server_of_prefect_whose_answer_has_no_end(monkeypatch: pytest.MonkeyPatch, says: str) -> None:
+    """Headers byte by byte are given up; what follows them is not read."""
+    monkeypatch.setattr(orchestrator, "_PATIENCE", 0.3)
+    monkeypatch.delenv("PREFECT_API_REQUEST_TIMEOUT", raising=False)
+
+    def pour() -> None:
+        with suppress(OSError):
+            while True:
+                with server.accept()[0] as connection, suppress(OSError):
+                    connection.sendall(says.encode())
+                    for _ in range(200):
+                        connection.sendall(b"x")
+                        time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=pour, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.getsockname()[1]}/api")
+        begun = time.monotonic()
+        with nullcontext() if "json" in says else pytest.raises(ConfigError, match=r"no answer within 0\.3 s"):
+            orchestrator.find_configured_server()
+        assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ HEADERS = {
 
 
 class BrokenHeaderError(ValueError):
-    """A request whose headers cannot be understood."""
+    """A request whose address or headers cannot be understood."""
 
 
 class Guard:
@@ -64,6 +64,9 @@ class Guard:
 
     def _refusal(self, request: HTTPConnection) -> str | None:
         host, name = _host(request)
+        if not request.scope["path"].isprintable():
+            # What is not found is told in the terminal, whatever site's page asked for it.
+            raise BrokenHeaderError("the path is no printable text")
         for origin in request.headers.getlist("origin"):
             if _split(origin, "origin").netloc.lower() != host.lower():
                 return "requests from other sites are not answered"

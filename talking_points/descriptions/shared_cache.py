@@ -25,6 +25,7 @@ from talking_points.descriptions.request_cache import (
 from talking_points.descriptions.spending import Ledger, Spending, Spent
 from talking_points.errors import RunError
 from talking_points.extras import how_to_install
+from talking_points.network import answer_within
 from talking_points.redaction import redact
 from talking_points.stop_requests import stop_if_requested
 
@@ -39,7 +40,11 @@ _STORE = (
     "INSERT INTO talking_points_answers VALUES (:key, :answer, :digest) "
     "ON CONFLICT (key) DO UPDATE SET answer = excluded.answer, digest = excluded.digest"
 )
-_SELECT = "SELECT key, answer, digest FROM talking_points_answers WHERE key = ANY(:keys)"
+_SELECT = (
+    "SELECT key, answer, digest FROM talking_points_answers"
+    " WHERE key = ANY(:keys) AND octet_length(answer) <= 16777216 AND octet_length(digest) = 64"
+)
+"""An answer of a model is cut at half of that: of a longer one, up to a gigabyte each, nothing is sent."""
 _SPENT_TABLE = (
     "CREATE TABLE IF NOT EXISTS talking_points_spent (build TEXT, model TEXT, requests BIGINT NOT NULL,"
     " images BIGINT NOT NULL, tokens_in BIGINT NOT NULL, tokens_out BIGINT NOT NULL, PRIMARY KEY (build, model))"
@@ -49,9 +54,16 @@ _COUNT = (
     "ON CONFLICT (build, model) DO UPDATE SET requests = spent.requests + 1, images = spent.images + excluded.images,"
     " tokens_in = spent.tokens_in + excluded.tokens_in, tokens_out = spent.tokens_out + excluded.tokens_out"
 )
-_SELECT_SPENT = "SELECT model, requests, images, tokens_in, tokens_out FROM talking_points_spent WHERE build = :build"
+_SELECT_SPENT = (
+    "SELECT left(model, 1000), requests, images, tokens_in, tokens_out FROM talking_points_spent"
+    " WHERE build = :build LIMIT 1001"
+)
+_MODELS = 1000
+"""Models that a build may have asked."""
 _PATIENCE = 10
-"""Seconds to wait for the database to answer."""
+"""Seconds to wait for the database to take a connection."""
+_ANSWER = 120.0
+"""Seconds that a statement takes at most: one that reads a shard's answers, of a database that others use, some."""
 _AWAY = 60.0
 """Seconds that a database may be away in the middle of a build, as when it is started again: no shard fails for it."""
 _FINAL = re.compile(
@@ -112,8 +124,9 @@ class SharedLedger(Ledger):
     def read_spent(self) -> dict[str, Spent]:
         """What was spent so far, by model. Raises ``SharedCacheError``."""
         rows = _run(self._engine, _SELECT_SPENT, {"build": self._build}, _AWAY)
-        if any(count < 0 for row in rows for count in row[1:]):
-            raise SharedCacheError("the table talking_points_spent holds a count below 0, which no build writes there")
+        usable = (isinstance(row[0], str) and all(isinstance(n, int) and n >= 0 for n in row[1:]) for row in rows)
+        if len(rows) > _MODELS or not all(usable):
+            raise SharedCacheError("the table talking_points_spent holds counts that no build writes there")
         return {row[0]: Spent(*row[1:]) for row in rows}
 
 
@@ -154,12 +167,17 @@ def _run(engine: Engine, statement: str, values: Mapping[str, Any], patience: fl
     from sqlalchemy import text
     from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+    def execute() -> list[Any]:
+        with engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return list(result.all()) if result.returns_rows else []
+
     end, pause = time.monotonic() + patience, 0.2
     while True:
         try:
-            with engine.begin() as connection:
-                result = connection.execute(text(statement), values)
-                return list(result.all()) if result.returns_rows else []
+            return answer_within(_ANSWER, execute)
+        except TimeoutError:
+            raise SharedCacheError(f"the database {engine.url.host} gave no answer within {_ANSWER:g} s") from None
         except SQLAlchemyError as error:
             first = str(error).splitlines()[0]
             away = isinstance(error, OperationalError | InterfaceError) and not _FINAL.search(str(error))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from talking_points.errors import InputError
+from talking_points.errors import InputError, RunError
 from talking_points.json_depth import check_depth
 from talking_points.regular_files import IrregularFileError, open_regular
 from talking_points.whole_files import TEMPORARY, new_file, writing_whole
@@ -42,7 +42,7 @@ class Storage:
         self.output = str(root)
         if "://" in self.output:
             # Other processes write to the same store: a remembered listing would be a wrong one.
-            self.fs, self.root = fsspec.url_to_fs(self.output, use_listings_cache=False)
+            self.fs, self.root = fsspec.url_to_fs(self.output, use_listings_cache=False, **_limits(self.output))
         else:
             # A path is a path, whatever an URL would make of its characters.
             self.fs, self.root = LocalFileSystem(), os.path.abspath(self.output)  # noqa: PTH100  # without ".."
@@ -219,7 +219,7 @@ class Storage:
         """At most one byte more than ``_LARGEST`` of an object, in one request."""
         try:
             return bytes(self.fs.cat_file(self.path(name), start=0, end=_LARGEST + 1))
-        except FileNotFoundError:
+        except (FileNotFoundError, RunError):
             raise
         except (OSError, ValueError):
             if self.size(name):  # of an empty object a store gives no range
@@ -240,6 +240,16 @@ class Storage:
         while not folder.exists():
             folder = folder.parent
         return shutil.disk_usage(folder).free
+
+
+def _limits(url: str) -> dict[str, Any]:
+    """Options of the store's file system that put limits around its answers, beside those that fsspec is set to."""
+    if not url.startswith("s3"):
+        return {}
+    from talking_points.store_limits import BoundedSession
+
+    given = fsspec.config.conf.get(url.partition("://")[0], {}).get("config_kwargs", {})
+    return {"config_kwargs": {**given, "http_session_cls": BoundedSession}}
 
 
 def write_small(path: Path, table: pa.Table) -> None:

@@ -34,7 +34,7 @@ def ask(
     *headers: tuple[bytes, bytes], path: str = "/", query: bytes = b"", token: str | None = None
 ) -> tuple[int, dict[str, str]]:
     scope = {
-        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query,
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(errors="replace"), "query_string": query,
         "headers": [(name.lower(), value) for name, value in headers], "scheme": "http", "server": ("127.0.0.1", 80),
         "http_version": "1.1", "root_path": "", "client": ("127.0.0.1", 1),
     }  # fmt: skip
@@ -96,6 +96,13 @@ def test_any_header_is_answered(host: bytes, origin: bytes, cookie: bytes) -> No
     for token in (None, "secret"):
         status, _ = ask((b"Host", host), (b"Origin", origin), (b"Cookie", cookie), token=token)
         assert status in (200, 400, 403)
+
+
+@pytest.mark.parametrize("path", ["/\x1b[2J", "/\x1b]0;title\x07", "/a\nb", "/\x9b31m", "/\u202e", "/\ud800", "/\0"])
+def test_no_page_writes_into_the_terminal(path: str) -> None:
+    """An image of another site's page can ask for any path of this one, and what is not found is told."""
+    assert ask(HOST, path=path)[0] == 400
+    assert ask(HOST, path="/image/ä b")[0] == 200
 
 
 @pytest.mark.parametrize("path", ["//evil.example", "/\\evil.example", "///evil.example/a", "/check"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +77,15 @@ def test_many_writers_lose_nothing(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "digest"), [('{"text": "x"}', "wrong"), ("{", None), ('{"text": 1}', None), ("[]", None)]
+    ("answer", "digest"),
+    [
+        ('{"text": "x"}', "wrong"),
+        ("{", None),
+        ('{"text": 1}', None),
+        ("[]", None),
+        pytest.param(json.dumps(vars(ANSWER) | {"text": "x" * (17 << 20)}), None, id="17 MiB"),
+        pytest.param(json.dumps(vars(ANSWER)), "d" * (1 << 20), id="a digest of a megabyte"),
+    ],
 )
 def test_an_entry_that_is_not_ours_counts_as_unknown(url: str, answer: str, digest: str | None) -> None:
     key = request_key(MODEL, request(7))
@@ -135,6 +145,13 @@ def test_a_database_that_comes_back_fails_nothing(
         shared_cache._run(cast(Any, Away([OperationalError("", {}, Exception("refused"))])), "SELECT", {})
 
 
+def test_a_database_that_takes_a_statement_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_cache, "_ANSWER", 0.1)
+    silent = SimpleNamespace(url=SimpleNamespace(host="there"), begin=threading.Event().wait)
+    with pytest.raises(SharedCacheError, match=r"the database there gave no answer within 0\.1 s"):
+        shared_cache._run(cast(Any, silent), "SELECT", {}, 60)
+
+
 def test_all_workers_of_a_build_count_what_answers_cost_in_the_database(url: str, tmp_path: Path) -> None:
     clear_stop()
     here, other = (
@@ -159,7 +176,7 @@ def test_all_workers_of_a_build_count_what_answers_cost_in_the_database(url: str
 
     planted = {"build": "here", "model": "m", "images": -1, "tokens_in": 0, "tokens_out": 0}
     shared_cache._run(shared_cache._engine(url), shared_cache._COUNT, planted)
-    with pytest.raises(SharedCacheError, match="below 0"):
+    with pytest.raises(SharedCacheError, match="counts that no build writes there"):
         ledgers[0].left()
 
 
