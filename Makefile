@@ -121,7 +121,7 @@ endif
 	@touch $@
 
 test-ray: $(VENV)/.dev ## the test of Ray, after installing it (75 MB to download, 200 MB on the disk: no part of 'dev')
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e '.[ray]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-ray.lock
 	$(BIN)/python -m pytest tests/flows/test_ray.py
 
 test-llama-cpp: $(LLAMA_CPP_ENV)/.ready ## the tests of the llama.cpp backend, in an environment of its own (compiles for minutes)

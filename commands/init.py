@@ -7,6 +7,7 @@ from pathlib import Path
 from talking_points.config import ConfigError
 from talking_points.locks import refuse_links
 from talking_points.owners import refuse_closed
+from talking_points.regular_files import read_bytes
 from talking_points.shipped import CONFIGS, DEPLOYMENTS, config_names
 
 
@@ -32,7 +33,7 @@ def write_project(folder: Path) -> list[Path]:
         for path, source in wanted.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as stream:
-                stream.write(source.read_bytes())
+                stream.write(read_bytes(source))
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error}; choose another folder") from error
     return list(wanted)

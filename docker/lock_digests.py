@@ -1,5 +1,5 @@
-"""Gives the locks the digests of all files: the pins of requirements.lock for the base, the GPU image's extras and the
-tests, and vLLM's own locks in place.
+"""Gives the locks the digests of all files: the pins of requirements.lock for the base, the GPU image's extras, the
+tests and Ray, and in place those that have pins of their own: vLLM's, and of what llama.cpp is built with.
 
 Of each release every file of the index is listed, for all systems and Python versions, so that one line serves the
 wheel of this machine and that of another. ``make lock-digests`` runs it with uv in its environment.
@@ -14,8 +14,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BASE, GPU, DEV = (ROOT / f"requirements-{name}.lock" for name in ("base", "gpu", "dev"))
-VLLM = [ROOT / f"requirements-{name}.lock" for name in ("vllm", "vllm-gpu")]
+BASE, GPU, DEV, RAY = (ROOT / f"requirements-{name}.lock" for name in ("base", "gpu", "dev", "ray"))
+OWN_PINS = [ROOT / f"requirements-{name}.lock" for name in ("build", "vllm", "vllm-gpu")]
 OF_TORCH = re.compile(r"(torch|triton|(nvidia|cuda)-.*)")
 """PyTorch, and what its builds for CUDA alone bring along."""
 
@@ -47,10 +47,11 @@ def write(path: Path, head: str, entries: dict[str, str]) -> None:
 
 def main() -> None:
     """Write all of them; each package of the base is in its own lock alone."""
-    base = locked()
+    base, tested = locked(), dict[str, str]()
     for path, extras, what in (
         (GPU, ("train", "llama-cpp"), "the extras train and llama-cpp on top of the base"),
         (DEV, ("dev",), "what the tests need on top of the base, but for PyTorch"),
+        (RAY, ("ray",), "the extra ray on top of what the tests need"),
     ):
         found = locked(*extras)
         more = {name: entry for name, entry in found.items() if entry != base.get(name)}
@@ -61,9 +62,12 @@ def main() -> None:
             head += "# PyTorch has none: which build fits, for a CPU or CUDA, and who serves it, differs by machine.\n"
             bare = {name: name.partition("[")[0] for name in more}  # what an extra brings has lines of its own
             more = {name: more[name] for name in more if bare[name] not in base and not OF_TORCH.fullmatch(bare[name])}
+            tested = more
+        elif path == RAY:
+            more = {name: more[name] for name in more if more[name] != tested.get(name)}
         write(path, head, more)
     write(BASE, "# Digests of the base, for 'pip install --require-hashes'; made by 'make lock-digests'.\n", base)
-    for path in VLLM:
+    for path in OWN_PINS:
         text = path.read_text()
         pins = re.sub(r"#.*|(?: ;.*)?(?: \\)?\n\s+--hash=\S+", "", text)
         write(path, "".join(re.findall(r"^#.*\n", text, re.MULTILINE)), compiled(pins, "--no-deps"))

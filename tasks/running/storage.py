@@ -246,7 +246,7 @@ def _limits(url: str) -> dict[str, Any]:
     """Options of the store's file system that put limits around its answers, beside those that fsspec is set to."""
     if not url.startswith("s3"):
         return {}
-    from talking_points.store_limits import BoundedSession
+    from tasks.running.store_limits import BoundedSession
 
     given = fsspec.config.conf.get(url.partition("://")[0], {}).get("config_kwargs", {})
     return {"config_kwargs": {**given, "http_session_cls": BoundedSession}}

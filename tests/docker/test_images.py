@@ -54,9 +54,11 @@ OF_THE_MACHINE = {"talking-points", "torch"}
 
 def test_locks_with_digests_pin_what_the_lock_pins() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    everything, base, gpu, dev = (pins(f"requirements{name}.lock") for name in ("", "-base", "-gpu", "-dev"))
-    assert not base.keys() & (gpu | dev).keys()
-    for name, (version, digests) in (base | gpu | dev).items():
+    everything, base, gpu, dev, ray, builder = (
+        pins(f"requirements{name}.lock") for name in ("", "-base", "-gpu", "-dev", "-ray", "-build")
+    )
+    assert not base.keys() & (gpu | dev | ray | builder).keys()
+    for name, (version, digests) in (base | gpu | dev | ray | builder).items():
         assert digests, f"{name} has no digest"
         assert everything.get(name, (version,))[0] == version, name
     for vllm in (pins("requirements-vllm.lock"), pins("requirements-vllm-gpu.lock")):
@@ -72,6 +74,9 @@ def test_locks_with_digests_pin_what_the_lock_pins() -> None:
             extras["dev"] + extras["train"] + extras["audit"] + extras["dask"],
             base | dev | dict.fromkeys(OF_THE_MACHINE),
         ),
+        (extras["ray"], base | dev | ray),
+        # What has no wheel is built with what a lock names.
+        (["scikit-build-core"], builder),
     ):
         for requirement in wanted:
             name = re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()  # type: ignore[index]
@@ -88,6 +93,10 @@ def test_containers_and_make_install_by_digest() -> None:
         for lock in re.findall(r"pip install .*-r (\S+\.lock)", text):
             assert re.search(rf"--require-hashes .*-r {re.escape(lock)}", text), f"{path}: {lock}"
         assert "--no-deps --no-build-isolation" in text, path
+    text = re.sub(r"\\\n", " ", (REPOSITORY / "docker" / "Dockerfile.gpu").read_text())
+    for step in re.findall(r"pip install [^&\n]*requirements-gpu\.lock", text):
+        assert "--no-build-isolation" in step, "pip fetches what it builds with elsewhere without a digest"
+    assert text.index("-r requirements-build.lock") < text.index("-r requirements-gpu.lock")
 
 
 def test_compose_names_existing_images_and_services() -> None:

@@ -10,11 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from commands import outputs
+from talking_points.config import ConfigError
 from tasks.running.storage import Storage
 
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
 
-from talking_points import store_limits  # noqa: E402
+from tasks.running import store_limits  # noqa: E402
 
 PAGE = (
     '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>{}'
@@ -55,6 +57,7 @@ KINDS: dict[str, Callable[[Store], None]] = {
     "content without end": lambda store: store.pour(""),
     "more content than asked for": lambda store: store.say(b"x" * (80 << 20)),
     "packed content without end": lambda store: store.pour("Content-Encoding: gzip\r\n"),
+    "silence": lambda store: time.sleep(5),
     "honest": lambda store: store.say(PAGE.format(NAME.format("a"), "false").encode()),
 }
 
@@ -109,3 +112,13 @@ def test_a_store_without_end_is_given_up(
 
 def test_an_honest_store_is_read(serve: Callable[[str], Storage]) -> None:
     assert serve("honest").names() == ["a"]
+
+
+def test_a_silent_store_is_given_up(serve: Callable[[str], Storage], monkeypatch: pytest.MonkeyPatch) -> None:
+    serve("silence")
+    assert outputs._STORE_PATIENCE == 10
+    monkeypatch.setattr(outputs, "_STORE_PATIENCE", 0.3)
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=r"out of reach \(no answer in time\)"):
+        outputs.open_output("s3://points/f")
+    assert time.monotonic() - begun < 4

@@ -30,7 +30,7 @@ class StoreError(RunError, OSError):
     """A store answers what no store would: says what."""
 
 
-class BoundedSession(AIOHTTPSession):  # type: ignore[misc]
+class BoundedSession(AIOHTTPSession):
     """As the library's own, with limits of size, time and number: its requests raise ``StoreError`` beyond them."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
