@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ import pytest
 from PIL import Image
 
 from talking_points.image_files import ImageFileError, read_header, read_labels, read_pixels
+from talking_points.sources import open_source
 from talking_points.sources.coco_index import CocoIndex
 from talking_points.sources.coco_parts import BadAnnotationError, clip_box, outline, usable_category
 from talking_points.sources.own_objects import CocoParts
 from talking_points.sources.protocol import SourceError
 from talking_points.sources.reasons import SKIP_REASONS
 from tests.fuzz import CASES, Odd, harmless
-from tests.sources.trees import annotation, coco, image_entry, rectangle_polygon, write_image, write_json
+from tests.sources.trees import animal, annotation, coco, image_entry, rectangle_polygon, write_image, write_json
+from tests.test_fuzz import changed
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
 
@@ -154,6 +157,37 @@ def test_coco_files_that_are_damaged(parts: CocoParts) -> None:
             except SourceError as error:
                 assert len(str(error)) < 2000, seed
             assert set(source.skipped) <= set(SKIP_REASONS), seed
+
+
+LAYOUTS = {
+    "mp100": ("annotations/mp100_split1_train.json", "images/a/1.jpg", "a/1.jpg", 9),
+    "ap10k": ("annotations/ap10k-train-split1.json", "data/1.jpg", "1.jpg", 17),
+    "coco_keypoints": ("own_train.json", "images/1.jpg", "1.jpg", 3),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_keypoint_files_of_any_content(tmp_path: Path, name: str) -> None:
+    """Two hundred for each, as each lists and opens a folder: what they share with the others has its own tests."""
+    place, image, listed, count = LAYOUTS[name]
+    category = 37 if name == "mp100" else 1
+    item = animal(1, 1, category, keypoints=[5, 6, 2] * count, num_keypoints=count)
+    names = [f"place {letter}" for letter in "abcdefghijklmnopq"[:count]]
+    kinds = [{"id": category, "name": "x", "keypoints": names, "skeleton": [[1, 2]]}]
+    whole, found = coco([image_entry(1, listed)], [item], kinds), 0
+    write_image(tmp_path / image)
+    with harmless(tmp_path):
+        for seed in range(CASES // 50):
+            odd = Odd(seed)
+            write_json(tmp_path / place, changed(odd, whole, (*NAMES, [1], {"a": 1}, [[1]])))
+            try:
+                source = open_source(name, tmp_path)
+                found += len(list(source))
+            except SourceError as error:
+                assert len(str(error)) < 2000, seed
+                continue
+            assert set(source.skipped) <= set(SKIP_REASONS), seed
+    assert found > CASES / 500
 
 
 def encoded(kind: str, mode: str) -> bytes:
