@@ -16,6 +16,7 @@ from talking_points.config import ConfigError
 from talking_points.runner_config import RunnerConfig
 from talking_points.units import format_duration
 from tasks.running.dask_packages import called, find_other_packages
+from tasks.running.lost_workers import LostWorker, why_lost
 from tasks.running.runner_checks import ANSWERS, advise, cause_of, last_line
 from tasks.running.shards import AnyOrder
 from tasks.running.worker_checks import Expectation, end_stage
@@ -39,6 +40,8 @@ PRELOAD = "tasks.running.dask_worker"
 """What workers load when they start."""
 _SILENT = 30.0
 """Seconds after which people are told that a worker was not heard of: its scheduler waits ten times as long."""
+_ENDED = "worker-restart-memory"
+"""What Dask's events call a worker that was ended for its memory."""
 _ASKED_EVERY = 2.0
 """Seconds between two questions for the workers that there are."""
 
@@ -55,6 +58,7 @@ class DaskWorkers(Workers):
         self._ending: dict[str, Any] = {}
         self._workers: list[dict[str, Any]] = []
         self._asked = float("-inf")
+        self._held: dict[str, tuple[str, int | None, int | None]] = {}
 
     @property
     def client(self) -> Any:
@@ -121,6 +125,22 @@ class DaskWorkers(Workers):
         # The scheduler has run it again already, as often as it is configured to.
         return 1 + int(getattr(outcome, "allowed_failures", 0))
 
+    def why_lost(self, outcome: BaseException) -> str:
+        last = outcome.last_worker  # type: ignore[attr-defined]
+        try:
+            told = [message for _, message in self.client.get_events("all")]
+            ended = {message["worker"]: message["rss"] for _, message in self.client.get_events(_ENDED)}
+        except Exception:  # of a scheduler that is gone
+            told, ended = [], {}
+        task = outcome.task  # type: ignore[attr-defined]
+        lost = [message["worker"] for message in told if task in message.get("processing-tasks", ())]
+        found = []
+        for address in dict.fromkeys([*lost, last.address]):
+            worker, held, limit = self._held.get(address, (f"worker {address}", None, None))
+            held = ended.get(address, held)
+            found.append(LostWorker(f"the {worker}", held, limit or None, address in ended))
+        return why_lost(found, _remedy(self.config))
+
     def _gone(self) -> ClusterLost:
         return ClusterLost(
             f"the scheduler {self.config.address or 'of Dask'} is gone: start it and its workers again, and run "
@@ -170,7 +190,12 @@ class DaskWorkers(Workers):
         if time.monotonic() - self._asked > _ASKED_EVERY:
             self._asked = time.monotonic()
             with suppress(Exception):  # a scheduler that is gone is noticed by its tasks
-                self._workers = list(self.client.scheduler_info(n_workers=-1)["workers"].values())
+                known = self.client.scheduler_info(n_workers=-1)["workers"]
+                self._workers = list(known.values())
+                self._held |= {
+                    address: (called(address, worker), worker["metrics"].get("memory"), worker.get("memory_limit"))
+                    for address, worker in known.items()
+                }
         return self._workers
 
     def _wait(self, say: Callable[[str], None], look: Callable[[], None]) -> None:
@@ -217,9 +242,20 @@ class DaskWorkers(Workers):
         wanted = self.config.resources.get(stage, {})
         if not self._known():
             return "no worker is connected: the build goes on when one is"
+        if all(worker.get("status") == "paused" for worker in self._known()):
+            return f"Dask has paused all workers, as they have little memory left: {_remedy(self.config)}"
         if not self._has(wanted):
             return f"no worker has {wanted_of(wanted)}, which {stage} takes: the build goes on when one has"
         return ""
+
+
+def _remedy(config: RunnerConfig) -> str:
+    """What gives the workers of a cluster more memory."""
+    if config.address is not None:
+        return "start workers with more (dask worker --memory-limit), or fewer of them on a machine"
+    name = config.cluster_class or "distributed.LocalCluster"
+    key = "memory_limit" if name.endswith("LocalCluster") else "resources" if "kubernetes" in name else "memory"
+    return f"give each more (runner.cluster_kwargs.{key}), or set fewer runner.workers"
 
 
 def _note_of(worker: Mapping[str, Any], now: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ from tasks.running.workers import (
     wanted_of,
 )
 
+_LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+"""This machine alone: for 127.0.0.1 Ray takes, on Linux, an address that others reach."""
 _TOLD = 50
 """Tasks of which it is looked who does them: each takes a file or two to read."""
 
@@ -148,21 +152,24 @@ def by_worker(
 
 @contextmanager
 def open_ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
+    if config.address is None and "RAY_AUTH_MODE" not in os.environ:
+        # Whatever address it has, some of its processes listen to other machines. Ray reads this when it begins.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
     from prefect_ray import RayTaskRunner
 
     options: dict[str, Any] = {"log_to_driver": False}
     address = config.address
     if address is None:
-        # One of its own, on this machine alone, which reports nothing to anybody.
+        # One of its own, of this machine alone, which reports nothing to anybody.
         address = "local"
-        options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": _LOOPBACK}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     runner: TaskRunner[Any] = RayTaskRunner(address=address, init_kwargs=options)
     is_ours = not ray.is_initialized()
     try:
         runner.__enter__()
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except Exception as error:  # of a node that did not start in time, as on a busy machine, a plain one
         raise ConfigError(
             f"runner: Ray at {config.address or 'this machine'} cannot be used: {last_line(error)}"
             f"{advise('ray', error)}"

@@ -23,6 +23,7 @@ from talking_points.instructions.config import InstructionBuildConfig
 from talking_points.sources.protocol import SourceError
 from talking_points.stage_names import BUILD_STAGES
 from talking_points.stop_requests import request_stop, stop_requested
+from talking_points.units import counted
 from tasks.running.batches import batches_of
 from tasks.running.build_checks import check_shared_answers
 from tasks.running.build_folder import BuildStorage
@@ -30,6 +31,7 @@ from tasks.running.claims import Overtaken, latest_worker, was_begun
 from tasks.running.clusters import open_workers
 from tasks.running.group_tasks import group_task
 from tasks.running.lease import LeaseLost, check_fence, leave_stop, stop_asked
+from tasks.running.lost_workers import WorkersLost
 from tasks.running.manifests import Manifest, holds
 from tasks.running.pieces import InPieces
 from tasks.running.prefect_tasks import find_manifest, records_folder
@@ -167,8 +169,9 @@ class StageRunner:
                 outcome = _read_outcome(future)  # first, because a future knows its last state only from then on
                 self.workers.release(future)
                 if self.workers.is_lost(outcome):
-                    crash_task_run(future.task_run_id, str(outcome))
-                    self._take_back(stage, given, outcome, results)
+                    why = self.workers.why_lost(outcome)
+                    crash_task_run(future.task_run_id, why)
+                    self._take_back(stage, given, outcome, results, why)
                 elif len(given) > 1:
                     for order, (kind, found) in zip(given, _each(outcome, given), strict=True):
                         if kind == WAITING:
@@ -217,7 +220,12 @@ class StageRunner:
             stage.start(self.workers, group_task(stage.task), group)
 
     def _take_back(
-        self, stage: _Stage, given: list[AnyOrder], outcome: BaseException, results: dict[int, Manifest]
+        self,
+        stage: _Stage,
+        given: list[AnyOrder],
+        outcome: BaseException,
+        results: dict[int, Manifest],
+        why: str = "",
     ) -> None:
         """Give the shards of a lost worker out again, each at most so often as configured.
 
@@ -227,10 +235,14 @@ class StageRunner:
         for order in given:
             alone = len(given) == 1 and was_begun(self.storage, order.stage, order.shard)
             stage.losses[order.shard] += self.workers.count_losses(outcome) if alone else 1
-            if stage.losses[order.shard] > self.workers.config.retries_of_lost_workers:
+            retries, titled = self.workers.config.retries_of_lost_workers, why and f": {why}"
+            if stage.losses[order.shard] > retries:
+                if why:
+                    times = f"{counted(stage.losses[order.shard], 'time')} (runner.retries_of_lost_workers: {retries})"
+                    outcome = WorkersLost(f"its worker was lost {times}{titled}")
                 self._collect(order, outcome, False, results)
             else:
-                self.progress.say(f"the worker of {order.title} was lost: it is run again")
+                self.progress.say(f"the worker of {order.title} was lost, so that it is run again{titled}")
                 stage.waiting.appendleft(order)
 
     def _is_overtaken(self, order: AnyOrder, outcome: Any) -> bool:

@@ -14,6 +14,7 @@ from talking_points.allocator import give_back_memory
 from talking_points.config import ConfigError
 from talking_points.errors import RunError
 from talking_points.runner_config import RunnerConfig
+from tasks.running.lost_workers import why_lost
 from tasks.running.runner_checks import last_line
 from tasks.running.shards import AnyOrder
 from tasks.running.worker_checks import Expectation, find_differences, set_up_worker
@@ -62,6 +63,10 @@ class Workers:
     def count_losses(self, outcome: BaseException) -> int:
         """How many workers a task was lost with that ended so."""
         return 1
+
+    def why_lost(self, outcome: BaseException) -> str:
+        """Which workers a task was lost with that ended so, and why, as far as it is known."""
+        return why_lost((), "")
 
     def release(self, future: PrefectFuture[Any]) -> None:
         """Forget a task whose outcome was read, so that it is not run again when its worker is lost later."""
