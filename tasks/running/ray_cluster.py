@@ -34,6 +34,7 @@ from tasks.running.workers import (
 
 _LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """This machine alone: for 127.0.0.1 Ray takes, on Linux, an address that others reach."""
+_REMEDY = "let fewer tasks run on a node at once, as by runner.resources: {STAGE: {CPU: 2}}, or give it more memory"
 _TOLD = 50
 """Tasks of which it is looked who does them: each takes a file or two to read."""
 
@@ -45,7 +46,8 @@ class RayWorkers(Workers):
         super().__init__(config, workers, runner)
         import ray
 
-        self.lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
+        short = ray.exceptions.OutOfMemoryError
+        self.lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, short)
         self._given: dict[PrefectFuture[Any], tuple[AnyOrder, str]] = {}
 
     def window(self) -> int:
@@ -58,6 +60,14 @@ class RayWorkers(Workers):
     def count_losses(self, outcome: BaseException) -> int:
         # Ray has run it again already, as often as each task tells it.
         return 1 + (self.config.retries_of_lost_workers if isinstance(outcome, self.lost) else 0)
+
+    def why_lost(self, outcome: BaseException) -> str:
+        import ray
+
+        said = str(outcome).strip().partition("\n")[0]
+        if isinstance(outcome, ray.exceptions.OutOfMemoryError):
+            return f"{said}; {_REMEDY}"
+        return f"{said.removesuffix('.')}: {super().why_lost(outcome)}"
 
     def check(self, expected: Expectation, say: Callable[[str], None], look: Callable[[], None]) -> None:
         self._check_resources()

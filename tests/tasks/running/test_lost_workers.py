@@ -94,3 +94,18 @@ def test_a_task_whose_scheduler_has_gone_too_says_what_is_left() -> None:
     workers = DaskWorkers(RunnerConfig(kind="dask", address="tcp://there:1"), 1, nothing)
     said = workers.why_lost(distributed.KilledWorker("key", SimpleNamespace(address="tcp://c"), 1))
     assert said.startswith("lost with the worker tcp://c: their logs")
+
+
+def test_a_task_that_its_workers_of_ray_died_of_says_why() -> None:
+    exceptions = pytest.importorskip("ray", reason="the extra 'ray' is not installed: make test-ray").exceptions
+    from tasks.running.ray_cluster import RayWorkers
+
+    nothing: Any = None
+    workers = RayWorkers(RunnerConfig(kind="ray", address="auto"), 1, nothing)
+    for outcome, words in (
+        (exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.\nMore"), "{CPU: 2}"),
+        (exceptions.WorkerCrashedError(), "The worker died unexpectedly while executing this task"),
+    ):
+        assert workers.is_lost(outcome)
+        assert words in workers.why_lost(outcome)
+        assert "\n" not in workers.why_lost(outcome)
