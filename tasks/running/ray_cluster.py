@@ -174,6 +174,8 @@ def open_ray(config: RunnerConfig, workers: int) -> Iterator[Workers]:
         # One of its own, of this machine alone, which reports nothing to anybody.
         address = "local"
         options |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": _LOOPBACK}
+        # Else it runs a task that is killed for memory again and again without a word.
+        options["_system_config"] = {"task_oom_retries": config.retries_of_lost_workers}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     runner: TaskRunner[Any] = RayTaskRunner(address=address, init_kwargs=options)
     is_ours = not ray.is_initialized()

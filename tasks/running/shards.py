@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from talking_points.allocator import keep_freed_memory
 from talking_points.config import Section, fingerprint
+from talking_points.descriptions.asking import WholesaleFailure
 from talking_points.descriptions.spending import Spending
 from talking_points.errors import AnswersPending, RunError
 from talking_points.redaction import protect_settings, redact_errors
@@ -175,10 +176,12 @@ def shard_task(stage: str) -> Callable[[Callable[[Order[SettingsT, InputsT]], Ma
 
                 _keep_no_result()
                 return Completed(name=WAITING, message=str(pending))
-            except OSError as error:
+            except (OSError, WholesaleFailure) as error:
                 if not order.environment.is_shared:
                     raise
-                # A full disk, a file that is not readable: whose, people have to be told.
+                # A full disk, a file that is not readable, a key, a model or a server: whose, people have to be told.
+                if isinstance(error, WholesaleFailure):
+                    raise WholesaleFailure(f"on the worker {this_worker()}: {error}") from error
                 raise RunError(f"on the worker {this_worker()}: {type(error).__name__}: {error}") from error
 
         return as_task(run_and_seal)

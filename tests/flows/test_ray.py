@@ -149,7 +149,12 @@ def ray_cluster() -> Iterator[RayCluster]:
 def _ray(code: Path, *arguments: str) -> Iterator[None]:
     """A node whose workers find this code first; started as docs/clusters.md says."""
     command = [str(Path(sys.executable).with_name("ray")), "start", "--block", MEMORY, *arguments]
-    environment = {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    environment = {
+        "PYTHONPATH": str(code),
+        "OMP_NUM_THREADS": "1",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        "RAY_task_oom_retries": "3",
+    }
     node = subprocess.Popen(
         [*command, "--disable-usage-stats"] if "--head" in arguments else command,
         env=os.environ | environment,

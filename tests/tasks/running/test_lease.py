@@ -19,6 +19,7 @@ from prefect.filesystems import LocalFileSystem
 from rich.console import Console
 
 from talking_points.config import ConfigError
+from talking_points.descriptions.asking import WholesaleFailure
 from talking_points.errors import InputError, RunError
 from tasks.running import lease as leases
 from tasks.running import prefect_tasks, shards
@@ -347,16 +348,29 @@ def test_what_was_made_before_its_worker_was_lost_is_not_made_again(
     held.release()
 
 
-def test_whose_disk_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said", "kept"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "OSError: .*No space left on device", RunError),
+        (
+            WholesaleFailure("set the environment variable A_KEY"),
+            "set the environment variable A_KEY",
+            WholesaleFailure,
+        ),
+    ],
+)
+def test_whose_disk_is_full_and_who_has_no_key_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str, kept: type[Exception]
+) -> None:
     monkeypatch.setattr(shards, "watch_for_stop", lambda look: None)
 
     @shard_task("verify")
     def fill(given: Order[Settings, Inputs]) -> Manifest:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
-    with pytest.raises(RunError, match=r"on the worker process \d+ on .*: OSError: .*No space left on device"):
+    with pytest.raises(kept, match=rf"on the worker process \d+ on .*: {said}"):
         fill.run(order(str(tmp_path), Fence(number=1, shared=True)))
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(type(error), match=rf"^{error}$".replace("[", r"\[")):
         fill.run(order(str(tmp_path), None))
 
 
