@@ -10,6 +10,7 @@ import typer
 
 from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device, ImageFile, check_figure, open_image, save_figure
+from commands.processes import end_at_once
 from talking_points.config import ConfigError
 from talking_points.models.model_folders import check_model
 from talking_points.terminal import show, show_json, tell
@@ -69,10 +70,11 @@ def answer(
             from talking_points.models.answerer import PointAnswerer
             from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.pose_figure import draw_pose_figure
-        hide_loading_bars()
         try:
-            answerer = PointAnswerer.from_pretrained(model).to(choose_device(device))
-            found = answerer.answer_all(shown, box, queries, mode=mode)
+            with end_at_once(said="stopped"):
+                hide_loading_bars()
+                answerer = PointAnswerer.from_pretrained(model).to(choose_device(device))
+                found = answerer.answer_all(shown, box, queries, mode=mode)
         except QueryError as error:
             raise ConfigError(str(error)) from error
         rows = [

@@ -26,7 +26,7 @@ with end_at_once():  # Ctrl-C in this part of a second is no error either
         training_commands,
         view_commands,
     )
-    from commands.console import Config, Overrides, Verbose, app, end_full, exit_codes
+    from commands.console import KEPT, Config, Overrides, Verbose, app, end_full, exit_codes
     from talking_points.config import ConfigError, load_config
     from talking_points.owners import refuse_closed
     from talking_points.terminal import show, show_json, tell
@@ -42,7 +42,7 @@ def build(
 ) -> None:
     """Build the dataset: sources, keypoints, captions, descriptions, verification, Parquet, card."""
     given = [*(overrides or []), *([f"limit={limit}"] if limit is not None else [])]
-    with exit_codes():
+    with exit_codes(KEPT):
         from talking_points.build_config import BuildConfig
 
         settings = load_config(BuildConfig, config, given)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from commands import processes
 from commands.config_kinds import whose_config
 from commands.processes import STOPPED
 from commands.usage import advice, at_home
@@ -154,13 +155,15 @@ def prepare(
         refuse_settings(Path.cwd())
 
 
+KEPT = "stopped; what is finished is kept, run the same command again to go on"
+"""What Ctrl-C is answered with by commands that go on from where they were."""
+
+
 @contextmanager
-def exit_codes(
-    stopped: str = "stopped; what is finished is kept, run the same command again to go on",
-) -> Iterator[None]:
+def exit_codes(stopped: str = "stopped") -> Iterator[None]:
     """Turn expected errors into one clear message on stderr and their exit code; others keep their traceback.
 
-    ``stopped`` is what Ctrl-C is answered with.
+    ``stopped`` is what Ctrl-C is answered with, ``KEPT`` where something is.
     Neither shows a secret. Servers that a command starts on this machine are reached without the environment's proxy.
     """
     guard_process()
@@ -211,6 +214,7 @@ def _end(message: str, code: int) -> NoReturn:
 def needs_extra(extra: str) -> Iterator[None]:
     """Around the imports of an optional part: a missing package names the extra that installs it."""
     try:
-        yield
+        with processes.end_at_once():
+            yield
     except ImportError as error:
         _end(f"error: {error}; this command needs the extra '{extra}', {how_to_install(extra)}", WRONG_INPUT)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.console import Config, Overrides, Verbose, app, exit_codes
+from commands.console import KEPT, Config, Overrides, Verbose, app, exit_codes
 from commands.processes import end_at_once
 from talking_points.config import load_config
 from talking_points.terminal import show_json, tell
@@ -22,7 +22,7 @@ def build_instructions(
 ) -> None:
     """Build questions about regions of images, answered with text, point, box or outline, for a segmenter."""
     given = [*(overrides or []), *([f"limit={limit}"] if limit is not None else [])]
-    with exit_codes():
+    with exit_codes(KEPT):
         from talking_points.instructions.config import InstructionBuildConfig
 
         settings = load_config(InstructionBuildConfig, config, given)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from commands.console import app, exit_codes, needs_extra
+from commands.console import KEPT, app, exit_codes, needs_extra
+from commands.processes import end_at_once
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 from talking_points.locks import refuse_links
@@ -122,7 +123,7 @@ def describe(
     split: Split = "test",
 ) -> None:
     """Describe one point of an image, or the points of many rows."""
-    with exit_codes():
+    with exit_codes(KEPT):
         from commands import batch
 
         if (x is None) != (y is None):
@@ -135,6 +136,7 @@ def describe(
                 output=output, batch_size=batch_size, device=device, images=images, split=split,
             )  # fmt: skip
             return
+    with exit_codes():
         # What can be wrong is looked at before the seconds that torch takes to import.
         _no_output(output, source)
         refuse_other_rows(source)
@@ -148,9 +150,10 @@ def describe(
             from talking_points.models.descriptor import PointDescriptor
             from talking_points.models.figure import draw_point_figure
             from talking_points.models.loading_bars import hide_loading_bars
-        hide_loading_bars()
-        descriptor = PointDescriptor.from_pretrained(model).to(batch.choose_device(device))
-        text = descriptor.describe([rgb], [point])[0]
+        with end_at_once(said="stopped"):
+            hide_loading_bars()
+            descriptor = PointDescriptor.from_pretrained(model).to(batch.choose_device(device))
+            text = descriptor.describe([rgb], [point])[0]
         show(text)
         if figure:
             save_figure(draw_point_figure(rgb, text, keypoint=point), figure)
@@ -172,7 +175,7 @@ def localize(
     split: Split = "test",
 ) -> None:
     """Find the point that a text describes, or the points of many rows; prints x and y in pixels."""
-    with exit_codes():
+    with exit_codes(KEPT):
         from commands import batch
 
         if batch.is_many(source):
@@ -182,6 +185,7 @@ def localize(
                 output=output, batch_size=batch_size, device=device, images=images, split=split,
             )  # fmt: skip
             return
+    with exit_codes():
         _no_output(output, source)
         refuse_other_rows(source)
         if text is None or not text.strip():
@@ -194,9 +198,10 @@ def localize(
             from talking_points.models.figure import draw_point_figure
             from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.localizer import PointLocalizer
-        hide_loading_bars()
-        localizer = PointLocalizer.from_pretrained(model).to(batch.choose_device(device))
-        x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
+        with end_at_once(said="stopped"):
+            hide_loading_bars()
+            localizer = PointLocalizer.from_pretrained(model).to(batch.choose_device(device))
+            x, y = (float(value) for value in localizer.localize([rgb], [text])[0])
         show(f"{x:.1f} {y:.1f}")
         if figure:
             save_figure(draw_point_figure(rgb, text, localized=(x, y)), figure)

@@ -8,7 +8,7 @@ import typer
 
 from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device
-from talking_points.config import ConfigError
+from commands.segment import Coordinates, check_segmenter
 from talking_points.models.model_folders import check_model
 from talking_points.terminal import show_json, tell
 
@@ -21,11 +21,12 @@ def outline_points(
     split: Annotated[str, typer.Option(help="of the dataset")] = "test",
     limit: Annotated[int | None, typer.Option(help="at most so many points", min=1)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="points answered at a time")] = 32,
+    coordinates: Coordinates = "unit",
     device: Device = None,
 ) -> None:
     """Score the centre and the innermost point of a segmenter's outlines against a localizer, by mPCK."""
     with exit_codes():
-        check_model(segmenter, "segmenter", "--segmenter")
+        check_segmenter(segmenter, "--segmenter", coordinates)
         if localizer is not None:
             check_model(localizer, "localizer", "--localizer")
         tell(f"outline-points: loading {segmenter}")
@@ -35,21 +36,25 @@ def outline_points(
             from talking_points.examples.points import load_points
             from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.localizer import PointLocalizer
-            from talking_points.models.segmenting import open_segmenter
+            from talking_points.models.segmenting import open_segmenter, refuse_coordinates
+            from talking_points.step_progress import follow
         hide_loading_bars()
         points = load_points(dataset, split, limit=limit)
         place = choose_device(device)
-        model = open_segmenter(segmenter, "--segmenter", device=place)
+        model = open_segmenter(segmenter, "--segmenter", coordinates=coordinates, device=place)  # type: ignore[arg-type]
+        refuse_coordinates(segmenter, model, coordinates, "--coordinates")  # type: ignore[arg-type]
         finder = PointLocalizer.from_pretrained(localizer).to(place).eval() if localizer else None
-        images = dict(points.images({example.image for example in points.examples}))
         outlines: list[Any] = []
         found: list[Any] = []
-        for start in range(0, len(points), batch_size):
-            batch = points.examples[start : start + batch_size]
-            shown, texts = [images[example.image] for example in batch], [example.text for example in batch]
-            outlines += model.segment(shown, texts)
-            if finder is not None:
-                found += finder.localize(shown, texts).tolist()
+        with follow("outline-points", len(points), unit="point") as progress:
+            for start in range(0, len(points), batch_size):
+                batch = points.examples[start : start + batch_size]
+                images = dict(points.images({example.image for example in batch}))
+                shown, texts = [images[example.image] for example in batch], [example.text for example in batch]
+                outlines += model.segment(shown, texts)
+                if finder is not None:
+                    found += finder.localize(shown, texts).tolist()
+                progress.advance(len(batch))
         sizes = [example.size for example in points.examples]
         places = find_places(outlines, sizes)
         if finder is not None:
@@ -57,7 +62,5 @@ def outline_points(
 
             places["localizer"] = np.array(found)
         scores = score_places(places, points.keypoints, sizes)
-        if not scores:
-            raise ConfigError(f"split '{split}' of {dataset} has no points")
         unreadable = sum(not region.polygons for region in outlines)
     show_json({"points": len(points), "without_outline": unreadable, "scores": scores})

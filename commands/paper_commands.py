@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
+from commands.console import KEPT, Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
 from talking_points.config import load_config
 from talking_points.errors import InputError
@@ -35,7 +35,7 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the steps and which are done")] = False,
 ) -> None:
     """Run all steps from the raw datasets to the paper's tables; each is skipped when it is done."""
-    with exit_codes():
+    with exit_codes(KEPT):
         from talking_points.evaluation import reproduction
 
         settings = load_config(reproduction.ReproduceConfig, config, overrides or [])

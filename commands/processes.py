@@ -116,28 +116,39 @@ def keep_what_is_made() -> Iterator[None]:
             gc.enable()
 
 
-@contextmanager
-def end_at_once(process: subprocess.Popen[bytes] | None = None) -> Iterator[None]:
-    """Around imports that take seconds: Ctrl-C and SIGTERM end this process, and ``process``, without an exception.
+_ended_too: list[subprocess.Popen[bytes]] = []
+"""Of all blocks of ``end_at_once`` that are open."""
 
-    One that is raised in the middle of an import is swallowed by libraries that try this and that while they load.
+
+@contextmanager
+def end_at_once(
+    process: subprocess.Popen[bytes] | None = None, said: str = "stopped; nothing was begun"
+) -> Iterator[None]:
+    """Around imports and what else leaves nothing behind: Ctrl-C and SIGTERM end this process, and ``process``.
+
+    No exception is raised: in the middle of an import one is swallowed by libraries that try this and that while they
+    load, and from code that they compile it would make a SIGINT of the exit code.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        if process is not None:
-            process.kill()
-        print("stopped; nothing was begun", file=sys.stderr, flush=True)
+        for started in _ended_too:
+            started.kill()
+        print(said, file=sys.stderr, flush=True)
         os._exit(STOPPED)
 
     # One that is ignored, as Ctrl-C is in the background of a shell, stays so.
     heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in heard}
+    own = [process] if process is not None else []
+    _ended_too.extend(own)
     try:
         yield
     finally:
+        for started in own:
+            _ended_too.remove(started)
         for number, handler in before.items():
             signal.signal(number, handler)
 

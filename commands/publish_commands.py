@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from commands.console import app, exit_codes, needs_extra
+from commands.console import KEPT, app, exit_codes, needs_extra
 from talking_points.config import ConfigError
 from talking_points.hub_names import unavailable
 from talking_points.locks import only_writer
@@ -35,7 +35,7 @@ def publish(
     """Upload a dataset to the Hub, tag it and read it back. The token comes from HF_TOKEN or the hub's login."""
     from talking_points.publishing import hub
 
-    with exit_codes():
+    with exit_codes(KEPT):
         if images not in (None, "embed", "reference", "thumbnail"):
             raise ConfigError(f"expected --images embed, reference or thumbnail, found {images}")
         tell(f"publish: checking {output}")
@@ -71,7 +71,7 @@ def publish_model(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go up, contact nobody")] = False,
 ) -> None:
     """Upload a trained model with its card to the Hub and tag it: weights, settings and tokenizer, nothing else."""
-    with exit_codes():
+    with exit_codes(KEPT):
         tell(f"publish-model: checking {folder}")
         with needs_extra("train"):
             from talking_points.publishing import model_release
@@ -161,7 +161,7 @@ def audit(
     from talking_points.audit.items import load_questions
     from talking_points.audit.store import ANSWERS, AnswerStore
 
-    with exit_codes():
+    with exit_codes(KEPT):
         if task not in ("localize", "compare", "describe"):
             raise ConfigError(f"expected --task localize, compare or describe, found {task}")
         refuse_closed(output / "audit")

@@ -9,15 +9,19 @@ import typer
 
 from commands.console import app, exit_codes, needs_extra
 from commands.model_commands import Device, ImageFile, check_figure, open_image, save_figure
+from commands.processes import end_at_once
 from talking_points.config import ConfigError
 from talking_points.escaping import in_one_line
-from talking_points.models.model_folders import check_model
+from talking_points.models.model_folders import check_model, is_our_folder
 from talking_points.terminal import show, show_json, tell
 
 if TYPE_CHECKING:
     from talking_points.evaluation.region_answers import RegionAnswer
 
 Numbers = tuple[float, float, float, float]
+Coordinates = Annotated[
+    str, typer.Option(help="what a foreign model writes: unit (shares of the size), thousand or pixels")
+]
 MASKS = (".png",)
 
 
@@ -36,9 +40,7 @@ def segment(
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="also draw the outline into this file")] = None,
     mask: Annotated[Path | None, typer.Option(help="also write the mask, white on black, into this .png file")] = None,
-    coordinates: Annotated[
-        str, typer.Option(help="what a foreign model writes: unit (shares of the size), thousand or pixels")
-    ] = "unit",
+    coordinates: Coordinates = "unit",
     device: Device = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print one line of JSON, in pixels from the image's left and upper edge")
@@ -50,7 +52,7 @@ def segment(
         check_figure(figure, image, mask)
         _check_mask(mask, image)
         elements, kind = _asked(expression, point, box, shown.size)
-        _check_model(model, coordinates)
+        check_segmenter(model, "--model", coordinates)
         tell(f"segment: loading {model}")
         with needs_extra("train"):
             from commands.batch import choose_device
@@ -58,14 +60,15 @@ def segment(
             from talking_points.models.loading_bars import hide_loading_bars
             from talking_points.models.region_figure import draw_region_figure
             from talking_points.models.segmenting import open_segmenter, refuse_coordinates
-        hide_loading_bars()
-        segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
-        refuse_coordinates(model, segmenter, coordinates, "--coordinates")  # type: ignore[arg-type]
-        try:
-            question = segmenter.question(kind, **elements)
-        except ValueError as error:  # too long, or of a kind that it was taught no question of
-            raise ConfigError(str(error)) from error
-        text = segmenter.outline([shown], [question])[0]
+        with end_at_once(said="stopped"):
+            hide_loading_bars()
+            segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
+            refuse_coordinates(model, segmenter, coordinates, "--coordinates")  # type: ignore[arg-type]
+            try:
+                question = segmenter.question(kind, **elements)
+            except ValueError as error:  # too long, or of a kind that it was taught no question of
+                raise ConfigError(str(error)) from error
+            text = segmenter.outline([shown], [question])[0]
         found = RegionAnswer.read(text, shown.size, segmenter.scale(*shown.size))
         if as_json:
             show_json(_describe(str(image), found, shown.size))
@@ -113,14 +116,14 @@ def _asked(
     return {"expression": words}, "text_to_mask"
 
 
-def _check_model(model: str, coordinates: str) -> None:
+def check_segmenter(model: str, setting: str, coordinates: str) -> None:
+    """Refuse what is no segmenter, ours or a foreign one, as far as it shows before torch is imported."""
     if not model:
-        raise ConfigError("--model: expected the folder or repository of a segmenter, found none")
+        raise ConfigError(f"{setting}: expected the folder or repository of a segmenter, found none")
     if coordinates not in ("unit", "thousand", "pixels"):
         raise ConfigError(f"--coordinates: expected unit, thousand or pixels, found {coordinates}")
-    folder = Path(model)
-    if not folder.is_dir():
-        check_model(model, "segmenter")
+    if not Path(model).is_dir() or is_our_folder(model):
+        check_model(model, "segmenter", setting)
 
 
 def _check_mask(mask: Path | None, image: Path) -> None:

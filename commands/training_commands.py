@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.console import Config, Overrides, Verbose, app, exit_codes, needs_extra
+from commands.console import KEPT, Config, Overrides, Verbose, app, exit_codes, needs_extra
 from commands.local import local_orchestration
 from talking_points.config import load_config
 from talking_points.owners import refuse_closed
@@ -168,7 +168,7 @@ def _run(name: str, config: str, overrides: list[str] | None, verbose: bool, dry
                 importlib.import_module("talking_points.models.base")  # torch, while the orchestrator starts
             loaded[name] = getattr(importlib.import_module(f"flows.{name}"), name)
 
-    with exit_codes():
+    with exit_codes(KEPT):
         tell(f"{name.replace('_', '-')}: checking configuration and inputs")
         # Wrong input is found before what takes seconds: importing the models, starting the orchestrator.
         with needs_extra("train"):

@@ -16,6 +16,7 @@ import numpy as np
 
 from talking_points.config import ConfigError
 from talking_points.grounding.outlines import Outlines, Polygon, Ring
+from talking_points.grounding.rasters import check_mask
 from talking_points.grounding.simplification import Corners, approximate, area, fit_budget, is_drawable
 from talking_points.records import Mask
 
@@ -72,8 +73,7 @@ def trace(mask: Mask, tracing: Tracing | None = None) -> Outlines:
     way. An empty mask has none. Raises ``ValueError`` for an array that is no bool matrix.
     """
     tracing = tracing or Tracing()
-    if mask.ndim != 2 or mask.dtype != np.bool_:
-        raise ValueError(f"expected a mask of bool, (height, width); found {mask.dtype} of shape {mask.shape}")
+    check_mask(mask)
     if not mask.any():
         return Outlines()
     traced = _trace(mask, tracing)

@@ -78,7 +78,10 @@ def difference(expected: Any, found: Any) -> float:
         return max((difference(*pair) for pair in zip(expected, found, strict=True)), default=0.0)
     numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (expected, found)]
     if all(numbers):
-        apart = 0.0 if expected == found else abs(expected - found)
+        try:
+            apart = 0.0 if expected == found else float(abs(expected - found))
+        except OverflowError:  # a whole number of hundreds of digits
+            return math.inf
         return math.inf if math.isnan(apart) else apart
     return 0.0 if expected == found and not any(numbers) else math.inf
 

@@ -79,10 +79,20 @@ def empty_mask(width: int, height: int) -> Rle:
     return coco_mask.frPyObjects({"size": [height, width], "counts": [width * height]}, height, width)
 
 
+def check_mask(mask: Mask) -> None:
+    """Raise ``ValueError`` for what is no mask: an array of bool, (height, width)."""
+    if isinstance(mask, np.ndarray) and mask.ndim == 2 and mask.dtype == np.bool_:
+        return
+    is_array = isinstance(mask, np.ndarray)
+    found = f"{mask.dtype} of shape {mask.shape}" if is_array else f"a {type(mask).__name__}"
+    raise ValueError(
+        f"expected a mask of bool, (height, width); found {found}: make it one, as with np.asarray(mask) > 0"
+    )
+
+
 def encode_mask(mask: Mask) -> Rle:
-    """Run lengths of a mask, bool (height, width)."""
-    if mask.ndim != 2 or mask.dtype != np.bool_:
-        raise ValueError(f"expected a mask of bool, (height, width); found {mask.dtype} of shape {mask.shape}")
+    """Run lengths of a mask, bool (height, width). Raises ``ValueError`` for what is none."""
+    check_mask(mask)
     return coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
 
 

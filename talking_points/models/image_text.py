@@ -193,7 +193,7 @@ class ImageTextSegmenter:
         options = {"suppress_tokens": self.never_written or None, **options}
         for part in chunks(len(questions), batch_size):
             inputs = self.encode([to_rgb(image) for image in images[part]], questions[part]).to(self.model.device)
-            limit = max_new_tokens or self.max_new_tokens
+            limit = self.max_new_tokens if max_new_tokens is None else max_new_tokens
             written = self.model.generate(**inputs, max_new_tokens=limit, **{**sampling, **options})
             new = written[:, inputs["input_ids"].shape[1] :]
             texts += self.processor.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)

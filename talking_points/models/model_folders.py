@@ -60,6 +60,18 @@ def check_model(name: str | Path, role: str, setting: str = "--model", remedy: s
         raise ConfigError(f"{expected}; {folder} {found}; {advice}")
 
 
+def is_our_folder(name: str | Path) -> bool:
+    """Whether a folder is not that of a foreign model: one of ours, or of nothing that can be read."""
+    folder = Path(name)
+    if (folder / "adapter_config.json").is_file():
+        return False
+    try:
+        found = json.loads(read_text(folder / "config.json"))
+        return found.get("model_type") in ("segmenter", "talking_points", "capellm", "omg_llava", None)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return True
+
+
 def tell_kind(folder: Path) -> str:
     """The class of the finished model in a folder, as its configuration names it.
 

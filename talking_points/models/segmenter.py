@@ -215,7 +215,8 @@ class Segmenter(TalkingPointsModel):
         temperature: None for the likeliest tokens; else answers are drawn from the whole distribution. constrained:
         nothing but well-formed outlines is written, by a model with a lattice; raises ``ValueError`` for one without.
         """
-        options: dict[str, Any] = {"max_new_tokens": max_new_tokens or self.config.max_new_tokens, "do_sample": False}
+        limit = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
+        options: dict[str, Any] = {"max_new_tokens": limit, "do_sample": False}
         if temperature is not None:
             options |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         was_training = self.training

@@ -11,9 +11,8 @@ from talking_points.grounding.grammar import UNIT
 from talking_points.grounding.outlines import Coordinates, Outlines, Point
 from talking_points.hub_client import bounded_hub
 from talking_points.hub_commits import pinned
-from talking_points.models.model_folders import check_model
+from talking_points.models.model_folders import check_model, is_our_folder
 from talking_points.models.omg_llava.image_processing import ImageInput
-from talking_points.regular_files import read_text
 
 
 class RegionModel(Protocol):
@@ -78,8 +77,6 @@ def refuse_coordinates(name: str, model: RegionModel, coordinates: Coordinates, 
 
 def is_ours(name: str | Path) -> bool:
     """Whether a name is that of a small segmenter of ours, or of nothing that can be read, which is then refused."""
-    import json
-
     folder = Path(name)
     if not folder.is_dir():
         from transformers import PreTrainedConfig
@@ -90,10 +87,4 @@ def is_ours(name: str | Path) -> bool:
         except Exception:  # not there: ``check_model`` says so in words
             return True
         return values.get("model_type") == "segmenter"
-    if (folder / "adapter_config.json").is_file():
-        return False
-    try:
-        found = json.loads(read_text(folder / "config.json"))
-        return found.get("model_type") in ("segmenter", "talking_points", "capellm", "omg_llava", None)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return True
+    return is_our_folder(folder)

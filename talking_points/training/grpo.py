@@ -19,6 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 LOG_RATIO_CLAMP = 5.0
+MEAN_LOG_RATIO_MOST = 80.0
+"""Of a sequence; beyond, a ratio in single precision is infinite, and what is clipped would get NaN, not nothing."""
+
 ADVANTAGE_CLIP = 5.0
 """Wider than any advantage of a small group: with G = 3 none exceeds 1.42, so the clip acts for large groups only."""
 
@@ -134,7 +137,7 @@ def gspo_loss(
     """
     if beta and reference is None:
         raise ValueError(f"expected log-probabilities of a reference policy for beta {beta}, found none")
-    ratios = sequence_means(log_probs - old_log_probs.detach(), mask).exp()
+    ratios = sequence_means(log_probs - old_log_probs.detach(), mask).clamp(max=MEAN_LOG_RATIO_MOST).exp()
     advantages = advantages.detach()
     within = ratios.clamp(1 - epsilon_low, 1 + epsilon_high)
     policy = -torch.minimum(ratios * advantages, within * advantages).mean()

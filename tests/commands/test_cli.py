@@ -181,6 +181,65 @@ def test_ctrl_c_while_a_command_is_imported_is_told_as_later() -> None:
     assert (done.returncode, done.stderr) == (130, "stopped; nothing was begun\n")
 
 
+STOPS_WHILE = """
+import builtins, os, signal, sys
+import commands.answer, commands.batch, commands.cli, commands.model_commands, commands.segment
+from unittest.mock import MagicMock
+from PIL import Image
+
+folder, real = sys.argv[1], builtins.__import__
+Image.new("RGB", (90, 60)).save(folder + "/image.png")
+commands.answer.check_model = commands.model_commands.check_model = commands.segment.check_model = MagicMock()
+
+def stop(*_):
+    try:
+        os.kill(os.getpid(), number)
+    except KeyboardInterrupt:
+        pass  # as libraries do that look for others while they are loaded
+
+def imports(name, *rest):
+    if name.startswith("talking_points.models.loading_bars"):
+        stop()
+    return real(name, *rest)
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    for command, *words in (("describe", "30", "20"), ("localize", "the dog"), ("answer", "nose"), ("segment", "dog")):
+        for loading in (True, False):
+            if pid := os.fork():
+                print(command, loading, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=sys.stderr, flush=True)
+                continue
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            bars = MagicMock()
+            bars.hide_loading_bars.side_effect = stop
+            sys.modules |= {
+                f"talking_points.models.{name}": MagicMock()
+                for name in "descriptor localizer answerer segmenting figure pose_figure region_figure".split()
+            } | {"talking_points.models.loading_bars": bars}
+            sys.modules["talking_points.models.capellm.conversation"] = MagicMock(QueryError=ValueError)
+            sys.modules["talking_points.models.capellm.crops"] = MagicMock(BoxError=ValueError)
+            if loading:
+                builtins.__import__ = imports
+            sys.argv = ["talking-points", command, folder + "/image.png", *words, "--model", folder]
+            commands.cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_single_answer_that_is_stopped_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPS_WHILE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == ""
+    expected = [
+        line
+        for _ in ("SIGINT", "SIGTERM")
+        for command in ("describe", "localize", "answer", "segment")
+        for loading, said in ((True, "stopped; nothing was begun"), (False, "stopped"))
+        for line in (f"{command}: loading {tmp_path}", said, f"{command} {loading} 130")
+    ]
+    assert done.stderr.splitlines() == expected
+
+
 def test_a_narrow_terminal_gets_whole_numbers() -> None:
     table = Table(*"abcdef")
     table.add_row(*["1,234,567"] * 6)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from typer.testing import CliRunner
 
 import commands.cli  # noqa: F401  (adds the commands to the application)
 from commands.console import app
+from talking_points.examples.points import PointSet
+from talking_points.grounding.grammar import read_lenient
+from talking_points.models.image_text import ImageTextSegmenter
 from talking_points.models.localizer import PointLocalizer
 from talking_points.models.presets import train_tokenizer
 from talking_points.models.segmenter import Segmenter
@@ -157,9 +162,17 @@ def test_points_of_outlines_are_scored_beside_those_of_a_localizer(
     def answer(self: Segmenter, images: list[Image.Image], questions: list[str], **_: object) -> list[str]:
         assert {image.size for image in images} == {(50, 40)}
         asked.extend(questions)
-        return [SQUARE, SQUARE, "no"]
+        return [SQUARE, SQUARE, "no"][: len(images)]
 
     monkeypatch.setattr(Segmenter, "answer", answer)
+    images = PointSet.images
+    shown: list[int] = []
+
+    def decode(points: PointSet, wanted: set[str]) -> Any:
+        shown.append(len(wanted))
+        return images(points, wanted)
+
+    monkeypatch.setattr(PointSet, "images", decode)
     command = ["outline-points", str(dataset), "--segmenter", given[2], "--localizer", str(tmp_path / "localizer")]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.stderr
@@ -169,6 +182,46 @@ def test_points_of_outlines_are_scored_beside_those_of_a_localizer(
     assert set(found["scores"]) == {"centroid", "innermost", "localizer"}
     assert found["scores"]["centroid"]["PCK@0.1"] == pytest.approx(200 / 3)
     assert 0 <= found["scores"]["localizer"]["mPCK"] <= 100
+    result = CliRunner().invoke(app, [*command, "--limit", "2", "--batch-size", "1"])
+    assert result.exit_code == 0, result.stderr
+    assert shown[1:] == [1, 1], "images of one batch are in memory at a time"
+
+
+def test_outlines_of_a_foreign_model_are_scored_in_its_units(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "qwen"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    dataset = write_dataset(tmp_path / "points", split="test", places=[(24.5, 19.5)])
+    square = read_lenient(SQUARE).outlines
+
+    class Foreign(ImageTextSegmenter):
+        segment = lambda *_: [square]  # noqa: E731
+        scale = lambda self, *_: (1000.0, 1000.0) if self.coordinates == "thousand" else (1.0, 1.0)  # noqa: E731
+
+    monkeypatch.setattr(
+        ImageTextSegmenter, "from_pretrained", lambda *_, coordinates, **__: Foreign(None, None, coordinates)
+    )
+    command = ["outline-points", str(dataset), "--segmenter", str(foreign), "--coordinates"]
+    for coordinates, code in (("thousand", 0), ("unit", 0), ("miles", 2)):
+        result = CliRunner().invoke(app, [*command, coordinates])
+        assert result.exit_code == code, result.stderr
+    assert "expected unit, thousand or pixels" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["tiny", "foreign"])
+def test_no_new_tokens_are_not_taken_for_the_default(given: list[str], kind: str) -> None:
+    image, model = Image.new("RGB", (9, 6)), Segmenter.from_pretrained(given[2])
+    if kind == "tiny":
+        with pytest.raises(ValueError, match="0"):
+            model.segment([image], ["the dog"], max_new_tokens=0)
+        return
+    other = ImageTextSegmenter(MagicMock(), MagicMock(), max_new_tokens=7)
+    other.encode = lambda *_: MagicMock()  # type: ignore[method-assign]
+    for limit in (0, None):
+        other.answer([image], ["the dog"], max_new_tokens=limit)
+    assert [call.kwargs["max_new_tokens"] for call in other.model.generate.call_args_list] == [0, 7]
 
 
 @pytest.mark.parametrize(

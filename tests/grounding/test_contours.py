@@ -14,7 +14,7 @@ from talking_points.config import ConfigError
 from talking_points.grounding.contours import Tracing, trace
 from talking_points.grounding.grammar import read_lenient, read_strict, write_outlines
 from talking_points.grounding.outlines import Outlines, is_clockwise, signed_area
-from talking_points.grounding.rasters import round_trip_iou
+from talking_points.grounding.rasters import encode_mask, round_trip_iou
 from talking_points.records import Mask
 from talking_points.sources import open_source
 from tests.shared_data import shared_path
@@ -120,10 +120,21 @@ def test_views_of_masks() -> None:
     assert trace(mask).point_count > 8
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros(4, np.bool_), np.zeros((2, 2, 2), np.bool_)])
-def test_what_is_no_mask_is_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"expected a mask of bool.*found"):
-        trace(wrong)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4)),
+        np.zeros(4, np.bool_),
+        np.zeros((2, 2, 2), np.bool_),
+        [[True, False]],
+        None,
+    ],
+)
+@pytest.mark.parametrize("take", [trace, encode_mask])
+def test_what_is_no_mask_is_refused(wrong: Any, take: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected a mask of bool.*found.*make it one"):
+        take(wrong)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_every_recorded_case_agrees() -> None:
         ("a", "a", 0),
         ("a", "b", math.inf),
         ([], {}, math.inf),
+        (10**400, 1.0, math.inf),
     ],
 )
 def test_differences(expected: object, found: object, error: float) -> None:

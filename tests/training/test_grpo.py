@@ -188,6 +188,18 @@ def test_gspo_clips_whole_sequences_on_the_side_they_should_not_go_further_to() 
     assert (log_probs.grad.abs().sum(dim=1) == 0).tolist() == [True, False, False, True]
 
 
+@pytest.mark.parametrize("apart", [100.0, 1000.0, 1e30])
+def test_gspo_of_a_policy_that_ran_away_has_no_gradient_that_is_no_number(apart: float) -> None:
+    log_probs = torch.full((2, 3), -1.0, requires_grad=True)
+    old = log_probs.detach() - torch.tensor([[apart], [-apart]])
+    loss = gspo_loss(log_probs, old, torch.tensor([1.0, -1.0]), torch.ones(2, 3))
+    loss.total.backward()
+    assert log_probs.grad is not None
+    assert loss.clipped.all()
+    assert torch.isfinite(loss.total)
+    assert log_probs.grad.tolist() == [[0.0] * 3] * 2
+
+
 def test_gspo_keeps_near_a_reference_if_asked() -> None:
     log_probs, mask = torch.full((2, 3), -1.0), torch.ones(2, 3)
     loss = gspo_loss(log_probs, log_probs, torch.zeros(2), mask, reference=log_probs - 1, beta=0.5)

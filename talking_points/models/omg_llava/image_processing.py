@@ -29,7 +29,7 @@ _THREADS = 8
 
 def to_rgb(image: ImageInput) -> Image.Image:
     """An RGB image from a PIL image of any mode or a uint8 array (height, width, 3)."""
-    if isinstance(image, Image.Image):
+    if isinstance(image, Image.Image) and image.width and image.height:
         return image_files.to_rgb(image)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
@@ -37,6 +37,8 @@ def to_rgb(image: ImageInput) -> Image.Image:
             f"expected a PIL image or a uint8 array (height, width, 3), found {array.dtype} {array.shape}: "
             "convert the image to 8-bit RGB first"
         )
+    if not array.size:
+        raise ValueError(f"expected an image with pixels, found one of shape {array.shape}")
     return Image.fromarray(array)
 
 

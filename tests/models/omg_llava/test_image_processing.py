@@ -70,6 +70,12 @@ def test_other_arrays_are_refused(array):
         to_rgb(array)
 
 
+@pytest.mark.parametrize("image", [np.zeros((0, 5, 3), np.uint8), Image.new("RGB", (0, 5)), Image.new("L", (5, 0))])
+def test_an_image_without_pixels_is_no_answer_to_anything(image):
+    with pytest.raises(ValueError, match=r"pixels|uint8"):
+        to_rgb(image)
+
+
 def test_settings_survive_a_folder(tmp_path):
     OmgLlavaImageProcessor(96).save_pretrained(tmp_path)
     loaded = OmgLlavaImageProcessor.from_pretrained(tmp_path)
