@@ -51,7 +51,7 @@ def segment(
         shown = open_image(image)
         check_figure(figure, image, mask)
         _check_mask(mask, image)
-        elements, kind = _asked(expression, point, box, shown.size)
+        _, kind = _asked(expression, point, box, shown.size)
         check_segmenter(model, "--model", coordinates)
         tell(f"segment: loading {model}")
         with needs_extra("train"):
@@ -64,6 +64,7 @@ def segment(
             hide_loading_bars()
             segmenter = open_segmenter(model, coordinates=coordinates, device=choose_device(device))  # type: ignore[arg-type]
             refuse_coordinates(model, segmenter, coordinates, "--coordinates")  # type: ignore[arg-type]
+            elements, _ = _asked(expression, point, box, shown.size, segmenter.scale(*shown.size))
             try:
                 question = segmenter.question(kind, **elements)
             except ValueError as error:  # too long, or of a kind that it was taught no question of
@@ -87,9 +88,16 @@ def segment(
 
 
 def _asked(
-    expression: str | None, point: tuple[float, float] | None, box: Numbers | None, size: tuple[int, int]
+    expression: str | None,
+    point: tuple[float, float] | None,
+    box: Numbers | None,
+    size: tuple[int, int],
+    scale: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[dict[str, str], str]:
-    """What the question names, as text, and its kind. Raises ``ConfigError`` for any but one."""
+    """What the question names, as text for a model whose coordinates have this ``scale``, and its kind.
+
+    Raises ``ConfigError`` for any but one.
+    """
     from talking_points.grounding.grammar import write_box, write_point
     from talking_points.grounding.outlines import box_to_unit, point_to_unit
 
@@ -104,12 +112,12 @@ def _asked(
         x, y = point
         if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
             raise ConfigError(f"--point: ({x:g}, {y:g}) is not in {image}")
-        return {"point": write_point(point_to_unit(x, y, width, height))}, "point_to_mask"
+        return {"point": write_point(point_to_unit(x, y, width, height), scale=scale)}, "point_to_mask"
     if box is not None:
         x, y, w, h = box
         if not (w > 0 and h > 0 and x >= 0 and y >= 0 and x + w <= width and y + h <= height):
             raise ConfigError(f"--box: expected x y width height of a box with a size inside {image}; found {box}")
-        return {"box": write_box(box_to_unit(box, width, height))}, "box_to_mask"
+        return {"box": write_box(box_to_unit(box, width, height), scale=scale)}, "box_to_mask"
     words = in_one_line(expression or "")
     if not any(map(str.isalnum, words)):
         raise ConfigError('expected words for what to outline, for example "the dog\'s head", found none')

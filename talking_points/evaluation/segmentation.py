@@ -139,14 +139,23 @@ def _ask(
 def _questions(
     config: EvaluateSegmentationConfig, model: RegionModel, examples: Sequence[RegionExample], kind: str | None = None
 ) -> list[str]:
-    """What is asked about the regions; of another ``kind`` than the rows', in the same words as those."""
+    """What is asked about the regions; of another ``kind`` than the rows', in the same words as those.
+
+    A model of other coordinates than the rows' is asked in its own.
+    """
     if config.phrasing == "own":
-        return [model.question(kind or one.kind, **one.elements) for one in examples]
-    if kind is None:
-        return [one.question for one in examples]
-    frames = load_phrasings(InstructionSettings().phrasings).questions[kind]  # type: ignore[index]
-    chosen = [frames[derive_seed(config.seed, one.id, kind) % len(frames)] for one in examples]
-    return [frame.format(**one.elements) for frame, one in zip(chosen, examples, strict=True)]
+        return [model.question(kind or one.kind, **one.elements(model.scale(*one.size))) for one in examples]
+    questions = []
+    phrasings = load_phrasings(InstructionSettings().phrasings).questions
+    for one in examples:
+        scale, wanted = model.scale(*one.size), kind or one.kind
+        if kind is None and (scale == (1.0, 1.0) or not wanted.startswith(("point_", "box_"))):
+            questions.append(one.question)
+            continue
+        frames = phrasings[wanted]  # type: ignore[index]
+        frame = frames[derive_seed(config.seed, one.id, wanted) % len(frames)]
+        questions.append(frame.format(**one.elements(scale)))
+    return questions
 
 
 def _boxes(config: EvaluateSegmentationConfig, model: RegionModel, regions: RegionSet) -> dict[str, float]:

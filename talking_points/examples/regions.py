@@ -17,7 +17,7 @@ from talking_points.dataset_files import dataset_file, dataset_names, open_parqu
 from talking_points.examples.example_sets import ExampleSet
 from talking_points.examples.points import derangement
 from talking_points.grounding.grammar import write_box, write_point
-from talking_points.grounding.outlines import box_to_unit, point_to_unit
+from talking_points.grounding.outlines import Point, box_to_unit, point_to_unit
 from talking_points.grounding.rasters import decode_mask, encode_mask
 from talking_points.image_files import read_rgb
 from talking_points.instructions.rows import InstructionRow, read_instructions
@@ -56,11 +56,11 @@ class RegionExample:
             row.question, row.answer, row.mask, row.box, row.point, row.round_trip_iou,
         )  # fmt: skip
 
-    @property
-    def elements(self) -> dict[str, str]:
-        """What a question may name the region by, as text."""
+    def elements(self, scale: Point = (1.0, 1.0)) -> dict[str, str]:
+        """What a question may name the region by, as text, for a model whose coordinates have this ``scale``."""
         point, box = point_to_unit(*self.point, *self.size), box_to_unit(self.box, *self.size)
-        return {"expression": self.expression, "point": write_point(point), "box": write_box(box)}
+        written = {"point": write_point(point, scale=scale), "box": write_box(box, scale=scale)}
+        return {"expression": self.expression, **written}
 
 
 @dataclass(frozen=True)

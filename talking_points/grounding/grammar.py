@@ -110,9 +110,14 @@ def write_outlines(outlines: Outlines, decimals: int = DECIMALS, holes: bool = F
     return _list(polygons)
 
 
-def write_box(corners: Box, decimals: int = DECIMALS) -> str:
-    """``[x1, y1, x2, y2]``; a box too thin for the decimals becomes one step wide, as none of no size can be read."""
+def write_box(corners: Box, decimals: int = DECIMALS, scale: Point = (1.0, 1.0)) -> str:
+    """``[x1, y1, x2, y2]``; a box too thin for the decimals becomes one step wide, as none of no size can be read.
+
+    With another ``scale``, as ``write_point`` says.
+    """
     check_decimals(decimals)
+    if scale != (1.0, 1.0):
+        return f"[{_whole(corners[:2], scale)}, {_whole(corners[2:], scale)}]"
     left, top, right, bottom = (_round(value, decimals) for value in corners)
     step = 10**-decimals
     left, right = _part(left, right, step)
@@ -120,10 +125,16 @@ def write_box(corners: Box, decimals: int = DECIMALS) -> str:
     return _numbers((left, top, right, bottom), decimals)
 
 
-def write_point(point: Point, decimals: int = DECIMALS) -> str:
-    """``[x, y]``."""
+def write_point(point: Point, decimals: int = DECIMALS, scale: Point = (1.0, 1.0)) -> str:
+    """``[x, y]``; for a model whose 1 is another ``scale``, 1,000 or the pixels of an image, in whole numbers."""
     check_decimals(decimals)
+    if scale != (1.0, 1.0):
+        return f"[{_whole(point, scale)}]"
     return _numbers((_round(point[0], decimals), _round(point[1], decimals)), decimals)
+
+
+def _whole(point: Point, scale: Point) -> str:
+    return ", ".join(f"{_round(value, 6) * one:.0f}" for value, one in zip(point, scale, strict=True))
 
 
 def _part(low: float, high: float, step: float) -> tuple[float, float]:

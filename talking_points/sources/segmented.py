@@ -123,5 +123,7 @@ def _ask(model: PointSegmenter, kind: str, pixels: NDArray[np.uint8], points: Se
         return []
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
-    questions = [model.question(kind, point=write_point(point_to_unit(*point, width, height))) for point in points]
+    scale = model.scale(width, height)
+    written = [write_point(point_to_unit(*point, width, height), scale=scale) for point in points]
+    questions = [model.question(kind, point=point) for point in written]
     return model.answer([image] * len(points), questions)

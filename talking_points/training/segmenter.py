@@ -34,7 +34,7 @@ RegionFeatures = ImageFeatures[RegionSet]
 
 def question_of(model: RegionModel, example: RegionExample, phrasing: str) -> str:
     """What the model is asked: the row's question, or its own short one."""
-    return example.question if phrasing == "rows" else model.question(example.kind, **example.elements)
+    return example.question if phrasing == "rows" else model.question(example.kind, **example.elements())
 
 
 def answer_of(example: RegionExample, phrasing: str) -> str:

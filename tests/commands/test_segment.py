@@ -129,6 +129,20 @@ def test_what_is_printed_is_one_line_of_the_grammar(
     assert output.startswith(SQUARE[:-1])
 
 
+@pytest.mark.parametrize(
+    ("asked", "written"),
+    [(["--point", "44.5", "14.5"], "[500, 250]"), (["--box", "9", "6", "45", "30"], "[100, 100, 600, 600]")],
+)
+def test_a_foreign_model_is_asked_in_the_coordinates_that_it_writes(
+    given: list[str], says: list[str], monkeypatch: pytest.MonkeyPatch, asked: list[str], written: str
+) -> None:
+    says[0] = "[[[250, 250], [750, 250], [750, 750], [250, 750]]]"
+    monkeypatch.setattr(Segmenter, "scale", lambda *_: (1000.0, 1000.0))
+    code, output = run(*given, *asked, "--coordinates", "thousand")
+    assert code == 0, output
+    assert written in says[1]
+
+
 @pytest.mark.parametrize("coordinates", ["thousand", "pixels"])
 def test_coordinates_that_the_model_does_not_write_are_refused(
     given: list[str], says: list[str], coordinates: str
