@@ -393,14 +393,19 @@ def own_files(root: Path) -> Path:
     return root
 
 
-def test_pretrained_parts_train_adapters_and_the_projector_alone(root: Path, tmp_path: Path) -> None:
+def tiny_parts(folder: Path) -> None:
+    """A language and a vision model as they are published, ``llama`` and ``dino``, with random weights."""
     tokenizer = train_tokenizer(["left front paw"], 400)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    LlamaForCausalLM(LlamaConfig(**sizes, **ids, vocab_size=len(tokenizer))).save_pretrained(tmp_path / "llama")
-    tokenizer.save_pretrained(tmp_path / "llama")
+    LlamaForCausalLM(LlamaConfig(**sizes, **ids, vocab_size=len(tokenizer))).save_pretrained(folder / "llama")
+    tokenizer.save_pretrained(folder / "llama")
     vision = Dinov2Config(**sizes, mlp_ratio=2, image_size=28, patch_size=14)
-    Dinov2Model(vision).save_pretrained(tmp_path / "dino")
+    Dinov2Model(vision).save_pretrained(folder / "dino")
+
+
+def test_pretrained_parts_train_adapters_and_the_projector_alone(root: Path, tmp_path: Path) -> None:
+    tiny_parts(tmp_path)
     config = load_config(
         AnswererConfig, "configs/train/answerer_small.yaml",
         [f"output={tmp_path / 'out'}", f"poses.root={root}", "allow_drawn=true", "answerer.max_steps=2",

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import LlamaForCausalLM, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
+from talking_points.config import load_config
 from talking_points.examples.config import FeatureConfig
+from talking_points.examples.regions import RegionExample
 from talking_points.models.base import TalkingPointsModel
 from talking_points.models.descriptor import PointDescriptor
 from talking_points.models.localizer import PointLocalizer
-from talking_points.training.adaptation import AdaptationTrainer, adapt_descriptor
+from talking_points.models.segmenter import Segmenter
+from talking_points.sources.drawn import draw_sample
+from talking_points.training.adaptation import adapt_descriptor
+from talking_points.training.answerer_config import AnswererConfig
 from talking_points.training.checkpoints import last_checkpoint
 from talking_points.training.config import AdaptConfig, LocalizerConfig, StageConfig
 from talking_points.training.descriptor import train_descriptor
 from talking_points.training.localizer import train_localizer
-from talking_points.training.trainer import PointTrainer
+from talking_points.training.made_once import FINISHED, STARTED
+from talking_points.training.refinement import RefineTrainer
+from talking_points.training.segmenter import start_segmenter
+from talking_points.training.segmenter_config import SegmenterConfig
+from talking_points.training.stages import run_stage
+from talking_points.training.trainer import StageTrainer
+from tests.models.test_image_text import tiny_qwen
 from tests.training.conftest import points, small
+from tests.training.small_instructions import write_instructions
+from tests.training.test_answerer import tiny_parts
 
 PAPER_RATE = 1e-5
 LORA = {"train_lora": True, "train_language_model": False, "train_vocabulary": True}
 GROUPS = {
-    "projector": ("projector.",),
-    "text_projector": ("text_projector.",),
-    "adapters' A": (".lora_A.",),
-    "adapters' B": (".lora_B.",),
-    "coordinates": ("coordinate_head.",),
-    "head": (".lm_head.",),
-    "embeddings": (".embed_tokens.",),
+    "projector": "projector.",
+    "text_projector": "text_projector.",
+    "adapters' A": ".lora_A.",
+    "adapters' B": ".lora_B.",
+    "coordinates": "coordinate_head.",
+    "head": ".lm_head.",
+    "embeddings": ".embed_tokens.",
+    "positions": "image_positions.",
+    "blocks": ".layers.",
+    "norm": ".norm.",
 }
+"""Parts of a weight's name, its beginning where no dot is before."""
 TRAIN, HELD_OUT = points(6).hold_out(1 / 3)
 STEPS = {
     "batch_size": 4, "learning_rate": PAPER_RATE, "bf16": True, "save_steps": 40, "eval_steps": 40, "eval_points": 2,
@@ -69,27 +89,79 @@ def train(kind: str, start: TalkingPointsModel, output: Path, features: FeatureC
         train_descriptor(start, TRAIN, HELD_OUT, StageConfig(**STEPS, max_steps=steps), features, output)
 
 
-KINDS = {"localizer": PointLocalizer, "descriptor": PointDescriptor, "adaptation": PointDescriptor}
+POINT_KINDS = {"localizer": PointLocalizer, "descriptor": PointDescriptor, "adaptation": PointDescriptor}
+TINY = {"embeddings", "blocks", "norm", "head", "projector", "positions"}
 TRAINED = {
-    "localizer": set(GROUPS) - {"head"},
-    "descriptor": set(GROUPS) - {"text_projector", "coordinates"},
+    "localizer": set(GROUPS) - {"head", "positions", "blocks", "norm"},
+    "descriptor": {"projector", "adapters' A", "adapters' B", "head", "embeddings"},
     "adaptation": {"adapters' A", "adapters' B"},
+    "answerer": {"adapters' A", "adapters' B", "projector"},
+    "segmenter": TINY,
+    "refined segmenter": TINY,
+    "image-text adapters": {"adapters' A", "adapters' B"},
+    "refined image-text adapters": {"adapters' A", "adapters' B"},
 }
 
 
-def moved(model: TalkingPointsModel, before: dict[str, torch.Tensor]) -> dict[str, float]:
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What answerer and segmenters start from and learn from; weights once in bfloat16, once the same in float32."""
+    folder = tmp_path_factory.mktemp("others")
+    draw_sample(folder / "drawn", 12, 5, sources=["mp100"])
+    write_instructions(folder, 1, ("train",))
+    tiny_parts(folder)
+    tiny_qwen(folder / "qwen")
+    tiny = SegmenterConfig(output=folder, image_size=64, vocabulary_size=400, lattice=32)
+    segmenter = start_segmenter(tiny, ["the dog and its head"])
+    segmenter.language_model.to(torch.bfloat16)
+    segmenter.save_pretrained(folder / "segmenter bfloat16")
+    Segmenter.from_pretrained(folder / "segmenter bfloat16").float().save_pretrained(folder / "segmenter float32")
+    for part, kind in (("llama", LlamaForCausalLM), ("qwen", Qwen2_5_VLForConditionalGeneration)):
+        model = kind.from_pretrained(folder / part).to(torch.bfloat16)
+        for dtype in ("bfloat16", "float32"):
+            shutil.copytree(folder / part, folder / f"{part} {dtype}")
+            model.to(getattr(torch, dtype)).save_pretrained(folder / f"{part} {dtype}")
+    return folder
+
+
+def train_other(kind: str, dtype: str, others: Path, output: Path, steps: int) -> None:
+    """The stage of a kind that has its data in ``others``, from its start in ``dtype``."""
+    own = {
+        "batch_size": 2, "learning_rate": PAPER_RATE, "warmup": 0, "bf16": True, "save_steps": steps,
+        "max_steps": steps, "eval_steps": 99, "log_steps": 40,
+    }  # fmt: skip
+    if kind == "answerer":
+        more = [f"output={output}", f"poses.root={others / 'drawn' / 'mp100'}", "allow_drawn=true", "threads=1"]
+        more += [f"answerer.language_model={others / f'llama {dtype}'}", f"answerer.vision_model={others / 'dino'}"]
+        more += [f"answerer.{name}={value}" for name, value in own.items()]
+        given = [*more, "answerer.accumulation=1", "answerer.gradient_checkpointing=false"]
+        run_stage("answerer", load_config(AnswererConfig, "configs/train/answerer_small.yaml", given))
+        return
+    start = str(others / f"{'qwen' if 'image-text' in kind else 'segmenter'} {dtype}")
+    refine = {**own, "kinds": [], "group": 2, "updates": 2, "max_new_tokens": 6, "beta": 0.01}
+    preset = {"preset": "image_text", "lora_rank": 4} if "image-text" in kind else {}
+    config = {
+        "output": output, "start": start, "segmenter_path": start, "threads": 1, **preset, "segmenter": own,
+        "refine": refine, "instructions": {"root": others / "instructions"},
+        "features": {"folder": others / "features"},
+    }  # fmt: skip
+    run_stage("refined" if "refined" in kind else "segmenter", SegmenterConfig.model_validate(config))
+
+
+def group_of(name: str) -> str:
+    """The first group that a weight belongs to."""
+    return next(group for group, part in GROUPS.items() if (part in name if part[0] == "." else name.startswith(part)))
+
+
+def moved(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> dict[str, float]:
     """The share of the trained weights of each group that are no longer what they were, in percent."""
-    shares = {}
-    for group, parts in GROUPS.items():
-        weights = {
-            name: value
-            for name, value in model.named_parameters()
-            if name in before and (name.startswith(parts) or any(part in name for part in parts if part[0] == "."))
-        }
-        if weights:
-            changed = sum(int((value != before[name]).sum()) for name, value in weights.items())
-            shares[group] = 100 * changed / sum(value.numel() for value in weights.values())
-    return shares
+    changed: Counter[str] = Counter()
+    all_of: Counter[str] = Counter()
+    for name, value in model.named_parameters():
+        if name in before:
+            changed[group_of(name)] += int((value != before[name]).sum())
+            all_of[group_of(name)] += value.numel()
+    return {group: 100 * changed[group] / count for group, count in all_of.items()}
 
 
 class Starts(TrainerCallback):
@@ -103,36 +175,62 @@ class Starts(TrainerCallback):
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[PointTrainer, Starts]]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[StageTrainer, Starts]]:
     """The trainer that ran last, and what it began with."""
-    running: list[tuple[PointTrainer, Starts]] = []
-    run = PointTrainer.run
+    running: list[tuple[StageTrainer, Starts]] = []
+    run = StageTrainer.run
 
-    def watching(trainer: PointTrainer) -> dict[str, float]:
+    def watching(trainer: StageTrainer) -> dict[str, float]:
         starts = Starts()
         trainer.add_callback(starts)
         running.append((trainer, starts))
         return run(trainer)
 
-    monkeypatch.setattr(PointTrainer, "run", watching)
-    monkeypatch.setattr(AdaptationTrainer, "run", watching)
+    def rewards(trainer: RefineTrainer, examples: Sequence[RegionExample], texts: Sequence[str]) -> Any:
+        return np.arange(len(texts), dtype=np.float64), [None] * len(texts)
+
+    monkeypatch.setattr(StageTrainer, "run", watching)
+    # What random weights write is worth nothing, and equal rewards move no weight.
+    monkeypatch.setattr(RefineTrainer, "rewards", rewards)
     return lambda: running[-1]
 
 
+Run = Callable[[str, Path, int], tuple[StageTrainer, Starts]]
+
+
+@pytest.fixture(params=TRAINED)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def run(kind: str, tmp_path: Path, watched, request: pytest.FixtureRequest) -> Run:
+    """Train the kind from its start in a precision; returns its trainer and what that began with."""
+    folder: Path = request.getfixturevalue("folder" if kind in POINT_KINDS else "others")
+    if kind in POINT_KINDS:
+        (tmp_path / "judge").symlink_to(folder / "PointLocalizer bfloat16")
+
+    def run(dtype: str, output: Path, steps: int) -> tuple[StageTrainer, Starts]:
+        if kind in POINT_KINDS:
+            model = POINT_KINDS[kind].from_pretrained(folder / f"{POINT_KINDS[kind].__name__} {dtype}")
+            assert model.dtype == getattr(torch, dtype)
+            train(kind, model, output, FeatureConfig(folder=folder / "features", limit_gb=1.0), steps)
+        else:
+            train_other(kind, dtype, folder, output, steps)
+        return watched()
+
+    return run
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_as_many_weights_move_from_a_bfloat16_start(kind: str, folder: Path, tmp_path: Path, watched) -> None:
-    features = FeatureConfig(folder=folder / "features", limit_gb=1.0)
+def test_as_many_weights_move_from_a_bfloat16_start(kind: str, run: Run, tmp_path: Path) -> None:
     shares = {}
-    (tmp_path / "judge").symlink_to(folder / "PointLocalizer bfloat16")
     for dtype in ("float32", "bfloat16"):
-        model = KINDS[kind].from_pretrained(folder / f"{KINDS[kind].__name__} {dtype}")
-        assert model.dtype == getattr(torch, dtype)
-        train(kind, model, tmp_path / dtype, features, steps=40)
-        trainer, starts = watched()
-        shares[dtype] = moved(model, starts.weights)
+        trainer, starts = run(dtype, tmp_path / dtype, 40)
+        shares[dtype] = moved(trainer.model, starts.weights)
         assert trainer.state.global_step == 40
-        assert {value.dtype for value in model.parameters() if value.requires_grad} == {torch.float32}
+        assert {value.dtype for value in starts.weights.values()} == {torch.float32}
+        assert trainer.optimizer is not None
         assert {
             value.dtype
             for state in trainer.optimizer.state.values()
@@ -142,28 +240,20 @@ def test_as_many_weights_move_from_a_bfloat16_start(kind: str, folder: Path, tmp
     assert shares["bfloat16"] == pytest.approx(shares["float32"], abs=2)
     assert set(shares["bfloat16"]) == TRAINED[kind]
     assert all(share > 50 for group, share in shares["bfloat16"].items() if group != "embeddings"), shares
-    # What was saved can be loaded again, in the precision that it started from.
-    loaded = KINDS[kind].from_pretrained(tmp_path / "bfloat16")
-    assert loaded.dtype == torch.bfloat16
-    assert {value.dtype for value in loaded.vision.parameters()} == {torch.float32}
+    if kind in POINT_KINDS:  # what was saved can be loaded again, in the precision that it started from
+        loaded = POINT_KINDS[kind].from_pretrained(tmp_path / "bfloat16")
+        assert loaded.dtype == torch.bfloat16
+        assert {value.dtype for value in loaded.vision.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_resumed_training_goes_on_from_float32(kind: str, folder: Path, tmp_path: Path, watched) -> None:
-    features = FeatureConfig(folder=folder / "features", limit_gb=1.0)
-    (tmp_path / "judge").symlink_to(folder / "PointLocalizer bfloat16")
-
-    def begin(output: str, steps: int) -> TalkingPointsModel:
-        model = KINDS[kind].from_pretrained(folder / f"{KINDS[kind].__name__} bfloat16")
-        train(kind, model, tmp_path / output, features, steps)
-        return model
-
-    begin("resumed", 2)
-    checkpoint = last_checkpoint(tmp_path / "resumed")
+def test_a_resumed_training_goes_on_from_float32(run: Run, tmp_path: Path) -> None:
+    trainer, _ = run("bfloat16", tmp_path / "resumed", 2)
+    checkpoint = last_checkpoint(trainer.args.output_dir)
     assert checkpoint is not None
-    saved = load_file(checkpoint / "model.safetensors")
-    begin("resumed", 3)
-    _, starts = watched()
+    for name in (STARTED, FINISHED):  # of a stage, which would be told apart by its number of steps
+        (checkpoint.parent / name).unlink(missing_ok=True)
+    saved = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    _, starts = run("bfloat16", tmp_path / "resumed", 4)
     assert starts.weights
     for name, value in starts.weights.items():
         assert value.dtype == torch.float32
