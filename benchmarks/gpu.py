@@ -10,17 +10,23 @@
 - answering: all keypoints of an object against one (``answering.py``);
 - text: rows per second through vLLM (``backends.py``), where ``--vllm-python`` names an environment that has it.
 
-Each is a process of its own, so that memory is given back and one that fails leaves the others. What the time does not
-suffice for is named. Ends with exit code 1 when a step failed.
+Each is a process of its own, so that memory is given back and one that fails leaves the others. It may take its share
+of the time that is left, and what it has found until then is kept. What the time does not suffice for is named, also
+when the command is stopped with SIGTERM. Of the project nothing need be installed but what it depends on. Ends with
+exit code 1 when a step failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +35,11 @@ from typing import Any
 import torch
 
 HERE = Path(__file__).resolve().parent
+# Of a script only its own folder is on the path, and on a bare machine the project is not installed.
+sys.path.insert(0, str(HERE.parent))
+SHARES = {"parity": 1.0, "inference": 4.0, "training": 5.0, "answering": 2.0, "text": 2.0}
+"""How the time is divided; what a step leaves over goes to those behind it."""
+
 SIZES = {"7b": ["--sizes", "7b"], "tiny": ["--sizes", "tiny", "--batch-size", "2", "--new-tokens", "2"]}
 
 
@@ -47,13 +58,35 @@ def main() -> int:
         return 0
     if not given.tiny and not torch.cuda.is_available():
         parser.error("expected a GPU that torch can use, found none: use --tiny to see that the steps run")
-    deadline = time.monotonic() + 60 * given.minutes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     found: dict[str, Any] = {"machine": describe_machine(given.tiny)}
-    for name, command in plan_steps(given).items():
-        print(f"{name}: {'is left out' if isinstance(command, str) else 'runs'}", file=sys.stderr, flush=True)
-        found[name] = {"left_out": command} if isinstance(command, str) else run_step(command, deadline)
-    print(json.dumps(found))
+    try:
+        run_steps(plan_steps(given), time.monotonic() + 60 * given.minutes, found)
+    finally:  # what is there is told, whatever ends this
+        print(json.dumps(without_nan(found)), flush=True)
     return int(any("failed" in step for step in found.values()))
+
+
+def run_steps(steps: dict[str, list[str] | str], deadline: float, found: dict[str, Any]) -> None:
+    """Run them one after the other until ``deadline``; each adds to ``found``."""
+    waiting = {name: SHARES[name] for name, command in steps.items() if not isinstance(command, str)}
+    for name, command in steps.items():
+        print(f"{name}: {'is left out' if isinstance(command, str) else 'runs'}", file=sys.stderr, flush=True)
+        if isinstance(command, str):
+            found[name] = {"left_out": command}
+            continue
+        left = deadline - time.monotonic()
+        share = waiting[name] / sum(waiting.values())
+        del waiting[name]
+        found[name] = {"left_out": "the command was stopped in it"}
+        found[name] = run_step(command, left * share)
+
+
+def without_nan(value: Any) -> Any:
+    """The same with null for what is no number, such as the share of a peak that is not known: NaN is not JSON."""
+    if isinstance(value, dict):
+        return {name: without_nan(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def plan_steps(given: argparse.Namespace) -> dict[str, list[str] | str]:
@@ -62,7 +95,10 @@ def plan_steps(given: argparse.Namespace) -> dict[str, list[str] | str]:
     sizes = SIZES["tiny" if given.tiny else "7b"] + (
         ["--batch-size", str(given.batch_size)] if given.batch_size else []
     )
-    python, answering = sys.executable, ["--rounds", "1"] if given.tiny else ["--preset", "small", "--device", "cuda"]
+    python, answering = (
+        sys.executable,
+        ["--rounds", "1"] if given.tiny else ["--rounds", "3", "--preset", "small", "--device", "cuda"],
+    )
     steps: dict[str, list[str] | str] = {
         "parity": [python, __file__, "--parity", *tiny, "--golden", str(given.golden)],
         "inference": [python, str(HERE / "omg_llava.py"), *sizes],
@@ -79,23 +115,42 @@ def plan_steps(given: argparse.Namespace) -> dict[str, list[str] | str]:
     return steps
 
 
-def run_step(command: Sequence[str], deadline: float) -> dict[str, Any]:
-    """The JSON of a command's last line, with its seconds; or what failed, with the end of what it wrote."""
-    start = time.monotonic()
-    left = deadline - start
-    if left <= 0:
+def run_step(command: Sequence[str], seconds: float) -> dict[str, Any]:
+    """The JSON of the last line that holds some, and what the command took; where it failed or was not done within
+    ``seconds``, that with the figures until then.
+    """
+    if seconds <= 0:
         return {"left_out": "no time was left: give more --minutes"}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
-    except subprocess.TimeoutExpired:
-        return {"left_out": f"not done within the {left:.0f} s that were left: give more --minutes"}
-    except OSError as error:
-        return {"failed": f"{command[0]} cannot be run: {error}"}
-    try:
-        figures = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        return {"failed": f"exit code {done.returncode}: {done.stderr[-1500:]}"}
-    return {"seconds": round(time.monotonic() - start, 1), **figures}
+    start, ended = time.monotonic(), {}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    # Files, not pipes: what a killed command has written is kept.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        try:
+            done = subprocess.run(command, stdout=out, stderr=err, timeout=seconds, check=False, env=environment)
+            code: int | None = done.returncode
+        except subprocess.TimeoutExpired:
+            code = None
+            ended = {"left_out": f"not done within its {seconds:.0f} s: give more --minutes"}
+        except OSError as error:
+            return {"failed": f"{command[0]} cannot be run: {error}"}
+        out.seek(0)
+        err.seek(0)
+        figures, said = last_figures(out.read()), err.read()[-1500:]
+    if code or (code == 0 and figures is None):
+        ended = {"failed": f"exit code {code}: {said}"}
+    return {"seconds": round(time.monotonic() - start, 1), **(figures or {}), **ended}
+
+
+def last_figures(written: str) -> dict[str, Any] | None:
+    """The last line that is a JSON object, if there is one."""
+    for line in reversed(written.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def compare_recorded(golden: Path, device: str) -> dict[str, Any]:

@@ -258,6 +258,7 @@ def main() -> None:
             device="cuda" if gpu and large else "cpu",
             dtype=torch.bfloat16 if large else torch.float32,
         )
+        print(json.dumps(results), flush=True)  # is there, should this be stopped before its end
         results[size] = measure(setting, tokenizer)
     for name, figures in results.items():
         print(f"\n{name}")

@@ -107,6 +107,8 @@ def rates(ways: dict[str, Way], device: str, peak: float, repeats: int) -> dict[
     ``share_of_peak`` are the operations of matrix products, counted in the first round, over the device's ``peak``.
     """
     gpu = device == "cuda"
+    # As training computes: what is trained is float32, the rest bfloat16.
+    autocast = torch.autocast(device, torch.bfloat16, enabled=gpu)
     clock = time.perf_counter if gpu else time.process_time
     figures = dict.fromkeys(ways, 0.0)
     operations = {}
@@ -114,7 +116,7 @@ def rates(ways: dict[str, Way], device: str, peak: float, repeats: int) -> dict[
         way.prepare()
         if gpu:
             torch.cuda.reset_peak_memory_stats()
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, autocast:
             count = way.work()
         operations[name] = counter.get_total_flops() / count
         if gpu:
@@ -125,7 +127,8 @@ def rates(ways: dict[str, Way], device: str, peak: float, repeats: int) -> dict[
             if gpu:
                 torch.cuda.synchronize()
             start = clock()
-            count = way.work()
+            with autocast:
+                count = way.work()
             if gpu:
                 torch.cuda.synchronize()
             figures[name] = max(figures[name], count / (clock() - start))
@@ -233,6 +236,7 @@ def measure(size: str, device: str, batch_size: int, new_tokens: int, repeats: i
             step = partial(supervised, model, data, features)
             ways = {name: Way(partial(step, True)), f"{name}_plain": Way(partial(step, False))}
             figures |= rates(ways, device, peak, repeats)
+            print(json.dumps({size: figures}), flush=True)  # is there, should this be stopped before its end
         config = AdaptConfig(group=GROUP, max_new_tokens=new_tokens)
         everywhere = config.model_copy(update={"last_blocks": len(descriptor.language_model.model.layers)})
         localizer.eval().requires_grad_(False)
@@ -265,6 +269,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds after the first; of GRPO at most two")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision("high")  # TF32 in the float32 vision path of a GPU
     gpu = torch.cuda.is_available()
     results = {}
     for size in options.sizes or (["7b"] if gpu else ["tiny", "medium"]):

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,3 +54,43 @@ def test_ends_with_a_figure(name: str, tmp_path: Path) -> None:
         assert steps["inference"]["tiny"]["describe_samples_per_second"] > 0
         assert min(steps["training"]["tiny"][stage] for stage in ("sft", "localizer", "grpo")) > 0
         assert [name for name, step in steps.items() if "left_out" in step] == ["parity", "answering", "text"]
+
+
+FIGURES = "print('{\"a\": 1}', flush=True)"
+PARTS_OF_A_RUN = {
+    "whole": (FIGURES, {"a": 1}),
+    "a line behind the figures": (f"{FIGURES}; print(3)", {"a": 1}),
+    "failed with figures": (f"{FIGURES}; raise SystemExit(3)", {"a": 1, "failed": "exit code 3: "}),
+    "nothing but a number": ("print(3)", {"failed": "exit code 0: "}),
+    "out of time with figures": (f"{FIGURES}; import time; time.sleep(60)", {"a": 1, "left_out": None}),
+    "not run": (None, {"failed": None}),
+}
+
+
+@pytest.mark.parametrize("part", PARTS_OF_A_RUN)
+def test_a_part_of_the_gpu_benchmark_keeps_what_it_found(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine minutes of a machine are not lost with the part that fails or takes too long."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    gpu = import_module("gpu")
+    code, expected = PARTS_OF_A_RUN[part]
+    command = ["no-such-program"] if code is None else [sys.executable, "-c", code]
+    found = gpu.run_step(command, 1.0 if "time" in part else 30.0)
+    found.pop("seconds", None)
+    assert found.keys() == expected.keys()
+    assert all(value is None or found[name] == value for name, value in expected.items())
+    said = gpu.without_nan({"a": {"share_of_peak": float("nan")}, "b": 1.0})
+    assert said == {"a": {"share_of_peak": None}, "b": 1.0}
+
+
+def test_the_gpu_benchmark_tells_what_it_has_when_it_is_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--tiny"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        while "inference: runs" not in running.stderr.readline():
+            assert running.poll() is None
+        running.terminate()
+        out, _ = running.communicate(timeout=60)
+    assert running.returncode == 143
+    found = json.loads(out.splitlines()[-1])
+    assert found["machine"]["device"] == "cpu"
+    assert found["inference"] == {"left_out": "the command was stopped in it"}
