@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_ends_with_a_figure(name: str, tmp_path: Path) -> None:
 
 
 FIGURES = "print('{\"a\": 1}', flush=True)"
-PARTS_OF_A_RUN = {
+PARTS_OF_A_RUN: dict[str, tuple[str | None, dict[str, Any]]] = {
     "whole": (FIGURES, {"a": 1}),
     "a line behind the figures": (f"{FIGURES}; print(3)", {"a": 1}),
     "failed with figures": (f"{FIGURES}; raise SystemExit(3)", {"a": 1, "failed": "exit code 3: "}),

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from talking_points.build_config import BuildConfig, dataset_settings
 from talking_points.config import ConfigError, Section, fingerprint, load_config
 from talking_points.evaluation.config import EvaluateConfig
+from talking_points.models.weight_files import list_weights
 from talking_points.training.config import TrainConfig
 from talking_points.whole_files import read_json, write_json
 
@@ -120,7 +121,7 @@ def mark_done(step: StepOfReproduction, config: ReproduceConfig, key: str, resul
 
 
 def check_reproduction(config: ReproduceConfig) -> None:
-    """Raise ``ConfigError`` for a step whose configuration cannot be used, before the first one starts.
+    """Raise ``InputError`` for a step whose configuration cannot be used, before the first one starts.
 
     Models and datasets that earlier steps make are looked for when their step comes; the release is looked for now.
     """
@@ -134,6 +135,8 @@ def check_reproduction(config: ReproduceConfig) -> None:
                 f"expected the files of the OMG-LLaVA release at {', '.join(missing) or 'release: [...]'}, found none: "
                 "'talking-points doctor --paper' says where they come from"
             )
+        for path in () if done else config.release:
+            list_weights(path)
 
 
 def _mark(step: StepOfReproduction, config: ReproduceConfig) -> Path:

@@ -13,7 +13,9 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from talking_points.build_config import BuildConfig
+from talking_points.errors import InputError
 from talking_points.evaluation.reproduction import ReproduceConfig
+from talking_points.models.weight_files import list_weights
 from talking_points.sources import open_source
 from talking_points.sources.protocol import SourceError
 from talking_points.training.config import TrainConfig
@@ -144,8 +146,13 @@ def _dataset(name: str, root: Path | None) -> Found:
 def _release(config: ReproduceConfig) -> Found:
     if (config.converted / "config.json").is_file():
         return Found(RELEASE, f"converted: {config.converted}", "")
-    here = [str(path) for path in config.release if path.exists()]
-    missing = [str(path) for path in config.release if not path.exists()]
+    here, missing = [], []
+    for path in config.release:
+        try:
+            list_weights(path)
+            here.append(str(path))
+        except (InputError, OSError) as error:
+            missing.append(str(error) if path.exists() else str(path))
     return Found(RELEASE, ", ".join(here), ", ".join(missing) or ("" if config.release else "no file is set: release"))
 
 

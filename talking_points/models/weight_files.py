@@ -19,6 +19,9 @@ from talking_points.regular_files import open_regular, read_bytes
 HEADER, TENSORS = 32 << 20, 1 << 16
 """Bytes of a safetensors header, and tensors of one file: those of the largest models are a tenth of it."""
 
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+"""Of files of weights."""
+
 _WHOLE = "model.safetensors"
 _NAME = re.compile(r"[\w][\w.-]*")
 _WIDTHS, _INNER = ("hidden_size", "d_model", "n_embd", "embed_dim"), ("intermediate_size", "d_ff", "ffn_dim", "n_inner")
@@ -35,6 +38,29 @@ class WeightFileError(ValueError):
 class _Held(NamedTuple):
     tensors: int
     numbers: int
+
+
+def list_weights(path: Path) -> list[Path]:
+    """The files of weights at ``path``, one or a folder of them, none of which is opened by a library.
+
+    Raises ``InputError`` where there is none, and for one that was not fetched: empty, or a pointer of git-lfs.
+    """
+    if not path.exists():
+        raise InputError(f"expected a file or folder of the release at {path}, found nothing: check the path")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    weights = [file for file in files if file.suffix in SUFFIXES]
+    if not weights:
+        raise InputError(f"expected weights ({', '.join(SUFFIXES)}) in {path}, found none: fetch them")
+    for file in weights:
+        if file.is_dir():
+            raise InputError(f"expected a file of weights at {file}, found a folder: fetch the file")
+        with open_regular(file) as stream:
+            start = stream.read(8)
+        if not start:
+            raise InputError(f"expected weights in {file}, found an empty file: fetch it again")
+        if start == b"version ":
+            raise InputError(f"{file} is a pointer of git-lfs: fetch the file with 'git lfs pull'")
+    return weights
 
 
 def check_weights(folder: Path, config: Any) -> None:

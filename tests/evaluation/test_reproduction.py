@@ -12,10 +12,12 @@ from commands.console import app
 from commands.paper_commands import steps_done
 from talking_points.build_config import BuildConfig
 from talking_points.config import ConfigError, load_config
+from talking_points.errors import InputError
 from talking_points.evaluation import reproduction
 from talking_points.evaluation.paper import FIGURES
 from talking_points.evaluation.reproduction import ReproduceConfig
 from talking_points.evaluation.resources import find_resources
+from talking_points.models.omg_llava.release import read_catalogue
 from talking_points.sources.drawn import draw_sample
 from talking_points.training.config import TrainConfig
 from talking_points.training.paper_plan import plan_stage
@@ -168,3 +170,30 @@ def test_the_doctor_names_what_is_missing_and_where_it_comes_from(tmp_path, monk
     found = {entry.resource.name: entry for entry in find_resources(paper, build, train, cached=lambda *_: True)}
     assert [name for name, entry in found.items() if entry.missing] == ["OMG-LLaVA"]
     assert all(entry.resource.place.startswith("https://") and entry.resource.licence for entry in found.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        (None, "expected weights"),
+        ("folder", "found a folder"),
+    ],
+)
+def test_a_release_that_was_not_fetched_is_not_found(content, said, tmp_path, monkeypatch, paper):
+    """An empty folder, a pointer and an empty file are what an interrupted download leaves; hours later is too late."""
+    path = tmp_path / "release" / "omg_seg_convl.pth"
+    (path.parent if content is None else path if content == "folder" else path.parent).mkdir(parents=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    release = path.parent if content in (None, "folder") else path
+    moved = paper.model_copy(update={"converted": tmp_path / "none", "release": (release,)})
+    build = load_config(BuildConfig, ROOT / "configs" / "build" / "paper.yaml")
+    train = load_config(TrainConfig, ROOT / "configs" / "train" / "paper.yaml")
+    found = {entry.resource.name: entry for entry in find_resources(moved, build, train, cached=lambda *_: True)}
+    assert said in found["OMG-LLaVA"].missing
+    assert not found["OMG-LLaVA"].found
+    for refuse in (lambda: reproduction.check_reproduction(moved), lambda: read_catalogue([release])):
+        with pytest.raises(InputError, match=said):
+            refuse()

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from talking_points.errors import InputError
 from talking_points.models.omg_llava.checkpoint_keys import PROTOTYPES, Heads, is_ignored, targets
+from talking_points.models.weight_files import list_weights
 from talking_points.tensor_files import load_pickled, open_tensors
-
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
 class ConversionError(InputError):
@@ -48,13 +47,7 @@ def read_catalogue(paths: Iterable[str | Path]) -> Catalogue:
     """List every tensor of the given files and folders (.safetensors, .bin, .pth, .pt), in the given order."""
     catalogue: Catalogue = {}
     for path in map(Path, paths):
-        if not path.exists():
-            raise ConversionError(f"expected a file or folder of the release at {path}, found nothing: check the path")
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        weights = [file for file in files if file.suffix in WEIGHT_SUFFIXES]
-        if not weights:
-            raise ConversionError(f"expected weights ({', '.join(WEIGHT_SUFFIXES)}) in {path}, found none")
-        for file in weights:
+        for file in list_weights(path):
             entries = _safetensors(file) if file.suffix == ".safetensors" else _list_pickled(file)
             catalogue.update({entry.key: entry for entry in entries})
     return catalogue
