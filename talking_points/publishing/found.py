@@ -13,7 +13,8 @@ from talking_points.evaluation.saved_reports import read_folder
 
 
 def mpck_by_writer(rows: Sequence[Mapping[str, Any]], evaluation: Path) -> list[dict[str, Any]]:
-    """Of each report in ``evaluation`` its mPCK in [0, 100], and that of the rows that a model wrote and of the others.
+    """Of each report in ``evaluation`` its mPCK in [0, 100] with its interval, and that of the rows that a model wrote
+    and of the others.
 
     ``rows`` have ``id`` and ``flags``; composed ones carry that flag. Points of other datasets are left out. Raises
     ``ConfigError`` where no report is of these rows.
@@ -39,6 +40,8 @@ def mpck_by_writer(rows: Sequence[Mapping[str, Any]], evaluation: Path) -> list[
                 "localizer": report.localizer,
                 "points": len(everywhere),
                 "mpck": round(mpck(everywhere, definition), 2),
+                # That of the whole report, which says nothing about a part of its points.
+                "interval": report.interval if len(everywhere) == len(report.predictions) else None,
                 "by_writer": by_writer,
             }
         )

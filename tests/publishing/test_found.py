@@ -33,7 +33,7 @@ def save_report(folder: Path, **distances: float) -> Path:
 def test_rows_that_were_composed_are_told_from_those_that_a_model_wrote(tmp_path: Path) -> None:
     (found,) = mpck_by_writer(ROWS, save_report(tmp_path / "e", a=0.15, b=0.05, c=0.5, of_another_dataset=0.0))
     assert found["by_writer"] == {"written": {"points": 1, "mpck": 50.0}, "composed": {"points": 2, "mpck": 50.0}}
-    assert (found["points"], found["mpck"]) == (3, 50.0)
+    assert (found["points"], found["mpck"], found["interval"]) == (3, 50.0, None)
 
 
 @pytest.mark.parametrize("folder", ["of_others", "not_there"])
@@ -48,4 +48,5 @@ def test_the_page_tells_it(tmp_path: Path) -> None:
     evaluation = save_report(tmp_path / "e", **{f"{0:016x}": 0.15})
     page = write_quality_report(output, evaluation=evaluation)[0].read_text()
     assert "written 50.0 (1)" in page
+    assert "50.0 (0.0 to 0.0)" in page
     assert json.loads((output / "report" / "quality.json").read_text())["found"][0]["localizer"] == "l"
