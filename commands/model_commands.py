@@ -106,13 +106,26 @@ def convert_capellm(
     show(f"{output}: {parameters / 1e9:.3f} billion parameters, adapters of rank {model.config.lora_rank} kept")
 
 
+def pixels(word: str) -> float:
+    """A coordinate as it is typed. Raises ``typer.BadParameter``."""
+    try:
+        return float(word)
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected a number of pixels, found {word!r}: write IMAGE X Y, such as photo.jpg 120 45.5"
+        ) from None
+
+
 @app.command()
 def describe(
     source: Annotated[str, typer.Argument(metavar="IMAGE|ROWS", help=f"an image file, or {MANY}")],
     x: Annotated[
-        float | None, typer.Argument(help="pixels, to the right; of an image, or of all images of a folder")
+        float | None,
+        typer.Argument(
+            parser=pixels, metavar="X", help="pixels, to the right; of an image, or of all images of a folder"
+        ),
     ] = None,
-    y: Annotated[float | None, typer.Argument(help="pixels, down")] = None,
+    y: Annotated[float | None, typer.Argument(parser=pixels, metavar="Y", help="pixels, down")] = None,
     *,
     model: Annotated[str, typer.Option(help="folder or repository of a Point Descriptor")],
     figure: Figure = None,

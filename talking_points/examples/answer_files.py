@@ -33,6 +33,8 @@ ASKED: dict[Task, tuple[str, str]] = {"describe": ("point", "points"), "localize
 _OWN: dict[Task, tuple[str, str]] = {"describe": ANSWERS["describe"], "localize": ASKED["localize"]}
 """Names that the lines of one task have, and those of the other have not: both have a point."""
 
+_OTHER_FORMATS = (".csv", ".tsv", ".json", ".parquet", ".xlsx")
+
 
 def make_line(task: Task, row: AskedRow, answers: Sequence[Any], model: str) -> dict[str, Any]:
     """The answer to a row: its answers, as many as it asked for, in its own form."""
@@ -171,6 +173,8 @@ def check_output(path: Path) -> None:
     """Refuse a place that no file of answers can be written to. Raises ``ConfigError``."""
     if path.is_dir():
         raise ConfigError(f"expected the name of a file for the answers (answers.jsonl), found the folder {path}")
+    if path.suffix.lower() in _OTHER_FORMATS:  # what is written are JSON lines, whatever the name says
+        raise ConfigError(f"expected a file for the answers that ends in .jsonl, found {path}: choose another name")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"expected a folder at {path.absolute().parent} for the answers, found none; make it first")
     if path.exists() and not path.is_file():

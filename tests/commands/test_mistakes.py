@@ -185,6 +185,8 @@ MISTAKES = {
     "localize {image} nose --model {t}/descriptor": "is a Point Descriptor",
     "describe {image} --model {t}/descriptor": "expected the point to describe",
     "describe {image} 1 --model {t}/descriptor": "found one number",
+    "describe 1 2 {image} --model {t}/descriptor": "expected a number of pixels",
+    "describe {image} 50% 50% --model {t}/descriptor": "found '50%'",
     "localize {image} --model {t}/localizer": "expected the text to find",
     "describe {image} 1 1 --model {t}/descriptor --output {t}/a.jsonl": "a single answer is printed",
     # Many rows.
@@ -203,6 +205,7 @@ MISTAKES = {
     "describe {t}/rows.jsonl --model {t}/llama": "of the type 'llama'",
     "describe {t}/rows.jsonl --model org/name": "HF_HUB_OFFLINE",
     "describe {t}/rows.jsonl --model {t}/descriptor --output {t}/empty": "found the folder",
+    "describe {t}/rows.jsonl --model {t}/descriptor --output {t}/a.csv": "that ends in .jsonl, found {t}/a.csv",
     "describe {t}/rows.jsonl --model {t}/descriptor --output {t}/nowhere/a.jsonl": "make it first",
     "describe {t}/rows.jsonl --model {t}/descriptor --figure {t}/a.png": "--figure draws one image",
     "describe {t}/rows.jsonl --model {t}/descriptor --batch-size 0": "--batch-size",
