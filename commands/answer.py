@@ -50,7 +50,7 @@ def answer(
     from talking_points.models.capellm.crops import BoxError, clip_box
 
     with exit_codes():
-        shown = open_image(image)
+        shown = open_image(image, words=name)
         check_figure(figure, image)
         if mode not in ("greedy", "beam", "mean"):
             raise ConfigError(f"--mode: expected greedy, beam or mean, found {mode}")

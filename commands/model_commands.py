@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -27,7 +28,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="of many rows: answered at a
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:0, mps; default: a GPU where there is one")]
 Images = Annotated[Path | None, typer.Option(help="folder of the images that a file of rows names; default: its own")]
 Split = Annotated[str, typer.Option(help="of a dataset")]
-ImageFile = Annotated[Path, typer.Argument(help="an image file", exists=True, dir_okay=False)]
+ImageFile = Annotated[Path, typer.Argument(help="an image file")]
 FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 Figure = Annotated[Path | None, typer.Option(help="also draw the point and the text into this file")]
 
@@ -203,7 +204,7 @@ def localize(
         refuse_other_rows(source)
         if text is None or not text.strip():
             raise ConfigError(f"expected the text to find in {source} behind it, found none")
-        rgb = open_image(Path(source))
+        rgb = open_image(Path(source), words=text)
         check_figure(figure, Path(source))
         check_model(model, "localizer")
         tell(f"localize: loading {model}")
@@ -263,11 +264,17 @@ def save_figure(drawing: Image, figure: Path) -> None:
         raise ConfigError(f"cannot write the figure {figure}: {error}; the answer above is complete") from error
 
 
-def open_image(path: Path, x: float = 0.0, y: float = 0.0):  # type: ignore[no-untyped-def]  # PIL only where it is needed
-    """A user's own image as every viewer shows it; points are in pixels of the displayed image."""
+def open_image(path: Path, x: float = 0.0, y: float = 0.0, words: str | None = None):  # type: ignore[no-untyped-def]  # PIL only where it is needed
+    """A user's own image as every viewer shows it; points are in pixels of the displayed image.
+
+    Raises ``ConfigError`` for a point outside, and where ``words``, which are asked about it, name the image instead.
+    """
     from talking_points.config import ConfigError
     from talking_points.image_files import read_rgb
 
+    # These say no, and raise nothing, for words that are too long for a name.
+    if words and os.path.isfile(words) and not os.path.lexists(path):  # noqa: PTH113
+        raise ConfigError(f"expected the image first, found {str(path)!r} before {words}: exchange the two")
     rgb = read_rgb(path, orientation="displayed")
     if not (-0.5 <= x < rgb.width - 0.5 and -0.5 <= y < rgb.height - 0.5):
         raise ConfigError(f"the point ({x:g}, {y:g}) is not in {path}, which has {rgb.width}x{rgb.height} pixels")

@@ -48,7 +48,7 @@ def segment(
 ) -> None:
     """Outline what a phrase, a point or a box refers to; prints the outlines as the model wrote them."""
     with exit_codes():
-        shown = open_image(image)
+        shown = open_image(image, words=expression)
         check_figure(figure, image, mask)
         _check_mask(mask, image)
         _, kind = _asked(expression, point, box, shown.size)

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from talking_points.config import ConfigError
 from talking_points.errors import InputError, RunError
 from talking_points.hub_client import silent_hubs
@@ -109,6 +107,8 @@ def explaining(name: str | Path, what: str) -> Iterator[None]:
     except (InputError, RunError, MemoryError, NotImplementedError):
         raise
     except Exception as error:
+        from huggingface_hub.errors import StrictDataclassError  # which commands that load nothing do without
+
         said = str(error.__cause__ or error) if isinstance(error, StrictDataclassError) else str(error)
         reason = said.strip().partition("\n")[0][:300] or type(error).__name__
         raise InputError(
