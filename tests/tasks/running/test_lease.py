@@ -202,7 +202,8 @@ OWNER = asdict(leases.this_process()) | {"boot": "another"}
 def test_a_build_whose_machine_has_another_time_is_found_and_stopped(
     place: Callable[[str], str], skew: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "EXPIRES", 5.0)  # a store on a busy machine hears of it late
+    monkeypatch.setattr(leases, "BEAT", 1.0)  # on a busy machine a store hears of it late
+    monkeypatch.setattr(leases, "EXPIRES", 5.0)
     storage, told = Storage(place(f"skew{skew}")), threading.Event()
     real = time.time
     monkeypatch.setattr(leases, "this_process", lambda: replace(Owner(**OWNER), machine="elsewhere"))
