@@ -155,12 +155,12 @@ def test_real_annotations_are_named_by_the_sets() -> None:
             assert item.skeleton
 
 
-def test_ten_thousand_names_are_checked_in_time() -> None:
+def test_a_thousand_names_are_checked_in_time() -> None:
     names = [
         f"{side} leg {'a' * (number % 100)} {'b' * (number // 100)}"
-        for number in range(5000)
+        for number in range(500)
         for side in ("left", "right")
     ]
     started = time.process_time()
-    assert len(KeypointSet.from_names("centipede", names).flip_pairs) == 5000
-    assert time.process_time() - started < 3
+    assert len(KeypointSet.from_names("centipede", names).flip_pairs) == 500
+    assert time.process_time() - started < 0.3
