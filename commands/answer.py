@@ -54,9 +54,9 @@ def answer(
         check_figure(figure, image)
         if mode not in ("greedy", "beam", "mean"):
             raise ConfigError(f"--mode: expected greedy, beam or mean, found {mode}")
-        keypoints = _set(every, name, Path(model))
         if not model:
             raise ConfigError("--model: expected the folder or repository of a Point Answerer, found none")
+        keypoints = _set(every, name, Path(model))
         try:  # what is asked is checked first: loading torch alone takes seconds
             if box is not None:
                 box = clip_box(box, *shown.size)

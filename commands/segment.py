@@ -92,14 +92,16 @@ def _asked(
     point: tuple[float, float] | None,
     box: Numbers | None,
     size: tuple[int, int],
-    scale: tuple[float, float] = (1.0, 1.0),
+    scale: tuple[float, float] | None = None,
 ) -> tuple[dict[str, str], str]:
     """What the question names, as text for a model whose coordinates have this ``scale``, and its kind.
 
     Raises ``ConfigError`` for any but one.
     """
-    from talking_points.grounding.grammar import write_box, write_point
+    from talking_points.grounding.grammar import UNIT, write_box, write_point
     from talking_points.grounding.outlines import box_to_unit, point_to_unit
+
+    scale = scale or UNIT
 
     given = [name for name, value in (("words", expression), ("--point", point), ("--box", box)) if value is not None]
     if len(given) != 1:

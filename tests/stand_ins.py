@@ -117,7 +117,9 @@ def python(words: list[str]) -> int:
         configuration = getattr(flow, f"{words[1].partition('.')[2]}_config")
         configuration(found["output"], *([found["quick"]] if "quick" in found else []), found["overrides"] or [])
     else:
-        with mock.patch.object(argparse.ArgumentParser, "parse_args", parsed_only), contextlib.suppress(Read):
+        beside = [str(Path(words[0]).parent), *sys.path]
+        parser = mock.patch.object(argparse.ArgumentParser, "parse_args", parsed_only)
+        with parser, mock.patch.object(sys, "path", beside), contextlib.suppress(Read):
             runpy.run_path(words[0], {}, "__main__")
     return 0
 

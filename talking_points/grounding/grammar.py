@@ -110,14 +110,16 @@ def write_outlines(outlines: Outlines, decimals: int = DECIMALS, holes: bool = F
     return _list(polygons)
 
 
-def write_box(corners: Box, decimals: int = DECIMALS, scale: Point = (1.0, 1.0)) -> str:
+def write_box(corners: Box, decimals: int = DECIMALS, scale: Point = UNIT) -> str:
     """``[x1, y1, x2, y2]``; a box too thin for the decimals becomes one step wide, as none of no size can be read.
 
     With another ``scale``, as ``write_point`` says.
     """
     check_decimals(decimals)
-    if scale != (1.0, 1.0):
-        return f"[{_whole(corners[:2], scale)}, {_whole(corners[2:], scale)}]"
+    if scale != UNIT:
+        (left, top), (right, bottom) = (_whole(point, scale) for point in (corners[:2], corners[2:]))
+        (left, right), (top, bottom) = _part(left, right, 1, scale[0]), _part(top, bottom, 1, scale[1])
+        return _numbers((left, top, right, bottom), 0)
     left, top, right, bottom = (_round(value, decimals) for value in corners)
     step = 10**-decimals
     left, right = _part(left, right, step)
@@ -125,22 +127,24 @@ def write_box(corners: Box, decimals: int = DECIMALS, scale: Point = (1.0, 1.0))
     return _numbers((left, top, right, bottom), decimals)
 
 
-def write_point(point: Point, decimals: int = DECIMALS, scale: Point = (1.0, 1.0)) -> str:
+def write_point(point: Point, decimals: int = DECIMALS, scale: Point = UNIT) -> str:
     """``[x, y]``; for a model whose 1 is another ``scale``, 1,000 or the pixels of an image, in whole numbers."""
     check_decimals(decimals)
-    if scale != (1.0, 1.0):
-        return f"[{_whole(point, scale)}]"
+    if scale != UNIT:
+        return _numbers(_whole(point, scale), 0)
     return _numbers((_round(point[0], decimals), _round(point[1], decimals)), decimals)
 
 
-def _whole(point: Point, scale: Point) -> str:
-    return ", ".join(f"{_round(value, 6) * one:.0f}" for value, one in zip(point, scale, strict=True))
+def _whole(point: Point, scale: Point) -> Point:
+    """The nearest whole numbers to a unit point in coordinates of another scale."""
+    x, y = (float(round(_round(value, 6) * one)) for value, one in zip(point, scale, strict=True))
+    return x, y
 
 
-def _part(low: float, high: float, step: float) -> tuple[float, float]:
+def _part(low: float, high: float, step: float, most: float = 1) -> tuple[float, float]:
     if high > low:
         return low, high
-    return (low, low + step) if low + step <= 1 else (low - step, low)
+    return (low, low + step) if low + step <= most else (low - step, low)
 
 
 def _numbers(values: Iterable[float], decimals: int) -> str:

@@ -55,10 +55,7 @@ class MuonAdamW(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluate(closure)
         for part in self.parts:
             part.step()
         return loss
@@ -82,10 +79,7 @@ class Float32Muon(Muon):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluate(closure)
         for group in self.param_groups:
             rate, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
             parameters: list[Tensor] = []
@@ -98,6 +92,14 @@ class Float32Muon(Muon):
                 parameter.mul_(1 - rate * decay)
                 parameter.add_(update, alpha=-rate * 0.2 * math.sqrt(max(parameter.shape)))
         return loss
+
+
+def _evaluate(closure: Callable[[], Any] | None) -> Any:
+    """The loss that a step is given a way to, as optimizers of PyTorch take it; None where there is none."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def orthogonalize(matrix: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:

@@ -22,8 +22,8 @@ ANSWER_BYTES = 16 << 20
 ANSWER_SECONDS = 120.0
 """What an answer takes in all, at most, unless it is a whole object, which may be of any size."""
 
-PAGES = 500
-"""Pages of one listing, at most."""
+PAGES = 5000
+"""Pages of one listing, at most: a hundred million points have half a million shards, of a few files each."""
 
 
 class StoreError(RunError, OSError):
@@ -66,7 +66,7 @@ class BoundedSession(AIOHTTPSession):
             return
         self._pages[listing] = self._pages.get(listing, 1) + 1
         if self._pages[listing] > PAGES:
-            raise StoreError(f"the store lists more than {PAGES} pages of names in one folder")
+            raise StoreError(f"the store lists more than {PAGES:,} pages of names in one folder")
 
     def _check_length(self, request: Any, response: Any) -> None:
         """An object's content is read as a whole: what it has is said before it, and no more than was asked for."""

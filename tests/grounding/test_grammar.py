@@ -186,6 +186,7 @@ def test_what_is_written() -> None:
     assert write_box((0.1, 0.2, 0.3, 0.4), 4) == "[0.1000, 0.2000, 0.3000, 0.4000]"
     assert write_point((0.2504, 1.5), scale=(1000.0, 1000.0)) == "[250, 1000]"
     assert write_box((0.1, 0.2, 0.3, 0.4), scale=(640.0, 480.0)) == "[64, 96, 192, 192]"
+    assert write_box((0.9999, 0.2, 0.9999, 0.2), scale=(1000.0, 1000.0)) == "[999, 200, 1000, 201]"
 
 
 @pytest.mark.parametrize("decimals", [1, 5, 0])

@@ -7,8 +7,10 @@ import math
 import multiprocessing
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from torch.nn import functional
 
 from commands.training_plan import print_training_plan
 from talking_points.config import ConfigError, load_config
-from talking_points.evaluation.segmentation import evaluate_segmentation
+from talking_points.evaluation.segmentation import _questions, evaluate_segmentation
 from talking_points.evaluation.segmentation_config import EvaluateSegmentationConfig
 from talking_points.examples.features import ImageFeatures
 from talking_points.examples.regions import RegionSet, load_regions
@@ -294,3 +296,22 @@ def test_all_ablations_are_judged_beside_the_whole_way() -> None:
 def test_a_split_without_such_questions_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="asks nothing of the kinds mask_to_text"):
         load_regions(folder / "instructions", "test", ["mask_to_text"])
+
+
+@pytest.mark.parametrize("phrasing", ["rows", "own"])
+def test_a_model_of_other_coordinates_is_asked_in_them(folder: Path, phrasing: str) -> None:
+    model = MagicMock()
+    model.scale.return_value = (1000.0, 1000.0)
+    model.question = lambda kind, **elements: f"{kind} {elements['point']} {elements['box']}"
+    kinds = ["point_to_mask", "box_to_mask", "text_to_mask"]
+    examples = load_regions(folder / "instructions", "test").examples
+    regions = [replace(one, kind=kind) for one in examples for kind in kinds]
+    given = {"model": "m", "instructions": folder, "output": folder, "phrasing": phrasing}
+    asked = _questions(EvaluateSegmentationConfig.model_validate(given), model, regions)
+    for one, question in zip(regions, asked, strict=True):
+        if phrasing == "rows" and one.kind == "text_to_mask":
+            assert question == one.question
+        else:
+            named = one.elements((1000.0, 1000.0))
+            assert named["box" if one.kind == "box_to_mask" else "point"] in question
+            assert "0." not in question
