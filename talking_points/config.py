@@ -22,7 +22,7 @@ from talking_points.errors import InputError
 from talking_points.overrides import read_value, settings_of
 from talking_points.redaction import hide_secrets, protect_settings, redact, unseal
 from talking_points.regular_files import read_text
-from talking_points.shipped import CONFIGS, config_names, find_config
+from talking_points.shipped import CONFIGS, config_names, find_config, shipped_config
 from talking_points.units import counted
 from talking_points.yaml_text import load_yaml
 
@@ -66,9 +66,9 @@ def load_config(
 ) -> Loaded:
     """Read a YAML file, apply ``a.b=value`` overrides, read by the type of the setting, and validate.
 
-    A file may name another one, relative to itself, as its ``base``, and then states only what is different. Keyword
-    ``values`` are applied last, as overrides of top-level fields. Raises ``ConfigError`` with every problem found,
-    never only the first.
+    A file may name another one, relative to itself or else a shipped one, as its ``base``, and then states only what is
+    different. Keyword ``values`` are applied last, as overrides of top-level fields. Raises ``ConfigError`` with every
+    problem found, never only the first.
     """
     data = {} if path is None else _read(model, find_config(path))
     written = tuple(map(str, data))
@@ -114,9 +114,11 @@ def _read(model: type[Section], file: Path, extended_by: tuple[Path, ...] = ()) 
     chain = (*extended_by, file.resolve())
     if not isinstance(base, str):
         raise ConfigError(f"{file}: expected 'base' to be the path of a YAML file, found {base!r}")
-    if (file.parent / base).resolve() in chain:
+    below = file.parent / base
+    below = below if below.exists() else shipped_config(base) or below
+    if below.resolve() in chain:
         raise ConfigError(f"{file}: its base {base} leads back to itself; remove one 'base' line of the circle")
-    return _laid_over(_read(model, file.parent / base, chain), parsed)
+    return _laid_over(_read(model, below, chain), parsed)
 
 
 def _tab(error: yaml.YAMLError, text: str) -> str:

@@ -13,11 +13,15 @@ DEPLOYMENTS = CONFIGS / "prefect.yaml"
 def find_config(path: str | Path) -> Path:
     """The file at ``path``, or where there is none the shipped one of this name: ``[configs/]build/rules.yaml``."""
     given = Path(path)
-    if given.is_absolute() or given.exists():
-        return given
+    return given if given.exists() else shipped_config(given) or given
+
+
+def shipped_config(path: str | Path) -> Path | None:
+    """The shipped file that ``path`` names, ``[configs/]build/rules.yaml``; None where there is none."""
+    given = Path(path)
     inside = given.relative_to("configs") if given.parts[:1] == ("configs",) else given
     shipped = CONFIGS / inside
-    return shipped if ".." not in inside.parts and shipped.is_file() else given
+    return shipped if not given.is_absolute() and ".." not in inside.parts and shipped.is_file() else None
 
 
 def config_names() -> list[str]:

@@ -17,7 +17,7 @@ from tasks.running.merging import read_rows, show_captions
 from tasks.running.shards import Inputs, Order, ShardWriter, shard_task
 from tasks.running.text_shards import Step, commit_texts, request_cache, server_logs
 
-VERSION = 4
+VERSION = 5
 """To be raised with every change to parsing or the rows: shards are made again, from kept answers."""
 
 

@@ -17,7 +17,7 @@ from tasks.running.shards import Inputs, Order, shard_task
 from tasks.running.source_images import ImagesInTurn
 from tasks.running.text_shards import Step
 
-VERSION = 3
+VERSION = 4
 """To be raised with every change to parsing or the rows: shards are made again, from kept answers."""
 
 _NO_PIXELS: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)

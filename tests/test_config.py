@@ -99,6 +99,13 @@ def test_a_file_states_what_is_different_from_its_base(tmp_path: Path) -> None:
     assert (config.output, config.seed, config.keypoints.per, config.keypoints.sigma) == ("b", 4, "image", 2.0)
 
 
+@pytest.mark.parametrize("base", ["build/plain.yaml", "configs/build/plain.yaml"])
+def test_a_base_that_is_not_beside_a_file_is_the_shipped_one(tmp_path: Path, base: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"base: {base}\noutput: mine\n")
+    shipped = load_config(BuildConfig, "build/plain.yaml", output="mine")
+    assert load_config(BuildConfig, tmp_path / "own.yaml") == shipped
+
+
 @pytest.mark.parametrize(
     ("base", "expected"),
     [

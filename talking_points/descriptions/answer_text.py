@@ -13,18 +13,22 @@ import unicodedata
 
 from talking_points.escaping import encodable, is_invisible
 
-_REASONING_NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad|rationale)"
+_REASONING_NAMES = (
+    r"(?:\w{1,20}[:_])?(?:think|thinking|thought|thoughts|reasoning|reflection|analysis|scratch_?pad|rationale|monologue"
+    r"|planning|cot)(?:_\w{1,60})?"
+)
 _OPENED = re.compile(
     rf"<{_REASONING_NAMES}(?:\s[^<>]*)?>|\[(?:think|thinking|reasoning)\]|◁think▷|<unused94>"
-    r"|<\|(?:begin_of_thought|START_THINKING|think|thinking)\|>"
+    r"|<\|(?:begin_of_thought|START_THINKING|inner_prefix|\w{0,20}think|thinking)\|>|<details\s[^<>]*reasoning[^<>]*>"
     r"|(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?:analysis|commentary)\b[^<]*<\|message\|>"
     r"|<\|channel>\s*thought\b",
     re.IGNORECASE,
 )
 _CLOSED = re.compile(
     rf"</{_REASONING_NAMES}\s*>|\[/(?:think|thinking|reasoning)\]|◁/think▷|<unused95>"
-    r"|<\|(?:end_of_thought|END_THINKING|/think|/thinking)\|>"
-    r"|<\|channel\|>\s*final\b[^<]*<\|message\|>|<channel\|>",
+    r"|<\|(?:end_of_thought|END_THINKING|inner_suffix|/\w{0,20}think|/thinking)\|>|</details\s*>"
+    r"|<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>|<channel\|>"
+    r"|<\|begin\|>\s*assistant\s*<\|content\|>|\[BEGIN FINAL RESPONSE\]",
     re.IGNORECASE,
 )
 _SPELLED_OUT = re.compile(
@@ -34,18 +38,23 @@ _SPELLED_OUT = re.compile(
 """Marks that became words: special tokens that were decoded without their brackets, and models that say it."""
 _EMPTY_TAG = re.compile(rf"<{_REASONING_NAMES}\s*/>", re.IGNORECASE)
 _ANSWER = re.compile(
-    r"<(?P<name>answer|final|final_answer|response|output|solution)>(?P<inner>.*?)(?:</(?P=name)>|$)"
-    r"|<\|(?P<mark>begin_of_solution|START_RESPONSE)\|>(?P<marked>.*?)(?:<\|(?:end_of_solution|END_RESPONSE)\|>|$)",
+    r"<(?P<name>answer|final|final_answer|response|output|solution|conclusion)>(?P<inner>.*?)(?:</(?P=name)>|$)"
+    r"|<\|(?P<mark>begin_of_solution|begin_of_box|START_RESPONSE)\|>(?P<marked>.*?)"
+    r"(?:<\|(?:end_of_solution|end_of_box|END_RESPONSE)\|>|$)",
     re.IGNORECASE | re.DOTALL,
 )
+_TURN = r"(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|turn>)"
 _LEFT_AT_THE_START = re.compile(
-    r"^\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|turn>)\s*(?:assistant|model)\b\s*(?:<\|end_header_id\|>)?"
+    rf"^(?:\s*(?:<s>|<bos>|<\|begin.of.(?:text|sentence)\|>|{_TURN}\s*(?:assistant|model)\b\s*(?:<\|end_header_id\|>)?))+"
 )
-"""The beginning of a turn, where a template does not write it and the model does."""
+"""The beginning of a text or of a turn, where a template does not write it and the model does."""
 _LEFT_AT_THE_END = re.compile(
-    r"(?:\s*(?:<\|[^|<>\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<turn\|>|<end_of_utterance>|\[EOS\]|<｜[^｜<>]{1,40}｜>))+\s*$"
+    r"(?:\s*(?:<\|[^|<>\n]{1,40}\|>|</s>|<eos>|<pad>|<end_of_turn>|<turn\|>|<end_of_utterance>|\[EOS\]"
+    r"|\[END FINAL RESPONSE\]))+"
+    rf"(?:\s*{_TURN}.*)?\s*$",
+    re.DOTALL,
 )
-"""Ends of a turn that a server passes on as text."""
+"""Ends of a turn that a server passes on as text, and the turns that a model goes on with after one."""
 
 _PLAIN = re.compile(r"[\x20-\x7e\n]*")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
@@ -59,8 +68,8 @@ def has_invisible(text: str) -> bool:
 def visible(text: str) -> str:
     """The text as people see it: without invisible characters, in its usual letters; line breaks stay.
 
-    Ligatures, letters of full width and of mathematical alphabets become the letters they look like. Spaces of all
-    kinds become spaces; the marks by which tokenizers write a space (U+2581) too.
+    Ligatures, characters of full width and letters of mathematical alphabets become those that they look like. Spaces
+    of all kinds become spaces; the marks by which tokenizers write a space (U+2581) too.
     """
     if _PLAIN.fullmatch(text):
         return text
@@ -74,7 +83,8 @@ def _show_char(char: str) -> str:
         return " "
     if is_invisible(char):
         return ""
-    return unicodedata.normalize("NFKC", char) if unicodedata.category(char)[0] == "L" else char
+    usual = "\uff01" <= char <= "\uff5e" or unicodedata.category(char)[0] == "L"
+    return unicodedata.normalize("NFKC", char) if usual else char
 
 
 def decode_entities(text: str) -> str:

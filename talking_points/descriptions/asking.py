@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from talking_points.build_config import NOT_IN_FINGERPRINT, StepConfig
+from talking_points.build_config import NOT_IN_FINGERPRINT, JudgeConfig, StepConfig
 from talking_points.config import fingerprint
 from talking_points.descriptions.backends import check_capabilities, open_backend
 from talking_points.descriptions.backends.protocol import (
@@ -184,9 +184,10 @@ def _batches(requests: Iterable[ChatRequest], first: int, size: int) -> Iterator
 def answer_identity(backend: Backend, config: StepConfig) -> dict[str, Any]:
     """What an answer is kept under beside its request: who answers, and every setting that can change what is said.
 
-    The prompt is left out, whose text is in the request; so is what ``NOT_IN_FINGERPRINT`` names.
+    Prompt and scale are left out, whose words are in the request; so is what ``NOT_IN_FINGERPRINT`` names, and what
+    becomes of a judge's score.
     """
-    apart = {*NOT_IN_FINGERPRINT["step"], "prompt"}
+    apart = {*NOT_IN_FINGERPRINT["step"], "prompt", *(JudgeConfig.model_fields.keys() - StepConfig.model_fields)}
     return {**backend.identity, "settings": hide_secrets(config.model_dump(mode="json", exclude=apart))}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talking_points.build_config import StepConfig
+from talking_points.build_config import JudgeConfig, StepConfig
 from talking_points.descriptions.asking import answer_identity
 from talking_points.descriptions.backends.protocol import ChatRequest, Completion
 from talking_points.descriptions.request_cache import RequestCache, entry_digest, request_key
@@ -126,6 +126,13 @@ def test_the_form_of_requests_is_in_the_key(form: dict[str, object]) -> None:
 )
 def test_what_cannot_change_an_answer_is_not_in_the_key(changed: dict[str, object]) -> None:
     assert key(BACKENDS[0] | changed) == key(BACKENDS[0])
+
+
+@pytest.mark.parametrize("changed", [{"reject_below": 4}, {"scale": (1, 10)}, {"shows": "crop"}], ids=str)
+def test_what_becomes_of_a_score_is_not_in_the_key(changed: dict[str, object]) -> None:
+    judges = [JudgeConfig.model_validate(BACKENDS[0] | more) for more in ({}, changed)]
+    identities = [answer_identity(Named(), judge) for judge in judges]  # type: ignore[arg-type]
+    assert identities[0] == identities[1]
 
 
 def test_a_key_among_the_options_is_not_in_the_key() -> None:

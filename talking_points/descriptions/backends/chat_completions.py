@@ -27,6 +27,13 @@ _REFUSED_FIELDS = {
     "temperature": "set .request.temperature=false",
     "seed": "set .request.seed=false",
 }
+_UNPAID = frozenset(
+    (
+        *("insufficient_quota", "insufficient_balance", "exceeded_current_quota_error", "insufficient_credits"),
+        *("billing_hard_limit_reached", "billing_not_active"),
+    )
+)
+"""What servers call an account without money; the first comes with the status of too many requests, 429."""
 _FINISHED: dict[FinishReason, tuple[str, ...]] = {
     "stop": (
         *(
@@ -132,6 +139,17 @@ def read_refusal(response: httpx.Response) -> RequestError:
     if _TOO_LONG.search(message):
         return RequestError("too_long", f"HTTP {status}: {message}")
     return RequestError("bad_request", f"HTTP {status}: {message}{_way_out(message)}")
+
+
+def is_unpaid(response: httpx.Response) -> bool:
+    """Whether the account behind a response has no money left: no wait helps, and every request meets the same."""
+    if response.status_code == 402:
+        return True
+    try:
+        error = response.json()["error"]
+        return response.status_code >= 400 and not _UNPAID.isdisjoint((str(error.get("code")), str(error.get("type"))))
+    except Exception:  # a body of another form
+        return False
 
 
 def _way_out(message: str) -> str:

@@ -24,6 +24,7 @@ from talking_points.descriptions.backends.chat_completions import (
     TRANSIENT,
     Retry,
     error_message,
+    is_unpaid,
     read_completion,
     read_refusal,
     retry_after,
@@ -223,6 +224,11 @@ class OpenAIBackend:
             detail = f"a response that cannot be read ({type(error).__name__}: {redact(str(error))[:120]})"
             raise Retry(RequestError("malformed_response", detail, retryable=True)) from error
         status = response.status_code
+        if status >= 400 and is_unpaid(response):
+            raise BackendUnavailable(
+                f"{self._endpoint} gives no answers to an account without money (HTTP {status}: "
+                f"{error_message(response)}): add to it, or name another key in {self._config.api_key_env}"
+            )
         if status in TRANSIENT:
             raise Retry(read_refusal(response), retry_after(response))
         if status in (401, 403):

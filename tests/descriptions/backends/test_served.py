@@ -250,6 +250,15 @@ def test_options_become_the_arguments_of_each_kind_of_server(tmp_path):
     words = server_command(llama, "127.0.0.1", 8123, "name")
     assert words[1:3] == ["-m", "llama_cpp.server"]
     assert words[words.index("--n_ctx") + 1] == "512"
+    program = tmp_path / "llama-server"
+    program.touch(mode=0o755)
+    own = llama.model_copy(
+        update={
+            "options": {"cache_prompt": False, "parallel": 1},
+            "server": llama.server.model_copy(update={"environment": str(program)}),
+        }
+    )
+    assert "--no-cache-prompt --parallel 1" in " ".join(server_command(own, "127.0.0.1", 8123, "name"))
     container = vllm.model_copy(
         update={"server": vllm.server.model_copy(update={"command": ("docker", "{name}", "{model}:{port}")})}
     )

@@ -292,6 +292,23 @@ def test_a_redirect_that_keeps_the_request_is_followed(serve: Serve, status: int
 
 
 @pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (402, {"message": "Insufficient Balance", "code": 402}),
+        (429, {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": None}),
+        (429, {"message": "suspended", "type": "exceeded_current_quota_error"}),
+        (400, {"message": "Billing hard limit has been reached", "code": "billing_hard_limit_reached"}),
+        (403, {"message": "no credits", "code": "insufficient_credits"}),
+    ],
+)
+def test_an_account_without_money_stops_the_build_and_rejects_no_row(serve: Serve, status: int, error: Any) -> None:
+    server = serve(lambda number: (status, {}, json.dumps({"error": error}).encode()) if number > 2 else RIGHT)
+    with pytest.raises(BackendUnavailable, match=f"without money .HTTP {status}: {error['message']}"):
+        ask(server, count=4)
+    assert len(server.seen) <= 5
+
+
+@pytest.mark.parametrize(
     ("reply", "message"),
     [
         (
