@@ -39,6 +39,8 @@ class BatchServer:
     failure: dict[str, Any] = field(default_factory=lambda: {"code": "invalid", "message": "out of luck"})
     looks: int = 0
     lists_batches: bool = True
+    unknown: int = 0
+    """Batches that are refused because their file, uploaded a moment ago, is not known yet."""
     lost: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -145,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
                 name = self.at.keep(_file_in(body, str(self.headers["Content-Type"])))
                 form = {"object": "file", "created_at": 0, "filename": "x.jsonl", "purpose": "batch"}
                 answer: Any = {**form, "id": name, "bytes": len(self.at.files[name]), "status": "processed"}
+            elif path == "batches" and self.at.unknown:
+                self.at.unknown -= 1
+                self._send({"error": {"message": f"Cannot find file {json.loads(body)['input_file_id']}"}}, 400)
+                return
             elif path == "batches":
                 answer = self.at.create(json.loads(body))
             elif found := re.fullmatch(r"batches/(.+)/cancel", path):

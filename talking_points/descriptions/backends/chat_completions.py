@@ -14,11 +14,13 @@ from typing import Any
 
 import httpx
 
-from talking_points.descriptions.backends.protocol import Completion, FinishReason, RequestError
+from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, FinishReason, RequestError
 from talking_points.escaping import encodable
 
 TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))
 """Statuses of failures that may pass."""
+UNPAID = "unpaid"
+"""Why a request was refused that an account without money has made."""
 _TOO_LONG = re.compile(
     r"context[ _-]?(?:length|window|size)|too (?:long|many tokens)|maximum .{0,40}tokens", re.IGNORECASE
 )
@@ -26,6 +28,7 @@ _REFUSED_FIELDS = {
     "max_tokens": "set .request.max_tokens_as=max_completion_tokens",
     "temperature": "set .request.temperature=false",
     "seed": "set .request.seed=false",
+    "response_format": "set .options.schema_as=json_object, or .structured=false",
 }
 _UNPAID = frozenset(
     (
@@ -34,6 +37,7 @@ _UNPAID = frozenset(
     )
 )
 """What servers call an account without money; the first comes with the status of too many requests, 429."""
+_UNPAID_MESSAGE = re.compile(r"credit balance is too low|insufficient (?:credits?|balance|funds)", re.IGNORECASE)
 _FINISHED: dict[FinishReason, tuple[str, ...]] = {
     "stop": (
         *(
@@ -133,9 +137,11 @@ def read_completion(response: httpx.Response) -> Completion | RequestError:
 def read_refusal(response: httpx.Response) -> RequestError:
     """What a status of 400 or more says about one request."""
     status, message = response.status_code, error_message(response)
+    if is_unpaid(response):
+        return RequestError(UNPAID, f"HTTP {status}: {message}", retryable=True)
     if status in TRANSIENT:
         reason = "rate_limited" if status == 429 else "server_error"
-        return RequestError(reason, f"HTTP {status}: {message}", retryable=True)
+        return RequestError(reason, f"HTTP {status}: {message}{_way_out(message)}", retryable=True)
     if _TOO_LONG.search(message):
         return RequestError("too_long", f"HTTP {status}: {message}")
     return RequestError("bad_request", f"HTTP {status}: {message}{_way_out(message)}")
@@ -143,18 +149,44 @@ def read_refusal(response: httpx.Response) -> RequestError:
 
 def is_unpaid(response: httpx.Response) -> bool:
     """Whether the account behind a response has no money left: no wait helps, and every request meets the same."""
-    if response.status_code == 402:
-        return True
+    if response.status_code < 400:
+        return False
     try:
-        error = response.json()["error"]
-        return response.status_code >= 400 and not _UNPAID.isdisjoint((str(error.get("code")), str(error.get("type"))))
+        return response.status_code == 402 or says_unpaid(response.json()["error"])
     except Exception:  # a body of another form
         return False
 
 
+def says_unpaid(error: Mapping[str, Any]) -> bool:
+    """The same of an error that a server tells."""
+    known = not _UNPAID.isdisjoint((str(error.get("code")), str(error.get("type"))))
+    return known or bool(_UNPAID_MESSAGE.search(str(error.get("message"))))
+
+
+def no_money(server: object, told: str, variable: str) -> BackendUnavailable:
+    """What stops a build whose account has no money left; ``variable`` is the name of the one that holds the key."""
+    return BackendUnavailable(
+        f"{server} gives no answers to an account without money ({told}): add to it, or set {variable} to another key"
+    )
+
+
+def with_told_status(response: httpx.Response) -> httpx.Response:
+    """The response with the status that its body tells: some gateways answer 200 to everything, failures too."""
+    if response.status_code != 200 or b'"choices"' in response.content:
+        return response
+    try:
+        status = int(response.json()["error"]["code"])
+    except Exception:  # no failure, or one without a status
+        return response
+    headers = {name: value for name, value in response.headers.items() if name.lower() == "retry-after"}
+    return httpx.Response(status, headers=headers, content=response.content) if 400 <= status < 600 else response
+
+
 def _way_out(message: str) -> str:
     """The setting that helps where a server refuses a field that it names."""
-    if not re.search(r"unsupported|not support|unknown|unrecognized|not permitted|extra", message, re.IGNORECASE):
+    if not re.search(
+        r"unsupported|not support|unknown|unrecognized|not permitted|extra|must be", message, re.IGNORECASE
+    ):
         return ""
     found = next((name for name in _REFUSED_FIELDS if re.search(rf"\b{name}\b", message)), None)
     return f"; {_REFUSED_FIELDS[found]}" if found else ""

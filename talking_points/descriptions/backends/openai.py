@@ -25,9 +25,11 @@ from talking_points.descriptions.backends.chat_completions import (
     Retry,
     error_message,
     is_unpaid,
+    no_money,
     read_completion,
     read_refusal,
     retry_after,
+    with_told_status,
 )
 from talking_points.descriptions.backends.chat_requests import RequestWriter
 from talking_points.descriptions.backends.connection import end_loop, own_loop
@@ -210,7 +212,7 @@ class OpenAIBackend:
     async def _ask(self, client: httpx.AsyncClient, body: bytes) -> Completion | RequestError:
         """One try. Raises ``Retry`` for what may pass, ``BackendUnavailable`` for what concerns every request."""
         try:
-            response = await self._endpoint.post(client, "chat/completions", body)
+            response = with_told_status(await self._endpoint.post(client, "chat/completions", body))
         except httpx.ConnectError:
             raise
         except httpx.TimeoutException as error:
@@ -224,11 +226,8 @@ class OpenAIBackend:
             detail = f"a response that cannot be read ({type(error).__name__}: {redact(str(error))[:120]})"
             raise Retry(RequestError("malformed_response", detail, retryable=True)) from error
         status = response.status_code
-        if status >= 400 and is_unpaid(response):
-            raise BackendUnavailable(
-                f"{self._endpoint} gives no answers to an account without money (HTTP {status}: "
-                f"{error_message(response)}): add to it, or name another key in {self._config.api_key_env}"
-            )
+        if is_unpaid(response):
+            raise no_money(self._endpoint, f"HTTP {status}: {error_message(response)}", self._config.api_key_env)
         if status in TRANSIENT:
             raise Retry(read_refusal(response), retry_after(response))
         if status in (401, 403):

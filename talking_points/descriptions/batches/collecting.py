@@ -10,7 +10,13 @@ from typing import Any
 
 import httpx
 
-from talking_points.descriptions.backends.chat_completions import Retry, read_completion, read_refusal
+from talking_points.descriptions.backends.chat_completions import (
+    UNPAID,
+    Retry,
+    read_completion,
+    read_refusal,
+    says_unpaid,
+)
 from talking_points.descriptions.backends.protocol import Completion, RequestError
 from talking_points.escaping import encodable
 from talking_points.regular_files import open_regular
@@ -97,7 +103,7 @@ def _error(error: Any) -> RequestError:
         return RequestError("malformed_response", "a line without an answer and without an error", retryable=True)
     code, message = (encodable(str(error.get(name) or ""))[:300] for name in ("code", "message"))
     code = code or encodable(str(error.get("type") or ""))[:300]
-    reason = "batch_expired" if code == "batch_expired" else "batch_error"
+    reason = UNPAID if says_unpaid(error) else "batch_expired" if code == "batch_expired" else "batch_error"
     detail = ": ".join(text for text in (code, " ".join(message.split())) if text)
     return RequestError(reason, detail or "the provider gives no reason", retryable=code.lower() not in _FINAL)
 

@@ -96,7 +96,8 @@ class Provider:
             found[:] = [self.find(file_id, mark)]
             return found[0] is not None
 
-        response = self._call(call, "batches", done_already=look)
+        # A file that was uploaded a moment ago is not known everywhere yet.
+        response = self._call(call, "batches", done_already=look, passing=file_id)
         return found[0] if response is None and found[0] else self._id_in(response, "batches")
 
     def find(self, file_id: str, mark: str) -> str | None:
@@ -160,9 +161,10 @@ class Provider:
         done_already: Callable[[], bool] | None = None,
         attempts: int = ATTEMPTS,
         refused_too: bool = False,
+        passing: str | None = None,
     ) -> httpx.Response | None:
         """A response below 400. None for a 404 that is expected, and where ``done_already`` says so before a further
-        try, and for a refusal that does not matter.
+        try, and for a refusal that does not matter. One that names ``passing`` is tried again.
         """
         for attempt in range(attempts):
             if attempt and done_already is not None and done_already():
@@ -178,7 +180,7 @@ class Provider:
                 told = f"HTTP {response.status_code}: {error_message(response)}"
                 if response.status_code == 404 and missing:
                     return None
-                if response.status_code not in TRANSIENT:
+                if response.status_code not in TRANSIENT and not (passing and passing in told):
                     if refused_too:
                         return None
                     raise self._refused(response.status_code, name, told)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from talking_points.build_config import BatchConfig, StepConfig
+from talking_points.descriptions.backends.chat_completions import UNPAID, no_money
 from talking_points.descriptions.backends.openai import OpenAIBackend
 from talking_points.descriptions.backends.protocol import BackendUnavailable, Completion, RequestError
 from talking_points.descriptions.batches.collecting import read_answers
@@ -195,14 +196,18 @@ class StageBatches:
     def _collect(self, record: BatchFile) -> str:
         """Keep the answers of an ended batch: finished ones in the cache, the others as outcomes; told in words."""
         waiting = self._folder.waiting(record)
-        answered = 0
+        answered, unpaid = 0, ""
         for path in self._folder.answers_of(record):
             for key, outcome in read_answers(path, waiting):
                 asked = waiting.pop(key, None)
                 if asked is None:
                     continue
                 answered += isinstance(outcome, Completion)
-                self._keep(key, asked, outcome)
+                if isinstance(outcome, RequestError) and outcome.reason == UNPAID:
+                    unpaid = redact(outcome.detail)
+                    self._folder.settle(key, None)
+                else:
+                    self._keep(key, asked, outcome)
         reason = {
             "expired": "batch_expired",
             "failed": "batch_failed",
@@ -214,6 +219,8 @@ class StageBatches:
         for key in waiting:
             self._folder.settle(key, None if record.stopped else RequestError(reason, detail, retryable=True))
         self._folder.close_file(record)
+        if unpaid:
+            raise no_money(redact(self._config.endpoint or "the provider"), unpaid, self._config.api_key_env)
         return f"{answered} answers of {record.requests}" + (f", {len(waiting)} missing" if waiting else "")
 
     def _keep(self, key: str, asked: tuple[int, int], outcome: Completion | RequestError) -> None:

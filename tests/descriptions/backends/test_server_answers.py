@@ -299,13 +299,29 @@ def test_a_redirect_that_keeps_the_request_is_followed(serve: Serve, status: int
         (429, {"message": "suspended", "type": "exceeded_current_quota_error"}),
         (400, {"message": "Billing hard limit has been reached", "code": "billing_hard_limit_reached"}),
         (403, {"message": "no credits", "code": "insufficient_credits"}),
+        (400, {"message": "Your credit balance is too low to access the API", "type": "invalid_request_error"}),
+        (200, {"message": "Insufficient credits", "code": 402}),
     ],
 )
 def test_an_account_without_money_stops_the_build_and_rejects_no_row(serve: Serve, status: int, error: Any) -> None:
     server = serve(lambda number: (status, {}, json.dumps({"error": error}).encode()) if number > 2 else RIGHT)
-    with pytest.raises(BackendUnavailable, match=f"without money .HTTP {status}: {error['message']}"):
+    with pytest.raises(BackendUnavailable, match=rf"without money .HTTP \d+: {error['message']}"):
         ask(server, count=4)
     assert len(server.seen) <= 5
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "tries"),
+    [(400, "too_long", 1), ("422", "too_long", 1), (429, "rate_limited", 6), (502, "server_error", 6)],
+)
+def test_a_failure_that_comes_as_a_success_is_the_failure_that_it_tells(
+    serve: Serve, code: Any, reason: str, tries: int
+) -> None:
+    body = {"error": {"message": "maximum context length of 99 tokens" if tries == 1 else "busy", "code": code}}
+    server = serve(lambda number: (200, {"Retry-After": "0"}, json.dumps(body).encode()))
+    (error,) = ask(server)
+    assert isinstance(error, RequestError)
+    assert (error.reason, len([path for path, _, _ in server.seen if "chat" in path])) == (reason, tries)
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,30 @@ def test_odd_outputs_lose_nothing(tmp_path, server, monkeypatch, answers, batche
     assert len(server.batches) == batches
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"error": {"code": "insufficient_quota", "message": "over"}},
+        {
+            "error": {
+                "type": "error",
+                "error": {"type": "invalid", "message": "Your credit balance is too low to go on"},
+            }
+        },
+        {"response": {"status_code": 429, "body": {"error": {"type": "insufficient_quota", "message": "over"}}}},
+    ],
+    ids=str,
+)
+def test_what_was_refused_for_want_of_money_is_asked_for_once_there_is_some(tmp_path, server, told) -> None:
+    server.answers = lambda number, lines: [answer_line(line) for line in lines[: 5 if number == 0 else None]]
+    server.errors = lambda number, lines: [{"custom_id": x["custom_id"], **told} for x in lines[5:]] * (number == 0)
+    stage = Stage(tmp_path, server)
+    with pytest.raises(BackendUnavailable, match="account without money"):
+        stage.run(requests(8))
+    assert is_right(stage.run(requests(8)), 8)
+    assert [len(server.lines(batch)) for batch in server.batches.values()] == [8, 3]
+
+
 @pytest.mark.parametrize("status", ["expired", "cancelled", "failed"])
 def test_what_a_batch_left_gets_a_second_chance_and_then_a_reason(tmp_path, server, status: str) -> None:
     half = status != "failed"
@@ -278,6 +302,8 @@ def test_a_lost_answer_to_the_creation_creates_no_second_batch(tmp_path, server)
     server.lost = ["files", "batches"]
     assert is_right(Stage(tmp_path, server).run(requests(5)), 5)
     assert sum("metadata" in batch for batch in server.batches.values()) == 1
+    server.unknown = 1  # the file that was uploaded a moment ago
+    assert is_right(Stage(tmp_path / "next", server).run(requests(5)), 5)
 
 
 @pytest.mark.parametrize("created", [True, False])
