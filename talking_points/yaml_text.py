@@ -7,6 +7,7 @@ two equal keys win, and raises errors of Python for numbers and dates that it ca
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import yaml
@@ -89,3 +90,17 @@ class _Loader(_BASE):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConstructorError(None, None, f"expected a finite number, found {node.value}", node.start_mark)
         return value
+
+
+_INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+_EXPONENT = r"[eE][-+]?[0-9]+"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag not in (_INT, _FLOAT, _TIME)]
+    for first, forms in _BASE.yaml_implicit_resolvers.items()
+}
+# Numbers as they look: 1e-5 is one; 010, 1:30 and 2024-10-21, of which YAML 1.1 makes 8, 90 and a date, are texts.
+for _tag, _form in (
+    (_INT, r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7]+)$"),
+    (_FLOAT, rf"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9_]*)(?:{_EXPONENT})?$|[-+]?[0-9]+{_EXPONENT}$|[-+]?\.inf$|\.nan$"),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(_form, re.IGNORECASE), list("-+.0123456789"))

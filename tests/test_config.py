@@ -99,6 +99,17 @@ def test_a_file_states_what_is_different_from_its_base(tmp_path: Path) -> None:
     assert (config.output, config.seed, config.keypoints.per, config.keypoints.sigma) == ("b", 4, "image", 2.0)
 
 
+def test_numbers_and_dates_of_a_file_are_what_was_typed(tmp_path: Path) -> None:
+    typed = "{a: 1e-5, b: 1:30, c: 010, d: 2024-10-21, e: 0x10, f: 1_000, g: .5, h: -3, i: 0o17, j: 1., k: 2.5e3, l: 0}"
+    (tmp_path / "own.yaml").write_text(f"output: x\nseed: 010\nkeypoints: {{}}\nlocal_caption: {{options: {typed}}}\n")
+    config = load_config(BuildConfig, tmp_path / "own.yaml")
+    assert config.seed == load_config(BuildConfig, None, ["output=x", "seed=010"]).seed == 10
+    assert config.local_caption.options == {
+        **{"a": 1e-5, "b": "1:30", "c": "010", "d": "2024-10-21", "e": 16, "f": 1000, "g": 0.5, "h": -3},
+        **{"i": 15, "j": 1.0, "k": 2500.0, "l": 0},
+    }
+
+
 @pytest.mark.parametrize("base", ["build/plain.yaml", "configs/build/plain.yaml"])
 def test_a_base_that_is_not_beside_a_file_is_the_shipped_one(tmp_path: Path, base: str) -> None:
     (tmp_path / "own.yaml").write_text(f"base: {base}\noutput: mine\n")
@@ -218,7 +229,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("keypoints: {sigma: .nan}", "finite"),
         ("keypoints: {sigma: -.inf}", "finite"),
         ("seed: " + "9" * 5_000, "cannot read this value"),
-        ("output: 2001-13-45", "cannot read this value"),
+        ("output: !!timestamp 2001-13-45", "cannot read this value"),
         ("output: !!timestamp x", "cannot read this value"),
         ("output: !!bool x", "cannot read this value"),
         ("output: !!python/object/apply:os.system [true]", "could not determine a constructor"),

@@ -208,10 +208,9 @@ def test_odd_outputs_lose_nothing(tmp_path, server, monkeypatch, answers, batche
 def test_what_was_refused_for_want_of_money_is_asked_for_once_there_is_some(tmp_path, server, told) -> None:
     server.answers = lambda number, lines: [answer_line(line) for line in lines[: 5 if number == 0 else None]]
     server.errors = lambda number, lines: [{"custom_id": x["custom_id"], **told} for x in lines[5:]] * (number == 0)
-    stage = Stage(tmp_path, server)
     with pytest.raises(BackendUnavailable, match="account without money"):
-        stage.run(requests(8))
-    assert is_right(stage.run(requests(8)), 8)
+        Stage(tmp_path, server).run(requests(8))
+    assert is_right(Stage(tmp_path, server).run(requests(8)), 8)
     assert [len(server.lines(batch)) for batch in server.batches.values()] == [8, 3]
 
 
