@@ -172,10 +172,11 @@ def no_money(server: object, told: str, variable: str) -> BackendUnavailable:
 
 def with_told_status(response: httpx.Response) -> httpx.Response:
     """The response with the status that its body tells: some gateways answer 200 to everything, failures too."""
-    if response.status_code != 200 or b'"choices"' in response.content:
+    if response.status_code != 200 or b'"error"' not in response.content:
         return response
     try:
-        status = int(response.json()["error"]["code"])
+        body = response.json()
+        status = 200 if body.get("choices") else int(body["error"]["code"])
     except Exception:  # no failure, or one without a status
         return response
     headers = {name: value for name, value in response.headers.items() if name.lower() == "retry-after"}

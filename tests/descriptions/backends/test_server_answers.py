@@ -317,7 +317,8 @@ def test_an_account_without_money_stops_the_build_and_rejects_no_row(serve: Serv
 def test_a_failure_that_comes_as_a_success_is_the_failure_that_it_tells(
     serve: Serve, code: Any, reason: str, tries: int
 ) -> None:
-    body = {"error": {"message": "maximum context length of 99 tokens" if tries == 1 else "busy", "code": code}}
+    told = {"message": "maximum context length of 99 tokens" if tries == 1 else "busy", "code": code}
+    body = {"error": told, **({"choices": []} if tries == 1 else {})}
     server = serve(lambda number: (200, {"Retry-After": "0"}, json.dumps(body).encode()))
     (error,) = ask(server)
     assert isinstance(error, RequestError)
