@@ -162,7 +162,7 @@ class Lease:
         while not self._ended.wait(BEAT):
             self.content = replace(self.content, beat=self.content.beat + 1, time=time.time())
             try:
-                if _highest(self.storage) != self.number:
+                if _why_lost(self.storage, self.number):
                     self.lost = True
                     self._on_stop()
                     return
@@ -243,13 +243,21 @@ def check_fence(storage: Storage, fence: Fence | None) -> None:
     """Raise ``LeaseLost`` where the lease that somebody works under is not the last one any more."""
     if fence is None:
         return
-    highest = _highest(storage)
-    if highest != fence.number:
-        found = "it has been removed" if highest is None else f"number {highest} is another build's"
+    found = _why_lost(storage, fence.number)
+    if found:
         raise LeaseLost(
             f"this build has lost its lease (number {fence.number}) of {storage.output}: {found}; nothing more is "
             "written by this one"
         )
+
+
+def _why_lost(storage: Storage, number: int) -> str:
+    """What has become of a lease that does not count any more, or nothing. Both names are asked for, as the list of a
+    folder on a network file system may be older than either of them.
+    """
+    if storage.exists(_path(number + 1)):
+        return f"number {number + 1} is another build's"
+    return "" if storage.exists(_path(number)) else "it has been removed"
 
 
 def read_lease(storage: Storage, number: int | None = None) -> LeaseFile | None:
@@ -329,7 +337,10 @@ def _is_heard_of(storage: Storage, last: LeaseFile) -> bool:
 
 def _highest(storage: Storage) -> int | None:
     found = [_NAME.fullmatch(name) for name in storage.names(LEASES)]
-    return max((int(match[1]) for match in found if match), default=None)
+    number = max((int(match[1]) for match in found if match), default=0)
+    while storage.exists(_path(number + 1)):  # what the list of a folder may not show yet on a network file system
+        number += 1
+    return number or None
 
 
 def _forget_old(storage: Storage, number: int) -> None:

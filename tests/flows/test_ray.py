@@ -141,7 +141,7 @@ def ray_cluster() -> Iterator[RayCluster]:
         f"--ray-client-server-port={cluster.drivers}", '--resources={"desk": 1}', "--include-dashboard=false",
     ]  # fmt: skip
     with _ray(REPOSITORY, *arguments):
-        wait_for(lambda: _answers(cluster.drivers), 60, "a server for drivers")  # begins after the head has said so
+        wait_for(lambda: _answers(cluster.drivers), 180, "a server for drivers")  # begins after the head has said so
         yield cluster
 
 

@@ -96,6 +96,30 @@ def elsewhere(storage: Storage, held: Lease, **changes: object) -> None:
     storage.write_json(f"{LEASES}/{held.number:08d}.json", asdict(content))
 
 
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_a_list_that_is_seconds_old_loses_and_doubles_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: int
+) -> None:
+    """As a machine may see the folder of another one over NFS."""
+    storage, told = Storage(tmp_path), threading.Event()
+    for _ in range(2):
+        take(storage).release()
+    real = storage.names
+    monkeypatch.setattr(storage, "names", lambda folder="": [name for name in real(folder) if name[7:8] <= f"{behind}"])
+    monkeypatch.setattr(leases, "EXPIRES", 30.0)
+    held = take(storage, told.set)
+    assert held.number == 3
+    assert not told.wait(0.5), "it is not taken for lost"
+    check_fence(storage, held.fence())
+    with pytest.raises(FolderInUse, match=f"another build is writing .*process {os.getpid()} "):
+        take(storage)
+    Storage(tmp_path).create(f"{LEASES}/00000004.json", b"{}")
+    with pytest.raises(LeaseLost, match="number 4"):
+        check_fence(storage, held.fence())
+    assert told.wait(10)
+    held.release()
+
+
 def test_one_of_many_who_begin_at_once_gets_the_lease(
     place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
