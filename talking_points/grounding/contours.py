@@ -17,7 +17,15 @@ import numpy as np
 from talking_points.config import ConfigError
 from talking_points.grounding.outlines import Outlines, Polygon, Ring
 from talking_points.grounding.rasters import check_mask
-from talking_points.grounding.simplification import Corners, approximate, area, fit_budget, is_drawable
+from talking_points.grounding.simplification import (
+    Corners,
+    after_each,
+    approximate,
+    area,
+    before_each,
+    fit_budget,
+    is_drawable,
+)
 from talking_points.records import Mask
 
 SMALL_MASK = 16
@@ -114,16 +122,16 @@ def _trace(mask: Mask, tracing: Tracing) -> list[list[Corners]]:
 
 def _corners(points: Corners) -> Corners:
     """An outline without repeated points and points on a straight line."""
-    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)] if len(points) > 1 else points
-    before = (points - np.roll(points, 1, axis=0)).astype(np.int64)
-    after = (np.roll(points, -1, axis=0) - points).astype(np.int64)
+    points = points[(points != before_each(points)).any(axis=1)] if len(points) > 1 else points
+    before = (points - before_each(points)).astype(np.int64)
+    after = (after_each(points) - points).astype(np.int64)
     turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
     return points[turns] if turns.sum() > 2 else points
 
 
 def _mid_edges(corners: Corners) -> Corners:
     """The outline through the middles of the unit edges of an exact one."""
-    steps = np.roll(corners, -1, axis=0) - corners
+    steps = after_each(corners) - corners
     lengths = np.abs(steps).max(axis=1) // 2
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     middles = np.repeat(corners, lengths, axis=0) + np.repeat(np.sign(steps), lengths, axis=0) * (

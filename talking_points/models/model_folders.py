@@ -205,10 +205,9 @@ def _config_problem(folder: Path) -> str | None:
         )
     try:
         config = json.loads(read_text(file))
-        assert isinstance(config, dict)
-    except (OSError, ValueError, AssertionError, RecursionError) as error:
-        return f"has a config.json that cannot be read ({error or 'not an object'})"
-    return None
+    except (OSError, ValueError, RecursionError) as error:
+        return f"has a config.json that cannot be read ({error})"
+    return None if isinstance(config, dict) else "has a config.json that holds no JSON object of settings"
 
 
 def _weights_problem(folder: Path) -> str | None:

@@ -18,7 +18,7 @@ from talking_points.errors import InputError
 from talking_points.models import model_limits, template_limits
 from talking_points.models.gguf_header import check_gguf
 from talking_points.models.hub_weights import check_hub_weights
-from talking_points.models.model_folders import check_files
+from talking_points.models.model_folders import _config_problem, check_files
 from talking_points.models.model_limits import LINEAR_LAYERS, ModelLimitError, check_counts, within_limits
 from talking_points.regular_files import IrregularFileError
 
@@ -384,3 +384,9 @@ def test_honest_templates_are_rendered_as_before(monkeypatch: pytest.MonkeyPatch
         assert render() == bounded
     chat_template_utils._compile_jinja_template.cache_clear()
     assert "user" in str(bounded)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"text"', "1"])
+def test_settings_that_are_no_object_are_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    assert "holds no JSON object" in str(_config_problem(tmp_path))
