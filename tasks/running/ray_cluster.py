@@ -77,11 +77,12 @@ class RayWorkers(Workers):
     def _check_resources(self) -> None:
         import ray
 
-        offered = {node["NodeManagerHostname"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        # Of several nodes on one machine each has resources of its own.
+        offered = [(node["NodeManagerHostname"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
         for stage, wanted in self.config.resources.items():
-            if not any(offers(own, wanted) for own in offered.values()):
-                has = ({name: own.get(name, 0) for name in wanted} for own in offered.values())
-                found = ", ".join(f"{node}: {wanted_of(own)}" for node, own in zip(offered, has, strict=True))
+            if not any(offers(own, wanted) for _, own in offered):
+                has = ((node, {name: own.get(name, 0) for name in wanted}) for node, own in offered)
+                found = ", ".join(f"{node}: {wanted_of(own)}" for node, own in has)
                 raise ConfigError(
                     f"runner.resources.{stage}: no node of the cluster has {wanted_of(wanted)} (found {found}): start "
                     "one with it, as in 'ray start --address=... --num-gpus=1'"
