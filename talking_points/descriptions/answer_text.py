@@ -19,7 +19,7 @@ _REASONING_NAMES = (
 )
 _OPENED = re.compile(
     rf"<{_REASONING_NAMES}(?:\s[^<>]*)?>|\[(?:think|thinking|reasoning)\]|◁think▷|<unused94>"
-    r"|<\|(?:begin_of_thought|START_THINKING|inner_prefix|\w{0,20}think|thinking)\|>|<details\s[^<>]*reasoning[^<>]*>"
+    r"|<\|(?:begin_of_thought|START_THINKING|inner_prefix|\w{0,20}think|thinking)\|>|<details\s[^<>]{0,200}?reasoning[^<>]{0,200}>"
     r"|(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?:analysis|commentary)\b[^<]*<\|message\|>"
     r"|<\|channel>\s*thought\b",
     re.IGNORECASE,
@@ -48,13 +48,15 @@ _LEFT_AT_THE_START = re.compile(
     rf"^(?:\s*(?:<s>|<bos>|<\|begin.of.(?:text|sentence)\|>|{_TURN}\s*(?:assistant|model)\b\s*(?:<\|end_header_id\|>)?))+"
 )
 """The beginning of a text or of a turn, where a template does not write it and the model does."""
-_LEFT_AT_THE_END = re.compile(
-    r"(?:\s*(?:<\|[^|<>\n]{1,40}\|>|</s>|<eos>|<pad>|<end_of_turn>|<turn\|>|<end_of_utterance>|\[EOS\]"
-    r"|\[END FINAL RESPONSE\]))+"
-    rf"(?:\s*{_TURN}.*)?\s*$",
-    re.DOTALL,
+_END = (
+    r"(?:<\|[^|<>\n]{1,40}\|>|</s>|<eos>|<pad>|<end_of_turn>|<turn\|>|<end_of_utterance>|\[EOS\]"
+    r"|\[END FINAL RESPONSE\])"
 )
-"""Ends of a turn that a server passes on as text, and the turns that a model goes on with after one."""
+"""An end of a turn that a server passes on as text."""
+_LEFT_AT_THE_END = re.compile(rf"{_END}\Z")
+_FURTHER_TURNS = re.compile(rf"{_END}\s{{0,20}}{_TURN}")
+"""Where a model goes on with turns after its own."""
+_LONGEST_END = 64
 
 _PLAIN = re.compile(r"[\x20-\x7e\n]*")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
@@ -107,9 +109,21 @@ def strip_reasoning(text: str) -> str:
     opened = _OPENED.search(text)
     if opened:
         text = text[: opened.start()]
-    text = _LEFT_AT_THE_END.sub("", _LEFT_AT_THE_START.sub("", text))
+    text = _without_ends(_LEFT_AT_THE_START.sub("", text))
     answer = _ANSWER.search(text)
     return (answer["inner"] if answer["inner"] is not None else answer["marked"]) if answer else text
+
+
+def _without_ends(text: str) -> str:
+    """A turn without the ends that were written as text, in a time that grows with their number alone."""
+    further = _FURTHER_TURNS.search(text)
+    text = text[: further.start()].rstrip() if further else text
+    end = bare = len(text.rstrip())
+    while found := _LEFT_AT_THE_END.search(text, max(0, end - _LONGEST_END), end):
+        end = found.start()
+        while end and text[end - 1].isspace():
+            end -= 1
+    return text if end == bare else text[:end]
 
 
 def extract_answer(text: str) -> str:

@@ -344,11 +344,12 @@ def _highest(storage: Storage) -> int | None:
 
 
 def _forget_old(storage: Storage, number: int) -> None:
-    for name in storage.names(LEASES):
-        found = _OF_LEASE.match(name)
-        if found and int(found[1]) <= number - _KEPT:
+    found = [match for name in storage.names(LEASES) if (match := _OF_LEASE.match(name))]
+    # From the first: of a lease that is still there, the next one is too, by which its holder knows that it is lost.
+    for match in sorted(found, key=lambda match: int(match[1])):
+        if int(match[1]) <= number - _KEPT:
             with suppress(OSError):
-                storage.remove(f"{LEASES}/{name}")
+                storage.remove(f"{LEASES}/{match.string}")
 
 
 def _write(storage: Storage, content: LeaseFile) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,3 +174,10 @@ def test_the_verifier_refuses_what_cannot_be_read(mark: str) -> None:
     assert verify(description, make_candidate(), VerificationConfig()).accepted
     verdict = verify(description.replace("pale", f"pa{mark}le"), make_candidate(), VerificationConfig())
     assert "characters" in {finding.code for finding in verdict.fatal}
+
+
+@pytest.mark.parametrize("text", ["<|x|> " * 20_000 + "a", "<details " + "reasoning" * 20_000, " " * 60_000])
+def test_a_model_that_repeats_itself_is_read_in_no_time(text: str) -> None:
+    started = time.process_time()
+    extract_answer(text)
+    assert time.process_time() - started < 5, "in a time that grows with the square of the length"
