@@ -16,6 +16,7 @@ Every category that is annotated needs a list "keypoints" of different names in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +40,8 @@ from talking_points.sources.layout import ImageFinder, child, choose_splits, fin
 from talking_points.sources.protocol import SkippedImage, Source, SourceEntry, SourceError
 
 _SPLIT_FOLDERS = ("train", "val", "valid", "test")
+_PARTITION = re.compile(r"(?:split|fold|partition)[-_]?(\d{1,3})(?!\d)", re.IGNORECASE)
+"""AP-10K's files, ``ap10k-train-split2.json``, and those of a cross-validation."""
 
 
 class CocoKeypoints(Source):
@@ -65,6 +68,19 @@ class CocoKeypoints(Source):
             split = "all"
         chosen = choose_splits(names, split, self.root)
         self._files = [(path, name) for path, name in splits if name in chosen]
+        self._refuse_partitions()
+
+    def _refuse_partitions(self) -> None:
+        """What one partition of a dataset trains on another one tests on: files of several are never read together."""
+        found: dict[str, str] = {}
+        for path, _ in self._files:
+            if number := _PARTITION.search(path.stem):
+                found.setdefault(number[1], path.name)
+        if len(found) > 1:
+            raise SourceError(
+                f"expected the files of one partition in {self.root}, found {', '.join(found.values())}: images that "
+                "one trains on are tested on in another; keep the files of one there, and the images beside"
+            )
 
     @property
     def annotation_files(self) -> list[Path]:

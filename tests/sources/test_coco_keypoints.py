@@ -321,3 +321,16 @@ def test_what_a_mirrored_image_has_no_name_for_is_not_labelled_there() -> None:
     mirrored = mirror_example(one)
     assert mirrored.visible.tolist() == [False, True, True]
     assert mirrored.points[1].tolist() == [16, 4]
+
+
+@pytest.mark.parametrize("name", ["ap10k-{}-split{}", "kites_{}_fold_{}"])
+def test_partitions_are_never_read_together(tmp_path: Path, name: str) -> None:
+    for split in ("train", "val"):
+        root = tree(tmp_path, file=f"annotations/{name.format(split, 1)}.json")
+    assert len(CocoKeypoints(root).annotation_files) == 2
+    tree(tmp_path, file=f"annotations/{name.format('train', 2)}.json")
+    with pytest.raises(
+        SourceError, match=rf"one partition .*{name.format('train', 1)}.json, {name.format('train', 2)}"
+    ):
+        CocoKeypoints(root, "train")
+    assert len(CocoKeypoints(root, "val").annotation_files) == 1
