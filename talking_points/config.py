@@ -181,7 +181,9 @@ def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
         return f"{location}: expected a value, found none: set {location}=VALUE"
     if problem["type"] == "model_type" and (inner := settings_of(model, names)):
         return redact(f"{location}: expected settings of its own, such as {location}.{inner[0]}=VALUE {found}")
-    return redact(f"{location}: {problem['msg'].removeprefix('Value error, ')} {found}")
+    quoted = problem["type"] == "string_type" and isinstance(problem.get("input"), bool | int | float)
+    advice = ": put it in quotes, so that it stays as it is written" if quoted else ""
+    return redact(f"{location}: {problem['msg'].removeprefix('Value error, ')} {found}{advice}")
 
 
 def _suggest_config(model: type[Section], file: Path) -> str:

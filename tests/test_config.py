@@ -110,6 +110,12 @@ def test_numbers_and_dates_of_a_file_are_what_was_typed(tmp_path: Path) -> None:
     }
 
 
+def test_a_text_that_reads_like_a_number_wants_quotes(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("base: build/sample.yaml\npublish: {repo: org/x, tag: 1.10}\n")
+    with pytest.raises(ConfigError, match=r"publish\.tag: .*\(found 1\.1\): put it in quotes"):
+        load_config(BuildConfig, tmp_path / "own.yaml")
+
+
 @pytest.mark.parametrize("base", ["build/plain.yaml", "configs/build/plain.yaml"])
 def test_a_base_that_is_not_beside_a_file_is_the_shipped_one(tmp_path: Path, base: str) -> None:
     (tmp_path / "own.yaml").write_text(f"base: {base}\noutput: mine\n")
