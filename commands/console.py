@@ -112,7 +112,8 @@ def _redacted_usage() -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            vars(error)["message"] = for_terminal(redact(vars(error)["message"])) + advice(error)
+            told, more = for_terminal(redact(vars(error)["message"])), advice(error)
+            vars(error)["message"] = (told.removesuffix(".") if more.startswith(";") else told) + more
         raise
 
 

@@ -60,6 +60,10 @@ MISTAKES = {
     "plan --config train/segment_tiny.yaml": "These are settings of train-segmenter",
     "describe {image} -5 2 --model {t}/descriptor": "coordinates count from 0",
     "localize {image} the nose --model {t}/localizer": "put what has spaces in it into quotes",
+    "status {t}/full -w": "is --watch meant?",
+    "describe {image} 5 2": "Name the folder of a trained model",
+    "segment {image} --model {t}/descriptor --point 10px 20px": "with spaces between them: --point X Y",
+    "segment {image} --model {t}/descriptor --box 1,2,3,4": "4 arguments; write numbers of pixels",
     "status {t}/full --watch --json": "expected one of --rejected, --json and --watch",
     # What is read.
     "build --config build/rules.yaml -s output={t}/out": "no source has a root",
